@@ -1,0 +1,76 @@
+"""Ids: made by devices (UUIDv7) or derived by the broker (UUIDv5), so that repeats repeat the id."""
+
+import hashlib
+from collections.abc import Callable
+from uuid import UUID
+
+import uuid_utils
+from uuid_utils.compat import uuid5
+
+NAMESPACE = UUID("6e616269-6a00-5000-8000-6e6162696a00")
+
+
+def new_id() -> UUID:
+    """Return a fresh UUIDv7 (RFC 9562, 5.7)."""
+    return UUID(int=uuid_utils.uuid7().int)
+
+
+def _derived(*parts: object) -> UUID:
+    return uuid5(NAMESPACE, "|".join(map(str, parts)))
+
+
+def incident_id(first_report: UUID) -> UUID:
+    """Return the id of the incident that `first_report` opens."""
+    return _derived("incident", first_report)
+
+
+def alert_id(incident: UUID, wave: int, user: str) -> UUID:
+    """Return the id of the alert of `incident` to `user` in `wave`."""
+    return alert_ids(incident, wave)(user)
+
+
+def alert_ids(incident: UUID, wave: int) -> Callable[[str], UUID]:
+    """Return `alert_id` for one incident and wave, with what is common hashed once (RFC 9562, 5.5).
+
+    A fan-out makes thousands of these: 2 µs each instead of 7.
+    """
+    common = hashlib.sha1(
+        NAMESPACE.bytes + f"alert|{incident}|{wave}|".encode(), usedforsecurity=False
+    )
+
+    def identify(user: str) -> UUID:
+        digest = common.copy()
+        digest.update(user.encode())
+        return UUID(bytes=digest.digest()[:16], version=5)
+
+    return identify
+
+
+def escalation_id(report: UUID) -> UUID:
+    """Return the id of the escalation that `report` causes."""
+    return _derived("escalation", report)
+
+
+def overdue_id(incident: UUID, attempt: int) -> UUID:
+    """Return the id of escalation number `attempt` (from 2) of `incident`."""
+    return _derived("overdue", incident, attempt)
+
+
+def answer_escalation_id(answer: UUID) -> UUID:
+    """Return the id of the escalation that carries `answer` to the police."""
+    return _derived("answer", answer)
+
+
+def case_id(report: UUID) -> UUID:
+    """Return the id of the city's case of `report`."""
+    return _derived("case", report)
+
+
+def question_id(command: UUID) -> UUID:
+    """Return the id of the question that `command` asks."""
+    return _derived("question", command)
+
+
+def group_event_id(incident: UUID, cause: object) -> UUID:
+    """Return the id of the group event of `incident` that `cause` (a message's id) brings about."""
+    return _derived("group", incident, cause)

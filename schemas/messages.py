@@ -1,0 +1,458 @@
+"""Every payload on the wire, as frozen, validated Structs. JSON, UTF-8, at most 16 KiB.
+
+Times are RFC 3339 with an offset. Coordinates are WGS 84 degrees. Ids are UUIDs: version 7 where
+a device makes them, version 5 where the broker derives them, so that repeating a step repeats
+the id. See `schemas/topics.py` for who sends which payload where.
+"""
+
+import enum
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from schemas.codec import Code, FieldError, refuse_controls
+from schemas.taxonomy import Audience, Language, Names, Priority, Urgency
+
+Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
+Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
+Accuracy = Annotated[float, Meta(ge=0.0, le=10_000.0)]
+Time = Annotated[datetime, Meta(tz=True)]
+Text = Annotated[str, Meta(max_length=2_000)]
+Name = Annotated[str, Meta(min_length=1, max_length=60)]
+Eta = Annotated[int, Meta(ge=0, le=86_400)]
+
+
+def _require_version_7(identifier: UUID) -> None:
+    if identifier.version != 7:
+        raise FieldError(
+            Code.BAD_ID, "id", f"The id must be a UUID of version 7, not {identifier}."
+        )
+
+
+class Mode(enum.StrEnum):
+    """Whether this is an exercise. Drills take the same way, are marked, and never mix."""
+
+    REAL = "real"
+    DRILL = "drill"
+
+
+class EmergencyCall(enum.StrEnum):
+    """Whether 101/112 was called, which Nabij never replaces."""
+
+    CALLED = "called"
+    NOT_CALLED = "not_called"
+    UNKNOWN = "unknown"
+
+
+class Position(Struct, frozen=True):
+    """A place on the earth: degrees, and the radius of uncertainty in metres."""
+
+    lat: Latitude
+    lon: Longitude
+    accuracy_m: Accuracy = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lat == 0.0 and self.lon == 0.0:
+            raise FieldError(
+                Code.NULL_ISLAND, "", "The position is (0, 0): a device without a fix, not a place."
+            )
+
+
+# -- participant → broker ------------------------------------------------------------------------
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What somebody witnessed: `location` is where it happens, not where the witness stands."""
+
+    id: UUID
+    category: Annotated[str, Meta(max_length=40)]
+    location: Position
+    seen_at: Time
+    reporter_location: Position | None = None
+    text: Text = ""
+    emergency_call: EmergencyCall = EmergencyCall.UNKNOWN
+    audience: Audience = Audience.POLICE_AND_NEARBY
+    language: Language = Language.NL
+    mode: Mode = Mode.REAL
+
+    def __post_init__(self) -> None:
+        _require_version_7(self.id)
+        refuse_controls("text", self.text)
+
+
+class Availability(enum.StrEnum):
+    """Whether a participant takes alerts. `muted` and `away` make the broker forget the place."""
+
+    ON_DUTY = "on_duty"
+    AVAILABLE = "available"
+    MUTED = "muted"
+    AWAY = "away"
+
+
+class Presence(Struct, frozen=True, kw_only=True):
+    """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates."""
+
+    at: Time
+    location: Position | None = None
+    availability: Availability = Availability.AVAILABLE
+
+    def __post_init__(self) -> None:
+        takes_alerts = self.availability in (Availability.ON_DUTY, Availability.AVAILABLE)
+        if takes_alerts and self.location is None:
+            raise FieldError(
+                Code.MISSING_FIELD,
+                "location",
+                f"Somebody who is {self.availability} needs a location.",
+            )
+
+
+class ReplyKind(enum.StrEnum):
+    """What a participant does about an alert."""
+
+    SEEN = "seen"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    ON_SCENE = "on_scene"
+    LEFT = "left"
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """An answer to an alert. Accepting joins the group; `eta_s` is seconds to arrival."""
+
+    id: UUID
+    incident: UUID
+    kind: ReplyKind
+    eta_s: Eta | None = None
+
+    def __post_init__(self) -> None:
+        _require_version_7(self.id)
+
+
+class GroupMessage(Struct, frozen=True, kw_only=True):
+    """Something said to the group around an incident."""
+
+    id: UUID
+    incident: UUID
+    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+
+    def __post_init__(self) -> None:
+        _require_version_7(self.id)
+        refuse_controls("text", self.text)
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """The reporter's answer to a question of the police."""
+
+    id: UUID
+    question: UUID
+    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+
+    def __post_init__(self) -> None:
+        _require_version_7(self.id)
+        refuse_controls("text", self.text)
+
+
+class Sync(Struct, frozen=True, kw_only=True):
+    """What did I miss since: answered with the alerts and group events after `since`, repeated."""
+
+    since: Time
+
+
+# -- broker → participant ------------------------------------------------------------------------
+
+
+class Outcome(enum.StrEnum):
+    """What became of a message. A repeated message gets the same receipt again."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+class Subject(enum.StrEnum):
+    """Which kind of message a receipt is about: the last level of its topic."""
+
+    REPORT = "report"
+    PRESENCE = "presence"
+    REPLY = "reply"
+    MESSAGE = "message"
+    ANSWER = "answer"
+    SYNC = "sync"
+    COMMAND = "command"
+
+
+class Merge(enum.StrEnum):
+    """Whether a report opened an incident or joined one."""
+
+    OPENED = "opened"
+    MERGED = "merged"
+
+
+class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Proof that a message is durably stored, or the reason why it was rejected.
+
+    `sequence` orders all reports of one partition as they were committed. `advice` says to call
+    112 and comes with every urgent report. A rejection has `code`, `field` (JSON path, `$` is the
+    whole payload) and `reason` (a sentence).
+    """
+
+    subject: Subject
+    outcome: Outcome
+    at: Time
+    id: UUID | None = None
+    incident: UUID | None = None
+    merge: Merge | None = None
+    sequence: int | None = None
+    advice: str | None = None
+    code: Code | None = None
+    field: str | None = None
+    reason: str | None = None
+
+
+class AlertReason(enum.StrEnum):
+    """Why this participant is alerted now."""
+
+    NEARBY = "nearby"
+    WALKED_IN = "walked_in"
+    WIDENED = "widened"
+
+
+class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something happens near you. Recipients drop repeats by `id`."""
+
+    id: UUID
+    incident: UUID
+    wave: int
+    reason: AlertReason
+    category: str
+    names: Names
+    urgency: Urgency
+    location: Position
+    radius_m: float
+    opened_at: Time
+    expires_at: Time
+    advice: Names
+    text: str | None = None
+    mode: Mode = Mode.REAL
+
+
+class GroupEventKind(enum.StrEnum):
+    """What happened in a group."""
+
+    JOINED = "joined"
+    LEFT = "left"
+    SAID = "said"
+    MOVED = "moved"
+    CLOSED = "closed"
+
+
+class GroupEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something happened in the group around an incident.
+
+    `member` is a name that holds within this incident only (`helper-2`, `reporter`, `police`):
+    members do not learn each other's user ids, nor positions. `moved` tells a new `eta_s`, or
+    `on_scene`. `sequence` counts the incident's group events from 1.
+    """
+
+    id: UUID
+    incident: UUID
+    sequence: int
+    kind: GroupEventKind
+    at: Time
+    member: str
+    members: int
+    eta_s: int | None = None
+    on_scene: int = 0
+    text: str | None = None
+    you: str | None = None
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A question of the police to the reporter alone."""
+
+    id: UUID
+    incident: UUID
+    report: UUID
+    text: str
+    asked_at: Time
+
+
+# -- broker ↔ police -----------------------------------------------------------------------------
+
+
+class EscalationKind(enum.StrEnum):
+    """Why the police read this: a new incident, more about one, nobody answered, an answer."""
+
+    NEW = "new"
+    UPDATE = "update"
+    OVERDUE = "overdue"
+    ANSWER = "answer"
+
+
+class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something for the police. `id` is the same whichever way it took; repeats are dropped by it.
+
+    `version` is the incident's at commit. `attempt` counts from 1; above 1 nobody acknowledged.
+    """
+
+    id: UUID
+    kind: EscalationKind
+    incident: UUID
+    version: int
+    zone: str
+    priority: Priority
+    category: str
+    location: Position
+    committed_at: Time
+    report: UUID | None = None
+    seen_at: Time | None = None
+    text: str = ""
+    emergency_call: EmergencyCall = EmergencyCall.UNKNOWN
+    audience: Audience = Audience.POLICE_AND_NEARBY
+    language: Language = Language.NL
+    reporter_location: Position | None = None
+    reports: int = 1
+    attempt: int = 1
+    question: UUID | None = None
+    mode: Mode = Mode.REAL
+
+
+class Status(enum.StrEnum):
+    """Where an incident stands; the life cycle is in `broker/core/incidents.py`."""
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    ASSIGNED = "assigned"
+    ON_SCENE = "on_scene"
+    CLOSED = "closed"
+
+
+class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an incident stands, retained for operations that subscribe later. Counts, not names."""
+
+    incident: UUID
+    version: int
+    status: Status
+    category: str
+    priority: Priority
+    zone: str
+    location: Position
+    radius_m: float
+    wave: int
+    opened_at: Time
+    updated_at: Time
+    reports: int
+    alerted: int = 0
+    accepted: int = 0
+    on_scene: int = 0
+    acknowledged_by: str | None = None
+    assigned: tuple[str, ...] = ()
+    outcome: str | None = None
+    mode: Mode = Mode.REAL
+
+
+class _Command(Struct, frozen=True, kw_only=True, tag_field="command"):
+    id: UUID
+    incident: UUID
+    by: Name
+
+    def __post_init__(self) -> None:
+        _require_version_7(self.id)
+        for name in ("by", "text", "unit", "outcome"):
+            refuse_controls(name, getattr(self, name, ""))
+
+
+class Acknowledge(_Command, tag="acknowledge", frozen=True, kw_only=True):
+    """Operations have seen the incident and take it."""
+
+
+class Assign(_Command, tag="assign", frozen=True, kw_only=True):
+    """A unit is on its way."""
+
+    unit: Name
+
+
+class SetStatus(_Command, tag="status", frozen=True, kw_only=True):
+    """The incident's status as operations see it."""
+
+    status: Status
+
+
+class Ask(_Command, tag="ask", frozen=True, kw_only=True):
+    """Ask the reporter; `report` picks which one, else the first."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    report: UUID | None = None
+
+
+class Inform(_Command, tag="inform", frozen=True, kw_only=True):
+    """Tell the group something."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+
+
+class Close(_Command, tag="close", frozen=True, kw_only=True):
+    """End the incident; `outcome` goes to everyone who was alerted."""
+
+    outcome: Annotated[str, Meta(min_length=1, max_length=500)]
+
+
+PoliceCommand = Acknowledge | Assign | SetStatus | Ask | Inform | Close
+
+
+# -- broker → city desk, operators ---------------------------------------------------------------
+
+
+class Case(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A report for the municipality's desk. One per report; `incident` groups them."""
+
+    id: UUID
+    incident: UUID
+    report: UUID
+    version: int
+    municipality: str
+    category: str
+    location: Position
+    seen_at: Time
+    committed_at: Time
+    text: str = ""
+    language: Language = Language.NL
+    reports: int = 1
+    mode: Mode = Mode.REAL
+
+
+class ServiceState(enum.StrEnum):
+    """Where a service instance is in its life; `lost` is its last will."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+class ServiceStatus(Struct, frozen=True, kw_only=True):
+    """One instance of a service, retained."""
+
+    service: str
+    instance: str
+    state: ServiceState
+    at: Time
+    version: str
+
+
+class Rejection(Struct, frozen=True, kw_only=True):
+    """A dead letter: a message with no sender to tell, or one that a handler failed on.
+
+    `payload` is the start of it, as text with what is not UTF-8 replaced; `size` its bytes.
+    """
+
+    service: str
+    topic: str
+    code: str
+    field: str
+    reason: str
+    at: Time
+    payload: str
+    size: int

@@ -1,0 +1,124 @@
+"""What can be reported, and the knobs a city turns: the schema of the policy file.
+
+The shipped policy is `schemas/policy.toml`; `broker/core/policy.py` checks one and gives it
+meaning. A city replaces the file, never this module.
+"""
+
+import enum
+from importlib import resources
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+CATEGORY_PATTERN = r"^[a-z][a-z0-9-]{1,39}$"  # also a topic level
+
+Seconds = Annotated[int, Meta(ge=1, le=30 * 86_400)]
+Metres = Annotated[int, Meta(ge=1, le=20_000)]
+
+
+class Language(enum.StrEnum):
+    """The languages of the people on the wire (ISO 639-1)."""
+
+    NL = "nl"
+    FR = "fr"
+    EN = "en"
+
+
+class Urgency(enum.StrEnum):
+    """Whether people are asked for help now, or a desk picks it up in office hours."""
+
+    URGENT = "urgent"
+    ROUTINE = "routine"
+
+
+class Desk(enum.StrEnum):
+    """Who answers for a category: the police's operations, or the municipality's service."""
+
+    POLICE = "police"
+    CITY = "city"
+
+
+class Audience(enum.StrEnum):
+    """Who may know of a report: the police alone, or also the participants nearby."""
+
+    POLICE = "police"
+    POLICE_AND_NEARBY = "police_and_nearby"
+
+
+class Priority(enum.StrEnum):
+    """Order of dispatch on the police's topics; P1 before P2 before P3."""
+
+    P1 = "p1"
+    P2 = "p2"
+    P3 = "p3"
+
+
+class Names(Struct, frozen=True, forbid_unknown_fields=True):
+    """One text in the three languages of the service."""
+
+    nl: Annotated[str, Meta(min_length=1)]
+    fr: Annotated[str, Meta(min_length=1)]
+    en: Annotated[str, Meta(min_length=1)]
+
+    def in_language(self, language: Language) -> str:
+        """Return the text in `language`."""
+        match language:
+            case Language.NL:
+                return self.nl
+            case Language.FR:
+                return self.fr
+            case Language.EN:
+                return self.en
+
+
+class Category(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of incident and how it is handled.
+
+    Distances in metres, times in seconds. `radius_m` is how far participants are alerted (0 for
+    what nobody nearby is asked about), `merge_m` and `merge_s` how near and how soon another
+    report is of the same incident.
+    """
+
+    names: Names
+    urgency: Urgency
+    desk: Desk
+    priority: Priority = Priority.P3
+    radius_m: Annotated[int, Meta(ge=0, le=20_000)] = 0
+    merge_m: Metres
+    merge_s: Seconds
+    audience: Audience = Audience.POLICE
+    text_to: Audience = Audience.POLICE
+
+
+class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long each party has, in seconds."""
+
+    accept_s: Seconds
+    acknowledge_s: Seconds
+    silence_s: Seconds
+    silence_routine_s: Seconds
+    presence_s: Seconds
+    retention_s: Seconds
+
+
+class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens to the radius while nobody has accepted."""
+
+    factor: Annotated[float, Meta(gt=1.0, le=4.0)]
+    max_waves: Annotated[int, Meta(ge=1, le=10)]
+    max_radius_m: Metres
+
+
+class PolicyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy file as written: see the comments in `schemas/policy.toml`."""
+
+    advice: Names
+    timers: Timers
+    widening: Widening
+    max_overdue: Annotated[int, Meta(ge=1, le=20)]
+    categories: dict[str, Category]
+
+
+def default_policy_text() -> str:
+    """Return the text of the policy that is shipped (TOML)."""
+    return resources.files("schemas").joinpath("policy.toml").read_text(encoding="utf-8")
