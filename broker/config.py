@@ -1,0 +1,142 @@
+"""Settings: the only reader of the environment. Each setting is one row of `SETTINGS`."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from broker.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment variable: its name, how it is read, its default and what it does."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    meaning: str
+    hidden_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process runs with. None for a URL means: start an embedded server."""
+
+    mqtt_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    share_group: str | None = field(default=None, repr=False)
+    data_dir: Path
+    policy: Path | None = None
+    http: tuple[str, int] = ("127.0.0.1", 0)
+    log_level: str = "info"
+    log_format: str = "auto"
+    instance: str = "1"
+
+
+def _url(*schemes: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        url = urlsplit(text)
+        if url.scheme not in schemes or not url.hostname:
+            raise ValueError(f"must be {' or '.join(s + '://host[:port]' for s in schemes)}")
+        _ = url.port  # raises ValueError out of range
+        return text
+
+    return parse
+
+
+def _level(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", text):
+        raise ValueError("must be 1 to 40 letters, digits or hyphens")
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("must be host:port (port 0 picks a free one)")
+    return host or "127.0.0.1", int(port)
+
+
+def _existing_file(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return path
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "nabij"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("NABIJ_MQTT_URL", _url("mqtt", "mqtts"), None,
+            "MQTT broker, e.g. mqtt://user:password@host:1883; unset: an embedded one",
+            hidden_because="holds a password"),
+    Setting("NABIJ_REDIS_URL", _url("redis", "rediss"), None,
+            "Redis or Valkey, e.g. redis://host:6379/0; unset: an embedded one",
+            hidden_because="may hold a password"),
+    Setting("NABIJ_SHARE_GROUP", _level, None,
+            "secret name of the share group that the services' workers subscribe with; "
+            "unset with an embedded MQTT broker: made up and kept in the data directory",
+            hidden_because="whoever knows it can swallow reports"),
+    Setting("NABIJ_DATA_DIR", lambda text: Path(text).expanduser(), None,
+            "where embedded servers keep their data; default: a per-user directory"),
+    Setting("NABIJ_POLICY", _existing_file, None,
+            "the city's policy file (TOML); default: the one that is shipped"),
+    Setting("NABIJ_HTTP", _host_port, ("127.0.0.1", 0),
+            "host:port of /livez, /readyz and /metrics; default: a free loopback port"),
+    Setting("NABIJ_LOG_LEVEL", _one_of("debug", "info", "warning", "error"), "info",
+            "debug, info, warning or error"),
+    Setting("NABIJ_LOG_FORMAT", _one_of("auto", "json", "text"), "auto",
+            "json, text, or auto: text on a terminal, else json"),
+    Setting("NABIJ_INSTANCE", _level, "1",
+            "name of this host's instance, part of the MQTT client ids; must differ per host"),
+)  # fmt: skip
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings in `environ` (default: the process environment).
+
+    Raises:
+        ConfigError: naming every setting that is wrong, and every unknown NABIJ_ one.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in SETTINGS:
+        text = environ.get(setting.name, "")
+        try:
+            value = setting.parse(text) if text else setting.default
+        except ValueError as error:
+            shown = "(hidden)" if setting.hidden_because else repr(text)
+            problems.append(f"{setting.name}={shown}: {error}")
+            continue
+        values[setting.name.removeprefix("NABIJ_").lower()] = value
+    known = {setting.name for setting in SETTINGS} | {"NABIJ_DEVICE_PASSWORD"}
+    problems.extend(
+        f"{name}: no such setting; see `nabij doctor`"
+        for name in sorted(environ)
+        if name.startswith("NABIJ_") and name not in known
+    )
+    if values.get("mqtt_url") and not values.get("share_group"):
+        problems.append(
+            "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
+        )
+    if problems:
+        raise ConfigError(problems)
+    values["data_dir"] = values["data_dir"] or _default_data_dir()
+    return Settings(**values)

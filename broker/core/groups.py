@@ -1,0 +1,128 @@
+"""The group around an incident: who is in it, under which name, and what a reply changes."""
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from broker.errors import Code, Rejected
+from schemas.ids import group_event_id
+from schemas.messages import GroupEvent, GroupEventKind, Reply, ReplyKind
+
+POLICE = "police"
+
+
+class Part(enum.StrEnum):
+    """What somebody is to the incident."""
+
+    ALERTED = "alerted"
+    REPORTER = "reporter"
+    HELPER = "helper"
+    LEFT = "left"
+
+
+class Member(Struct, frozen=True):
+    """One person of an incident: `name` holds within it only, given at the first joining."""
+
+    part: Part
+    name: str = ""
+    eta_s: int | None = None
+    on_scene: bool = False
+
+    @property
+    def in_group(self) -> bool:
+        """Whether they hear the group and may speak to it."""
+        return self.part in (Part.REPORTER, Part.HELPER)
+
+
+def reporter(people: Mapping[str, Member]) -> Member:
+    """Return a new reporter among `people`."""
+    number = 1 + sum(member.name.startswith("reporter-") for member in people.values())
+    return Member(part=Part.REPORTER, name=f"reporter-{number}")
+
+
+def replied(
+    people: Mapping[str, Member], user: str, reply: Reply
+) -> tuple[Member, GroupEventKind | None]:
+    """Return what `reply` makes of `user`, and what the group hears of it (None: nothing).
+
+    Raises:
+        Rejected: the user was never alerted, or leaves a group that they are not in.
+    """
+    member = people.get(user)
+    if member is None:
+        raise Rejected(Code.NOT_ALERTED, "$.incident", "You were not alerted to this incident.")
+    match reply.kind:
+        case ReplyKind.SEEN:
+            return member, None
+        case ReplyKind.ACCEPTED:
+            joined = _joined(people, member)
+            event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
+            return replace(joined, eta_s=reply.eta_s, on_scene=False), event
+        case ReplyKind.ON_SCENE:
+            joined = _joined(people, member)
+            event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
+            return replace(joined, eta_s=0, on_scene=True), event
+        case ReplyKind.DECLINED | ReplyKind.LEFT:
+            if member.in_group:
+                return replace(member, part=Part.LEFT, on_scene=False), GroupEventKind.LEFT
+            return member, None
+
+
+def _joined(people: Mapping[str, Member], member: Member) -> Member:
+    if member.in_group:
+        return member
+    if member.name:  # came back: the same name again
+        part = Part.REPORTER if member.name.startswith("reporter-") else Part.HELPER
+        return replace(member, part=part)
+    number = 1 + sum(other.name.startswith("helper-") for other in people.values())
+    return replace(member, part=Part.HELPER, name=f"helper-{number}")
+
+
+def speaker(people: Mapping[str, Member], user: str) -> Member:
+    """Return the member that `user` speaks as.
+
+    Raises:
+        Rejected: the user is not in the group.
+    """
+    member = people.get(user)
+    if member is None:
+        raise Rejected(Code.NOT_ALERTED, "$.incident", "You were not alerted to this incident.")
+    if not member.in_group:
+        raise Rejected(
+            Code.NOT_A_MEMBER, "$.incident", "You are not in this group: accept the alert first."
+        )
+    return member
+
+
+def members(people: Mapping[str, Member]) -> list[str]:
+    """Return the users who are in the group, in order of name."""
+    return sorted(user for user, member in people.items() if member.in_group)
+
+
+def helpers(people: Mapping[str, Member]) -> int:
+    """Return how many have accepted and have not left."""
+    return sum(member.part is Part.HELPER for member in people.values())
+
+
+def event(
+    incident: UUID, cause: object, kind: GroupEventKind, *, sequence: int, name: str,
+    people: Mapping[str, Member], at: datetime, text: str | None = None,
+    eta_s: int | None = None,
+) -> GroupEvent:  # fmt: skip
+    """Return the group event that `cause` (a message's id, or a word) brings about."""
+    return GroupEvent(
+        id=group_event_id(incident, cause),
+        incident=incident,
+        sequence=sequence,
+        kind=kind,
+        at=at,
+        member=name,
+        members=len(members(people)),
+        on_scene=sum(member.on_scene for member in people.values()),
+        eta_s=eta_s,
+        text=text,
+    )

@@ -1,0 +1,212 @@
+"""Incidents: how reports become one, and the life cycle as one table.
+
+open ─▶ acknowledged ─▶ assigned ─▶ on_scene ─▶ closed   (each may also close, or skip ahead)
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from broker.core.grid import distance_m
+from broker.errors import Code, Rejected
+from schemas.ids import incident_id
+from schemas.messages import IncidentState, Mode, Position, Report, Status
+from schemas.taxonomy import Audience, Category, Desk, Priority, Urgency
+
+LIFE_CYCLE: dict[Status, frozenset[Status]] = {
+    Status.OPEN: frozenset({Status.ACKNOWLEDGED, Status.ASSIGNED, Status.ON_SCENE, Status.CLOSED}),
+    Status.ACKNOWLEDGED: frozenset({Status.ASSIGNED, Status.ON_SCENE, Status.CLOSED}),
+    Status.ASSIGNED: frozenset({Status.ACKNOWLEDGED, Status.ON_SCENE, Status.CLOSED}),
+    Status.ON_SCENE: frozenset({Status.ASSIGNED, Status.CLOSED}),
+    Status.CLOSED: frozenset(),
+}
+
+
+class Incident(Struct, frozen=True, kw_only=True):
+    """One incident. `version` counts every change of it, its group's and its alerts' included.
+
+    `location` is the first report's and never moves. `attempts` counts how often it was escalated.
+    """
+
+    id: UUID
+    category: str
+    mode: Mode
+    audience: Audience
+    desk: Desk
+    urgency: Urgency
+    priority: Priority
+    zone: str
+    municipality: str
+    location: Position
+    radius_m: float
+    merge_m: float
+    opened_at: datetime
+    first_seen_at: datetime
+    last_seen_at: datetime
+    wave_at: datetime
+    first_report: UUID
+    text: str = ""
+    wave: int = 1
+    reports: int = 1
+    attempts: int = 1
+    status: Status = Status.OPEN
+    acknowledged_by: str | None = None
+    assigned: tuple[str, ...] = ()
+    outcome: str | None = None
+    closed_at: datetime | None = None
+    version: int = 1
+
+    @property
+    def alerts_people(self) -> bool:
+        """Whether participants nearby are told at all."""
+        return self.radius_m > 0 and self.audience is Audience.POLICE_AND_NEARBY
+
+
+def opened_by(
+    report: Report, category: Category, *, audience: Audience, zone: str, municipality: str,
+    now: datetime,
+) -> Incident:  # fmt: skip
+    """Return the incident that `report` opens."""
+    return Incident(
+        id=incident_id(report.id),
+        category=report.category,
+        mode=report.mode,
+        audience=audience,
+        desk=category.desk,
+        urgency=category.urgency,
+        priority=category.priority,
+        zone=zone,
+        municipality=municipality,
+        location=report.location,
+        radius_m=float(category.radius_m),
+        merge_m=float(category.merge_m),
+        opened_at=now,
+        wave_at=now,
+        first_seen_at=report.seen_at,
+        last_seen_at=report.seen_at,
+        first_report=report.id,
+        text=report.text if category.text_to is Audience.POLICE_AND_NEARBY else "",
+    )
+
+
+def merge_target(
+    report: Report, category: Category, audience: Audience, candidates: Iterable[Incident]
+) -> Incident | None:
+    """Return the incident that `report` joins: the nearest that fits, at equal distance the oldest.
+
+    `docs/protocol.md`, "From report to incident", has the rule.
+    """
+    fitting = (
+        (_distance(report, incident), incident.opened_at, incident)
+        for incident in candidates
+        if _same_kind(report, audience, incident) and _same_time(report, category, incident)
+    )
+    within = [entry for entry in fitting if entry[0] <= category.merge_m]
+    return min(within, key=lambda entry: entry[:2])[2] if within else None
+
+
+def _same_kind(report: Report, audience: Audience, incident: Incident) -> bool:
+    return (
+        incident.status is not Status.CLOSED
+        and incident.category == report.category
+        and incident.mode is report.mode
+        and incident.audience is audience
+    )
+
+
+def _same_time(report: Report, category: Category, incident: Incident) -> bool:
+    gap = timedelta(seconds=category.merge_s)
+    return incident.first_seen_at - gap <= report.seen_at <= incident.last_seen_at + gap
+
+
+def _distance(report: Report, incident: Incident) -> float:
+    here, there = report.location, incident.location
+    return distance_m(here.lat, here.lon, there.lat, there.lon)
+
+
+def merged(incident: Incident, report: Report) -> Incident:
+    """Return `incident` with one more report: wider in time, never moved."""
+    return replace(
+        incident,
+        reports=incident.reports + 1,
+        first_seen_at=min(incident.first_seen_at, report.seen_at),
+        last_seen_at=max(incident.last_seen_at, report.seen_at),
+    )
+
+
+def advanced(incident: Incident, status: Status, *, by: str | None = None) -> Incident:
+    """Return `incident` in `status`; repeating the present status changes nothing.
+
+    Raises:
+        Rejected: the life cycle has no such step.
+    """
+    if status is incident.status:
+        return incident
+    if status not in LIFE_CYCLE[incident.status]:
+        raise Rejected(
+            Code.INCIDENT_CLOSED if incident.status is Status.CLOSED else Code.BAD_TRANSITION,
+            "$.status",
+            f"An incident that is {incident.status} cannot become {status}.",
+        )
+    return replace(incident, status=status, acknowledged_by=incident.acknowledged_by or by)
+
+
+def acknowledged(incident: Incident, *, by: str) -> Incident:
+    """Return `incident` acknowledged; one that is further on stays there."""
+    if incident.status is not Status.OPEN:
+        return incident
+    return advanced(incident, Status.ACKNOWLEDGED, by=by)
+
+
+def assigned(incident: Incident, unit: str, *, by: str) -> Incident:
+    """Return `incident` with one more unit on its way; one that is on the scene stays so."""
+    units = (*(known for known in incident.assigned if known != unit), unit)
+    if incident.status in (Status.OPEN, Status.ACKNOWLEDGED):
+        incident = advanced(incident, Status.ASSIGNED, by=by)
+    return replace(incident, assigned=units)
+
+
+def closed(incident: Incident, outcome: str, now: datetime, *, by: str | None = None) -> Incident:
+    """Return `incident` closed with `outcome`.
+
+    Raises:
+        Rejected: it is closed already.
+    """
+    if incident.status is Status.CLOSED:
+        raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed already.")
+    return replace(advanced(incident, Status.CLOSED, by=by), outcome=outcome, closed_at=now)
+
+
+def widened(incident: Incident, radius_m: float, now: datetime) -> Incident:
+    """Return `incident` in its next wave, with a larger radius."""
+    return replace(incident, radius_m=radius_m, wave=incident.wave + 1, wave_at=now)
+
+
+def state_of(
+    incident: Incident, *, alerted: int, accepted: int, on_scene: int, now: datetime
+) -> IncidentState:
+    """Return the retained state that the police read."""
+    return IncidentState(
+        incident=incident.id,
+        version=incident.version,
+        status=incident.status,
+        category=incident.category,
+        priority=incident.priority,
+        zone=incident.zone,
+        location=incident.location,
+        radius_m=incident.radius_m,
+        wave=incident.wave,
+        opened_at=incident.opened_at,
+        updated_at=now,
+        reports=incident.reports,
+        alerted=alerted,
+        accepted=accepted,
+        on_scene=on_scene,
+        acknowledged_by=incident.acknowledged_by,
+        assigned=incident.assigned,
+        outcome=incident.outcome,
+        mode=incident.mode,
+    )

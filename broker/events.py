@@ -1,0 +1,95 @@
+"""What services tell each other on the Redis stream, as typed Structs bound to their kind."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from schemas.messages import Report
+
+
+class Change(enum.StrEnum):
+    """What happened to an incident."""
+
+    OPENED = "opened"
+    MERGED = "merged"
+    WIDENED = "widened"
+    ALERTED = "alerted"
+    REPLIED = "replied"
+    COMMANDED = "commanded"
+    OVERDUE = "overdue"
+    RESTATED = "restated"
+    CLOSED = "closed"
+
+
+class IncidentChanged(
+    Struct, frozen=True, kw_only=True, tag="incident_changed", omit_defaults=True
+):
+    """An incident has a new version. `report` comes with `opened` and `merged`."""
+
+    incident: UUID
+    change: Change
+    at: datetime
+    report: Report | None = None
+
+
+class WalkedIn(Struct, frozen=True, kw_only=True, tag="walked_in"):
+    """Users whose place came within the radius of an open incident."""
+
+    incident: UUID
+    users: tuple[str, ...]
+
+
+class Informed(Struct, frozen=True, kw_only=True, tag="informed"):
+    """The police say something to the group; `command` is its cause."""
+
+    incident: UUID
+    command: UUID
+    text: str
+    at: datetime
+
+
+class Erased(Struct, frozen=True, kw_only=True, tag="erased"):
+    """An incident's retention has ended and the store has forgotten it."""
+
+    incident: UUID
+    zone: str
+
+
+Event = IncidentChanged | WalkedIn | Informed | Erased
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EventKind(Generic[T]):
+    """One kind of event, for `Service.on`."""
+
+    payload: type[T]
+
+
+INCIDENT_CHANGED = EventKind(IncidentChanged)
+WALKED_IN = EventKind(WalkedIn)
+INFORMED = EventKind(Informed)
+ERASED = EventKind(Erased)
+
+_DECODER = msgspec.json.Decoder(Event)
+_ENCODER = msgspec.json.Encoder()
+
+
+def encode(event: Event) -> bytes:
+    """Return `event` as it stands on the stream."""
+    return _ENCODER.encode(event)
+
+
+def decode(data: bytes) -> Event:
+    """Return the event in a stream entry.
+
+    Raises:
+        msgspec.MsgspecError: it is none of ours.
+    """
+    event: Event = _DECODER.decode(data)
+    return event
