@@ -1,0 +1,35 @@
+"""MQTT 5 for the services: a sans-I/O session over the mqtt5 codec, on an asyncio transport."""
+
+from broker.mqtt.connection import Connection, ConnectionStats
+from broker.mqtt.endpoint import Endpoint
+from broker.mqtt.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectRefused,
+    MqttError,
+    Overloaded,
+    ProtocolError,
+    ServerDisconnected,
+    SessionTakenOver,
+    Unreachable,
+)
+from broker.mqtt.message import Delivery, Message
+from broker.mqtt.reasons import PubAckReasonCode
+
+__all__ = [
+    "ConnectRefused",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionLost",
+    "ConnectionStats",
+    "Delivery",
+    "Endpoint",
+    "Message",
+    "MqttError",
+    "Overloaded",
+    "ProtocolError",
+    "PubAckReasonCode",
+    "ServerDisconnected",
+    "SessionTakenOver",
+    "Unreachable",
+]

@@ -1,0 +1,406 @@
+"""A connection to the MQTT broker that heals itself: what the services publish and receive with."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import structlog
+from mqtt5 import ConnAckReasonCode
+
+from broker.mqtt.backoff import full_jitter
+from broker.mqtt.batch import Batch, settle_future
+from broker.mqtt.endpoint import Endpoint
+from broker.mqtt.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectRefused,
+    MqttError,
+    Overloaded,
+    SessionTakenOver,
+    Unreachable,
+)
+from broker.mqtt.inbox import Inbox
+from broker.mqtt.message import Delivery, Message
+from broker.mqtt.outbound import Publication
+from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.session import (
+    Accepted,
+    Closed,
+    Event,
+    Received,
+    Session,
+    SessionConfig,
+    Subscribed,
+)
+from broker.mqtt.wire import Wire
+
+_log = structlog.get_logger(__name__)
+
+_ATTEMPT_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 1.0
+_STABLE_AFTER_S = 30.0
+_SUSPICIOUS_ENDS = 5
+# Refusals that time may heal; any other is for the operator, and ends the first connect at once.
+_PASSING_REFUSALS = (
+    ConnAckReasonCode.SERVER_UNAVAILABLE,
+    ConnAckReasonCode.SERVER_BUSY,
+    ConnAckReasonCode.CONNECTION_RATE_EXCEEDED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStats:
+    """A snapshot for metrics: totals since the start, and what is queued right now."""
+
+    published: int
+    received: int
+    dropped_qos0: int
+    reconnects: int
+    waiting: int
+    in_flight: int
+    inbox: int
+
+
+class Connection:
+    """One MQTT session, kept alive over broken networks and killed brokers.
+
+    `async with` connects, subscribes, and from then on reconnects for ever; what was published
+    and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
+    acknowledge each once its effect is durable. `on_connect` is called after every connect, the
+    first included, for retained state that must be restored on a replaced MQTT broker.
+
+    Outcomes are PUBACK reason codes (section 3.4.2.1), 128 and above meaning failure. A message
+    that the broker's limits forbid never leaves: QUOTA_EXCEEDED if it is too large, otherwise
+    IMPLEMENTATION_SPECIFIC_ERROR, with the cause in the log.
+    """
+
+    def __init__(  # noqa: PLR0913 (settings with defaults, by keyword)
+        self,
+        endpoint: Endpoint,
+        *,
+        client_id: str,
+        subscriptions: Sequence[str] = (),
+        subscribe_qos: int = 1,
+        will: Message | None = None,
+        session_expiry_s: int = 86_400,
+        receive_maximum: int = 1_000,
+        keep_alive_s: int = 30,
+        window: int = 500,
+        clean_start_first: bool = False,
+        max_queue: int = 20_000,
+        max_packet_bytes: int = 1_048_576,
+        connect_timeout_s: float = 10.0,
+        drain_timeout_s: float = 5.0,
+        on_connect: Callable[[], None] | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._client_id = client_id
+        self._max_queue = max_queue
+        self._connect_timeout_s = connect_timeout_s
+        self._drain_timeout_s = drain_timeout_s
+        self._on_connect = on_connect
+        self._session = Session(
+            SessionConfig(
+                client_id=client_id,
+                username=endpoint.username,
+                password=endpoint.password,
+                subscriptions=tuple(subscriptions),
+                subscribe_qos=subscribe_qos,
+                will=will,
+                session_expiry_s=session_expiry_s,
+                receive_maximum=receive_maximum,
+                keep_alive_s=keep_alive_s,
+                window=window,
+                clean_start_first=clean_start_first,
+                max_packet_bytes=max_packet_bytes,
+            )
+        )
+        self._inbox = Inbox(max_queue)
+        self._online = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._wire: Wire | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._ended: MqttError | None = None
+        self._published = self._received = self._connects = 0
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        """Connect and subscribe.
+
+        Raises:
+            Unreachable: nobody answered for `connect_timeout_s`.
+            ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
+        """
+        wire = await self._connect_first()
+        self._supervisor = asyncio.create_task(
+            self._supervise(wire), name=f"mqtt connection {self._client_id}"
+        )
+        self._supervisor.add_done_callback(self._supervisor_ended)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Send what is left (for `drain_timeout_s` at most), say goodbye, close."""
+        try:
+            await self._drain()
+        finally:
+            await self._close()
+            self._end(ConnectionClosed("the connection was closed by its owner"))
+
+    @property
+    def connected(self) -> bool:
+        """Whether we are connected and subscribed."""
+        return self._online.is_set()
+
+    async def wait_connected(self) -> None:
+        """Wait until connected and subscribed."""
+        await self._online.wait()
+
+    def stats(self) -> ConnectionStats:
+        """Counters, for metrics."""
+        return ConnectionStats(
+            published=self._published,
+            received=self._received,
+            dropped_qos0=self._inbox.dropped_qos0,
+            reconnects=max(0, self._connects - 1),
+            waiting=self._session.waiting,
+            in_flight=self._session.in_flight,
+            inbox=len(self._inbox),
+        )
+
+    # Receiving
+
+    async def receive(self, max_items: int) -> list[Delivery]:
+        """Wait for one delivery at least, then return all that is queued, up to `max_items`.
+
+        Raises:
+            SessionTakenOver: another process uses our client id.
+            ConnectionClosed: the owner left the `async with`.
+        """
+        return await self._inbox.take(max_items)
+
+    async def messages(self) -> AsyncIterator[Delivery]:
+        """Deliveries one by one, until the owner closes the connection."""
+        while True:
+            try:
+                deliveries = await self._inbox.take(1)
+            except ConnectionClosed:
+                return
+            yield deliveries[0]
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        return self.messages()
+
+    # Publishing
+
+    def publish_nowait(self, message: Message) -> asyncio.Future[PubAckReasonCode]:
+        """Write `message` in this very call if the window allows, else queue it.
+
+        The future resolves on its PUBACK; for QoS 0, once it is written.
+
+        Raises:
+            Overloaded: `max_queue` messages are waiting already.
+        """
+        self._check_can_publish()
+        future: asyncio.Future[PubAckReasonCode] = asyncio.get_running_loop().create_future()
+        self._session.publish(Publication(message, partial(settle_future, future)))
+        self._flush(1)
+        return future
+
+    async def publish(self, message: Message) -> PubAckReasonCode:
+        """`publish_nowait`, awaited."""
+        return await self.publish_nowait(message)
+
+    async def publish_batch(self, messages: Sequence[Message]) -> list[PubAckReasonCode]:
+        """Publish many messages through the window; outcomes in the order of `messages`.
+
+        Not bounded by `max_queue`: a batch stays with its caller and is encoded as the window
+        opens. Single messages published meanwhile go first.
+        """
+        self._check_can_publish()
+        if not messages:
+            return []
+        batch = Batch(messages)
+        self._session.publish_batch(batch.publications())
+        self._flush(len(messages))
+        return await batch.outcomes()
+
+    def _check_can_publish(self) -> None:
+        if self._ended is not None:
+            raise self._ended
+        if self._session.waiting >= self._max_queue:
+            raise Overloaded(f"{self._session.waiting} messages are waiting to be sent")
+
+    def _flush(self, published: int) -> None:
+        self._published += published
+        if self._wire is not None:
+            self._wire.flush()
+
+    # Connecting
+
+    async def _connect_first(self) -> Wire:
+        deadline = time.monotonic() + self._connect_timeout_s
+        for delay_s in full_jitter():
+            try:
+                return await self._connect(deadline - time.monotonic())
+            except ConnectRefused as error:
+                if error.reason not in _PASSING_REFUSALS:
+                    raise
+                problem: Exception = error
+            except (OSError, MqttError) as error:
+                problem = error
+            if isinstance(problem, SessionTakenOver):
+                raise problem
+            hopeless = isinstance(problem, ssl.SSLCertVerificationError)
+            if hopeless or time.monotonic() + delay_s >= deadline:
+                raise Unreachable(f"no MQTT broker at {self._where}: {problem}") from problem
+            await asyncio.sleep(delay_s)
+        raise AssertionError("the backoff never ends")
+
+    async def _connect(self, timeout_s: float) -> Wire:
+        """One attempt, until subscribed."""
+        loop = asyncio.get_running_loop()
+        wire = Wire(self._session, loop, self._handle)
+        try:
+            async with asyncio.timeout(min(timeout_s, _ATTEMPT_TIMEOUT_S)):
+                await loop.create_connection(
+                    lambda: wire, self._endpoint.host, self._endpoint.port, ssl=self._endpoint.tls
+                )
+                self._wire = wire
+                await wire.ready
+        except BaseException:
+            self._wire = None
+            wire.abort(ConnectionLost("gave up connecting"))
+            raise
+        return wire
+
+    async def _supervise(self, wire: Wire) -> None:
+        """Reconnect for ever, unless somebody else is known to use our client id.
+
+        Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
+        connection that keeps breaking early lets the delays grow, and the log name the suspicion.
+        """
+        loop = asyncio.get_running_loop()
+        delays, early_ends = full_jitter(), 0
+        while True:
+            online_at = loop.time()
+            error = await asyncio.shield(wire.closed)
+            self._wire = None
+            if isinstance(error, SessionTakenOver):
+                raise error
+            early_ends += 1
+            if loop.time() - online_at > _STABLE_AFTER_S:
+                delays, early_ends = full_jitter(), 0
+            self._log_loss(error, early_ends)
+            wire = await self._reconnect(delays)
+            _log.info("mqtt connection is back", client_id=self._client_id, at=self._where)
+
+    def _log_loss(self, error: MqttError, early_ends: int) -> None:
+        log = _log.bind(client_id=self._client_id, at=self._where, why=str(error))
+        if early_ends < _SUSPICIOUS_ENDS:
+            log.warning("mqtt connection lost")
+        else:
+            log.error("mqtt connection keeps breaking; is the client id in use twice?")
+
+    async def _reconnect(self, delays: Iterator[float]) -> Wire:
+        for delay_s in delays:
+            await asyncio.sleep(delay_s)
+            try:
+                return await self._connect(_ATTEMPT_TIMEOUT_S)
+            except SessionTakenOver:
+                raise
+            except ConnectRefused as error:
+                _log.error("mqtt connect refused", client_id=self._client_id, why=str(error))
+            except (OSError, MqttError) as error:
+                _log.debug("mqtt connect failed", client_id=self._client_id, why=str(error))
+        raise AssertionError("the backoff never ends")
+
+    @property
+    def _where(self) -> str:
+        return f"{self._endpoint.host}:{self._endpoint.port}"
+
+    # Closing
+
+    async def _drain(self) -> None:
+        """Give what is queued and in flight a bounded time to be acknowledged."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_timeout_s):
+                while self._ended is None and not self._session.is_idle:
+                    self._idle.clear()
+                    await self._idle.wait()
+
+    async def _close(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.disconnect()
+            await asyncio.wait([wire.closed], timeout=_CLOSE_TIMEOUT_S)
+            wire.abort(ConnectionClosed("closed"))
+
+    def _supervisor_ended(self, supervisor: asyncio.Task[None]) -> None:
+        error = None if supervisor.cancelled() else supervisor.exception()
+        if error is not None:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        """Nothing more is sent or received: whoever waits gets `error`."""
+        if self._ended is None:
+            if not isinstance(error, ConnectionClosed):
+                _log.error("mqtt connection failed", client_id=self._client_id, exc_info=error)
+            if not isinstance(error, MqttError):
+                error = ConnectionClosed(f"failed inside: {error!r}")
+            self._ended = error
+            self._inbox.close(error)
+            self._session.abandon(error)
+            self._idle.set()
+
+    # Events
+
+    def _handle(self, events: list[Event]) -> None:
+        if self._session.is_idle:
+            self._idle.set()
+        received_at = time.time()
+        for event in events:
+            if isinstance(event, Received):
+                self._received += 1
+                self._inbox.put(
+                    Delivery(
+                        event.message,
+                        received_at,
+                        event.duplicate,
+                        event.packet_id,
+                        event.epoch,
+                        self._acknowledge,
+                    )
+                )
+            else:
+                self._handle_change(event)
+
+    def _handle_change(self, event: Accepted | Subscribed | Closed) -> None:
+        if isinstance(event, Subscribed):
+            self._connects += 1
+            self._online.set()
+            if self._on_connect is not None:
+                asyncio.get_running_loop().call_soon(self._on_connect)
+        elif isinstance(event, Closed):
+            self._online.clear()
+        elif event.session_present:
+            self._inbox.forget_unacknowledged()
+
+    def _acknowledge(self, packet_id: int, epoch: int) -> None:
+        self._session.acknowledge(packet_id, epoch)
+        if self._wire is not None:
+            self._wire.flush_soon()

@@ -1,0 +1,58 @@
+"""What can go wrong between this process and the MQTT broker, named by who must act."""
+
+# ruff: noqa: N818 (errors are named by what happened and who acts, as the design has them)
+
+from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
+
+
+class MqttError(Exception):
+    """Base of everything that `broker.mqtt` raises on purpose."""
+
+
+class Unreachable(MqttError):
+    """Nobody answered at the endpoint in time: the operator checks address, network and broker."""
+
+
+class ConnectRefused(MqttError):
+    """The MQTT broker answered and said no: the operator checks credentials and rights.
+
+    `reason` is None when the connection was accepted but a subscription was not.
+    """
+
+    def __init__(self, text: str, reason: ConnAckReasonCode | None = None) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class ServerDisconnected(MqttError):
+    """The MQTT broker ended the connection with a DISCONNECT (MQTT 5 section 3.14)."""
+
+    def __init__(self, reason: DisconnectReasonCode, text: str | None = None) -> None:
+        super().__init__(
+            f"the MQTT broker disconnected: {reason.name}{f' ({text})' if text else ''}"
+        )
+        self.reason = reason
+
+
+class SessionTakenOver(ServerDisconnected):
+    """Another process connected with our client id; going on would be a fight without end."""
+
+
+class ProtocolError(MqttError):
+    """The MQTT broker sent what MQTT 5 forbids; `reason` goes out in our DISCONNECT."""
+
+    def __init__(self, reason: DisconnectReasonCode, text: str) -> None:
+        super().__init__(f"{reason.name}: {text}")
+        self.reason = reason
+
+
+class ConnectionLost(MqttError):
+    """The network connection ended without a word, or a keep-alive went unanswered."""
+
+
+class ConnectionClosed(MqttError):
+    """This connection was closed by its owner; what was not yet acknowledged is named so."""
+
+
+class Overloaded(MqttError):
+    """Too much is waiting to be sent already: the caller slows down or sheds load."""

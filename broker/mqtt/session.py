@@ -1,0 +1,385 @@
+"""The client side of MQTT 5 as a pure state machine: bytes in, events and bytes out.
+
+No I/O and no clock: the caller passes `now` in monotonic seconds, and writes what `take` returns.
+One `Session` outlives its network connections, as an MQTT session does (section 4.1).
+"""
+
+import enum
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mqtt5
+import msgspec
+from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
+
+from broker.mqtt.errors import (
+    ConnectionLost,
+    ConnectRefused,
+    MqttError,
+    ProtocolError,
+    ServerDisconnected,
+    SessionTakenOver,
+)
+from broker.mqtt.framing import Decoder
+from broker.mqtt.message import Message, decode_publish, encode_will
+from broker.mqtt.outbound import Outbound, Publication, Refused
+from broker.mqtt.reasons import REASON_OF
+
+_MAX_SILENCE_AFTER_PING_S = 10.0
+
+
+class State(enum.Enum):
+    """Where the current network connection stands."""
+
+    DISCONNECTED = enum.auto()
+    CONNECTING = enum.auto()  # CONNECT sent
+    SUBSCRIBING = enum.auto()  # CONNACK received, publishing already
+    ONLINE = enum.auto()
+    CLOSED = enum.auto()  # nothing more is read or written on this connection
+
+
+_PUBLISHING = (State.SUBSCRIBING, State.ONLINE)  # a tuple compares by identity, without hashing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """What we ask of the MQTT broker in CONNECT and SUBSCRIBE."""
+
+    client_id: str
+    username: str | None = None
+    password: str | None = None
+    subscriptions: tuple[str, ...] = ()
+    subscribe_qos: int = 1
+    will: Message | None = None
+    session_expiry_s: int = 86_400
+    receive_maximum: int = 1_000
+    keep_alive_s: int = 30
+    window: int = 500
+    clean_start_first: bool = False
+    max_packet_bytes: int = 1_048_576
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """CONNACK with success."""
+
+    session_present: bool
+
+
+class Subscribed(msgspec.Struct, frozen=True):
+    """Every subscription is granted; deliveries may have come before this already."""
+
+
+class Received(msgspec.Struct, frozen=True):
+    """An inbound PUBLISH; `packet_id` is 0 for QoS 0. Acknowledge with both numbers."""
+
+    message: Message
+    duplicate: bool
+    packet_id: int
+    epoch: int
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """The network connection is over: write what `take` returns, then close it."""
+
+    error: MqttError
+
+
+Event = Accepted | Subscribed | Received | Closed
+
+
+class Session:
+    """One MQTT client session over any number of network connections."""
+
+    def __init__(self, config: SessionConfig) -> None:
+        self._config = config
+        self._outbound = Outbound(config.window)
+        self._state = State.DISCONNECTED
+        self._epoch = 0
+        self._clean_start = config.clean_start_first
+        self._decoder = Decoder(config.max_packet_bytes)
+        self._out: list[bytes] = []
+        # QoS 1 deliveries of this connection by packet id, in order of arrival: True for those that
+        # the application has acknowledged before an earlier one.
+        self._unacknowledged: OrderedDict[int, bool] = OrderedDict()
+        self._keep_alive_s = float(config.keep_alive_s)
+        self._heard_at = self._sent_at = 0.0
+        self._pinged_at: float | None = None
+        self._paused = False
+
+    @property
+    def state(self) -> State:
+        """Where the current network connection stands."""
+        return self._state
+
+    @property
+    def waiting(self) -> int:
+        """Publications that have no place in the window yet, batches aside."""
+        return self._outbound.waiting
+
+    @property
+    def in_flight(self) -> int:
+        """QoS 1 publications sent on this connection and not yet acknowledged."""
+        return self._outbound.in_flight
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is left to publish or to be acknowledged by the MQTT broker."""
+        return self._outbound.is_empty
+
+    # Life of a network connection
+
+    def connect(self, now: float) -> None:
+        """A network connection is open: introduce ourselves."""
+        config = self._config
+        self._epoch += 1
+        self._state = State.CONNECTING
+        self._decoder = Decoder(config.max_packet_bytes)
+        self._heard_at = self._sent_at = now
+        self._pinged_at = None
+        self._paused = False
+        packet = mqtt5.ConnectPacket(
+            config.client_id,
+            username=config.username,
+            password=None if config.password is None else config.password.encode(),
+            clean_start=self._clean_start,
+            will=None if config.will is None else encode_will(config.will),
+            keep_alive=config.keep_alive_s,
+            session_expiry_interval=config.session_expiry_s,
+            receive_max=config.receive_maximum,
+            max_packet_size=config.max_packet_bytes,
+        )
+        self._out.append(packet.write())
+
+    def disconnect(self) -> None:
+        """Say goodbye: the MQTT broker discards the last will (section 3.14.4)."""
+        if self._state in _PUBLISHING:
+            self._out.append(mqtt5.DisconnectPacket().write())
+        self._state = State.CLOSED
+
+    def lost(self) -> None:
+        """The network connection has gone, for whatever reason."""
+        self._state = State.DISCONNECTED
+        self._out.clear()
+        self._unacknowledged.clear()
+        self._outbound.disconnected()
+
+    def abandon(self, error: MqttError) -> None:
+        """No further connection will come: settle every publication with `error`."""
+        self._outbound.abandon(error)
+
+    # Bytes in and out
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """What `data` means. Never raises: a `Closed` event ends a connection gone wrong."""
+        events: list[Event] = []
+        if self._state in {State.DISCONNECTED, State.CLOSED}:
+            return events
+        self._heard_at = now
+        self._pinged_at = None
+        try:
+            for packet in self._decoder.packets(data):
+                self._handle(packet, events)
+                if self.state is State.CLOSED:
+                    break
+        except ProtocolError as error:
+            self._out.append(mqtt5.DisconnectPacket(reason_code=error.reason).write())
+            self._close(error, events)
+        return events
+
+    def take(self, now: float) -> bytes:
+        """The bytes to write now, publications as far as the window allows; b"" if none.
+
+        After a non-empty result call it again, unless the transport has asked to pause.
+        """
+        if self._state in _PUBLISHING and not self._paused:
+            self._outbound.refill(self._out)
+        if not self._out:
+            return b""
+        self._sent_at = now
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def pause(self) -> None:
+        """The transport's buffer is full: publications wait, acknowledgements and pings do not."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """The transport's buffer has drained."""
+        self._paused = False
+
+    def take_refusals(self) -> list[Refused]:
+        """Publications that were not sent because they cannot be; settled already."""
+        refusals, self._outbound.refusals = self._outbound.refusals, []
+        return refusals
+
+    # Publishing and acknowledging
+
+    def publish(self, publication: Publication) -> None:
+        """Queue one message before all batches."""
+        self._outbound.add(publication)
+
+    def publish_batch(self, publications: Iterator[Publication]) -> None:
+        """Queue many messages, pulled from as the window allows."""
+        self._outbound.add_batch(publications)
+
+    def acknowledge(self, packet_id: int, epoch: int) -> None:
+        """PUBACK a delivery; ignored if it came on an earlier network connection.
+
+        PUBACKs go out in the order in which the messages came (section 4.6, MQTT-4.6.0-2; rumqttd
+        drops the connection otherwise), so one waits until those before it are acknowledged too.
+        """
+        current = epoch == self._epoch and self._state in _PUBLISHING
+        if not current or packet_id not in self._unacknowledged:
+            return
+        self._unacknowledged[packet_id] = True
+        while self._unacknowledged:
+            head = next(iter(self._unacknowledged))
+            if not self._unacknowledged[head]:
+                return
+            del self._unacknowledged[head]
+            self._out.append(mqtt5.PubAckPacket(head).write())
+
+    # Keep-alive
+
+    def next_tick_at(self) -> float | None:
+        """When `tick` wants to be called (monotonic seconds); None if keep-alive is off."""
+        if not self._keep_alive_s:
+            return None
+        if self._pinged_at is not None:
+            return self._pinged_at + self._patience_s
+        return min(self._heard_at, self._sent_at) + self._keep_alive_s / 2
+
+    def tick(self, now: float) -> list[Event]:
+        """Ping when either direction was silent for half the keep-alive, then lose patience.
+
+        Listening matters as much as sending (section 3.1.2.10 asks for the latter only): who
+        publishes without pause would otherwise never notice that nobody is there.
+        """
+        events: list[Event] = []
+        due_at = self.next_tick_at()
+        if self._state not in _PUBLISHING or due_at is None or now < due_at:
+            return events
+        if self._pinged_at is None:
+            self._pinged_at = now
+            self._out.append(mqtt5.PingReqPacket().write())
+        else:
+            error = ConnectionLost(f"no answer to a ping for {self._patience_s:g} s")
+            self._close(error, events)
+        return events
+
+    @property
+    def _patience_s(self) -> float:
+        return min(self._keep_alive_s / 2, _MAX_SILENCE_AFTER_PING_S)
+
+    # Packets
+
+    def _handle(self, packet: mqtt5.Packet, events: list[Event]) -> None:
+        if self._state is State.CONNECTING:
+            self._handle_first(packet, events)
+        elif isinstance(packet, mqtt5.PubAckPacket):
+            self._outbound.acknowledged(packet.packet_id, REASON_OF[packet.reason_code.value])
+        elif isinstance(packet, mqtt5.PublishPacket):
+            events.append(self._received(packet))
+        elif isinstance(packet, mqtt5.SubAckPacket):
+            self._subscribed(packet, events)
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            self._close(_server_disconnected(packet), events)
+        elif not isinstance(packet, mqtt5.PingRespPacket):
+            raise _violation(f"{type(packet).__name__} is not for a client in this state")
+
+    def _handle_first(self, packet: mqtt5.Packet, events: list[Event]) -> None:
+        """Section 3.2: CONNACK comes first, or the connection ends."""
+        if isinstance(packet, mqtt5.DisconnectPacket):
+            self._close(_server_disconnected(packet), events)
+        elif not isinstance(packet, mqtt5.ConnAckPacket):
+            raise _violation(f"{type(packet).__name__} before CONNACK")
+        elif packet.reason_code is not ConnAckReasonCode.SUCCESS:
+            self._close(_refused(packet), events)
+        elif not packet.receive_max:
+            raise _violation("a Receive Maximum of 0 (section 3.2.2.3.3)")
+        else:
+            self._accepted(packet, events)
+
+    def _accepted(self, connack: mqtt5.ConnAckPacket, events: list[Event]) -> None:
+        self._clean_start = False
+        if connack.server_keep_alive is not None:  # section 3.2.2.3.14: the server's value counts
+            self._keep_alive_s = float(connack.server_keep_alive)
+        else:
+            self._keep_alive_s = float(self._config.keep_alive_s)
+        self._outbound.connected(connack)
+        events.append(Accepted(connack.session_present))
+        if self._config.subscriptions:
+            self._state = State.SUBSCRIBING
+            self._subscribe()
+        else:
+            self._state = State.ONLINE
+            events.append(Subscribed())
+
+    def _subscribe(self) -> None:
+        """Whatever session_present says: a subscription made twice replaces itself (3.8.4)."""
+        self._outbound.reserved_id = 0
+        self._outbound.reserved_id = self._outbound.next_id()
+        max_qos = mqtt5.QoS(self._config.subscribe_qos)
+        filters = [mqtt5.TopicFilter(one, max_qos=max_qos) for one in self._config.subscriptions]
+        self._out.append(mqtt5.SubscribePacket(self._outbound.reserved_id, filters).write())
+
+    def _subscribed(self, suback: mqtt5.SubAckPacket, events: list[Event]) -> None:
+        if self._state is not State.SUBSCRIBING or suback.packet_id != self._outbound.reserved_id:
+            raise _violation("SUBACK without its SUBSCRIBE")
+        if len(suback.reason_codes) != len(self._config.subscriptions):
+            raise _violation(
+                "SUBACK with another number of reason codes than SUBSCRIBE has filters"
+            )
+        self._outbound.reserved_id = 0
+        # Less than the QoS asked for would silently lose what must not be lost.
+        refused = [
+            f"{pattern} ({reason.name})"
+            for pattern, reason in zip(self._config.subscriptions, suback.reason_codes, strict=True)
+            if reason.value != self._config.subscribe_qos
+        ]
+        if refused:
+            self._out.append(mqtt5.DisconnectPacket().write())
+            self._close(ConnectRefused(f"subscriptions refused: {', '.join(refused)}"), events)
+        else:
+            self._state = State.ONLINE
+            events.append(Subscribed())
+
+    def _received(self, packet: mqtt5.PublishPacket) -> Received:
+        if packet.topic_alias is not None:
+            raise ProtocolError(DisconnectReasonCode.TOPIC_ALIAS_INVALID, "we allowed no aliases")
+        packet_id = 0
+        if packet.qos is mqtt5.QoS.AT_LEAST_ONCE:
+            packet_id = packet.packet_id or 0
+            if not packet_id:
+                raise _violation("a packet id of 0 (section 2.2.1)")
+            self._unacknowledged[packet_id] = False
+            if len(self._unacknowledged) > self._config.receive_maximum:
+                raise ProtocolError(
+                    DisconnectReasonCode.RECEIVE_MAX_EXCEEDED,
+                    f"more than {self._config.receive_maximum} unacknowledged messages",
+                )
+        elif packet.qos is mqtt5.QoS.EXACTLY_ONCE:
+            raise ProtocolError(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 was not asked for")
+        return Received(decode_publish(packet), packet.duplicate, packet_id, self._epoch)
+
+    def _close(self, error: MqttError, events: list[Event]) -> None:
+        self._state = State.CLOSED
+        events.append(Closed(error))
+
+
+def _server_disconnected(packet: mqtt5.DisconnectPacket) -> ServerDisconnected:
+    if packet.reason_code is DisconnectReasonCode.SESSION_TAKEN_OVER:
+        return SessionTakenOver(packet.reason_code, packet.reason_str)
+    return ServerDisconnected(packet.reason_code, packet.reason_str)
+
+
+def _refused(connack: mqtt5.ConnAckPacket) -> ConnectRefused:
+    text = f" ({connack.reason_str})" if connack.reason_str else ""
+    name = connack.reason_code.name
+    return ConnectRefused(f"the MQTT broker refused us: {name}{text}", connack.reason_code)
+
+
+def _violation(text: str) -> ProtocolError:
+    return ProtocolError(DisconnectReasonCode.PROTOCOL_ERROR, text)
