@@ -1,0 +1,69 @@
+"""Redis, the truth. The only importer of redis; methods answer the domain's questions.
+
+Every key begins with `nabij:{p0}:`, the partition's tag.
+
+| key | type | holds | lives |
+|---|---|---|---|
+| `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause | 7 days |
+| `sequence` | string | how many reports were committed | for ever |
+| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity | retention after close |
+| `open:{cell9}` | hash | incident → kind, lat, lon, radius, since ms; `#` counts its changes | while open |
+| `open-incidents` | zset | incident by opening ms | while open |
+| `people:{incident}` | hash | user → Member JSON: alerted, reporter, helper, left | as incident |
+| `alerts:{incident}` | hash | user → state (`c` claimed, `s` sent, `r` refused), wave, reason, ms | as incident |
+| `reports:{incident}` | hash | report → user and Report JSON | as incident |
+| `group:{incident}` | list | GroupEvent JSON, the n-th has sequence n | as incident |
+| `question:{question}` | hash | user, Question JSON | 7 days |
+| `involved:{user}` | zset | incident by ms | retention |
+| `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime |
+| `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | presence lifetime |
+| `events` | stream | `broker.events`, read by consumer groups | until all have read |
+| `deadlines` | zset | `kind incident` by due ms | until fired |
+| `outbox` | zset | message id by ms from when the police service sends it | until recorded |
+| `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox |
+| `zones` | hash | zone → name, kind, cells | until imported anew |
+| `zones-version` | string | how often zones were imported | for ever |
+"""
+
+from broker.store.incidents import (
+    Claimed,
+    Filed,
+    Filing,
+    IncidentStore,
+    Neighbourhood,
+    People,
+    Received,
+    file_question,
+    file_receipt,
+    file_reply,
+)
+from broker.store.outbox import Posted
+from broker.store.presence import Hit, Update
+from broker.store.store import Store
+from broker.store.streams import Entry, emit
+from broker.store.timers import Deadline, DeadlineKind, fire, schedule
+from broker.store.transaction import Transaction
+
+__all__ = [
+    "Claimed",
+    "Deadline",
+    "DeadlineKind",
+    "Entry",
+    "Filed",
+    "Filing",
+    "Hit",
+    "IncidentStore",
+    "Neighbourhood",
+    "People",
+    "Posted",
+    "Received",
+    "Store",
+    "Transaction",
+    "Update",
+    "emit",
+    "file_question",
+    "file_receipt",
+    "file_reply",
+    "fire",
+    "schedule",
+]

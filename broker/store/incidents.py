@@ -1,0 +1,414 @@
+"""Incidents and the people around them: what a decision reads, and what it commits."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from broker.core.escalation import accept_by, acknowledge_by, awaits_police, silence
+from broker.core.grid import cover, index_cell_of
+from broker.core.groups import Member, Part
+from broker.core.incidents import Incident
+from broker.events import Event
+from broker.store import keys
+from broker.store.outbox import Posted, post
+from broker.store.redis import Connection
+from broker.store.streams import emit
+from broker.store.timers import DeadlineKind, schedule, unschedule
+from broker.store.transaction import Transaction
+from schemas.messages import AlertReason, GroupEvent, Question, Receipt, Report
+from schemas.taxonomy import Timers
+
+RECEIPT_LIFETIME_S = 7 * 86_400
+_METRES_PER_DEGREE = 111_000.0  # of latitude, rounded down: the box must not be too small
+
+_ENCODE = msgspec.json.Encoder().encode
+_INCIDENT = msgspec.json.Decoder(Incident)
+_MEMBER = msgspec.json.Decoder(Member)
+_RECEIPT = msgspec.json.Decoder(Receipt)
+_QUESTION = msgspec.json.Decoder(Question)
+_GROUP_EVENT = msgspec.json.Decoder(GroupEvent)
+_REASONS = {reason.value: reason for reason in AlertReason}
+
+People = Mapping[str, Member]
+
+
+class Received(NamedTuple):
+    """What became of a message before: whose it was, its digest, its receipt, its group event."""
+
+    user: str
+    digest: str
+    receipt: Receipt
+    group_sequence: int | None
+
+
+class Filing(NamedTuple):
+    """What is kept of a device's message, so that repeating it repeats its receipt."""
+
+    message: UUID
+    user: str
+    digest: str
+    receipt: Receipt
+    group_sequence: int | None = None
+
+
+class Neighbourhood(NamedTuple):
+    """What a report's decision rests on; `marker` changes with the open incidents of its cell."""
+
+    received: Received | None
+    marker: str
+    candidates: Sequence[Incident]
+
+
+class Claimed(NamedTuple):
+    """A recipient who is to be sent an alert now."""
+
+    user: str
+    wave: int
+    reason: AlertReason
+    at: datetime
+
+
+class Filed(NamedTuple):
+    """An incident as stored, with its people and how many group events there were."""
+
+    incident: Incident
+    people: People
+    group_events: int
+    active_at: datetime
+
+
+class ReportFiled(msgspec.Struct, frozen=True):
+    """A report as stored, with who made it."""
+
+    user: str
+    report: Report
+
+
+_REPORT = msgspec.json.Decoder(ReportFiled)
+
+
+def merge_kind(category: str, mode: str, audience: str) -> str:
+    """Return what must be equal for reports to become one incident."""
+    return f"{category}:{mode}:{audience}"
+
+
+def milliseconds(moment: datetime) -> int:
+    """Return Unix milliseconds."""
+    return int(moment.timestamp() * 1000)
+
+
+class IncidentStore:
+    """The incidents of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def neighbourhood(self, report: Report, audience: str, within_m: float) -> Neighbourhood:
+        """Return what the decision on `report` rests on, in one round trip.
+
+        Candidates are the open incidents of the same kind in a box that holds all `within_m`.
+        """
+        place = report.location
+        cell = index_cell_of(place.lat, place.lon)
+        lat_span = within_m / _METRES_PER_DEGREE
+        lon_span = lat_span / max(0.01, math.cos(math.radians(abs(place.lat) + lat_span)))
+        receipt, marker, found = await self._redis.script(
+            "neighbourhood",
+            [keys.receipt(report.id), keys.open_in(cell)],
+            [
+                keys.incident(""), merge_kind(report.category, report.mode, audience),
+                repr(place.lat), repr(place.lon), lat_span, lon_span,
+            ],
+        )  # fmt: skip
+        return Neighbourhood(
+            received=_received(receipt),
+            marker=marker.decode(),
+            candidates=[_incident(version, blob) for version, blob in found],
+        )
+
+    async def received(self, message: UUID) -> Received | None:
+        """Return what became of a device's message, if it was committed before."""
+        return _received(await self._redis.call("HGETALL", keys.receipt(message)))
+
+    async def get(self, identifier: UUID) -> Filed | None:
+        """Return an incident with its people, or None when there is none."""
+        transaction = Transaction()
+        transaction.call("HMGET", keys.incident(identifier), "v", "incident", "active")
+        transaction.call("HGETALL", keys.people(identifier))
+        transaction.call("LLEN", keys.group_log(identifier))
+        results = await transaction.run(self._redis)
+        assert results is not None  # there are no guards
+        (version, blob, active), people, events = results
+        if blob is None:
+            return None
+        return Filed(_incident(version, blob), _people(people), events, _moment(int(active)))
+
+    async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
+        """Return a report of `incident`, or None."""
+        blob = await self._redis.call("HGET", keys.reports(incident), str(report))
+        return _REPORT.decode(blob) if blob else None
+
+    async def group_events(self, incident: UUID, *, since: int = 0) -> list[GroupEvent]:
+        """Return the group events of `incident` with a sequence above `since`."""
+        rows = await self._redis.call("LRANGE", keys.group_log(incident), since, -1)
+        return [_GROUP_EVENT.decode(row) for row in rows]
+
+    async def involving(self, user: str, since: datetime) -> list[UUID]:
+        """Return the incidents that `user` was alerted to or reported, not before `since`."""
+        rows = await self._redis.call(
+            "ZRANGE", keys.involved(user), milliseconds(since), "+inf", "BYSCORE"
+        )
+        return [UUID(row.decode()) for row in rows]
+
+    async def alert_of(self, incident: UUID, user: str) -> Claimed | None:
+        """Return the alert of `incident` that `user` was sent, or None."""
+        filed = await self._redis.call("HGET", keys.alerts(incident), user)
+        return _claimed(user, filed) if filed else None
+
+    async def version(self, incident: UUID) -> int | None:
+        """Return the version of an incident, or None when there is none."""
+        version = await self._redis.call("HGET", keys.incident(incident), "v")
+        return int(version) if version else None
+
+    async def question(self, identifier: UUID) -> tuple[str, Question] | None:
+        """Return who was asked a question, and the question; None when there is none."""
+        row = await self._redis.call("HMGET", keys.question(identifier), "user", "question")
+        return (row[0].decode(), _QUESTION.decode(row[1])) if row[0] else None
+
+    async def alerted(self, incident: UUID) -> int:
+        """Return how many people were alerted."""
+        return int(await self._redis.call("HLEN", keys.alerts(incident)))
+
+    async def open_count(self) -> int:
+        """Return how many incidents are not closed."""
+        return int(await self._redis.call("ZCARD", keys.OPEN_INCIDENTS))
+
+    # -- committing -------------------------------------------------------------------------------
+
+    async def commit_report(
+        self, report: Report, filing: Filing, *, member: Member | None, incident: Incident,
+        seen: Neighbourhood, event: Event, posted: Posted | None, timers: Timers, now: datetime,
+    ) -> int | None:  # fmt: skip
+        """Commit a report that opened or joined `incident`, at once and only if `seen` holds.
+
+        Returns:
+            The sequence number of the commit, or None when the neighbourhood has changed.
+        """
+        transaction = Transaction()
+        user = filing.user
+        cell = index_cell_of(report.location.lat, report.location.lon)
+        transaction.require_field(keys.open_in(cell), "#", seen.marker)
+        for candidate in seen.candidates:
+            transaction.require_field(keys.incident(candidate.id), "v", candidate.version)
+        sequence = transaction.call("INCR", keys.SEQUENCE)
+        file_receipt(transaction, filing)
+        transaction.call("HSET", keys.receipt(report.id), "sequence", sequence)
+        _file(transaction, incident, now)
+        if incident.reports == 1:
+            _file_open(transaction, incident)
+            _schedule_all(transaction, incident, timers)
+        if member is not None:
+            transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
+        transaction.call(
+            "HSET", keys.reports(incident.id), str(report.id), _ENCODE(ReportFiled(user, report))
+        )
+        transaction.call("ZADD", keys.involved(user), milliseconds(now), str(incident.id))
+        transaction.call("EXPIRE", keys.involved(user), timers.retention_s)
+        emit(transaction, event)
+        if posted:
+            post(transaction, posted)
+        results = await transaction.run(self._redis)
+        return None if results is None else int(results[0])
+
+    async def change(
+        self, before: Incident, after: Incident, *, active_at: datetime, timers: Timers,
+        events: Iterable[Event] = (), posted: Iterable[Posted] = (),
+        transaction: Transaction | None = None,
+    ) -> bool:  # fmt: skip
+        """Replace `before` by `after`, whose version is the next; False when it has changed since.
+
+        `active_at` is when somebody last did something about it. `transaction` may bring guards and
+        calls of its own.
+        """
+        transaction = transaction or Transaction()
+        transaction.require_field(keys.incident(before.id), "v", before.version)
+        _file(transaction, after, active_at)
+        if after.closed_at is not None and before.closed_at is None:
+            _file_closed(transaction, before, after.closed_at, timers)
+        elif after.radius_m != before.radius_m:
+            _file_open(transaction, after)
+        for event in events:
+            emit(transaction, event)
+        for message in posted:
+            post(transaction, message)
+        return await transaction.run(self._redis) is not None
+
+    async def touch(self, before: Incident, after: Incident, transaction: Transaction) -> bool:
+        """Run `transaction` as the change from `before` to `after`, which differ in version alone.
+
+        Unlike `change`, this is no activity that would keep the incident open.
+        """
+        transaction.require_field(keys.incident(before.id), "v", before.version)
+        transaction.call("HSET", keys.incident(before.id), "v", after.version)
+        return await transaction.run(self._redis) is not None
+
+    async def erase(self, incident: Incident, people: People, event: Event) -> None:
+        """Forget an incident and everything around it."""
+        transaction = Transaction()
+        for key in (keys.incident, keys.people, keys.alerts, keys.reports, keys.group_log):
+            transaction.call("DEL", key(incident.id))
+        for user in people:
+            transaction.call("ZREM", keys.involved(user), str(incident.id))
+        unschedule(transaction, DeadlineKind.ERASE, incident.id)
+        emit(transaction, event)
+        await transaction.run(self._redis)
+
+    async def claim(
+        self, incident: Incident, users: Sequence[str], *, reason: AlertReason, now: datetime,
+        retention_s: int,
+    ) -> list[Claimed]:  # fmt: skip
+        """Claim `users` as recipients; return who is to be sent to now, each at most once ever."""
+        if not users:
+            return []
+        alert = f"c {incident.wave} {reason} {milliseconds(now)}"
+        rows = await self._redis.script(
+            "claim",
+            [keys.people(incident.id), keys.alerts(incident.id)],
+            [
+                _ENCODE(Member(part=Part.ALERTED)), alert, str(incident.id), milliseconds(now),
+                keys.involved(""), retention_s, *users,
+            ],
+        )  # fmt: skip
+        return [_claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
+
+    async def record_alerts(
+        self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
+        now: datetime, event: Event,
+    ) -> None:  # fmt: skip
+        """Record what the MQTT broker said to each alert, and that the incident's counts changed."""
+        transaction = Transaction()
+        for state, alerts in (("s", sent), ("r", refused)):
+            words: list[str] = []
+            for alert in alerts:
+                filed = f"{state} {alert.wave} {alert.reason} {milliseconds(now)}"
+                words += (alert.user, filed)
+            for first in range(0, len(words), 2_000):  # Lua's unpack has a limit
+                transaction.call("HSET", keys.alerts(incident), *words[first : first + 2_000])
+        transaction.call("HINCRBY", keys.incident(incident), "v", 1)
+        emit(transaction, event)
+        await transaction.run(self._redis)
+
+
+def file_reply(
+    transaction: Transaction, incident: Incident, *, user: str, member: Member | None,
+    event: GroupEvent | None,
+) -> None:  # fmt: skip
+    """Add to `transaction` what a reply or message changes: a member, and the group's log."""
+    if member is not None:
+        transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
+    if event is not None:
+        transaction.call("RPUSH", keys.group_log(incident.id), _ENCODE(event))
+
+
+def file_question(transaction: Transaction, question: Question, user: str) -> None:
+    """Add to `transaction` a question of the police to `user`."""
+    key = keys.question(question.id)
+    transaction.call("HSET", key, "user", user, "question", _ENCODE(question))
+    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
+
+
+def file_receipt(transaction: Transaction, filing: Filing) -> None:
+    """Add to `transaction` the receipt of a message, which must not have one yet."""
+    key = keys.receipt(filing.message)
+    transaction.require_absent(key)
+    transaction.call(
+        "HSET", key, "user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)
+    )
+    if filing.group_sequence is not None:
+        transaction.call("HSET", key, "group", filing.group_sequence)
+    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
+
+
+def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
+    transaction.call(
+        "HSET", keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
+        "active", milliseconds(active_at),
+    )  # fmt: skip
+
+
+def _reach(incident: Incident) -> list[int]:
+    place = incident.location
+    return cover(place.lat, place.lon, max(incident.radius_m, incident.merge_m))
+
+
+def _file_open(transaction: Transaction, incident: Incident) -> None:
+    kind = merge_kind(incident.category, incident.mode, incident.audience)
+    radius_m = incident.radius_m if incident.alerts_people else 0.0
+    place, since = incident.location, milliseconds(incident.wave_at)
+    entry = f"{kind} {place.lat!r} {place.lon!r} {radius_m!r} {since}"
+    transaction.call(
+        "ZADD", keys.OPEN_INCIDENTS, milliseconds(incident.opened_at), str(incident.id)
+    )
+    for cell in _reach(incident):
+        transaction.call("HSET", keys.open_in(cell), str(incident.id), entry)
+        transaction.call("HINCRBY", keys.open_in(cell), "#", 1)
+
+
+def _file_closed(
+    transaction: Transaction, incident: Incident, now: datetime, timers: Timers
+) -> None:
+    transaction.call("ZREM", keys.OPEN_INCIDENTS, str(incident.id))
+    for cell in _reach(incident):
+        transaction.call("HDEL", keys.open_in(cell), str(incident.id))
+        transaction.call("HINCRBY", keys.open_in(cell), "#", 1)
+    for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):
+        unschedule(transaction, kind, incident.id)
+    schedule(
+        transaction, DeadlineKind.ERASE, incident.id, now + timedelta(seconds=timers.retention_s)
+    )
+
+
+def _schedule_all(transaction: Transaction, incident: Incident, timers: Timers) -> None:
+    if incident.alerts_people:
+        schedule(transaction, DeadlineKind.WIDEN, incident.id, accept_by(incident, timers))
+    if awaits_police(incident):
+        schedule(transaction, DeadlineKind.OVERDUE, incident.id, acknowledge_by(incident, timers))
+    quiet = incident.opened_at + silence(incident, timers)
+    schedule(transaction, DeadlineKind.SILENCE, incident.id, quiet)
+
+
+def _incident(version: bytes, blob: bytes) -> Incident:
+    return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
+
+
+def _received(row: Sequence[bytes]) -> Received | None:
+    if not row:
+        return None
+    fields = dict(zip(row[::2], row[1::2], strict=True))
+    receipt = _RECEIPT.decode(fields[b"body"])
+    if b"sequence" in fields:
+        receipt = msgspec.structs.replace(receipt, sequence=int(fields[b"sequence"]))
+    group = fields.get(b"group")
+    return Received(
+        fields[b"user"].decode(), fields[b"digest"].decode(), receipt,
+        int(group) if group else None,
+    )  # fmt: skip
+
+
+def _people(row: Sequence[bytes]) -> People:
+    return {row[i].decode(): _MEMBER.decode(row[i + 1]) for i in range(0, len(row), 2)}
+
+
+def _claimed(user: str, filed: bytes) -> Claimed:
+    _, wave, reason, at_ms = filed.decode().split()
+    return Claimed(user, int(wave), _REASONS[reason], _moment(int(at_ms)))
+
+
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

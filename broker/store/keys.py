@@ -1,0 +1,74 @@
+"""Every key, once. All carry the partition tag, so that one script touches one cluster slot.
+
+The table, with types and lifetimes, is in the docstring of `broker.store`.
+"""
+
+import zlib
+from uuid import UUID
+
+PREFIX = "nabij:{p0}:"  # one partition; more are for «As fast as the MQTT broker allows»
+_BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million people at 61 each
+
+EVENTS = f"{PREFIX}events"
+SEQUENCE = f"{PREFIX}sequence"
+DEADLINES = f"{PREFIX}deadlines"
+OUTBOX = f"{PREFIX}outbox"
+OUTBOX_MESSAGES = f"{PREFIX}outbox-messages"
+OPEN_INCIDENTS = f"{PREFIX}open-incidents"
+ZONES = f"{PREFIX}zones"
+ZONES_VERSION = f"{PREFIX}zones-version"
+
+
+def receipt(message: UUID) -> str:
+    """Return the key of what became of a device's message."""
+    return f"{PREFIX}receipt:{message}"
+
+
+def incident(identifier: UUID | str) -> str:
+    """Return the key of an incident."""
+    return f"{PREFIX}incident:{identifier}"
+
+
+def open_in(index_cell: int) -> str:
+    """Return the key of the open incidents that reach into a cell of resolution 9."""
+    return f"{PREFIX}open:{index_cell:x}"
+
+
+def people(identifier: UUID) -> str:
+    """Return the key of who was alerted to an incident, reported it or helps."""
+    return f"{PREFIX}people:{identifier}"
+
+
+def alerts(identifier: UUID) -> str:
+    """Return the key of each recipient's alert of an incident."""
+    return f"{PREFIX}alerts:{identifier}"
+
+
+def reports(identifier: UUID) -> str:
+    """Return the key of the reports of an incident."""
+    return f"{PREFIX}reports:{identifier}"
+
+
+def group_log(identifier: UUID) -> str:
+    """Return the key of what happened in an incident's group."""
+    return f"{PREFIX}group:{identifier}"
+
+
+def question(identifier: UUID) -> str:
+    """Return the key of a question of the police."""
+    return f"{PREFIX}question:{identifier}"
+
+
+def involved(user: str) -> str:
+    """Return the key of the incidents that a user was alerted to or reported."""
+    return f"{PREFIX}involved:{user}"
+
+
+def at(index_cell: int) -> str:
+    """Return the key of the people in a cell of resolution 9."""
+    return f"{PREFIX}at:{index_cell:x}"
+
+
+def where_bucket(user: str) -> int:
+    """Return which bucket holds where a user is."""
+    return zlib.crc32(user.encode()) & _BUCKETS

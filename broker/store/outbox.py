@@ -1,0 +1,55 @@
+"""Messages that must go out whoever dies: filed with the commit, struck off when published.
+
+Whoever commits publishes at once and strikes off. What is still there after `grace_ms` is published
+by the police service's sweep; readers drop repeats by id.
+"""
+
+import msgspec
+
+from broker.store import keys
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+
+class Posted(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in the outbox."""
+
+    id: str
+    topic: str
+    payload: bytes
+    retain: bool = False
+    due_ms: int
+
+
+class Outbox:
+    """The outbox of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def due(self, now_ms: int, limit: int = 100) -> list[Posted]:
+        """Return messages that nobody has recorded as published by `now_ms`, oldest first."""
+        found = await self._redis.call(
+            "ZRANGE", keys.OUTBOX, 0, now_ms, "BYSCORE", "LIMIT", 0, limit
+        )
+        if not found:
+            return []
+        bodies = await self._redis.call("HMGET", keys.OUTBOX_MESSAGES, *found)
+        return [msgspec.msgpack.decode(body, type=Posted) for body in bodies if body]
+
+    async def published(self, *identifiers: str) -> None:
+        """Strike messages off."""
+        transaction = Transaction()
+        transaction.call("ZREM", keys.OUTBOX, *identifiers)
+        transaction.call("HDEL", keys.OUTBOX_MESSAGES, *identifiers)
+        await transaction.run(self._redis)
+
+    async def size(self) -> int:
+        """Return how many messages are waiting."""
+        return int(await self._redis.call("ZCARD", keys.OUTBOX))
+
+
+def post(transaction: Transaction, message: Posted) -> None:
+    """File `message` with the commit of `transaction`."""
+    transaction.call("ZADD", keys.OUTBOX, message.due_ms, message.id)
+    transaction.call("HSET", keys.OUTBOX_MESSAGES, message.id, msgspec.msgpack.encode(message))

@@ -1,0 +1,114 @@
+"""Where people are: batched updates, who is in these cells, and forgetting."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from broker.core.grid import filed, unfiled
+from broker.core.recipients import Located
+from broker.store import keys
+from broker.store.redis import Connection, Word
+from schemas.messages import Availability
+
+_SHORT = {
+    Availability.ON_DUTY: "d",
+    Availability.AVAILABLE: "a",
+    Availability.MUTED: "m",
+    Availability.AWAY: "w",
+}
+_LONG = {short: availability for availability, short in _SHORT.items()}
+_CELLS_PER_CALL = 1_000  # a read of more cells would hold up every other client
+_SWEEP_COUNT = 500
+
+
+class Update(NamedTuple):
+    """A participant's new place (H3, resolution 10), or None to forget it; `at_ms` Unix time."""
+
+    user: str
+    place: int | None
+    availability: Availability
+    at_ms: int
+
+
+class Hit(NamedTuple):
+    """Somebody who may have come into an open incident: `place` is to be measured."""
+
+    user: str
+    place: int
+    incident: UUID
+    lat: float
+    lon: float
+    radius_m: float
+
+
+class PresenceStore:
+    """The people of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
+        """Apply a batch in order; return whom open incidents may have come near.
+
+        An update older than the one in effect changes nothing.
+        """
+        words: list[Word] = [keys.PREFIX, now_ms, presence_s * 1000]
+        for update in updates:
+            cell, child = filed(update.place) if update.place is not None else (None, 0)
+            words += (
+                update.user,
+                keys.where_bucket(update.user),
+                "" if cell is None else f"{cell:x}",
+                child,
+                _SHORT[update.availability],
+                update.at_ms,
+            )
+        rows = await self._redis.script("presence", [keys.EVENTS], words)
+        return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
+
+    async def near(self, cells: Sequence[int]) -> list[Located]:
+        """Return everybody who is filed under these cells of resolution 9."""
+        people: list[Located] = []
+        for first in range(0, len(cells), _CELLS_PER_CALL):
+            some = cells[first : first + _CELLS_PER_CALL]
+            answer = await self._redis.script("near", [keys.at(cell) for cell in some], ())
+            for position in range(0, len(answer), 2):
+                cell, row = some[int(answer[position]) - 1], answer[position + 1]
+                people.extend(_located(cell, row[i], row[i + 1]) for i in range(0, len(row), 2))
+        return people
+
+    async def sweep(self, *, now_ms: int, presence_s: int) -> int:
+        """Forget every place that is older than `presence_s`; return how many were forgotten."""
+        oldest_ms = now_ms - presence_s * 1000
+        return await self._sweep("at", 1, oldest_ms) + await self._sweep("where", 2, oldest_ms)
+
+    async def _sweep(self, family: str, time_from_end: int, oldest_ms: int) -> int:
+        forgotten, cursor = 0, b"0"
+        while True:
+            cursor, found = await self._redis.call(
+                "SCAN", cursor, "MATCH", f"{keys.PREFIX}{family}:*", "COUNT", _SWEEP_COUNT
+            )
+            for key in found:
+                forgotten += await self._redis.script(
+                    "sweep", [key.decode()], [time_from_end, oldest_ms]
+                )
+            if int(cursor) == 0:
+                return forgotten
+
+
+def _located(cell: int, user: bytes, filed_as: bytes) -> Located:
+    child, availability, at_ms = filed_as.split()
+    return Located(
+        user.decode(), unfiled(cell, int(child)), int(at_ms), _LONG[availability.decode()]
+    )
+
+
+def _hit(update: Update, incident: bytes, entry: bytes, place: bytes) -> Hit:
+    if place == b"new":
+        assert update.place is not None
+        where = update.place
+    else:
+        cell, child = place.split()
+        where = unfiled(int(cell, 16), int(child))
+    _, lat, lon, radius_m, _ = entry.decode().split(" ")
+    return Hit(update.user, where, UUID(incident.decode()), float(lat), float(lon), float(radius_m))

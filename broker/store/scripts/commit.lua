@@ -1,0 +1,37 @@
+-- One optimistic transaction: if every guard holds, carry out every call; else change nothing.
+-- ARGV: number of guards, then each as kind, key, …; number of calls, then each as its length and
+-- its words. A word "\0N" stands for the result of call N. Answers {1, results…} or {0, guard}.
+local at = 0
+local function take()
+  at = at + 1
+  return ARGV[at]
+end
+
+for guard = 1, tonumber(take()) do
+  local kind, key = take(), take()
+  local holds
+  if kind == 'absent' then
+    holds = redis.call('EXISTS', key) == 0
+  elseif kind == 'field' then
+    holds = (redis.call('HGET', key, take()) or '') == take()
+  else -- score
+    holds = (redis.call('ZSCORE', key, take()) or '') == take()
+  end
+  if not holds then
+    return { 0, guard }
+  end
+end
+
+local results = { 1 }
+for _ = 1, tonumber(take()) do
+  local words = {}
+  for index = 1, tonumber(take()) do
+    local word = take()
+    if string.byte(word, 1) == 0 then
+      word = results[tonumber(string.sub(word, 2)) + 1]
+    end
+    words[index] = word
+  end
+  results[#results + 1] = redis.call(unpack(words))
+end
+return results

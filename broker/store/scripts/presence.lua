@@ -1,0 +1,55 @@
+-- A batch of presence updates, and which open incidents each came into.
+-- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then six
+-- words an update: user, bucket, index cell ('' to forget the place), child, availability, at (ms).
+-- Filed under where:{bucket} as "cell child availability at received", under at:{cell} as
+-- "child availability at". Answers {update, incident, entry, 'new' or old "cell child"} per hit.
+local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local hits = {}
+
+local function look(update, user, cell, since, place)
+  local open = redis.call('HGETALL', prefix .. 'open:' .. cell)
+  for index = 1, #open, 2 do
+    local id, entry = open[index], open[index + 1]
+    if id ~= '#' and tonumber(string.match(entry, '(%d+)$')) >= since
+      and redis.call('HEXISTS', prefix .. 'people:' .. id, user) == 0 then
+      hits[#hits + 1] = { update, id, entry, place }
+    end
+  end
+end
+
+for first = 4, #ARGV, 6 do
+  local update = (first - 4) / 6
+  local user, bucket, cell = ARGV[first], ARGV[first + 1], ARGV[first + 2]
+  local child, availability, at = ARGV[first + 3], ARGV[first + 4], tonumber(ARGV[first + 5])
+  local where = prefix .. 'where:' .. bucket
+  local filed = redis.call('HGET', where, user)
+  local old_cell, old_child, old_at, old_received
+  if filed then
+    old_cell, old_child, old_at, old_received = string.match(filed, '^(%S+) (%S+) %S+ (%d+) (%d+)$')
+    old_at, old_received = tonumber(old_at), tonumber(old_received)
+  end
+  if not filed or at >= old_at then
+    local had_place = filed and old_cell ~= '-' and old_at > now - lifetime
+    if filed and old_cell ~= '-' and old_cell ~= cell then
+      redis.call('HDEL', prefix .. 'at:' .. old_cell, user)
+    end
+    if cell == '' then
+      redis.call('HSET', where, user, '- - ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
+    else
+      redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
+      redis.call('PEXPIRE', prefix .. 'at:' .. cell, lifetime)
+      redis.call('HSET', where, user,
+        cell .. ' ' .. child .. ' ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
+      if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
+        look(update, user, cell, 0, 'new')
+        -- An incident that was committed while the old place was in effect, and whose recipients
+        -- are read only after this update: they were within the radius at commit all the same.
+        if had_place then
+          look(update, user, old_cell, old_received - 10000, old_cell .. ' ' .. old_child)
+        end
+      end
+    end
+    redis.call('PEXPIRE', where, lifetime)
+  end
+end
+return hits

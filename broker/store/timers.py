@@ -1,0 +1,76 @@
+"""Deadlines: by when something must have happened, in Redis and not in any process's memory."""
+
+import enum
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from broker.store import keys
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+
+class DeadlineKind(enum.StrEnum):
+    """What is due."""
+
+    WIDEN = "widen"
+    OVERDUE = "overdue"
+    SILENCE = "silence"
+    ERASE = "erase"
+
+
+class Deadline(NamedTuple):
+    """One deadline that has passed; `due_ms` is the guard that it fires once."""
+
+    kind: DeadlineKind
+    incident: UUID
+    due_ms: int
+
+
+class Deadlines:
+    """The deadlines of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def due(self, now_ms: int, limit: int = 100) -> list[Deadline]:
+        """Return deadlines that have passed, the longest overdue first."""
+        rows = await self._redis.call(
+            "ZRANGE", keys.DEADLINES, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
+        )
+        return [_deadline(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
+
+    async def drop(self, deadline: Deadline) -> None:
+        """Strike off a deadline that has lost its meaning, unless it was set anew."""
+        transaction = Transaction()
+        fire(transaction, deadline)
+        await transaction.run(self._redis)
+
+    async def postpone(self, deadline: Deadline, due: datetime) -> None:
+        """Set a deadline anew, unless somebody else has."""
+        transaction = Transaction()
+        fire(transaction, deadline)
+        schedule(transaction, deadline.kind, deadline.incident, due)
+        await transaction.run(self._redis)
+
+
+def fire(transaction: Transaction, deadline: Deadline) -> None:
+    """Require that `deadline` stands as it was read, and strike it off."""
+    member = f"{deadline.kind} {deadline.incident}"
+    transaction.require_score(keys.DEADLINES, member, deadline.due_ms)
+    transaction.call("ZREM", keys.DEADLINES, member)
+
+
+def schedule(transaction: Transaction, kind: DeadlineKind, incident: UUID, due: datetime) -> None:
+    """Set a deadline of an incident; one of each kind."""
+    transaction.call("ZADD", keys.DEADLINES, int(due.timestamp() * 1000), f"{kind} {incident}")
+
+
+def unschedule(transaction: Transaction, kind: DeadlineKind, incident: UUID) -> None:
+    """Strike a deadline off."""
+    transaction.call("ZREM", keys.DEADLINES, f"{kind} {incident}")
+
+
+def _deadline(member: bytes, score: bytes) -> Deadline:
+    kind, incident = member.decode().split()
+    return Deadline(DeadlineKind(kind), UUID(incident), int(float(score)))

@@ -1,0 +1,51 @@
+"""One optimistic transaction: guards that must still hold, and the calls to make if they do.
+
+transaction = Transaction()
+transaction.require_field(key, "v", 3)     # nobody has changed it since it was read
+transaction.call("HSET", key, "v", 4)
+results = await transaction.run(redis)     # None: a guard failed, decide again
+"""
+
+from typing import Any
+
+from broker.store import keys
+from broker.store.redis import Connection, Word
+
+
+class Transaction:
+    """Collects guards and calls; `run` sends both in one script (`scripts/commit.lua`)."""
+
+    def __init__(self) -> None:
+        self._guards: list[Word] = []
+        self._calls: list[Word] = []
+        self._guard_count = 0
+        self._call_count = 0
+
+    def require_absent(self, key: str) -> None:
+        """Require that `key` does not exist."""
+        self._guard("absent", key)
+
+    def require_field(self, key: str, field: str, value: Word) -> None:
+        """Require that the hash `key` has `value` in `field`; an empty one: no such field."""
+        self._guard("field", key, field, value)
+
+    def require_score(self, key: str, member: str, score: int) -> None:
+        """Require that the sorted set `key` still has `member` at `score`."""
+        self._guard("score", key, member, score)
+
+    def _guard(self, *words: Word) -> None:
+        self._guard_count += 1
+        self._guards.extend(words)
+
+    def call(self, *words: Word) -> bytes:
+        """Add a call; returns what stands for its result in a later call's words."""
+        self._call_count += 1
+        self._calls.append(len(words))
+        self._calls.extend(words)
+        return b"\0%d" % self._call_count
+
+    async def run(self, redis: Connection) -> list[Any] | None:
+        """Return the calls' results, or None when a guard failed and nothing was changed."""
+        words = [self._guard_count, *self._guards, self._call_count, *self._calls]
+        answer = await redis.script("commit", [keys.EVENTS], words)
+        return answer[1:] if answer[0] == 1 else None

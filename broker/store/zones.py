@@ -1,0 +1,40 @@
+"""The zones that reports fall into: imported by the operator, read by intake."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from broker.core.zones import Zone, ZoneKind
+from broker.store import keys
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+
+class ZoneStore:
+    """The zones, with a version that grows with each import."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def version(self) -> int:
+        """Return how often zones were imported."""
+        return int(await self._redis.call("GET", keys.ZONES_VERSION) or 0)
+
+    async def save(self, kind: ZoneKind, zones: Sequence[Zone]) -> None:
+        """Replace all zones of `kind`, at once."""
+        kept = [zone for zone in await self.load() if zone.kind is not kind]
+        transaction = Transaction()
+        transaction.call("DEL", keys.ZONES)
+        for zone in (*kept, *zones):
+            transaction.call(
+                "HSET", keys.ZONES, f"{zone.kind}:{zone.id}", msgspec.msgpack.encode(zone)
+            )
+        transaction.call("INCR", keys.ZONES_VERSION)
+        await transaction.run(self._redis)
+
+    async def load(self) -> list[Zone]:
+        """Return every zone, sorted by kind and id."""
+        rows = cast("list[bytes]", await self._redis.call("HVALS", keys.ZONES))
+        zones = [msgspec.msgpack.decode(row, type=Zone) for row in rows]
+        return sorted(zones, key=lambda zone: (zone.kind, zone.id))
