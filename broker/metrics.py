@@ -1,0 +1,45 @@
+"""What Prometheus sees: how many reports and alerts passed each stage, and how long it took.
+
+With PROMETHEUS_MULTIPROC_DIR set (the supervisor does) every worker writes to files that
+the supervisor's /metrics adds up.
+"""
+
+import enum
+
+from prometheus_client import Counter, Histogram
+
+_BUCKETS = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10,
+)  # fmt: skip
+
+
+class Stage(enum.StrEnum):
+    """The stages of a report's way, each timed from the moment that its message came in.
+
+    `alerted` is timed from the commit instead, and once per incident and wave.
+    """
+
+    RECEIVED = "received"
+    COMMITTED = "committed"
+    ESCALATED = "escalated"
+    ALERTED = "alerted"
+
+
+_PASSED = Counter("nabij_stage", "Reports that passed a stage (alerted: alerts sent)", ["stage"])
+_SECONDS = Histogram("nabij_stage_seconds", "Time to a stage", ["stage"], buckets=_BUCKETS)
+MESSAGES = Counter("nabij_messages", "MQTT messages handled", ["service", "topic"])
+REJECTED = Counter("nabij_rejected", "Messages rejected", ["service", "code"])
+DEAD_LETTERS = Counter("nabij_dead_letters", "Messages dead-lettered", ["service"])
+RETRIES = Counter("nabij_retries", "Tries again after something was unavailable", ["service"])
+UNASSIGNED = Counter("nabij_unassigned", "Reports outside every zone", ["kind"])
+REFUSED = Counter("nabij_refused", "Publishes that the MQTT broker refused", ["service", "reason"])
+PRESENCE = Counter("nabij_presence_updates", "Presence updates applied")
+
+_STAGES = {stage: (_PASSED.labels(stage), _SECONDS.labels(stage)) for stage in Stage}
+
+
+def passed(stage: Stage, seconds: float, count: int = 1) -> None:
+    """Count `count` that passed `stage`, after `seconds`."""
+    counter, histogram = _STAGES[stage]
+    counter.inc(count)
+    histogram.observe(max(0.0, seconds))

@@ -1,0 +1,267 @@
+"""How one worker of a service runs: connections, loops, supervision of its tasks, and draining."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from broker.config import Settings
+from broker.core.policy import Policy
+from broker.core.zones import ZoneIndex, ZoneKind
+from broker.dispatch import Dispatcher
+from broker.errors import ConfigError, UnavailableError
+from broker.mqtt import Connection, Delivery, Endpoint, Message, MqttError
+from broker.service import Context, Effects, Service, Zones, outgoing
+from broker.store import Entry, Store
+from schemas import topics
+from schemas.messages import ServiceState, ServiceStatus
+from schemas.taxonomy import default_policy_text
+
+_log = structlog.get_logger()
+
+_RECEIVE_MAXIMUM = 512  # unacknowledged messages in hand: flow control towards the MQTT broker
+_BATCH = 1_000
+_IN_HAND = 2_000
+_READERS = 4  # concurrent readers of the stream: a long fan-out must not hold up the next alert
+_READ_COUNT = 16
+_BLOCK_MS = 1_000
+_TAKE_OVER_EVERY_S = 5.0
+_TAKE_OVER_IDLE_MS = 30_000
+_ZONES_EVERY_S = 5.0
+_DRAIN_S = 8.0
+
+OnState = Callable[[ServiceState], None]
+
+
+async def run_worker(
+    service: Service, settings: Settings, *, worker: int, stop: asyncio.Event, on_state: OnState
+) -> None:
+    """Run one worker of `service` until `stop` is set, then drain and return.
+
+    Raises:
+        ConfigError: the settings or the policy are wrong.
+        UnavailableError: Redis or the MQTT broker cannot be reached at the start.
+    """
+    if settings.mqtt_url is None or settings.redis_url is None or settings.share_group is None:
+        raise ConfigError(["NABIJ_MQTT_URL, NABIJ_REDIS_URL, NABIJ_SHARE_GROUP: must be set here"])
+    on_state(ServiceState.STARTING)
+    policy = load_policy(settings.policy)
+    instance = f"{settings.instance}-{worker}"
+    async with Store(settings.redis_url) as store:
+        await store.events.ensure_groups()
+        mqtt = _connection(service, settings, instance)
+        try:
+            async with mqtt:
+                zones, zones_version = await _zones(store)
+                dispatcher = Dispatcher(service, store=store, mqtt=mqtt, policy=policy, zones=zones)
+                await _Worker(dispatcher, store, mqtt, instance, zones_version=zones_version).run(
+                    stop, on_state
+                )
+        except MqttError as error:
+            raise UnavailableError(f"MQTT: {error}") from error
+    on_state(ServiceState.STOPPED)
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Return the city's policy, or the one that is shipped.
+
+    Raises:
+        ConfigError: all that is wrong with it.
+    """
+    return Policy.parse(path.read_text(encoding="utf-8") if path else default_policy_text())
+
+
+def _connection(service: Service, settings: Settings, instance: str) -> Connection:
+    assert settings.mqtt_url is not None
+    try:
+        endpoint = Endpoint.from_url(settings.mqtt_url)
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from error
+    return Connection(
+        endpoint,
+        client_id=f"nabij-{service.name}-{instance}",
+        subscriptions=[
+            f"$share/{settings.share_group}/{subscription.topic.filter()}"
+            for subscription in service.subscriptions
+        ],
+        will=_status(service, instance, ServiceState.LOST),
+        receive_maximum=_RECEIVE_MAXIMUM,
+    )
+
+
+def _status(service: Service, instance: str, state: ServiceState) -> Message:
+    status = ServiceStatus(
+        service=service.name,
+        instance=instance,
+        state=state,
+        at=datetime.now(UTC),
+        version=version("nabij"),
+    )
+    return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
+
+
+async def _zones(store: Store) -> tuple[Zones, int]:
+    number = await store.zones.version()
+    zones = await store.zones.load()
+    return Zones(
+        *(
+            ZoneIndex(zone for zone in zones if zone.kind is kind)
+            for kind in (ZoneKind.POLICE, ZoneKind.MUNICIPALITY)
+        )
+    ), number
+
+
+class _Worker:
+    """The loops of one worker."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, store: Store, mqtt: Connection, instance: str, *,
+        zones_version: int,
+    ) -> None:  # fmt: skip
+        self._dispatcher = dispatcher
+        self._service = dispatcher.service
+        self._store = store
+        self._mqtt = mqtt
+        self._consumer = instance
+        self._zones_version = zones_version
+        self._in_hand: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event, on_state: OnState) -> None:
+        """Run every loop until `stop`, then finish what is in hand."""
+        try:
+            async with asyncio.TaskGroup() as loops:
+                running = [
+                    loops.create_task(loop, name=f"{self._service.name} {name}")
+                    for name, loop in self._loops()
+                ]
+                await self._tell(ServiceState.READY)
+                on_state(ServiceState.READY)
+                await stop.wait()
+                on_state(ServiceState.DRAINING)
+                for task in running:
+                    task.cancel()
+        finally:
+            await self._drain()
+        await self._tell(ServiceState.STOPPED)
+
+    def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+        loops: list[tuple[str, Coroutine[None, None, None]]] = [("zones", self._follow_zones())]
+        if self._service.subscriptions:
+            loops.append(("mqtt", self._receive()))
+        if self._service.event_handlers:
+            loops += [(f"events {number}", self._read(number)) for number in range(_READERS)]
+            loops.append(("take-over", self._take_over()))
+        loops += [
+            (handler.__name__, self._repeat(interval_s, handler))
+            for interval_s, handler in self._service.periodic
+        ]
+        return loops
+
+    async def _tell(self, state: ServiceState) -> None:
+        await self._mqtt.publish(_status(self._service, self._consumer, state))
+
+    async def _drain(self) -> None:
+        if self._in_hand:
+            _, late = await asyncio.wait(self._in_hand, timeout=_DRAIN_S)
+            for task in late:  # unacknowledged: the MQTT broker or the stream brings them again
+                task.cancel()
+
+    # -- MQTT -------------------------------------------------------------------------------------
+
+    async def _receive(self) -> None:
+        while True:
+            if len(self._in_hand) >= _IN_HAND:  # QoS 0 knows no flow control
+                await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+            batches: dict[str, list[Delivery]] = {}
+            for delivery in await self._mqtt.receive(_BATCH):
+                subscription = self._dispatcher.subscription(delivery)
+                if subscription.handler is not None:
+                    self._start(self._dispatcher.deliver(delivery))
+                else:
+                    batches.setdefault(subscription.topic.name, []).append(delivery)
+            for batch in batches.values():
+                # One batch at a time: what comes in meanwhile makes the next one larger.
+                await self._start(self._dispatcher.deliver_batch(batch))
+
+    def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        async def run() -> None:
+            await work
+
+        task = asyncio.create_task(run(), name=f"{self._service.name} message")
+        self._in_hand.add(task)
+        task.add_done_callback(self._in_hand.discard)
+        return task
+
+    # -- the stream -------------------------------------------------------------------------------
+
+    async def _read(self, number: int) -> None:
+        name, consumer = self._service.name, f"{self._consumer}-{number}"
+        await self._persist(
+            lambda: self._consume_all(
+                lambda: self._store.events.own_pending(name, consumer, count=_READ_COUNT)
+            )
+        )
+        while True:
+            await self._persist(
+                lambda: self._consume_once(
+                    lambda: self._store.events.read(
+                        name, consumer, count=_READ_COUNT, block_ms=_BLOCK_MS
+                    )
+                )
+            )
+
+    async def _take_over(self) -> None:
+        name, consumer = self._service.name, f"{self._consumer}-0"
+        while True:
+            await asyncio.sleep(_TAKE_OVER_EVERY_S)
+            await self._persist(
+                lambda: self._consume_all(
+                    lambda: self._store.events.take_over(
+                        name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=_READ_COUNT
+                    )
+                )
+            )
+
+    async def _consume_all(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> None:
+        while await self._consume_once(fetch):
+            pass
+
+    async def _consume_once(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> int:
+        entries = await fetch()
+        if entries:
+            # Shielded: what is begun is finished and acknowledged, also while draining.
+            await asyncio.shield(self._start(self._consume(entries)))
+        return len(entries)
+
+    async def _consume(self, entries: Sequence[Entry]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for entry in entries:
+                group.create_task(self._dispatcher.consume(entry), name=f"event {entry.id}")
+        await self._store.events.acknowledge(self._service.name, [entry.id for entry in entries])
+
+    # -- the rest ---------------------------------------------------------------------------------
+
+    async def _persist(self, attempt: Callable[[], Awaitable[object]]) -> None:
+        async def once() -> None:
+            await attempt()
+
+        await self._dispatcher.persist(once)
+
+    async def _repeat(
+        self, interval_s: float, handler: Callable[[Context], Awaitable[Effects]]
+    ) -> None:
+        while True:
+            await asyncio.shield(self._start(self._dispatcher.tick(handler)))
+            await asyncio.sleep(interval_s)
+
+    async def _follow_zones(self) -> None:
+        while True:
+            await asyncio.sleep(_ZONES_EVERY_S)
+            with contextlib.suppress(UnavailableError):  # the next turn will see
+                if await self._store.zones.version() != self._zones_version:
+                    self._dispatcher.zones, self._zones_version = await _zones(self._store)
+                    _log.info("zones read anew", version=self._zones_version)

@@ -1,0 +1,179 @@
+"""How a service is declared: handlers bound to topics, events and intervals, returning effects.
+
+    service = Service("alerting")
+
+    @service.on(events.INCIDENT_CHANGED)
+    async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects: ...
+
+A service never holds a connection. Handlers return what is to be published and what to record when
+that is done; `broker/runner.py` does both, then acknowledges.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+from msgspec import Struct
+
+from broker.core.policy import Policy
+from broker.core.zones import ZoneIndex
+from broker.events import EventKind
+from broker.mqtt import Message, PubAckReasonCode
+from broker.store import Store
+from schemas import codec
+from schemas.topics import Topic
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """Where a place belongs: to a police zone, and to a municipality."""
+
+    police: ZoneIndex
+    municipality: ZoneIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What a handler may use. `now` is when the message was taken up (UTC).
+
+    `levels` are the topic's levels and `message` the MQTT message, where one is handled;
+    `received_at` is when it came in (Unix seconds).
+    """
+
+    store: Store
+    policy: Policy
+    zones: Zones
+    now: datetime
+    levels: Mapping[str, str] = field(default_factory=dict)
+    message: Message | None = None
+    received_at: float = 0.0
+    locks: Sequence[asyncio.Lock] = ()
+
+    def exclusively(self, what: int) -> asyncio.Lock:
+        """Return the lock of this worker for `what`: to queue for what could only fail together."""
+        return self.locks[what % len(self.locks)]
+
+    @property
+    def user(self) -> str:
+        """The sender, from the topic: the MQTT broker has checked it."""
+        return self.levels["user"]
+
+    @property
+    def correlation(self) -> bytes | None:
+        """What the sender wants back on its receipt (MQTT 5, 3.3.2.3.6)."""
+        return self.message.correlation if self.message else None
+
+    @property
+    def digest(self) -> str:
+        """A digest of the payload: tells a repeated message from another under the same id."""
+        return hashlib.sha1(
+            self.message.payload if self.message else b"", usedforsecurity=False
+        ).hexdigest()
+
+    @property
+    def now_ms(self) -> int:
+        """`now` in Unix milliseconds."""
+        return int(self.now.timestamp() * 1000)
+
+
+Record = Callable[[Sequence[PubAckReasonCode]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a handler wants done: messages to publish, then what to record of how that went.
+
+    `record` gets the MQTT broker's reason code for each message, in order.
+    """
+
+    messages: Sequence[Message] = ()
+    record: Record | None = None
+
+
+NOTHING = Effects()
+
+
+def outgoing(
+    topic: Topic[Any], payload: Struct, *, expiry_s: int | None = None,
+    correlation: bytes | None = None, **levels: str,
+) -> Message:  # fmt: skip
+    """Return `payload` as a message on its topic."""
+    return Message(
+        topic.topic(**levels),
+        codec.encode(payload),
+        qos=topic.qos,
+        retain=topic.retain,
+        expiry_s=expiry_s,
+        correlation=correlation,
+    )
+
+
+Handler = Callable[[T, Context], Awaitable[Effects]]
+BatchHandler = Callable[[Sequence[tuple[T, Context]]], Awaitable[Effects]]
+Check = Callable[[T, Context], None]
+Periodic = Callable[[Context], Awaitable[Effects]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic and who handles it: one message at a time, or all that have come in."""
+
+    topic: Topic[Any]
+    handler: Handler[Any] | None = None
+    batch_handler: BatchHandler[Any] | None = None
+    check: Check[Any] | None = None
+
+
+class Service:
+    """One microservice: a name and its handlers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.subscriptions: list[Subscription] = []
+        self.event_handlers: dict[type[Any], Handler[Any]] = {}
+        self.periodic: list[tuple[float, Periodic]] = []
+
+    @overload
+    def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
+    @overload
+    def on(self, source: EventKind[T]) -> Callable[[Handler[T]], Handler[T]]: ...
+
+    def on(self, source: Topic[T] | EventKind[T]) -> Callable[[Handler[T]], Handler[T]]:
+        """Handle each message on a topic, or each event of a kind."""
+
+        def register(handler: Handler[T]) -> Handler[T]:
+            if isinstance(source, Topic):
+                self.subscriptions.append(Subscription(source, handler=handler))
+            else:
+                self.event_handlers[source.payload] = handler
+            return handler
+
+        return register
+
+    def on_batch(
+        self, topic: Topic[T], *, check: Check[T]
+    ) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
+        """Handle the messages on a topic in batches of whatever has come in.
+
+        `check` is asked for each message alone, and raises Rejected for that one's sender.
+        """
+
+        def register(handler: BatchHandler[T]) -> BatchHandler[T]:
+            self.subscriptions.append(Subscription(topic, batch_handler=handler, check=check))
+            return handler
+
+        return register
+
+    def every(self, interval_s: float) -> Callable[[Periodic], Periodic]:
+        """Run something again and again, `interval_s` after it ended the last time."""
+
+        def register(handler: Periodic) -> Periodic:
+            self.periodic.append((interval_s, handler))
+            return handler
+
+        return register

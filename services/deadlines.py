@@ -1,0 +1,125 @@
+"""Deadlines: what happens when nobody accepts, nobody acknowledges, or nothing happens at all."""
+
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from broker.core import groups
+from broker.core.escalation import (
+    accept_by,
+    acknowledge_by,
+    awaits_police,
+    overdue_of,
+    silence,
+)
+from broker.core.incidents import Incident, closed, widened
+from broker.events import Change, Erased, IncidentChanged
+from broker.service import NOTHING, Context, Effects, Service
+from broker.store import (
+    Deadline,
+    DeadlineKind,
+    Filed,
+    Posted,
+    Transaction,
+    fire,
+    schedule,
+)
+from schemas import topics
+from schemas.codec import encode
+from schemas.messages import Status
+
+service = Service("deadlines")
+
+_SILENT = "silent"  # the outcome of an incident that closed by itself
+
+
+@service.every(0.1)
+async def fire_due(ctx: Context) -> Effects:
+    """Fire every deadline that has passed; each takes effect once, whoever else tries."""
+    for deadline in await ctx.store.deadlines.due(ctx.now_ms):
+        await _fire(deadline, ctx)
+    return NOTHING
+
+
+async def _fire(deadline: Deadline, ctx: Context) -> None:
+    filed = await ctx.store.incidents.get(deadline.incident)
+    if filed is None:
+        await ctx.store.deadlines.drop(deadline)
+        return
+    match deadline.kind:
+        case DeadlineKind.WIDEN:
+            await _widen(deadline, filed, ctx)
+        case DeadlineKind.OVERDUE:
+            await _escalate_again(deadline, filed, ctx)
+        case DeadlineKind.SILENCE:
+            await _close_if_silent(deadline, filed, ctx)
+        case DeadlineKind.ERASE:
+            incident = filed.incident
+            erased = Erased(incident=incident.id, zone=incident.zone)
+            await ctx.store.incidents.erase(incident, filed.people, erased)
+
+
+async def _widen(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+    """Nobody accepted in time: the radius widens to the next ring."""
+    incident = filed.incident
+    radius_m = ctx.policy.next_radius_m(incident.wave, incident.radius_m)
+    settled = incident.status in (Status.ON_SCENE, Status.CLOSED)
+    if settled or groups.helpers(filed.people) or radius_m is None:
+        await ctx.store.deadlines.drop(deadline)
+        return
+    after = widened(incident, radius_m, ctx.now)
+    due = accept_by(after, ctx.policy.timers)
+    await _change(deadline, filed, after, ctx, change=Change.WIDENED, again=due)
+
+
+async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+    """The police did not acknowledge in time: escalated again, marked as such."""
+    incident = filed.incident
+    if not awaits_police(incident):
+        await ctx.store.deadlines.drop(deadline)
+        return
+    after = replace(incident, attempts=incident.attempts + 1, version=incident.version + 1)
+    escalation = overdue_of(after, ctx.now)
+    posted = Posted(
+        id=str(escalation.id),
+        topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
+        payload=encode(escalation),
+        due_ms=ctx.now_ms,  # nobody else publishes it: the police service may at once
+    )
+    last = after.attempts > ctx.policy.max_overdue
+    due = None if last else acknowledge_by(after, ctx.policy.timers)
+    await _change(deadline, filed, after, ctx, change=Change.OVERDUE, again=due, posted=posted)
+
+
+async def _close_if_silent(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+    """Close an incident in which nothing has happened for so long; else look again then."""
+    quiet_from = filed.active_at + silence(filed.incident, ctx.policy.timers)
+    if quiet_from > ctx.now + timedelta(milliseconds=1):
+        await ctx.store.deadlines.postpone(deadline, quiet_from)
+        return
+    after = closed(filed.incident, _SILENT, ctx.now)
+    await _change(deadline, filed, after, ctx, change=Change.CLOSED)
+
+
+async def _change(
+    deadline: Deadline, filed: Filed, after: Incident, ctx: Context, *, change: Change,
+    again: datetime | None = None, posted: Posted | None = None,
+) -> None:  # fmt: skip
+    """Commit what a deadline does, if neither it nor the incident has changed since it was read.
+
+    If they have, the deadline still stands, and the next turn decides on what is new.
+    """
+    before = filed.incident
+    transaction = Transaction()
+    fire(transaction, deadline)
+    if again is not None:
+        schedule(transaction, deadline.kind, deadline.incident, again)
+    await ctx.store.incidents.change(
+        before,
+        replace(after, version=before.version + 1),
+        active_at=filed.active_at,
+        timers=ctx.policy.timers,
+        events=[IncidentChanged(incident=before.id, change=change, at=ctx.now)],
+        posted=[posted] if posted else [],
+        transaction=transaction,
+    )

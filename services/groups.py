@@ -1,0 +1,246 @@
+"""Groups: who answers an alert joins the group around the incident and hears it until it closes."""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from broker import events
+from broker.core import groups
+from broker.core.alerts import alerts_of
+from broker.core.groups import Member
+from broker.core.incidents import Incident
+from broker.errors import Code, Rejected
+from broker.events import Change, IncidentChanged, Informed
+from broker.mqtt import Message
+from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.store import Filed, Filing, People, Received, Transaction, file_receipt, file_reply
+from schemas import topics
+from schemas.messages import (
+    GroupEvent,
+    GroupEventKind,
+    GroupMessage,
+    Outcome,
+    Receipt,
+    Reply,
+    Status,
+    Subject,
+    Sync,
+)
+
+service = Service("groups")
+
+_SYNC_AT_MOST = 200  # incidents in one sync
+
+_DAWN = datetime(2020, 1, 1, tzinfo=UTC)
+
+Decide = Callable[[Filed], tuple[Member | None, GroupEvent | None]]
+
+
+@service.on(topics.REPLY)
+async def reply(answer: Reply, ctx: Context) -> Effects:
+    """Take a participant's answer to an alert; tell the group."""
+
+    def change(filed: Filed) -> tuple[Member | None, GroupEvent | None]:
+        member, kind = groups.replied(filed.people, ctx.user, answer)
+        if kind is None:
+            return member, None
+        people = {**filed.people, ctx.user: member}
+        event = groups.event(
+            filed.incident.id,
+            answer.id,
+            kind,
+            sequence=filed.group_events + 1,
+            name=member.name,
+            people=people,
+            at=ctx.now,
+            eta_s=member.eta_s,
+        )
+        return member, event
+
+    return await _take(Subject.REPLY, (answer.id, answer.incident), change, ctx)
+
+
+@service.on(topics.MESSAGE)
+async def say(message: GroupMessage, ctx: Context) -> Effects:
+    """Pass on what a member says to the group."""
+
+    def change(filed: Filed) -> tuple[Member | None, GroupEvent | None]:
+        speaker = groups.speaker(filed.people, ctx.user)
+        event = groups.event(
+            filed.incident.id,
+            message.id,
+            GroupEventKind.SAID,
+            sequence=filed.group_events + 1,
+            name=speaker.name,
+            people=filed.people,
+            at=ctx.now,
+            text=message.text,
+        )
+        return None, event
+
+    return await _take(Subject.MESSAGE, (message.id, message.incident), change, ctx)
+
+
+async def _take(subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: Context) -> Effects:
+    """Commit a message about an incident, once: `ids` are the message's and the incident's."""
+    message, incident = ids
+    while True:
+        received = await ctx.store.incidents.received(message)
+        if received is not None:
+            return await _repeat(received, incident, ctx)
+        filed = await ctx.store.incidents.get(incident)
+        if filed is None:
+            raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
+        if filed.incident.status is Status.CLOSED:
+            raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
+        member, event = change(filed)
+        receipt = Receipt(
+            subject=subject, outcome=Outcome.ACCEPTED, at=ctx.now, id=message, incident=incident
+        )
+        transaction = Transaction()
+        sequence = event.sequence if event else None
+        file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
+        file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
+        after = replace(filed.incident, version=filed.incident.version + 1)
+        told = IncidentChanged(incident=incident, change=Change.REPLIED, at=ctx.now)
+        if await ctx.store.incidents.change(
+            filed.incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[told],
+            transaction=transaction,
+        ):  # fmt: skip
+            people = {**filed.people, ctx.user: member} if member else filed.people
+            return _effects(receipt, event, people, ctx)
+
+
+async def _repeat(received: Received, incident: UUID, ctx: Context) -> Effects:
+    """Answer a repeated message as before, and tell the group again: readers drop it by id."""
+    if received.user != ctx.user or received.digest != ctx.digest:
+        raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
+    filed = await ctx.store.incidents.get(incident)
+    event = None
+    if filed is not None and received.group_sequence is not None:
+        since = received.group_sequence - 1
+        event = (await ctx.store.incidents.group_events(incident, since=since))[0]
+    return _effects(received.receipt, event, filed.people if filed else {}, ctx)
+
+
+def _effects(receipt: Receipt, event: GroupEvent | None, people: People, ctx: Context) -> Effects:
+    messages = _to_members(event, people, ctx) if event else []
+    mine = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
+    if event is not None and event.kind is GroupEventKind.LEFT:
+        messages += _to(event, [ctx.user], people, ctx)  # who left hears that it worked
+    return Effects([mine, *messages])
+
+
+def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message]:
+    return _to(event, groups.members(people), people, ctx)
+
+
+def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -> list[Message]:
+    expiry_s = ctx.policy.timers.silence_s
+    return [
+        outgoing(
+            topics.GROUP,
+            replace(event, you=people[user].name or None),
+            expiry_s=expiry_s,
+            user=user,
+        )
+        for user in users
+    ]
+
+
+@service.on(events.INFORMED)
+async def inform(informed: Informed, ctx: Context) -> Effects:
+    """Pass on what the police say to the group."""
+    while True:
+        filed = await ctx.store.incidents.get(informed.incident)
+        if filed is None:
+            return NOTHING
+        event = groups.event(
+            informed.incident,
+            informed.command,
+            GroupEventKind.SAID,
+            sequence=filed.group_events + 1,
+            name=groups.POLICE,
+            people=filed.people,
+            at=informed.at,
+            text=informed.text,
+        )
+        logged = await _log(event, filed, ctx)
+        if logged is not None:
+            return Effects(_to_members(logged, filed.people, ctx))
+
+
+@service.on(events.INCIDENT_CHANGED)
+async def close(change: IncidentChanged, ctx: Context) -> Effects:
+    """Tell everyone who was alerted, and the reporters, that an incident has ended."""
+    if change.change is not Change.CLOSED:
+        return NOTHING
+    while True:
+        filed = await ctx.store.incidents.get(change.incident)
+        if filed is None:
+            return NOTHING
+        event = groups.event(
+            change.incident,
+            "closed",
+            GroupEventKind.CLOSED,
+            sequence=filed.group_events + 1,
+            name=groups.POLICE if filed.incident.acknowledged_by else "nabij",
+            people=filed.people,
+            at=change.at,
+            text=filed.incident.outcome,
+        )
+        logged = await _log(event, filed, ctx)
+        if logged is not None:
+            return Effects(_to(logged, sorted(filed.people), filed.people, ctx))
+
+
+async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | None:
+    """File `event` once, whoever tries again; None when the incident has changed meanwhile."""
+    for known in await ctx.store.incidents.group_events(event.incident):
+        if known.id == event.id:
+            return known
+    transaction = Transaction()
+    file_reply(transaction, filed.incident, user="", member=None, event=event)
+    after = replace(filed.incident, version=filed.incident.version + 1)
+    changed = await ctx.store.incidents.touch(filed.incident, after, transaction)
+    return event if changed else None
+
+
+@service.on(topics.SYNC)
+async def sync(request: Sync, ctx: Context) -> Effects:
+    """Repeat the alerts and group events that a participant may have missed."""
+    messages: list[Message] = []
+    for identifier in (await ctx.store.incidents.involving(ctx.user, _DAWN))[-_SYNC_AT_MOST:]:
+        filed = await ctx.store.incidents.get(identifier)
+        if filed is None or ctx.user not in filed.people:
+            continue
+        messages += await _missed_alert(filed.incident, request, ctx)
+        messages += await _missed_events(filed, request, ctx)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
+    done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
+    return Effects([*messages, done])
+
+
+async def _missed_alert(incident: Incident, request: Sync, ctx: Context) -> list[Message]:
+    alert = await ctx.store.incidents.alert_of(incident.id, ctx.user)
+    category = ctx.policy.category(incident.category)
+    if alert is None or category is None or incident.status is Status.CLOSED:
+        return []
+    if alert.at < request.since:
+        return []
+    lasts = timedelta(seconds=ctx.policy.timers.silence_s)
+    draw_up = alerts_of(incident, category, ctx.policy.advice, expires_at=ctx.now + lasts)
+    payload = draw_up(ctx.user, alert.wave, alert.reason)
+    return [outgoing(topics.ALERT, payload, user=ctx.user)]
+
+
+async def _missed_events(filed: Filed, request: Sync, ctx: Context) -> list[Message]:
+    in_group = filed.people[ctx.user].in_group
+    missed = [
+        event
+        for event in await ctx.store.incidents.group_events(filed.incident.id)
+        if event.at >= request.since and (in_group or event.kind is GroupEventKind.CLOSED)
+    ]
+    return [message for e in missed for message in _to(e, [ctx.user], filed.people, ctx)]

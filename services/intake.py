@@ -1,0 +1,190 @@
+"""Intake: places each report, merges it with what is known, commits it, and tells the police.
+
+The shortest way: as soon as the commit is fsynced, receipt and escalation go out from here; the
+`police` service makes sure of what was committed and not recorded as published.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import NamedTuple
+
+import structlog
+from msgspec.structs import replace
+
+from broker import metrics
+from broker.core.escalation import escalation_of
+from broker.core.grid import index_cell_of
+from broker.core.groups import Member, reporter
+from broker.core.incidents import Incident, merge_target, merged, opened_by
+from broker.core.policy import effective_audience
+from broker.core.zones import UNASSIGNED
+from broker.errors import Code, Rejected
+from broker.events import Change, IncidentChanged
+from broker.mqtt import Message, PubAckReasonCode
+from broker.service import Context, Effects, Service, outgoing
+from broker.store import Filing, Neighbourhood, Posted
+from schemas import topics
+from schemas.codec import encode
+from schemas.messages import Escalation, Merge, Outcome, Receipt, Report, Subject
+from schemas.taxonomy import Category, Desk, Urgency
+
+service = Service("intake")
+_log = structlog.get_logger()
+
+_AHEAD = timedelta(minutes=5)
+_OLD = timedelta(days=7)
+_GRACE_MS = 1_000  # so long the police service leaves an escalation to us
+
+
+class _Decision(NamedTuple):
+    incident: Incident | None  # None: the report was committed before
+    receipt: Receipt
+    escalation: Escalation | None
+
+
+@service.on(topics.REPORT)
+async def take(report: Report, ctx: Context) -> Effects:
+    """Commit a report, once, and answer with its receipt and escalation."""
+    metrics.passed(metrics.Stage.RECEIVED, time.time() - ctx.received_at)
+    category = _category_of(report, ctx)
+    # Reports of one place are decided one after another anyway; queueing here saves the store the
+    # attempts that would fail. Other workers are held off by the store's guards.
+    cell = index_cell_of(report.location.lat, report.location.lon)
+    async with ctx.exclusively(cell):
+        decision = await _commit(report, category, ctx)
+    metrics.passed(metrics.Stage.COMMITTED, time.time() - ctx.received_at)
+    return _effects(decision, ctx)
+
+
+def _category_of(report: Report, ctx: Context) -> Category:
+    category = ctx.policy.category(report.category)
+    if category is None:
+        raise Rejected(
+            Code.UNKNOWN_CATEGORY,
+            "$.category",
+            f"There is no category '{report.category}'; there are {', '.join(ctx.policy.codes)}.",
+        )
+    if report.seen_at > ctx.now + _AHEAD:
+        raise Rejected(
+            Code.TOO_FAR_AHEAD, "$.seen_at", "The time is more than 5 minutes ahead of ours."
+        )
+    if report.seen_at < ctx.now - _OLD:
+        raise Rejected(Code.TOO_OLD, "$.seen_at", "The time is more than 7 days ago.")
+    return category
+
+
+async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
+    audience = effective_audience(category, report.audience)
+    while True:
+        seen = await ctx.store.incidents.neighbourhood(report, audience, category.merge_m)
+        if seen.received is not None:
+            return _repeated(report, seen, ctx)
+        decision = _decide(report, category, seen, ctx)
+        incident = decision.incident
+        assert incident is not None
+        opened = incident.reports == 1
+        sequence = await ctx.store.incidents.commit_report(
+            report,
+            Filing(report.id, ctx.user, ctx.digest, decision.receipt),
+            member=await _member(incident, ctx),
+            incident=incident,
+            seen=seen,
+            event=IncidentChanged(
+                incident=incident.id,
+                change=Change.OPENED if opened else Change.MERGED,
+                at=ctx.now,
+                report=report,
+            ),
+            posted=_posted(decision.escalation, ctx),
+            timers=ctx.policy.timers,
+            now=ctx.now,
+        )
+        if sequence is not None:
+            return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
+
+
+def _repeated(report: Report, seen: Neighbourhood, ctx: Context) -> _Decision:
+    """Answer a report that was committed before: the same receipt, if it is the same report."""
+    received = seen.received
+    assert received is not None
+    if received.user != ctx.user or received.digest != ctx.digest:
+        raise Rejected(
+            Code.ID_REUSED, "$.id", f"The id {report.id} was used before, for another report."
+        )
+    return _Decision(None, received.receipt, None)
+
+
+def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Context) -> _Decision:
+    audience = effective_audience(category, report.audience)
+    target = merge_target(report, category, audience, seen.candidates)
+    if target is not None:
+        incident = replace(merged(target, report), version=target.version + 1)
+    else:
+        place = report.location
+        incident = opened_by(
+            report,
+            category,
+            audience=audience,
+            zone=ctx.zones.police.zone_at(place.lat, place.lon),
+            municipality=ctx.zones.municipality.zone_at(place.lat, place.lon),
+            now=ctx.now,
+        )
+        _tell_unassigned(incident)
+    receipt = Receipt(
+        subject=Subject.REPORT,
+        outcome=Outcome.ACCEPTED,
+        at=ctx.now,
+        id=report.id,
+        incident=incident.id,
+        merge=Merge.OPENED if target is None else Merge.MERGED,
+        advice=ctx.policy.advice.in_language(report.language)
+        if category.urgency is Urgency.URGENT
+        else None,
+    )
+    escalates = category.desk is Desk.POLICE
+    return _Decision(
+        incident, receipt, escalation_of(report, incident, ctx.now) if escalates else None
+    )
+
+
+def _tell_unassigned(incident: Incident) -> None:
+    zone = incident.zone if incident.desk is Desk.POLICE else incident.municipality
+    if zone == UNASSIGNED:
+        metrics.UNASSIGNED.labels(incident.desk).inc()
+        _log.warning("report outside every zone", desk=incident.desk, incident=str(incident.id))
+
+
+async def _member(incident: Incident, ctx: Context) -> Member | None:
+    if incident.reports == 1:
+        return reporter({})
+    filed = await ctx.store.incidents.get(incident.id)
+    people = filed.people if filed else {}
+    known = people.get(ctx.user)
+    if known is not None and known.in_group:
+        return None
+    return reporter(people)
+
+
+def _posted(escalation: Escalation | None, ctx: Context) -> Posted | None:
+    if escalation is None:
+        return None
+    return Posted(
+        id=str(escalation.id),
+        topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
+        payload=encode(escalation),
+        due_ms=ctx.now_ms + _GRACE_MS,
+    )
+
+
+def _effects(decision: _Decision, ctx: Context) -> Effects:
+    receipt = outgoing(topics.RECEIPT, decision.receipt, correlation=ctx.correlation, user=ctx.user)
+    posted = _posted(decision.escalation, ctx)
+    if posted is None:
+        return Effects([receipt])
+
+    async def record(_: Sequence[PubAckReasonCode]) -> None:
+        metrics.passed(metrics.Stage.ESCALATED, time.time() - ctx.received_at)
+        await ctx.store.outbox.published(posted.id)
+
+    return Effects([Message(posted.topic, posted.payload), receipt], record)

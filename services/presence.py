@@ -1,0 +1,87 @@
+"""Presence: keeps where people are, in batches, and notices who comes near an open incident."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from broker import metrics
+from broker.core.grid import centre_of, distance_m, place_of
+from broker.core.recipients import TAKES_ALERTS
+from broker.errors import Code, Rejected
+from broker.events import WalkedIn
+from broker.mqtt import Message
+from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.store import Hit, Update
+from schemas import topics
+from schemas.messages import Outcome, Presence, Receipt, Subject
+
+service = Service("presence")
+
+_AHEAD = timedelta(minutes=5)
+
+
+def in_time(presence: Presence, ctx: Context) -> None:
+    """Refuse a presence of the future, and one that would have expired already."""
+    if presence.at > ctx.now + _AHEAD:
+        raise Rejected(Code.TOO_FAR_AHEAD, "$.at", "The time is more than 5 minutes ahead of ours.")
+    lifetime_s = ctx.policy.timers.presence_s
+    if presence.at < ctx.now - timedelta(seconds=lifetime_s):
+        raise Rejected(
+            Code.TOO_OLD, "$.at", f"The position is older than {lifetime_s} s: it has expired."
+        )
+
+
+@service.on_batch(topics.PRESENCE, check=in_time)
+async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
+    """Apply a batch in one script; tell `alerting` who came into an open incident."""
+    ctx = batch[-1][1]
+    updates = [_update(presence, one) for presence, one in batch]
+    hits = await ctx.store.presence.update(
+        updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
+    )
+    walked_in: dict[UUID, set[str]] = defaultdict(set)
+    for hit in hits:
+        if _is_inside(hit):
+            walked_in[hit.incident].add(hit.user)
+    if walked_in:
+        await ctx.store.events.put(
+            [WalkedIn(incident=incident, users=tuple(sorted(users)))
+             for incident, users in walked_in.items()]
+        )  # fmt: skip
+    metrics.PRESENCE.inc(len(batch))
+    receipts = [_receipt(one) for _, one in batch if _wants_receipt(one)]
+    return Effects(receipts) if receipts else NOTHING
+
+
+def _update(presence: Presence, ctx: Context) -> Update:
+    # A clock that runs ahead must not make the next, better update look old.
+    at_ms = int(min(presence.at, ctx.now).timestamp() * 1000)
+    place = None
+    if presence.availability in TAKES_ALERTS and presence.location is not None:
+        place = place_of(presence.location.lat, presence.location.lon)
+    return Update(ctx.user, place, presence.availability, at_ms)
+
+
+def _is_inside(hit: Hit) -> bool:
+    if hit.radius_m <= 0:
+        return False
+    return distance_m(hit.lat, hit.lon, *centre_of(hit.place)) <= hit.radius_m
+
+
+def _wants_receipt(ctx: Context) -> bool:
+    """Whether the sender asked, by a response topic that is their own and no other."""
+    message = ctx.message
+    return message is not None and message.response_topic == topics.RECEIPT.topic(user=ctx.user)
+
+
+def _receipt(ctx: Context) -> Message:
+    receipt = Receipt(subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now)
+    return outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
+
+
+@service.every(60.0)
+async def forget(ctx: Context) -> Effects:
+    """Erase places whose time is over, also of those whose neighbours keep a cell alive."""
+    await ctx.store.presence.sweep(now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s)
+    return NOTHING
