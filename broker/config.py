@@ -35,6 +35,7 @@ class Settings:
     log_level: str = "info"
     log_format: str = "auto"
     instance: str = "1"
+    workers: int = 1
 
 
 def _url(*schemes: str) -> Callable[[str], str]:
@@ -52,6 +53,12 @@ def _level(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", text):
         raise ValueError("must be 1 to 40 letters, digits or hyphens")
     return text
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise ValueError("must be a number from 1 to 64")
+    return int(text)
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -105,6 +112,9 @@ SETTINGS: tuple[Setting, ...] = (
             "json, text, or auto: text on a terminal, else json"),
     Setting("NABIJ_INSTANCE", _level, "1",
             "name of this host's instance, part of the MQTT client ids; must differ per host"),
+    Setting("NABIJ_WORKERS", _count, 1,
+            "set for each worker: how many workers its service has. Without a share group, as with "
+            "the embedded iotcore, they divide the senders among themselves by it"),
 )  # fmt: skip
 
 

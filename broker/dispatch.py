@@ -191,7 +191,7 @@ class Dispatcher:
         except MqttError as error:
             raise UnavailableError(f"MQTT: {error}") from error
         for outcome in outcomes:
-            if outcome >= 0x80:  # section 3.4.2.1: failure
+            if outcome.is_failure:
                 metrics.REFUSED.labels(self.service.name, outcome.name).inc()
                 _log.error(
                     "the MQTT broker refused a message",
@@ -214,6 +214,7 @@ class Dispatcher:
 
     async def _dead_letter(self, topic: str, payload: bytes, error: Invalid) -> None:
         metrics.DEAD_LETTERS.labels(self.service.name).inc()
+        _log.error("dead letter", service=self.service.name, code=error.code, reason=error.reason)
         rejection = Rejection(
             service=self.service.name,
             topic=topic,

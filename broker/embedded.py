@@ -144,6 +144,11 @@ class EmbeddedMqtt(Child):
             self.port_v311 = free_port()
 
     @property
+    def shares_subscriptions(self) -> bool:
+        """Whether `$share/…` can be used: rumqttd dies when such a client comes back."""
+        return self._mosquitto is not None
+
+    @property
     def enforces_acl(self) -> bool:
         """Whether a client is kept to its own topics."""
         return self._mosquitto is not None

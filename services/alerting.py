@@ -74,10 +74,12 @@ async def _alert(
         pairs = list(zip(claimed, outcomes, strict=True))
         await ctx.store.incidents.record_alerts(
             incident.id,
-            sent=[alert for alert, outcome in pairs if outcome < 0x80],
-            refused=[alert for alert, outcome in pairs if outcome >= 0x80],
+            sent=[alert for alert, outcome in pairs if not outcome.is_failure],
+            refused=[alert for alert, outcome in pairs if outcome.is_failure],
             now=ctx.now,
-            event=IncidentChanged(incident=incident.id, change=Change.ALERTED, at=ctx.now),
+            event=IncidentChanged(
+                incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
+            ),
         )
 
     return Effects(messages, record)

@@ -119,7 +119,7 @@ async def _change(
         replace(after, version=before.version + 1),
         active_at=filed.active_at,
         timers=ctx.policy.timers,
-        events=[IncidentChanged(incident=before.id, change=change, at=ctx.now)],
+        events=[IncidentChanged(incident=before.id, change=change, at=ctx.now, desk=before.desk)],
         posted=[posted] if posted else [],
         transaction=transaction,
     )

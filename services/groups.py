@@ -104,7 +104,9 @@ async def _take(subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: C
         file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
         file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
         after = replace(filed.incident, version=filed.incident.version + 1)
-        told = IncidentChanged(incident=incident, change=Change.REPLIED, at=ctx.now)
+        told = IncidentChanged(
+            incident=incident, change=Change.REPLIED, at=ctx.now, desk=filed.incident.desk
+        )
         if await ctx.store.incidents.change(
             filed.incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[told],
             transaction=transaction,

@@ -95,7 +95,9 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
 
 async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
     incident = filed.incident
-    changed = IncidentChanged(incident=incident.id, change=Change.COMMANDED, at=ctx.now)
+    changed = IncidentChanged(
+        incident=incident.id, change=Change.COMMANDED, at=ctx.now, desk=incident.desk
+    )
     if incident.status is Status.CLOSED and not isinstance(order, Ask):
         raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
     match order:
@@ -115,7 +117,7 @@ async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
             informed = Informed(incident=incident.id, command=order.id, text=order.text, at=ctx.now)
             return _Plan(incident, (changed, informed))
         case Close():
-            ended = IncidentChanged(incident=incident.id, change=Change.CLOSED, at=ctx.now)
+            ended = replace(changed, change=Change.CLOSED)
             return _Plan(closed(incident, order.outcome, ctx.now, by=order.by), (ended,))
 
 
@@ -201,7 +203,9 @@ async def answer(given: Answer, ctx: Context) -> Effects:
         )
         transaction = Transaction()
         file_receipt(transaction, Filing(given.id, ctx.user, ctx.digest, receipt))
-        changed = IncidentChanged(incident=incident.id, change=Change.REPLIED, at=ctx.now)
+        changed = IncidentChanged(
+            incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
+        )
         if await ctx.store.incidents.change(
             incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[changed],
             posted=[posted], transaction=transaction,
@@ -228,9 +232,7 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
         """Another worker may have published a newer state just before: then ours must not stay."""
         latest = await ctx.store.incidents.version(change.incident)
         if latest is not None and latest > published:
-            await ctx.store.events.put(
-                [IncidentChanged(incident=change.incident, change=Change.RESTATED, at=ctx.now)]
-            )
+            await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])
 
     return Effects([state[0]], overtaken)
 

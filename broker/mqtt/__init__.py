@@ -1,6 +1,6 @@
 """MQTT 5 for the services: a sans-I/O session over the mqtt5 codec, on an asyncio transport."""
 
-from broker.mqtt.connection import Connection, ConnectionStats
+from broker.mqtt.connection import Connection
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.errors import (
     ConnectionClosed,
@@ -15,6 +15,7 @@ from broker.mqtt.errors import (
 )
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.stats import ConnectionStats
 
 __all__ = [
     "ConnectRefused",

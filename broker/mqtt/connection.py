@@ -5,7 +5,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -38,6 +37,7 @@ from broker.mqtt.session import (
     SessionConfig,
     Subscribed,
 )
+from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.wire import Wire
 
 _log = structlog.get_logger(__name__)
@@ -52,19 +52,6 @@ _PASSING_REFUSALS = (
     ConnAckReasonCode.SERVER_BUSY,
     ConnAckReasonCode.CONNECTION_RATE_EXCEEDED,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionStats:
-    """A snapshot for metrics: totals since the start, and what is queued right now."""
-
-    published: int
-    received: int
-    dropped_qos0: int
-    reconnects: int
-    waiting: int
-    in_flight: int
-    inbox: int
 
 
 class Connection:

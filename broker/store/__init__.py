@@ -17,7 +17,7 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `involved:{user}` | zset | incident by ms | retention |
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | presence lifetime |
-| `events` | stream | `broker.events`, read by consumer groups | until all have read |
+| `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |
 | `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox |

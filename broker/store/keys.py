@@ -9,7 +9,6 @@ from uuid import UUID
 PREFIX = "nabij:{p0}:"  # one partition; more are for «As fast as the MQTT broker allows»
 _BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million people at 61 each
 
-EVENTS = f"{PREFIX}events"
 SEQUENCE = f"{PREFIX}sequence"
 DEADLINES = f"{PREFIX}deadlines"
 OUTBOX = f"{PREFIX}outbox"
@@ -17,6 +16,11 @@ OUTBOX_MESSAGES = f"{PREFIX}outbox-messages"
 OPEN_INCIDENTS = f"{PREFIX}open-incidents"
 ZONES = f"{PREFIX}zones"
 ZONES_VERSION = f"{PREFIX}zones-version"
+
+
+def events(reader: str) -> str:
+    """Return the key of the stream that the service `reader` reads."""
+    return f"{PREFIX}events:{reader}"
 
 
 def receipt(message: UUID) -> str:

@@ -63,7 +63,7 @@ class PresenceStore:
                 _SHORT[update.availability],
                 update.at_ms,
             )
-        rows = await self._redis.script("presence", [keys.EVENTS], words)
+        rows = await self._redis.script("presence", [keys.OPEN_INCIDENTS], words)
         return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
 
     async def near(self, cells: Sequence[int]) -> list[Located]:

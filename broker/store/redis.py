@@ -33,6 +33,7 @@ class Connection:
             protocol=2,
             max_connections=512,
         )
+        self._redis.response_callbacks.clear()  # answers as the server gives them, in every command
         # redis-py leaves this method untyped.
         self._execute = cast("Callable[..., Awaitable[Any]]", self._redis.execute_command)
         self._sources = {

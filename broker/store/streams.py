@@ -1,4 +1,4 @@
-"""The stream between services: consumer groups, take-over from the dead, and trimming."""
+"""The streams between services, one for each that reads: take-over from the dead, and striking off."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,8 +12,6 @@ from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
-GROUPS = ("alerting", "groups", "police", "city")
-
 
 class Entry(NamedTuple):
     """One entry of the stream; `event` is None when it is none of ours (`data` is kept for that)."""
@@ -24,24 +22,25 @@ class Entry(NamedTuple):
 
 
 class Events:
-    """The stream of one partition."""
+    """The streams of one partition. Each has one consumer group, named as its service."""
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
 
     async def ensure_groups(self) -> None:
         """Create the consumer groups that do not exist yet, from the beginning of the stream."""
-        for group in GROUPS:
+        for reader in events.READERS:
+            stream = keys.events(reader)
             try:
-                await self._redis.call("XGROUP CREATE", keys.EVENTS, group, "0", "MKSTREAM")
+                await self._redis.call("XGROUP CREATE", stream, reader, "0", "MKSTREAM")
             except UnavailableError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
 
-    async def put(self, events: Sequence[Event]) -> None:
-        """Put `events` on the stream, all or none."""
+    async def put(self, several: Sequence[Event]) -> None:
+        """Put events on their readers' streams, all or none."""
         transaction = Transaction()
-        for event in events:
+        for event in several:
             emit(transaction, event)
         await transaction.run(self._redis)
 
@@ -49,14 +48,22 @@ class Events:
         """Return up to `count` new entries for `group`; waits at most `block_ms` for the first."""
         answer = await self._redis.call(
             "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", block_ms,
-            "STREAMS", keys.EVENTS, ">",
+            "STREAMS", keys.events(group), ">",
         )  # fmt: skip
         return _entries(answer[0][1]) if answer else []
 
     async def own_pending(self, group: str, consumer: str, *, count: int) -> list[Entry]:
         """Return entries that `consumer` was given before and has not acknowledged."""
         answer = await self._redis.call(
-            "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "STREAMS", keys.EVENTS, "0"
+            "XREADGROUP",
+            "GROUP",
+            group,
+            consumer,
+            "COUNT",
+            count,
+            "STREAMS",
+            keys.events(group),
+            "0",
         )
         return _entries(answer[0][1]) if answer else []
 
@@ -65,36 +72,20 @@ class Events:
     ) -> list[Entry]:
         """Return entries that some consumer has left unacknowledged for `idle_ms`, now ours."""
         answer = await self._redis.call(
-            "XAUTOCLAIM", keys.EVENTS, group, consumer, idle_ms, "0", "COUNT", count
+            "XAUTOCLAIM", keys.events(group), group, consumer, idle_ms, "0", "COUNT", count
         )
         return _entries(answer[1])
 
     async def acknowledge(self, group: str, identifiers: Sequence[str]) -> None:
-        """Record that the effects of these entries are done."""
-        if identifiers:
-            await self._redis.call("XACK", keys.EVENTS, group, *identifiers)
+        """Record that the effects of these entries are done, and strike them off."""
+        transaction = Transaction()
+        transaction.call("XACK", keys.events(group), group, *identifiers)
+        transaction.call("XDEL", keys.events(group), *identifiers)
+        await transaction.run(self._redis)
 
-    async def trim(self) -> None:
-        """Forget the entries that every group has acknowledged."""
-        oldest: list[tuple[int, int]] = []
-        for info in await self._redis.call("XINFO GROUPS", keys.EVENTS):
-            fields = _fields(info)
-            pending = await self._redis.call("XPENDING", keys.EVENTS, fields["name"])
-            first = pending[1] if pending[0] else fields["last-delivered-id"]
-            milliseconds, _, number = first.decode().partition("-")
-            oldest.append((int(milliseconds), int(number)))
-        if oldest:
-            await self._redis.call("XTRIM", keys.EVENTS, "MINID", "{}-{}".format(*min(oldest)))
-
-
-def _fields(info: Any) -> dict[str, Any]:
-    if isinstance(info, dict):
-        return {_text(key): value for key, value in info.items()}
-    return {_text(info[i]): info[i + 1] for i in range(0, len(info), 2)}
-
-
-def _text(word: Any) -> str:
-    return word.decode() if isinstance(word, bytes) else str(word)
+    async def length(self, group: str) -> int:
+        """Return how many entries are not done."""
+        return int(await self._redis.call("XLEN", keys.events(group)))
 
 
 def _entries(rows: Sequence[Any]) -> list[Entry]:
@@ -111,5 +102,7 @@ def _entry(identifier: bytes, fields: Sequence[bytes]) -> Entry:
 
 
 def emit(transaction: Transaction, event: Event) -> None:
-    """Put `event` on the stream with the commit of `transaction`."""
-    transaction.call("XADD", keys.EVENTS, "*", "e", events.encode(event))
+    """Put `event` on its readers' streams with the commit of `transaction`."""
+    data = events.encode(event)
+    for reader in events.readers(event):
+        transaction.call("XADD", keys.events(reader), "*", "e", data)

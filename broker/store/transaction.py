@@ -47,5 +47,5 @@ class Transaction:
     async def run(self, redis: Connection) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""
         words = [self._guard_count, *self._guards, self._call_count, *self._calls]
-        answer = await redis.script("commit", [keys.EVENTS], words)
+        answer = await redis.script("commit", [keys.SEQUENCE], words)
         return answer[1:] if answer[0] == 1 else None
