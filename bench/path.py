@@ -11,11 +11,13 @@ from one publisher to the same recipients.
 
 import argparse
 import asyncio
+import itertools
 import json
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +29,7 @@ from nabij.stack import Stack
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
-from schemas.messages import Escalation, Position, Presence, Receipt, Report
-from schemas.taxonomy import default_policy_text
+from schemas.messages import Mode, Position, Presence, Receipt, Report
 from schemas.topics import ROOT
 
 REPORTER = "reporter"
@@ -36,7 +37,8 @@ PLACES = {100: (51.0543, 3.7217), 1_000: (50.8280, 3.2650)}
 CONNECT_AT_ONCE = 50
 PAUSE_S = 0.02  # between two reports: one at a time
 WAIT_S = 20.0
-_STEP = 0.0001  # degrees, about 11 m: beyond the merge distance of the benchmark's policy
+_APART_M, _REACH_M = 60, 400
+_METRES_PER_DEGREE = 111_320.0
 
 
 class Arrivals:
@@ -79,7 +81,7 @@ class Bench:
         self._clients = clients
         self._receipts = Arrivals()
         self._escalations = Arrivals()
-        self._sent = 0
+        self._spots = {count: _spots(*place) for count, place in PLACES.items()}
         self._alerts = {count: Arrivals() for count in PLACES}
 
     async def connect(self, user: str, *filters: str) -> Connection:
@@ -158,12 +160,11 @@ class Bench:
         """Send reports that reach `count` people; return the percentiles in ms."""
         receipts, police, last = [], [], []
         for _ in range(rounds):
-            self._sent += 1
             for arrivals, wanted in (
                 (self._receipts, 1), (self._escalations, 1), (self._alerts[count], count),
             ):  # fmt: skip
                 arrivals.expect(wanted)
-            message = _report(PLACES[count], self._sent)
+            message = _report(next(self._spots[count]))
             began = time.perf_counter()
             reporter.publish_nowait(message)
             receipts.append(await self._receipts.last() - began)
@@ -192,14 +193,25 @@ def _presence(user: str, lat: float, lon: float) -> Message:
     )
 
 
-def _report(place: tuple[float, float], number: int) -> Message:
-    lat, lon = place
+def _spots(lat: float, lon: float) -> Iterator[tuple[Position, Mode]]:
+    """Yield where medical emergencies (radius 500 m) reach the place and do not merge (50 m)."""
+    steps = range(-_REACH_M, _REACH_M + 1, _APART_M)
+    for mode in Mode:
+        for north, east in itertools.product(steps, steps):
+            if math.hypot(north, east) <= _REACH_M:
+                east_degrees = east / (_METRES_PER_DEGREE * math.cos(math.radians(lat)))
+                yield Position(lat + north / _METRES_PER_DEGREE, lon + east_degrees), mode
+
+
+def _report(spot: tuple[Position, Mode]) -> Message:
+    location, mode = spot
     report = Report(
         id=new_id(),
         category="medical",
-        location=Position(lat + _STEP * (number % 20 - 10), lon + _STEP * (number // 20 - 30)),
+        location=location,
         seen_at=datetime.now(UTC),
         text="measured",
+        mode=mode,
     )
     return Message(topics.REPORT.topic(user=REPORTER), encode(report))
 
@@ -207,11 +219,9 @@ def _report(place: tuple[float, float], number: int) -> Message:
 async def measure(rounds: int) -> dict[str, object]:
     """Run the whole measurement and return its figures."""
     with tempfile.TemporaryDirectory(prefix="nabij-bench-") as directory:
-        policy = Path(directory) / "policy.toml"
-        policy.write_text(default_policy_text().replace("merge_m = 50\n", "merge_m = 5\n"))
         users = [REPORTER, *(user for count in PLACES for user in recipients_of(count))]
         said: list[str] = []
-        settings = Settings(data_dir=Path(directory), policy=policy, log_level="error")
+        settings = Settings(data_dir=Path(directory), log_level="error")
         async with Stack(settings, participants=users, say=said.append) as stack:
             await stack.wait_ready()
             async with AsyncExitStack() as clients, asyncio.TaskGroup() as tasks:
@@ -241,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--reports", type=int, default=200, help="per size, at most 500 (200)")
+    parser.add_argument("--reports", type=int, default=200, help="per size, at most 240 (200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     figures = run(measure(arguments.reports))

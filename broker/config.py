@@ -40,10 +40,14 @@ class Settings:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
-        url = urlsplit(text)
+        expected = f"must be {' or '.join(s + '://host[:port]' for s in schemes)}"
+        try:
+            url = urlsplit(text)
+            _ = url.port  # raises ValueError out of range
+        except ValueError:  # whose text may repeat a part of the password
+            raise ValueError(f"{expected}, and / in a password is written %2F") from None
         if url.scheme not in schemes or not url.hostname:
-            raise ValueError(f"must be {' or '.join(s + '://host[:port]' for s in schemes)}")
-        _ = url.port  # raises ValueError out of range
+            raise ValueError(expected)
         return text
 
     return parse
@@ -77,8 +81,15 @@ def _host_port(text: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~somebody who has no home
+        raise ValueError(error) from None
+
+
 def _existing_file(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = _path(text)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     return path
@@ -100,7 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
             "secret name of the share group that the services' workers subscribe with; "
             "unset with an embedded MQTT broker: made up and kept in the data directory",
             hidden_because="whoever knows it can swallow reports"),
-    Setting("NABIJ_DATA_DIR", lambda text: Path(text).expanduser(), None,
+    Setting("NABIJ_DATA_DIR", _path, None,
             "where embedded servers keep their data; default: a per-user directory"),
     Setting("NABIJ_POLICY", _existing_file, None,
             "the city's policy file (TOML); default: the one that is shipped"),

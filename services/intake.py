@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from broker import metrics
 from broker.core.escalation import escalation_of
-from broker.core.grid import index_cell_of
+from broker.core.grid import place_of
 from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, merge_target, merged, opened_by
 from broker.core.policy import effective_audience
@@ -50,8 +50,8 @@ async def take(report: Report, ctx: Context) -> Effects:
     category = _category_of(report, ctx)
     # Reports of one place are decided one after another anyway; queueing here saves the store the
     # attempts that would fail. Other workers are held off by the store's guards.
-    cell = index_cell_of(report.location.lat, report.location.lon)
-    async with ctx.exclusively(cell):
+    place = place_of(report.location.lat, report.location.lon)
+    async with ctx.exclusively(place):
         decision = await _commit(report, category, ctx)
     metrics.passed(metrics.Stage.COMMITTED, time.time() - ctx.received_at)
     return _effects(decision, ctx)
@@ -77,7 +77,7 @@ def _category_of(report: Report, ctx: Context) -> Category:
 async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
     audience = effective_audience(category, report.audience)
     while True:
-        seen = await ctx.store.incidents.neighbourhood(report, audience, category.merge_m)
+        seen = await ctx.store.incidents.neighbourhood(report, audience)
         if seen.received is not None:
             return _repeated(report, seen, ctx)
         decision = _decide(report, category, seen, ctx)

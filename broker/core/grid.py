@@ -14,10 +14,13 @@ INDEX_RESOLUTION = 9
 PARTITION_RESOLUTION = 5
 
 EARTH_RADIUS_M = 6_371_007.180918475  # authalic, as H3 itself uses
-_EDGE_M = h3.average_hexagon_edge_length(INDEX_RESOLUTION, unit="m")
+_EDGE_M = {
+    resolution: h3.average_hexagon_edge_length(resolution, unit="m")
+    for resolution in (INDEX_RESOLUTION, PLACE_RESOLUTION)
+}
 # H3's hexagons of one resolution differ in area by a factor of 2 (h3geo.org, restable), so in edge
-# by 1.4: no cell reaches farther from its centre than this.
-_REACH_M = _EDGE_M * 1.4
+# by 1.4: no cell reaches farther from its centre than this many average edges.
+_REACH = 1.4
 
 
 def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> float:
@@ -63,23 +66,27 @@ def unfiled(index_cell: int, child: int) -> int:
 
 
 @lru_cache(maxsize=20_000)
-def _disk(index_cell: int, k: int) -> tuple[int, ...]:
-    return tuple(h3.grid_disk(index_cell, k))
+def _disk(cell: int, k: int) -> tuple[int, ...]:
+    return tuple(h3.grid_disk(cell, k))
 
 
-def cover(lat: float, lon: float, radius_m: float) -> list[int]:
-    """Return index cells that together hold every place within `radius_m` of the point.
+def cover(lat: float, lon: float, radius_m: float, resolution: int = INDEX_RESOLUTION) -> list[int]:
+    """Return cells of `resolution` (9 or 10) that hold every point within `radius_m` of the point.
 
-    Also the place of every *point* within the radius. `k = ceil(radius / edge) + 1` rings: the
-    point may be at a corner of the middle cell, and edges shrink to 0.77 of the average, so that
-    without the one ring more both were lost, rarely, around `radius = k·edge`; and
-    `ceil(r / (√3·edge))` lost 12 to 22 % (design, section 5). Cells whose centre is farther than
-    the radius and their own reach are left out again, so the ring more costs nothing in reads.
+    `k = ceil(radius / edge)` rings hold the circle from anywhere in the middle cell: k rings reach
+    1.5·k edges, less the 0.13 edges that the point may be off, and the margin of 1.5 outweighs how
+    much cells shrink (0.77). `ceil(r / (√3·edge))` lost 12 to 22 % here (design, section 5). Cells
+    whose centre is farther than the radius and their own reach are left out again.
     """
-    k = math.ceil(radius_m / _EDGE_M) + 1
-    middle = index_cell_of(lat, lon)
-    reach_m = radius_m + _REACH_M
-    return [cell for cell in _disk(middle, k) if distance_m(lat, lon, *centre_of(cell)) <= reach_m]
+    edge_m = _EDGE_M[resolution]
+    place = place_of(lat, lon)
+    middle = place if resolution == PLACE_RESOLUTION else filed(place)[0]
+    reach_m = radius_m + _REACH * edge_m
+    return [
+        cell
+        for cell in _disk(middle, math.ceil(radius_m / edge_m))
+        if distance_m(lat, lon, *centre_of(cell)) <= reach_m
+    ]
 
 
 def partition_of(cell: int, partitions: int) -> int:

@@ -38,10 +38,20 @@ class Member(Struct, frozen=True):
         return self.part in (Part.REPORTER, Part.HELPER)
 
 
-def reporter(people: Mapping[str, Member]) -> Member:
-    """Return a new reporter among `people`."""
-    number = 1 + sum(member.name.startswith("reporter-") for member in people.values())
-    return Member(part=Part.REPORTER, name=f"reporter-{number}")
+def reporter(people: Mapping[str, Member], user: str = "") -> Member:
+    """Return what a report makes of `user`, who is not in the group of `people`: a member.
+
+    Whoever was in it before comes back under their name, as what they were.
+    """
+    known = people.get(user)
+    if known is not None and known.name:
+        return _joined(people, known)
+    return Member(part=Part.REPORTER, name=f"reporter-{_next(people, 'reporter-')}")
+
+
+def _next(people: Mapping[str, Member], prefix: str) -> int:
+    names = (member.name for member in people.values() if member.name.startswith(prefix))
+    return 1 + max((int(name.removeprefix(prefix)) for name in names), default=0)
 
 
 def replied(
@@ -50,7 +60,7 @@ def replied(
     """Return what `reply` makes of `user`, and what the group hears of it (None: nothing).
 
     Raises:
-        Rejected: the user was never alerted, or leaves a group that they are not in.
+        Rejected: the user was never alerted.
     """
     member = people.get(user)
     if member is None:
@@ -78,8 +88,7 @@ def _joined(people: Mapping[str, Member], member: Member) -> Member:
     if member.name:  # came back: the same name again
         part = Part.REPORTER if member.name.startswith("reporter-") else Part.HELPER
         return replace(member, part=part)
-    number = 1 + sum(other.name.startswith("helper-") for other in people.values())
-    return replace(member, part=Part.HELPER, name=f"helper-{number}")
+    return replace(member, part=Part.HELPER, name=f"helper-{_next(people, 'helper-')}")
 
 
 def speaker(people: Mapping[str, Member], user: str) -> Member:

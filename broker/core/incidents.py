@@ -1,7 +1,4 @@
-"""Incidents: how reports become one, and the life cycle as one table.
-
-open ─▶ acknowledged ─▶ assigned ─▶ on_scene ─▶ closed   (each may also close, or skip ahead)
-"""
+"""Incidents: how reports become one, and the life cycle as one table."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -23,6 +20,15 @@ LIFE_CYCLE: dict[Status, frozenset[Status]] = {
     Status.ON_SCENE: frozenset({Status.ASSIGNED, Status.CLOSED}),
     Status.CLOSED: frozenset(),
 }
+
+
+def life_cycle_diagram() -> str:
+    """Return `LIFE_CYCLE` as text, a line for each status: `docs/protocol.md` has it."""
+    width = max(map(len, Status))
+    return "\n".join(
+        f"{status:<{width}} ─▶ {' | '.join(s for s in Status if s in following) or 'the end'}"
+        for status, following in LIFE_CYCLE.items()
+    )
 
 
 class Incident(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,5 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -9,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core.escalation import accept_by, acknowledge_by, awaits_police, silence
-from broker.core.grid import cover, index_cell_of
+from broker.core.grid import PLACE_RESOLUTION, cover, place_of
 from broker.core.groups import Member, Part
 from broker.core.incidents import Incident
 from broker.events import Event
@@ -19,11 +18,11 @@ from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.timers import DeadlineKind, schedule, unschedule
 from broker.store.transaction import Transaction
-from schemas.messages import AlertReason, GroupEvent, Question, Receipt, Report
-from schemas.taxonomy import Timers
+from schemas.messages import AlertReason, GroupEvent, Mode, Question, Receipt, Report
+from schemas.taxonomy import Audience, Timers
 
 RECEIPT_LIFETIME_S = 7 * 86_400
-_METRES_PER_DEGREE = 111_000.0  # of latitude, rounded down: the box must not be too small
+_MARKER_LIFETIME_S = 30 * 86_400
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
@@ -91,11 +90,6 @@ class ReportFiled(msgspec.Struct, frozen=True):
 _REPORT = msgspec.json.Decoder(ReportFiled)
 
 
-def merge_kind(category: str, mode: str, audience: str) -> str:
-    """Return what must be equal for reports to become one incident."""
-    return f"{category}:{mode}:{audience}"
-
-
 def milliseconds(moment: datetime) -> int:
     """Return Unix milliseconds."""
     return int(moment.timestamp() * 1000)
@@ -109,23 +103,13 @@ class IncidentStore:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def neighbourhood(self, report: Report, audience: str, within_m: float) -> Neighbourhood:
-        """Return what the decision on `report` rests on, in one round trip.
-
-        Candidates are the open incidents of the same kind in a box that holds all `within_m`.
-        """
-        place = report.location
-        cell = index_cell_of(place.lat, place.lon)
-        lat_span = within_m / _METRES_PER_DEGREE
-        lon_span = lat_span / max(0.01, math.cos(math.radians(abs(place.lat) + lat_span)))
+    async def neighbourhood(self, report: Report, audience: Audience) -> Neighbourhood:
+        """Return what the decision on `report` rests on, in one round trip."""
         receipt, marker, found = await self._redis.script(
             "neighbourhood",
-            [keys.receipt(report.id), keys.open_in(cell)],
-            [
-                keys.incident(""), merge_kind(report.category, report.mode, audience),
-                repr(place.lat), repr(place.lon), lat_span, lon_span,
-            ],
-        )  # fmt: skip
+            [keys.receipt(report.id), _joinable_by(report, audience)],
+            [keys.incident("")],
+        )
         return Neighbourhood(
             received=_received(receipt),
             marker=marker.decode(),
@@ -202,8 +186,8 @@ class IncidentStore:
         """
         transaction = Transaction()
         user = filing.user
-        cell = index_cell_of(report.location.lat, report.location.lon)
-        transaction.require_field(keys.open_in(cell), "#", seen.marker)
+        near = _joinable_by(report, incident.audience)
+        transaction.require_field(near, "#", seen.marker)
         for candidate in seen.candidates:
             transaction.require_field(keys.incident(candidate.id), "v", candidate.version)
         sequence = transaction.call("INCR", keys.SEQUENCE)
@@ -211,7 +195,8 @@ class IncidentStore:
         transaction.call("HSET", keys.receipt(report.id), "sequence", sequence)
         _file(transaction, incident, now)
         if incident.reports == 1:
-            _file_open(transaction, incident)
+            _file_joinable(transaction, incident)
+            _file_reached(transaction, incident)
             _schedule_all(transaction, incident, timers)
         if member is not None:
             transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
@@ -242,7 +227,7 @@ class IncidentStore:
         if after.closed_at is not None and before.closed_at is None:
             _file_closed(transaction, before, after.closed_at, timers)
         elif after.radius_m != before.radius_m:
-            _file_open(transaction, after)
+            _file_reached(transaction, after)
         for event in events:
             emit(transaction, event)
         for message in posted:
@@ -342,31 +327,56 @@ def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> 
     )  # fmt: skip
 
 
-def _reach(incident: Incident) -> list[int]:
+def _kind(category: str, mode: Mode, audience: Audience) -> str:
+    """What must be equal for reports to become one incident."""
+    return f"{category}:{mode}:{audience}"
+
+
+def _joinable_by(report: Report, audience: Audience) -> str:
+    place = place_of(report.location.lat, report.location.lon)
+    return keys.joinable(_kind(report.category, report.mode, audience), place)
+
+
+def _joining(incident: Incident) -> list[str]:
+    kind = _kind(incident.category, incident.mode, incident.audience)
     place = incident.location
-    return cover(place.lat, place.lon, max(incident.radius_m, incident.merge_m))
+    cells = cover(place.lat, place.lon, incident.merge_m, PLACE_RESOLUTION)
+    return [keys.joinable(kind, cell) for cell in cells]
 
 
-def _file_open(transaction: Transaction, incident: Incident) -> None:
-    kind = merge_kind(incident.category, incident.mode, incident.audience)
-    radius_m = incident.radius_m if incident.alerts_people else 0.0
-    place, since = incident.location, milliseconds(incident.wave_at)
-    entry = f"{kind} {place.lat!r} {place.lon!r} {radius_m!r} {since}"
-    transaction.call(
-        "ZADD", keys.OPEN_INCIDENTS, milliseconds(incident.opened_at), str(incident.id)
-    )
-    for cell in _reach(incident):
-        transaction.call("HSET", keys.open_in(cell), str(incident.id), entry)
-        transaction.call("HINCRBY", keys.open_in(cell), "#", 1)
+def _reached(incident: Incident) -> list[str]:
+    place = incident.location
+    return [keys.reaching(cell) for cell in cover(place.lat, place.lon, incident.radius_m)]
+
+
+def _file_joinable(transaction: Transaction, incident: Incident) -> None:
+    opened_ms = milliseconds(incident.opened_at)
+    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, str(incident.id))
+    joining = _joining(incident)
+    transaction.call_each(joining, "HSET", str(incident.id), "")
+    transaction.call_each(joining, "HINCRBY", "#", 1)
+    transaction.call_each(joining, "PERSIST")
+
+
+def _file_reached(transaction: Transaction, incident: Incident) -> None:
+    if not incident.alerts_people:
+        return
+    place, since_ms = incident.location, milliseconds(incident.wave_at)
+    entry = f"{place.lat!r} {place.lon!r} {incident.radius_m!r} {since_ms}"
+    transaction.call_each(_reached(incident), "HSET", str(incident.id), entry)
 
 
 def _file_closed(
     transaction: Transaction, incident: Incident, now: datetime, timers: Timers
 ) -> None:
     transaction.call("ZREM", keys.OPEN_INCIDENTS, str(incident.id))
-    for cell in _reach(incident):
-        transaction.call("HDEL", keys.open_in(cell), str(incident.id))
-        transaction.call("HINCRBY", keys.open_in(cell), "#", 1)
+    joining = _joining(incident)
+    transaction.call_each(joining, "HDEL", str(incident.id))
+    transaction.call_each(joining, "HINCRBY", "#", 1)
+    # The count must outlast every decision that has read it, and not for ever.
+    transaction.call_each(joining, "EXPIRE", _MARKER_LIFETIME_S)
+    if incident.alerts_people:
+        transaction.call_each(_reached(incident), "HDEL", str(incident.id))
     for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):
         unschedule(transaction, kind, incident.id)
     schedule(

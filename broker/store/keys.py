@@ -33,9 +33,14 @@ def incident(identifier: UUID | str) -> str:
     return f"{PREFIX}incident:{identifier}"
 
 
-def open_in(index_cell: int) -> str:
-    """Return the key of the open incidents that reach into a cell of resolution 9."""
+def reaching(index_cell: int) -> str:
+    """Return the key of the open incidents whose alerts reach into a cell of resolution 9."""
     return f"{PREFIX}open:{index_cell:x}"
+
+
+def joinable(kind: str, place: int) -> str:
+    """Return the key of the open incidents that a report of `kind` in this place may join."""
+    return f"{PREFIX}join:{kind}:{place:x}"
 
 
 def people(identifier: UUID) -> str:

@@ -110,5 +110,5 @@ def _hit(update: Update, incident: bytes, entry: bytes, place: bytes) -> Hit:
     else:
         cell, child = place.split()
         where = unfiled(int(cell, 16), int(child))
-    _, lat, lon, radius_m, _ = entry.decode().split(" ")
+    lat, lon, radius_m, _ = entry.decode().split(" ")
     return Hit(update.user, where, UUID(incident.decode()), float(lat), float(lon), float(radius_m))

@@ -6,6 +6,7 @@ transaction.call("HSET", key, "v", 4)
 results = await transaction.run(redis)     # None: a guard failed, decide again
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from broker.store import keys
@@ -43,6 +44,11 @@ class Transaction:
         self._calls.append(len(words))
         self._calls.extend(words)
         return b"\0%d" % self._call_count
+
+    def call_each(self, targets: Iterable[str], command: str, *words: Word) -> None:
+        """Add one call of `command` for each key of `targets`, the key coming first."""
+        self._call_count += 1
+        self._calls += (-2 - len(words), " ".join(targets), command, "", *words)
 
     async def run(self, redis: Connection) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""

@@ -22,11 +22,12 @@ class ZoneStore:
         return int(await self._redis.call("GET", keys.ZONES_VERSION) or 0)
 
     async def save(self, kind: ZoneKind, zones: Sequence[Zone]) -> None:
-        """Replace all zones of `kind`, at once."""
-        kept = [zone for zone in await self.load() if zone.kind is not kind]
+        """Replace all zones of `kind`, at once; those of other kinds are not touched."""
         transaction = Transaction()
-        transaction.call("DEL", keys.ZONES)
-        for zone in (*kept, *zones):
+        for zone in await self.load():
+            if zone.kind is kind:
+                transaction.call("HDEL", keys.ZONES, f"{zone.kind}:{zone.id}")
+        for zone in zones:
             transaction.call(
                 "HSET", keys.ZONES, f"{zone.kind}:{zone.id}", msgspec.msgpack.encode(zone)
             )

@@ -1,6 +1,7 @@
 -- One optimistic transaction: if every guard holds, carry out every call; else change nothing.
 -- ARGV: number of guards, then each as kind, key, …; number of calls, then each as its length and
--- its words. A word "\0N" stands for the result of call N. Answers {1, results…} or {0, guard}.
+-- its words. A word "\0N" stands for the result of call N. A negative length is a call for each key
+-- of the list that follows it, the key coming second. Answers {1, results…} or {0, guard}.
 local at = 0
 local function take()
   at = at + 1
@@ -24,14 +25,24 @@ end
 
 local results = { 1 }
 for _ = 1, tonumber(take()) do
+  local length = tonumber(take())
+  local list = length < 0 and take()
   local words = {}
-  for index = 1, tonumber(take()) do
+  for index = 1, math.abs(length) do
     local word = take()
     if string.byte(word, 1) == 0 then
       word = results[tonumber(string.sub(word, 2)) + 1]
     end
     words[index] = word
   end
-  results[#results + 1] = redis.call(unpack(words))
+  if list then
+    for key in string.gmatch(list, '%S+') do
+      words[2] = key
+      redis.call(unpack(words))
+    end
+    results[#results + 1] = true
+  else
+    results[#results + 1] = redis.call(unpack(words))
+  end
 end
 return results

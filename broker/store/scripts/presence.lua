@@ -10,7 +10,7 @@ local function look(update, user, cell, since, place)
   local open = redis.call('HGETALL', prefix .. 'open:' .. cell)
   for index = 1, #open, 2 do
     local id, entry = open[index], open[index + 1]
-    if id ~= '#' and tonumber(string.match(entry, '(%d+)$')) >= since
+    if tonumber(string.match(entry, '(%d+)$')) >= since
       and redis.call('HEXISTS', prefix .. 'people:' .. id, user) == 0 then
       hits[#hits + 1] = { update, id, entry, place }
     end
