@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
@@ -116,6 +117,13 @@ async def _zones(store: Store) -> tuple[Zones, int]:
     ), number
 
 
+def _calm_collector() -> None:
+    """Let the garbage collector leave alone what lives for ever; it took 6 % of intake's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 class _Worker:
     """The loops of one worker."""
 
@@ -142,6 +150,7 @@ class _Worker:
                 ]
                 await self._tell(ServiceState.READY)
                 on_state(ServiceState.READY)
+                _calm_collector()
                 await stop.wait()
                 on_state(ServiceState.DRAINING)
                 for task in running:

@@ -54,10 +54,11 @@ class _Plan(NamedTuple):
 @service.on(topics.COMMAND)
 async def command(order: PoliceCommand, ctx: Context) -> Effects:
     """Carry out a command, once, and answer with its receipt."""
+    sender = f"police-{ctx.levels['zone']}"
     while True:
         received = await ctx.store.incidents.received(order.id)
         if received is not None:
-            return _answer(_same(received, ctx), ctx)
+            return _answer(_same(received, sender, ctx), ctx)
         filed = await _filed(order.incident, ctx)
         if filed.incident.zone != ctx.levels["zone"]:
             raise Rejected(
@@ -74,7 +75,6 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
             incident=order.incident,
         )
         transaction = Transaction()
-        sender = f"police-{ctx.levels['zone']}"
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
         posted = []
         if plan.question:
@@ -157,8 +157,8 @@ def _answer(receipt: Receipt, ctx: Context, *posted: Posted) -> Effects:
     )
 
 
-def _same(received: Received, ctx: Context) -> Receipt:
-    if received.digest != ctx.digest:
+def _same(received: Received, sender: str, ctx: Context) -> Receipt:
+    if received.user != sender or received.digest != ctx.digest:
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
     return received.receipt
 
@@ -176,9 +176,7 @@ async def answer(given: Answer, ctx: Context) -> Effects:
     while True:
         received = await ctx.store.incidents.received(given.id)
         if received is not None:
-            if received.user != ctx.user:
-                raise Rejected(Code.ID_REUSED, "$.id", "The id was used before.")
-            return Effects([_to_user(_same(received, ctx), ctx)])
+            return Effects([_to_user(_same(received, ctx.user, ctx), ctx)])
         asked = await ctx.store.incidents.question(given.question)
         if asked is None or asked[0] != ctx.user:
             raise Rejected(

@@ -4,11 +4,15 @@ Whoever commits publishes at once and strikes off. What is still there after `gr
 by the police service's sweep; readers drop repeats by id.
 """
 
+import asyncio
+
 import msgspec
 
 from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
+
+_AT_ONCE = 1_000  # Lua's unpack has a limit
 
 
 class Posted(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +30,8 @@ class Outbox:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._struck: set[str] = set()
+        self._striking: asyncio.Task[None] | None = None
 
     async def due(self, now_ms: int, limit: int = 100) -> list[Posted]:
         """Return messages that nobody has recorded as published by `now_ms`, oldest first."""
@@ -38,11 +44,25 @@ class Outbox:
         return [msgspec.msgpack.decode(body, type=Posted) for body in bodies if body]
 
     async def published(self, *identifiers: str) -> None:
-        """Strike messages off."""
-        transaction = Transaction()
-        transaction.call("ZREM", keys.OUTBOX, *identifiers)
-        transaction.call("HDEL", keys.OUTBOX_MESSAGES, *identifiers)
-        await transaction.run(self._redis)
+        """Strike messages off, together with what others strike off at this moment."""
+        self._struck.update(identifiers)
+        while not self._struck.isdisjoint(identifiers):
+            if self._striking is None:
+                self._striking = asyncio.create_task(self._strike(), name="outbox strike")
+            await asyncio.shield(self._striking)
+
+    async def _strike(self) -> None:
+        try:
+            some = list(self._struck)
+            for first in range(0, len(some), _AT_ONCE):
+                part = some[first : first + _AT_ONCE]
+                transaction = Transaction()
+                transaction.call("ZREM", keys.OUTBOX, *part)
+                transaction.call("HDEL", keys.OUTBOX_MESSAGES, *part)
+                await transaction.run(self._redis)
+                self._struck.difference_update(part)
+        finally:
+            self._striking = None
 
     async def size(self) -> int:
         """Return how many messages are waiting."""

@@ -1,69 +1,69 @@
-"""The connection to Redis or Valkey: scripts by digest, and errors as ours to mend.
+"""Redis or Valkey as the store uses it: scripts by digest, and errors as ours to mend.
 
-The client retries nothing by itself: what is safe to repeat is decided above, where effects carry
-ids. Blocking reads run on a connection of their own.
+Nothing is retried here: what is safe to repeat is decided above, where effects carry ids. Blocking
+reads have connections of their own.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Self, cast
-
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from typing import Any, Self
 
 from broker.errors import UnavailableError
+from broker.store.wire import Refused, Wire, Word
 
-Word = bytes | str | int | float
+__all__ = ["Connection", "Word"]
 
 _SCRIPTS = ("commit", "neighbourhood", "near", "claim", "presence", "sweep")
+_ANSWER_S = 10.0
 
 
 class Connection:
     """Commands and scripts on one Redis. `async with` connects and loads the scripts."""
 
     def __init__(self, url: str) -> None:
-        self._redis: Redis = Redis.from_url(
-            url,
-            decode_responses=False,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=5,
-            socket_timeout=None,
-            protocol=2,
-            max_connections=512,
-        )
-        self._redis.response_callbacks.clear()  # answers as the server gives them, in every command
-        # redis-py leaves this method untyped.
-        self._execute = cast("Callable[..., Awaitable[Any]]", self._redis.execute_command)
-        self._sources = {
-            name: resources.files("broker.store").joinpath(f"scripts/{name}.lua").read_text()
-            for name in _SCRIPTS
-        }
-        self._digests: dict[str, str] = {}
+        self._url = url
+        self._wire = Wire(url, answer_s=_ANSWER_S)
+        self._blocking: dict[str, Wire] = {}
+        self._digests: dict[str, bytes] = {}
 
     async def __aenter__(self) -> Self:
         await self._load()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._redis.aclose()
+        for wire in (self._wire, *self._blocking.values()):
+            await wire.close()
 
     async def _load(self) -> None:
-        for name, source in self._sources.items():
-            digest = await self.call("SCRIPT LOAD", source)
-            self._digests[name] = digest.decode() if isinstance(digest, bytes) else digest
+        folder = resources.files("broker.store").joinpath("scripts")
+        for name in _SCRIPTS:
+            source = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+            self._digests[name] = await self.call("SCRIPT", "LOAD", source)
 
-    async def call(self, command: str, *words: Word) -> Any:
-        """Run one command.
+    async def call(self, *words: Word) -> Any:
+        """Return the answer to one command, as the server gives it.
 
         Raises:
-            UnavailableError: Redis cannot be reached, or refuses to write.
+            UnavailableError: Redis cannot be reached, or refuses.
         """
         try:
-            return await self._execute(command, *words)
-        except RedisError as error:
-            raise _ours(error) from error
+            return await self._wire.call(*words)
+        except Refused as error:
+            raise UnavailableError(f"Redis: {error}") from error
+
+    async def blocking(self, who: str, block_ms: int, *words: Word) -> Any:
+        """Return the answer to a command that may block for `block_ms`, on a connection of `who`.
+
+        Raises:
+            UnavailableError: Redis cannot be reached, or refuses.
+        """
+        wire = self._blocking.get(who)
+        if wire is None:
+            wire = self._blocking[who] = Wire(self._url, answer_s=block_ms / 1000 + _ANSWER_S)
+        try:
+            return await wire.call(*words)
+        except Refused as error:
+            raise UnavailableError(f"Redis: {error}") from error
 
     async def script(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Run the script `name`; loads it again if Redis has forgotten it (a restart).
@@ -73,20 +73,11 @@ class Connection:
         """
         try:
             return await self._evalsha(name, keys, words)
-        except ResponseError as error:
+        except UnavailableError as error:
             if "NOSCRIPT" not in str(error):
-                raise _ours(error) from error
-        except RedisError as error:
-            raise _ours(error) from error
+                raise
         await self._load()
-        try:
-            return await self._evalsha(name, keys, words)
-        except RedisError as error:
-            raise _ours(error) from error
+        return await self._evalsha(name, keys, words)
 
-    def _evalsha(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Awaitable[Any]:
-        return self._execute("EVALSHA", self._digests[name], len(keys), *keys, *words)
-
-
-def _ours(error: RedisError) -> UnavailableError:
-    return UnavailableError(f"Redis: {type(error).__name__}: {error}")
+    async def _evalsha(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        return await self.call("EVALSHA", self._digests[name], len(keys), *keys, *words)

@@ -45,7 +45,7 @@ class Store:
         warnings = []
         for name, value in wanted.items():
             try:
-                answer = await self._redis.call("CONFIG GET", name)
+                answer = await self._redis.call("CONFIG", "GET", name)
             except UnavailableError:
                 return ["CONFIG GET is refused: cannot see whether every write is fsynced"]
             present = answer[1].decode() if answer else "(unknown)"

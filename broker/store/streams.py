@@ -32,7 +32,7 @@ class Events:
         for reader in events.READERS:
             stream = keys.events(reader)
             try:
-                await self._redis.call("XGROUP CREATE", stream, reader, "0", "MKSTREAM")
+                await self._redis.call("XGROUP", "CREATE", stream, reader, "0", "MKSTREAM")
             except UnavailableError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
@@ -46,9 +46,9 @@ class Events:
 
     async def read(self, group: str, consumer: str, *, count: int, block_ms: int) -> list[Entry]:
         """Return up to `count` new entries for `group`; waits at most `block_ms` for the first."""
-        answer = await self._redis.call(
-            "XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", block_ms,
-            "STREAMS", keys.events(group), ">",
+        answer = await self._redis.blocking(
+            consumer, block_ms, "XREADGROUP", "GROUP", group, consumer, "COUNT", count,
+            "BLOCK", block_ms, "STREAMS", keys.events(group), ">",
         )  # fmt: skip
         return _entries(answer[0][1]) if answer else []
 

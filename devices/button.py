@@ -1,0 +1,131 @@
+"""A panic button: one report over synchronous paho-mqtt, and what became of it.
+
+NABIJ_DEVICE_PASSWORD=… python -m devices.button --user ann --broker mqtt://host:1883 \
+    --lat 51.0543 --lon 3.7217
+
+The exit code is 0 when the report is confirmed, 1 when it was rejected, 2 when it is not confirmed
+(or could not even be sent): then call 112.
+"""
+
+import argparse
+import contextlib
+import os
+import queue
+import socket
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from devices.connection import Broker
+from schemas import topics
+from schemas.codec import encode
+from schemas.ids import new_id
+from schemas.messages import Outcome, Position, Receipt, Report
+
+CONFIRMED, REJECTED, NOT_CONFIRMED = 0, 1, 2
+REPEAT_AFTER_S = 2.0
+
+
+def press(
+    report: Report, user: str, password: str | None, broker: Broker, *, timeout_s: float
+) -> Receipt | None:
+    """Send `report` until its receipt comes; None when none comes in time."""
+    up, down = topics.REPORT.topic(user=user), topics.RECEIPT.topic(user=user)
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ResponseTopic, properties.CorrelationData = down, report.id.bytes
+    receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+
+    def without_nagle(_client: mqtt.Client, _data: object, sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # with it 44 ms a round trip
+
+    def subscribe(client: mqtt.Client, *_: object) -> None:
+        client.subscribe(down, qos=1)
+
+    def send(client: mqtt.Client, *_: object) -> None:
+        client.publish(up, encode(report), qos=1, properties=properties)
+
+    def take(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        receipt = topics.RECEIPT.decode(bytes(message.payload))
+        correlation = getattr(message.properties, "CorrelationData", None)
+        if correlation == report.id.bytes or receipt.id == report.id:
+            receipts.put(receipt)
+
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{user}-button", protocol=mqtt.MQTTv5)
+    client.username_pw_set(user, password)
+    if broker.tls:
+        client.tls_set_context(broker.tls)
+    client.reconnect_delay_set(1, 2)
+    client.suppress_exceptions = True  # a receipt that cannot be read must not end the thread
+    client.on_socket_open, client.on_connect, client.on_message = without_nagle, subscribe, take
+    client.on_subscribe = send  # only now can the receipt reach us
+    client.connect_async(broker.host, broker.port, keepalive=30)
+    client.loop_start()
+    try:
+        give_up_at = time.monotonic() + timeout_s
+        while (left_s := give_up_at - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                return receipts.get(timeout=min(left_s, REPEAT_AFTER_S))
+            if client.is_connected():
+                send(client)
+        return None
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Press the button once and say what happened."""
+    options = _options().parse_args(arguments)
+    try:
+        receipt = _press_as(options)
+    except (OSError, ValueError) as error:  # no password file, no such place, no such user
+        sys.stdout.write(f"Not sent: {error}. Call 112 if it is urgent.\n")
+        return NOT_CONFIRMED
+    code, text = _told(receipt)
+    sys.stdout.write(f"{text}\n")
+    return code
+
+
+def _press_as(options: argparse.Namespace) -> Receipt | None:
+    password = os.environ.get("NABIJ_DEVICE_PASSWORD")
+    if options.password_file:
+        password = options.password_file.read_text(encoding="utf-8").strip()
+    report = Report(
+        id=new_id(),
+        category=options.category,
+        location=Position(options.lat, options.lon),
+        seen_at=datetime.now(UTC),
+    )
+    return press(report, options.user, password, options.broker, timeout_s=options.timeout)
+
+
+def _told(receipt: Receipt | None) -> tuple[int, str]:
+    if receipt is None:
+        return NOT_CONFIRMED, "Not confirmed. Call 112 if it is urgent."
+    if receipt.outcome is Outcome.REJECTED:
+        why = f"{receipt.code} at {receipt.field}: {receipt.reason}"
+        return REJECTED, f"Rejected: {why} Call 112 if it is urgent."
+    return CONFIRMED, f"Confirmed: incident {receipt.incident}. {receipt.advice or ''}".rstrip()
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="devices.button", description="Press a panic button.")
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--password-file", type=Path, help="else NABIJ_DEVICE_PASSWORD is used")
+    parser.add_argument("--broker", type=Broker.from_url, required=True, help="mqtt://host:port")
+    parser.add_argument("--lat", type=float, required=True)
+    parser.add_argument("--lon", type=float, required=True)
+    parser.add_argument("--category", default="threat")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for the receipt")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

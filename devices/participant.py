@@ -1,0 +1,227 @@
+"""A participant's device: reports, presence, alerts, replies and the talk of the group.
+
+    async with Participant("ann", password, Broker("localhost", 1883), on_alert=show) as ann:
+        receipt = await ann.report(report)      # stored when this returns
+        await ann.reply(alert.incident, ReplyKind.ACCEPTED, eta_s=240)
+
+Callbacks are plain functions of the message and its Unix time of receipt in seconds, called
+before the message is acknowledged: they must be quick.
+"""
+
+import bisect
+import enum
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming
+from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
+from schemas import topics
+from schemas.codec import encode
+from schemas.ids import new_id
+from schemas.messages import (
+    Alert,
+    Answer,
+    Availability,
+    GroupEvent,
+    GroupMessage,
+    Position,
+    Presence,
+    Question,
+    Receipt,
+    Reply,
+    ReplyKind,
+    Report,
+    Sync,
+)
+from schemas.topics import Topic
+
+__all__ = [
+    "Broker",
+    "Confirm",
+    "NotConfirmed",
+    "Participant",
+    "Rejected",
+    "accepted",
+]
+
+OnAlert = Callable[[Alert, float], None]
+OnGroup = Callable[[GroupEvent, float], None]
+OnQuestion = Callable[[Question, float], None]
+OnReceipt = Callable[[Receipt, float], None]
+
+
+class Confirm(enum.Enum):
+    """Whether a presence asks for a receipt. Without one it is sent once, at QoS 0."""
+
+    NO = "no"
+    YES = "yes"
+
+
+class Participant:
+    """One person's device, connected while the `async with` lasts; it reconnects by itself.
+
+    `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
+    each incident's events in order of sequence. Events reach `on_group` in the order in which they
+    come, since news is never held back for what was missed. `on_receipt` gets the receipts that
+    nobody awaits: late ones, and the rejection of a presence that asked for none.
+    """
+
+    def __init__(  # noqa: PLR0913 - a device has that many ends
+        self,
+        user: str,
+        password: str | None,
+        broker: Broker,
+        *,
+        on_alert: OnAlert | None = None,
+        on_group: OnGroup | None = None,
+        on_question: OnQuestion | None = None,
+        on_receipt: OnReceipt | None = None,
+        receipt_timeout_s: float = 10.0,
+        connect_timeout_s: float = 10.0,
+        device: str = "device",
+        session_expiry_s: int = SESSION_EXPIRY_S,
+    ) -> None:
+        self.user = user
+        self.alerts: dict[UUID, Alert] = {}
+        self.questions: dict[UUID, Question] = {}
+        self.groups: dict[UUID, list[GroupEvent]] = {}
+        self.repeats: Counter[UUID] = Counter()
+        self._on_alert = on_alert
+        self._on_group = on_group
+        self._on_question = on_question
+        self._on_receipt = on_receipt
+        self._receipt_topic = topics.RECEIPT.topic(user=user)
+        self._handlers: Mapping[str, Callable[[Incoming], None]] = {
+            self._receipt_topic: self._take_receipt,
+            topics.ALERT.topic(user=user): self._take_alert,
+            topics.GROUP.topic(user=user): self._take_group,
+            topics.QUESTION.topic(user=user): self._take_question,
+        }
+        self._connection = Connection(
+            broker,
+            Identity(user, password, f"{user}-{device}", session_expiry_s),
+            filters=tuple(self._handlers),
+            on_message=self._take,
+            connect_timeout_s=connect_timeout_s,
+        )
+        self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands now."""
+        return self._connection.connected
+
+    @property
+    def connections(self) -> int:
+        """How often it has connected: 1 after entering."""
+        return self._connection.connections
+
+    async def connect(self) -> None:
+        """Return as soon as the connection stands."""
+        await self._connection.link()
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._connection.__aexit__(kind, error, traceback)
+
+    async def report(self, report: Report) -> Receipt:
+        """Send `report` until it is confirmed.
+
+        Raises:
+            NotConfirmed, Rejected: as all that ask for a receipt.
+        """
+        return await self._confirmed(topics.REPORT, report, report.id)
+
+    async def presence(
+        self,
+        location: Position | None,
+        availability: Availability = Availability.AVAILABLE,
+        *,
+        at: datetime | None = None,
+        confirm: Confirm = Confirm.NO,
+    ) -> Receipt | None:
+        """Say where we are and whether we take alerts; None unless it is to be confirmed.
+
+        Unconfirmed and without a connection it is dropped: the next one says more.
+        """
+        presence = Presence(
+            at=at or datetime.now(UTC), location=location, availability=availability
+        )
+        if confirm is Confirm.YES:
+            return await self._confirmed(topics.PRESENCE, presence, fresh_key())
+        if link := self._connection.current:
+            topic = topics.PRESENCE.topic(user=self.user)
+            await link.publish(topic, encode(presence))
+        return None
+
+    async def reply(self, incident: UUID, kind: ReplyKind, eta_s: int | None = None) -> Receipt:
+        """Answer the alert of `incident`; `eta_s` is seconds to arrival."""
+        reply = Reply(id=new_id(), incident=incident, kind=kind, eta_s=eta_s)
+        return await self._confirmed(topics.REPLY, reply, reply.id)
+
+    async def say(self, incident: UUID, text: str) -> Receipt:
+        """Say `text` to the group around `incident`."""
+        message = GroupMessage(id=new_id(), incident=incident, text=text)
+        return await self._confirmed(topics.MESSAGE, message, message.id)
+
+    async def answer(self, question: UUID, text: str) -> Receipt:
+        """Answer a question of the police."""
+        answer = Answer(id=new_id(), question=question, text=text)
+        return await self._confirmed(topics.ANSWER, answer, answer.id)
+
+    async def sync(self, since: datetime) -> Receipt:
+        """Ask for the alerts and group events after `since` again."""
+        return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
+
+    async def _confirmed(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
+        return await self._receipts.confirmed(
+            Request(topic.topic(user=self.user), encode(payload), self._receipt_topic, key)
+        )
+
+    def _take(self, incoming: Incoming) -> None:
+        self._handlers[incoming.topic](incoming)
+
+    def _take_receipt(self, incoming: Incoming) -> None:
+        receipt = topics.RECEIPT.decode(incoming.payload)
+        if not self._receipts.take(receipt, incoming) and self._on_receipt:
+            self._on_receipt(receipt, incoming.received_at)
+
+    def _take_alert(self, incoming: Incoming) -> None:
+        alert = topics.ALERT.decode(incoming.payload)
+        if alert.id in self.alerts:
+            self.repeats[alert.id] += 1
+            return
+        self.alerts[alert.id] = alert
+        if self._on_alert:
+            self._on_alert(alert, incoming.received_at)
+
+    def _take_group(self, incoming: Incoming) -> None:
+        event = topics.GROUP.decode(incoming.payload)
+        events = self.groups.setdefault(event.incident, [])
+        if any(event.id == known.id for known in reversed(events)):
+            self.repeats[event.id] += 1
+            return
+        bisect.insort(events, event, key=lambda known: known.sequence)
+        if self._on_group:
+            self._on_group(event, incoming.received_at)
+
+    def _take_question(self, incoming: Incoming) -> None:
+        question = topics.QUESTION.decode(incoming.payload)
+        if question.id in self.questions:
+            self.repeats[question.id] += 1
+            return
+        self.questions[question.id] = question
+        if self._on_question:
+            self._on_question(question, incoming.received_at)

@@ -1,0 +1,123 @@
+"""Sends a message again and again until its receipt comes, or the time is up.
+
+Only the receipt says that a message is stored: a PUBACK of Mosquitto means "in memory". A receipt
+is matched by its correlation data, else by the message's id.
+"""
+
+import asyncio
+import uuid
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from devices.connection import Connection, Incoming, Link
+from schemas.messages import Outcome, Receipt
+
+REPEAT_AFTER_S = 2.0
+
+
+class NotConfirmed(Exception):  # noqa: N818 - read as `except NotConfirmed`
+    """No receipt came within the time: the message may or may not have arrived."""
+
+    def __init__(self) -> None:
+        super().__init__("Not confirmed. Call 112 if it is urgent.")
+
+
+class Rejected(Exception):  # noqa: N818 - read as `except Rejected`
+    """The broker refused the message; `receipt` has the code, the field and the reason."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        super().__init__(f"{receipt.code} at {receipt.field}: {receipt.reason}")
+        self.receipt = receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A message that asks for a receipt. `key` is its id, or a fresh one when it has none."""
+
+    topic: str
+    payload: bytes
+    response_topic: str
+    key: UUID
+
+    async def send(self, link: Link) -> None:
+        """Send once, with where the receipt goes and what it carries back (MQTT 5, 4.10)."""
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ResponseTopic = self.response_topic
+        properties.CorrelationData = self.key.bytes
+        await link.publish(self.topic, self.payload, qos=1, properties=properties)
+
+
+class Receipts:
+    """The receipts that one connection waits for.
+
+    A durable journal of unconfirmed messages, replayed at start, belongs around `confirmed`.
+    """
+
+    def __init__(self, connection: Connection, *, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+        self._awaited: dict[UUID, asyncio.Future[Receipt]] = {}
+
+    async def confirmed(self, request: Request) -> Receipt:
+        """Send `request` until its receipt is here.
+
+        Raises:
+            NotConfirmed: no receipt within the time, however often it was sent.
+            Rejected: the receipt says so.
+        """
+        fresh: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        awaited = self._awaited.setdefault(request.key, fresh)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not awaited.done():
+                    await self._send(request, awaited)
+        except TimeoutError:
+            raise NotConfirmed from None
+        finally:
+            if awaited is fresh:
+                self._awaited.pop(request.key, None)
+        return accepted(awaited.result())
+
+    def take(self, receipt: Receipt, incoming: Incoming) -> bool:
+        """Give `receipt` to whoever awaits it; False when nobody does (any more)."""
+        awaited = self._awaited_by(receipt, incoming.correlation)
+        if awaited is None or awaited.done():
+            return False
+        awaited.set_result(receipt)
+        return True
+
+    def _awaited_by(
+        self, receipt: Receipt, correlation: bytes | None
+    ) -> asyncio.Future[Receipt] | None:
+        if correlation is not None and len(correlation) == 16:
+            return self._awaited.get(UUID(bytes=correlation))
+        return self._awaited.get(receipt.id) if receipt.id else None
+
+    async def _send(self, request: Request, awaited: asyncio.Future[Receipt]) -> None:
+        """Send once; return when the receipt came, the connection was lost, or it takes too long."""
+        link = await self._connection.link()
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(request.send(link), name=f"send {request.key}")
+            news: set[asyncio.Future[Any]] = {awaited, link.lost}
+            await asyncio.wait(news, timeout=REPEAT_AFTER_S, return_when=asyncio.FIRST_COMPLETED)
+            sending.cancel()
+
+
+def accepted(receipt: Receipt) -> Receipt:
+    """Return `receipt` if it is one of acceptance.
+
+    Raises:
+        Rejected: it is not.
+    """
+    if receipt.outcome is Outcome.REJECTED:
+        raise Rejected(receipt)
+    return receipt
+
+
+def fresh_key() -> UUID:
+    """Return a key for a message that has no id of its own."""
+    return uuid.uuid4()

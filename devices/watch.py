@@ -1,0 +1,127 @@
+"""A desk of a replay: hears every escalation or case with its topic, and acknowledges.
+
+Slimmer than `devices/police.py`: it keeps nothing, subscribes to no states, and knows the topic
+each message came on, which is what the oracle judges.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from devices.connection import Broker, Connection, Identity, Incoming
+from devices.history import HeardCase, HeardEscalation
+from devices.receipts import Receipts, Request
+from schemas import topics
+from schemas.codec import encode
+from schemas.ids import new_id
+from schemas.messages import Acknowledge, Receipt
+
+SESSION_EXPIRY_S = 300
+RECEIPT_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """As whom a desk connects."""
+
+    username: str
+    password: str
+
+
+class EscalationWatch:
+    """Hears the escalations of one police zone (`+`: of all) while the `async with` lasts."""
+
+    def __init__(
+        self,
+        login: Login,
+        broker: Broker,
+        *,
+        zone: str,
+        device: str,
+        on_escalation: Callable[[HeardEscalation], None],
+    ) -> None:
+        self._on_escalation = on_escalation
+        self._connection = Connection(
+            broker,
+            Identity(
+                login.username, login.password, f"{login.username}-{device}", SESSION_EXPIRY_S
+            ),
+            filters=[topics.ESCALATION.filter(zone=zone), topics.COMMAND_RECEIPT.filter(zone=zone)],
+            on_message=self._take,
+        )
+        self._receipts = Receipts(self._connection, timeout_s=RECEIPT_TIMEOUT_S)
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._connection.__aexit__(kind, error, traceback)
+
+    async def acknowledge(self, incident: UUID, zone: str) -> Receipt:
+        """Take the incident.
+
+        Raises:
+            NotConfirmed, Rejected: as all that ask for a receipt.
+        """
+        command = Acknowledge(id=new_id(), incident=incident, by="replay")
+        return await self._receipts.confirmed(
+            Request(
+                topics.COMMAND.topic(zone=zone),
+                encode(command),
+                topics.COMMAND_RECEIPT.topic(zone=zone),
+                command.id,
+            )
+        )
+
+    def _take(self, incoming: Incoming) -> None:
+        levels = topics.ESCALATION.parse(incoming.topic)
+        if levels is None:
+            self._receipts.take(topics.COMMAND_RECEIPT.decode(incoming.payload), incoming)
+            return
+        escalation = topics.ESCALATION.decode(incoming.payload)
+        self._on_escalation(
+            HeardEscalation(
+                zone=levels["zone"],
+                priority=levels["priority"],
+                id=escalation.id,
+                kind=str(escalation.kind),
+                incident=escalation.incident,
+                report=escalation.report,
+                attempt=escalation.attempt,
+                received_at=incoming.received_at,
+            )
+        )
+
+
+def case_watch(
+    login: Login, broker: Broker, *, device: str, on_case: Callable[[HeardCase], None]
+) -> Connection:
+    """Return a connection that hears the cases of every municipality."""
+
+    def take(incoming: Incoming) -> None:
+        case = topics.CASE.decode(incoming.payload)
+        levels = topics.CASE.parse(incoming.topic) or {}
+        on_case(
+            HeardCase(
+                municipality=levels.get("municipality", ""),
+                category=levels.get("category", ""),
+                id=case.id,
+                incident=case.incident,
+                report=case.report,
+                received_at=incoming.received_at,
+            )
+        )
+
+    identity = Identity(
+        login.username, login.password, f"{login.username}-{device}-city", SESSION_EXPIRY_S
+    )
+    filters: Sequence[str] = [topics.CASE.filter()]
+    return Connection(broker, identity, filters=filters, on_message=take)
