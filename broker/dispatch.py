@@ -101,7 +101,7 @@ class Dispatcher:
                 value = subscription.topic.decode(delivery.message.payload)
                 context = self.context(delivery, levels)
                 check(value, context)
-            except Invalid as error:
+            except Exception as error:  # noqa: BLE001 - one message must not fail the others
                 await self._settle(_raising(error), [delivery])
             else:
                 valid.append((value, context))
@@ -260,7 +260,7 @@ def _id_in(payload: bytes) -> UUID | None:
         return None
 
 
-def _raising(error: Invalid) -> Callable[[], Awaitable[Effects]]:
+def _raising(error: Exception) -> Callable[[], Awaitable[Effects]]:
     async def handle() -> Effects:
         raise error
 

@@ -184,7 +184,9 @@ def _effects(decision: _Decision, ctx: Context) -> Effects:
     if posted is None:
         return Effects([receipt])
 
-    async def record(_: Sequence[PubAckReasonCode]) -> None:
+    async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
+        if outcomes[0].is_failure:  # it stays in the outbox: the police service tries again
+            return
         metrics.passed(metrics.Stage.ESCALATED, time.time() - ctx.received_at)
         await ctx.store.outbox.published(posted.id)
 

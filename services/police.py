@@ -14,7 +14,7 @@ from broker.core.escalation import answer_of
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
 from broker.events import Change, Erased, Event, IncidentChanged, Informed
-from broker.mqtt import Message
+from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Filed, Filing, Posted, Received, Transaction, file_question, file_receipt
 from schemas import topics
@@ -26,6 +26,7 @@ from schemas.messages import (
     Ask,
     Assign,
     Close,
+    IncidentState,
     Inform,
     Outcome,
     PoliceCommand,
@@ -41,6 +42,7 @@ service = Service("police")
 _log = structlog.get_logger()
 
 _GRACE_MS = 1_000  # so long the sweep leaves a message to whoever committed it
+_REFUSED_MS = 2_000  # after so long, what the MQTT broker refused is tried again
 
 
 class _Plan(NamedTuple):
@@ -224,30 +226,30 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     state = await _state(change.incident, ctx)
     if state is None:
         return NOTHING
-    published = state[1]
 
     async def overtaken(_: object) -> None:
         """Another worker may have published a newer state just before: then ours must not stay."""
         latest = await ctx.store.incidents.version(change.incident)
-        if latest is not None and latest > published:
+        if latest is None:  # erased meanwhile: the clearing may have come before our state
+            await ctx.store.events.put([Erased(incident=change.incident, zone=state.zone)])
+        elif latest > state.version:
             await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])
 
-    return Effects([state[0]], overtaken)
+    message = outgoing(topics.INCIDENT, state, zone=state.zone, incident=str(state.incident))
+    return Effects([message], overtaken)
 
 
-async def _state(incident: UUID, ctx: Context) -> tuple[Message, int] | None:
+async def _state(incident: UUID, ctx: Context) -> IncidentState | None:
     filed = await ctx.store.incidents.get(incident)
     if filed is None or filed.incident.desk is not Desk.POLICE:
         return None
-    state = state_of(
+    return state_of(
         filed.incident,
         alerted=await ctx.store.incidents.alerted(incident),
         accepted=groups.helpers(filed.people),
         on_scene=sum(member.on_scene for member in filed.people.values()),
         now=ctx.now,
     )
-    message = outgoing(topics.INCIDENT, state, zone=state.zone, incident=str(incident))
-    return message, state.version
 
 
 @service.on(events.ERASED)
@@ -271,5 +273,13 @@ async def make_sure(ctx: Context) -> Effects:
     )
 
 
-async def _strike_off(ctx: Context, posted: Sequence[Posted], _: object) -> None:
-    await ctx.store.outbox.published(*(message.id for message in posted))
+async def _strike_off(
+    ctx: Context, posted: Sequence[Posted], outcomes: Sequence[PubAckReasonCode]
+) -> None:
+    """Record what was published; what the MQTT broker refused is tried again later."""
+    # A command's receipt comes after them, and is not of the outbox.
+    refused = [p.id for p, outcome in zip(posted, outcomes, strict=False) if outcome.is_failure]
+    if refused:
+        await ctx.store.outbox.postpone(*refused, due_ms=ctx.now_ms + _REFUSED_MS)
+    if published := [p.id for p in posted if p.id not in refused]:
+        await ctx.store.outbox.published(*published)

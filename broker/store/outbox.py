@@ -64,6 +64,13 @@ class Outbox:
         finally:
             self._striking = None
 
+    async def postpone(self, *identifiers: str, due_ms: int) -> None:
+        """Set messages that could not be published for later."""
+        transaction = Transaction()
+        for identifier in identifiers:
+            transaction.call("ZADD", keys.OUTBOX, "XX", due_ms, identifier)
+        await transaction.run(self._redis)
+
     async def size(self) -> int:
         """Return how many messages are waiting."""
         return int(await self._redis.call("ZCARD", keys.OUTBOX))

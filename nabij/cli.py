@@ -1,0 +1,344 @@
+"""The commands, their options, and how each ends: 0 done, 1 failed, 2 wrongly asked or set up."""
+
+# ruff: noqa: PLC0415 - each command imports its own: `nabij --help` must not wait for all of them
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from broker.config import Settings
+
+app = typer.Typer(
+    help="Nabij: a real-time alert broker for community safety.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+zones_app = typer.Typer(help="Police zones and municipalities.", no_args_is_help=True)
+policy_app = typer.Typer(help="What can be reported, and how it is handled.", no_args_is_help=True)
+app.add_typer(zones_app, name="zones")
+app.add_typer(policy_app, name="policy")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where embedded servers keep their data.", metavar="DIR"),
+]
+Workers = Annotated[
+    list[str] | None,
+    typer.Option("--workers", help="How many workers of a service.", metavar="NAME=N|all=N"),
+]
+
+
+@app.command()
+def up(
+    *,
+    service: Annotated[
+        list[str] | None, typer.Option(help="Only this service; may be repeated.", metavar="NAME")
+    ] = None,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Run the broker's services, until Ctrl-C or SIGTERM.
+
+    Without NABIJ_MQTT_URL and NABIJ_REDIS_URL, embedded servers are started, with accounts to try
+    it with. `nabij doctor` lists all settings.
+
+    nabij up --workers alerting=2
+
+    nabij up --service intake --service police
+    """
+    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.up import up as run_up
+    from nabij.up import workers_of
+
+    counts = workers_of(service or [], workers or [])
+    settings = _settings(data_dir)
+    try:
+        run_until_signal(run_up(settings, counts, as_json=as_json))
+    except Interrupted:
+        _say("drained")
+
+
+@app.command()
+def demo(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="A fixed scenario that ends.")] = False,
+    as_json: Json = False,
+    seed: Annotated[int, typer.Option(help="Another seed, another crowd.")] = 1,
+    participants: Annotated[int, typer.Option(min=30, max=5_000)] = 200,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show it all: people walk, report and help; three police desks answer.
+
+    nabij demo
+
+    nabij demo --once --json | jq .police_p50_ms
+    """
+    from nabij.datadir import temporary_unless
+    from nabij.demo import Options, run_demo
+    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.up import workers_of
+
+    options = Options(once, seed, participants, as_json)
+    counts = workers_of([], workers or [])
+    with temporary_unless(data_dir) as directory:
+        settings = _settings(directory, quiet=True)
+        try:
+            ok = run_until_signal(run_demo(settings, counts, options))
+        except Interrupted:
+            raise typer.Exit(1 if once else 0) from None
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def replay(  # noqa: PLR0913 - a replay has that many options
+    *,
+    stream: Annotated[Path, typer.Argument(metavar="FILE.csv[.gz]")],
+    mapping: Annotated[
+        str,
+        typer.Option(
+            "--map", help="montgomery, groningen, zurich, or a file.", metavar="NAME|FILE"
+        ),
+    ],
+    origin: Annotated[
+        str, typer.Option(help="Where the stream's median goes.", metavar="LAT,LON")
+    ] = "51.0543,3.7217",
+    participants: Annotated[int, typer.Option(min=1, max=50_000)] = 500,
+    tracks: Annotated[
+        Path | None, typer.Option(help="Real tracks to move along; else people stand still.")
+    ] = None,
+    speed: Annotated[str, typer.Option(help="Times faster than it was.", metavar="X|max")] = "max",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many reports.")] = None,
+    seed: int = 0,
+    zones: Annotated[
+        list[Path] | None, typer.Option(help="GeoJSON of zones; default: the built-in three.")
+    ] = None,
+    accounts: Annotated[
+        Path | None, typer.Option(help="{user: password} as JSON, with NABIJ_MQTT_URL.")
+    ] = None,
+    workers: Workers = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Judge with the oracle.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Replay a real stream of reports; with --verify, 1 if anything is missing or unexpected.
+
+    nabij replay calls.csv.gz --map montgomery --participants 2000 --tracks walks.csv.gz
+    --zones politiezones.geojson --verify
+
+    nabij replay thefts.csv --map mine.toml --origin 50.83,3.26 --speed 60 --workers all=2
+    """
+    from nabij.datadir import temporary_unless
+    from nabij.replay_command import Options, plan_of, run_replay
+    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.up import workers_of
+    from nabij.zones_command import place_of
+
+    counts = workers_of([], workers or [])
+    with temporary_unless(data_dir) as directory:
+        settings = _settings(directory, quiet=True)
+        plan = plan_of(
+            stream,
+            mapping=mapping,
+            origin=place_of(origin),
+            participants=participants,
+            tracks=tracks,
+            speed=speed,
+            limit=limit,
+            seed=seed,
+            zones=zones or [],
+            verify=verify,
+            policy=settings.policy,
+        )
+        try:
+            passed = run_until_signal(
+                run_replay(settings, counts, Options(plan, accounts, as_json))
+            )
+        except Interrupted:
+            raise typer.Exit(1) from None
+    raise typer.Exit(0 if passed else 1)
+
+
+@app.command()
+def tail(
+    *,
+    topic_filter: Annotated[str, typer.Argument(metavar="FILTER")] = "nabij/v1/#",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Print what goes over MQTT, until Ctrl-C.
+
+    nabij tail 'nabij/v1/police/gent/#'
+
+    nabij tail 'nabij/v1/ops/#' --json
+    """
+    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.tail import tail as run_tail
+
+    settings = _settings(data_dir)
+    try:
+        run_until_signal(run_tail(settings, topic_filter, as_json=as_json))
+    except Interrupted:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def doctor(*, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """Say what is installed, reachable and misconfigured; 1 if something is broken.
+
+    nabij doctor
+
+    NABIJ_REDIS_URL=redis://db:6379 nabij doctor --json
+    """
+    from nabij.doctor import doctor as run_doctor
+    from nabij.runtime import run
+
+    if not run(run_doctor(data_dir, as_json=as_json)):
+        raise typer.Exit(1)
+
+
+@zones_app.command("import")
+def import_zones(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE.geojson")],
+    kind: Annotated[
+        str | None, typer.Option(help="police or municipality, whatever the file says.")
+    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Turn polygons into the zones of their kind; those that were there are replaced.
+
+    nabij zones import politiezones.geojson
+
+    nabij zones import gemeenten.geojson --kind municipality
+    """
+    from nabij.zones_command import run_import
+
+    run_import(_settings(data_dir), file, kind, as_json=as_json)
+
+
+@zones_app.command("list")
+def list_zones(*, as_json: Json = False, data_dir: DataDir = None) -> None:
+    """List the zones in the store.
+
+    nabij zones list
+    """
+    from nabij.zones_command import run_list
+
+    run_list(_settings(data_dir), as_json=as_json)
+
+
+@zones_app.command("at", context_settings={"ignore_unknown_options": True})
+def zone_at(
+    *,
+    place: Annotated[str, typer.Argument(metavar="LAT,LON")],
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say which zones a place is in.
+
+    nabij zones at 51.0543,3.7217
+    """
+    from nabij.zones_command import run_at
+
+    run_at(_settings(data_dir), place, as_json=as_json)
+
+
+@policy_app.command("check")
+def check_policy(
+    *, file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None, as_json: Json = False
+) -> None:
+    """Check a policy file, all of it at once; without FILE the one that is in force.
+
+    nabij policy check policy.toml
+    """
+    from nabij.policy_command import run_check
+
+    if not run_check(file or _settings(None).policy, as_json=as_json):
+        raise typer.Exit(2)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"nabij {version('nabij')}")
+        raise typer.Exit
+
+
+@app.callback()
+def nabij(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Nabij: a real-time alert broker for community safety."""
+
+
+def main() -> NoReturn:
+    """Run the command; an error is a paragraph on standard error, never a traceback."""
+    try:
+        app(prog_name="nabij")
+    except Exception as error:  # noqa: BLE001 - the outermost: a sentence and a status
+        sys.exit(_status_of(error))
+    sys.exit(0)
+
+
+def _settings(data_dir: Path | None, *, quiet: bool = False) -> "Settings":
+    """Return the settings, and log as they say; `quiet`: no more than warnings unless asked for."""
+    from dataclasses import replace
+
+    from broker import config, log
+
+    settings = config.load()
+    if data_dir:
+        settings = replace(settings, data_dir=data_dir)
+    if quiet and settings.log_level == "info":
+        settings = replace(settings, log_level="warning")
+    log.set_up(settings.log_level, settings.log_format)
+    return settings
+
+
+def _status_of(error: Exception) -> int:
+    from broker.errors import ConfigError, UnavailableError
+    from broker.mqtt.errors import MqttError
+    from nabij.runtime import leaves
+
+    status = 1
+    for cause in leaves(error):
+        if isinstance(cause, ConfigError):
+            _say("\n".join(f"nabij: {problem}" for problem in cause.problems))
+            status = 2
+        elif isinstance(cause, (UnavailableError, MqttError, OSError)):
+            _say(f"nabij: {cause}")
+        else:
+            _say(
+                f"nabij: a mistake of ours: {type(cause).__name__}: {cause} "
+                f"({_where(cause)}). Please report it."
+            )
+    return status
+
+
+def _where(error: BaseException) -> str:
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else "nowhere"
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+if __name__ == "__main__":
+    main()

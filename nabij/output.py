@@ -1,0 +1,83 @@
+"""What people and programs read: results on standard output, everything else on standard error."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY_S = 5.0
+
+console = Console(highlight=False)
+console_err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Write a line for people, on standard error."""
+    console_err.print(text, markup=False, soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """Write a line of the result, on standard output."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Write the result as one JSON document on one line, on standard output."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.flush()
+
+
+def print_table(heads: list[str], rows: list[list[str]]) -> None:
+    """Write rows in columns, on standard output; plain, so that other programs can cut them."""
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print_line("  ".join(cells).rstrip())
+
+
+class Progress:
+    """Long work: a bar on a terminal, elsewhere a line every five seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said_at = time.monotonic()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console_err,
+            transient=True,
+            disable=not console_err.is_terminal,
+        )
+        self._task = self._bar.add_task(what, total=None)
+
+    def describe(self, what: str) -> None:
+        """Say what is being done now."""
+        self._what = what
+        self._bar.update(self._task, description=what)
+
+    def at(self, done: int, total: int) -> None:
+        """Say how far it is."""
+        self._bar.update(self._task, completed=done, total=total)
+        if self._bar.disable and time.monotonic() - self._said_at >= LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            say(f"{self._what}: {done:,} of {total:,}")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()

@@ -1,0 +1,35 @@
+"""The policy in force, from its file."""
+
+from pathlib import Path
+
+from broker.core.policy import Policy
+from broker.errors import ConfigError
+from schemas.taxonomy import default_policy_text
+
+
+def policy_text(file: Path | None) -> str:
+    """Return the text of `file`, or of the policy that is shipped.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if file is None:
+        return default_policy_text()
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: cannot be read: {error}"]) from None
+
+
+def policy_at(file: Path | None) -> Policy:
+    """Return the policy in `file`, or the one that is shipped.
+
+    Raises:
+        ConfigError: with every problem in it, and the file's name.
+    """
+    text = policy_text(file)
+    try:
+        return Policy.parse(text)
+    except ConfigError as error:
+        where = file or "the shipped policy"
+        raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None

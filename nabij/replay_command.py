@@ -1,0 +1,204 @@
+"""`nabij replay`: a real stream of reports against the whole broker, judged by the oracle."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from broker.config import Settings
+from broker.core.zones import UNASSIGNED, Zone
+from broker.errors import ConfigError, UnavailableError
+from devices.connection import Broker, Refused, Unreachable
+from devices.geofence import GeofenceError
+from devices.replay import Progress as ReplayProgress
+from devices.replay import Replay, ReplayPlan, Verify, Wire
+from devices.replay_result import ReplayResult
+from devices.streams import StreamError
+from devices.tracks import TrackError
+from devices.watch import Login
+from nabij.datadir import CITY_DESK, OPERATOR
+from nabij.output import Progress, print_json, print_line, say
+from nabij.policy_file import policy_text
+from nabij.stack import Stack
+from nabij.zones import covered, read_areas
+
+_USER = re.compile(r"p-\d+")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `nabij replay` was asked, beyond the plan."""
+
+    plan: ReplayPlan
+    accounts: Path | None
+    as_json: bool
+
+
+def plan_of(  # noqa: PLR0913 - as many as the command has options
+    stream: Path,
+    *,
+    mapping: str,
+    origin: tuple[float, float],
+    participants: int,
+    tracks: Path | None,
+    speed: str,
+    limit: int | None,
+    seed: int,
+    zones: Sequence[Path],
+    verify: bool,
+    policy: Path | None,
+) -> ReplayPlan:
+    """Return the plan that the options describe.
+
+    Raises:
+        ConfigError: with every option that is wrong.
+    """
+    files = [stream, *([tracks] if tracks else []), *zones]
+    problems = [f"{file}: no such file" for file in files if not file.is_file()]
+    if speed != "max" and not _is_positive(speed):
+        problems.append(f"--speed {speed}: must be a number above 0, or max")
+    if problems:
+        raise ConfigError(problems)
+    return ReplayPlan(
+        stream=stream,
+        mapping=Path(mapping) if Path(mapping).is_file() else mapping,
+        origin=origin,
+        participants=participants,
+        tracks=tracks,
+        speed=None if speed == "max" else float(speed),
+        limit=limit,
+        seed=seed,
+        zones=tuple(zones) or (Path(__file__).with_name("demo_zones.geojson"),),
+        verify=Verify.YES if verify else Verify.NO,
+        policy_text=policy_text(policy),
+    )
+
+
+async def run_replay(settings: Settings, workers: Mapping[str, int], options: Options) -> bool:
+    """Replay on servers of our own, or on those that are configured; return whether it passed."""
+    try:
+        if settings.mqtt_url:
+            result = await _replay(options, wire_to(settings.mqtt_url, options))
+        else:
+            result = await _on_our_own(settings, workers, options)
+    except (StreamError, TrackError, GeofenceError) as error:
+        raise ConfigError([str(error)]) from None
+    except (Refused, Unreachable) as error:
+        raise UnavailableError(f"MQTT: {error}") from None
+    _tell(result, options)
+    return result.passed
+
+
+async def _on_our_own(
+    settings: Settings, workers: Mapping[str, int], options: Options
+) -> ReplayResult:
+    plan = options.plan
+    stack = Stack(
+        replace(settings, redis_url=None),
+        workers=workers,
+        participants=[f"p-{number:04}" for number in range(1, plan.participants + 1)],
+        zones=_zones(plan.zones),
+        say=say,
+    )
+    async with stack:
+        await stack.wait_ready()
+        say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
+        return await _replay(options, _wire(stack.mqtt_url, stack.credentials, plan))
+
+
+async def _replay(options: Options, wire: Wire) -> ReplayResult:
+    began_s = time.monotonic()
+    with Progress("connecting") as progress:
+
+        def show(now: ReplayProgress) -> None:
+            progress.describe(
+                f"{now.phase}: {now.alerts:,} alerts, {now.escalations:,} escalations, "
+                f"{now.reports_per_s:,.0f} reports/s"
+            )
+            progress.at(now.reports, now.total)
+
+        result = await Replay(options.plan, wire, show).run()
+    say(f"replayed and judged in {time.monotonic() - began_s:.1f} s")
+    return result
+
+
+# Accounts
+
+
+def wire_to(url: str, options: Options) -> Wire:
+    """Return how to reach a running system, with the passwords of `--accounts`.
+
+    Raises:
+        ConfigError: the file cannot be used, or names too few participants.
+    """
+    if options.accounts is None:
+        raise ConfigError(["--accounts FILE.json ({user: password}) is needed with NABIJ_MQTT_URL"])
+    try:
+        passwords = msgspec.json.decode(options.accounts.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError([f"{options.accounts}: {error}"]) from None
+    return _wire(url, passwords, options.plan)
+
+
+def _wire(url: str, passwords: Mapping[str, str], plan: ReplayPlan) -> Wire:
+    people = {user: text for user, text in passwords.items() if _USER.fullmatch(user)}
+    if len(people) < plan.participants:
+        raise ConfigError(
+            [f"{plan.participants} participants p-1, p-2 … need accounts; {len(people)} have one"]
+        )
+    return Wire(
+        broker=Broker.from_url(url),
+        accounts=people,
+        desks=_desks(passwords),
+        city=_login(passwords, OPERATOR) or _login(passwords, CITY_DESK),
+    )
+
+
+def _desks(passwords: Mapping[str, str]) -> dict[str, Login]:
+    """The operator reads every zone on one connection; else each desk its own."""
+    if operator := _login(passwords, OPERATOR):
+        return {"*": operator}
+    desks = {
+        user.removeprefix("desk-"): Login(user, text)
+        for user, text in passwords.items()
+        if user.startswith("desk-")
+    }
+    if not desks:
+        raise ConfigError([f"no account is a desk: desk-ZONE, desk-{UNASSIGNED} or {OPERATOR}"])
+    return desks
+
+
+def _login(passwords: Mapping[str, str], user: str) -> Login | None:
+    return Login(user, passwords[user]) if user in passwords else None
+
+
+# Zones
+
+
+def _zones(files: Sequence[Path]) -> list[Zone]:
+    areas = [area for file in files for area in read_areas(file).areas]
+    with Progress("covering the zones with cells") as progress:
+        return covered(areas, progress)
+
+
+# The result
+
+
+def _tell(result: ReplayResult, options: Options) -> None:
+    if options.as_json:
+        print_json({"passed": result.passed, **result.as_dict()})
+    else:
+        for name, value in result.as_dict().items():
+            if value not in (None, 0, {}, ()):
+                print_line(f"{name}: {value}")
+    say("passed: nothing is missing" if result.passed else "FAILED: see above")
+
+
+def _is_positive(text: str) -> bool:
+    try:
+        return 0 < float(text) < float("inf")
+    except ValueError:
+        return False

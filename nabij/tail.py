@@ -1,0 +1,97 @@
+"""`nabij tail`: what goes over MQTT, one message a line."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from broker.config import Settings
+from broker.errors import ConfigError
+from broker.mqtt import Connection, Endpoint, Message
+from nabij.datadir import DataDir
+from nabij.output import print_json, print_line, say
+from schemas.codec import Invalid
+from schemas.topics import TOPICS
+
+
+async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
+    """Print every message on `topic_filter` until cancelled.
+
+    Raises:
+        ConfigError: no MQTT broker is configured and none runs in the data directory.
+        MqttError: it cannot be reached, or lets us in not.
+    """
+    connection = Connection(
+        _endpoint(settings),
+        client_id=f"nabij-tail-{uuid4().hex[:12]}",
+        subscriptions=[_checked(topic_filter)],
+        session_expiry_s=0,
+    )
+    async with connection:
+        say(f"listening to {topic_filter}; Ctrl-C ends it")
+        async for delivery in connection:
+            _print(delivery.message, as_json=as_json)
+            delivery.acknowledge()
+
+
+def described(message: Message) -> dict[str, Any]:
+    """Return what the topic and payload of `message` are, decoded if they are ours."""
+    said = {"at": datetime.now(UTC), "topic": message.topic, "retain": message.retain}
+    for topic in TOPICS:
+        if topic.parse(message.topic) is None:
+            continue
+        kind = getattr(topic.payload, "__name__", topic.name)
+        if not message.payload:
+            return {**said, "type": kind, "payload": None}
+        try:
+            return {
+                **said,
+                "type": kind,
+                "payload": msgspec.to_builtins(topic.decode(message.payload)),
+            }
+        except Invalid as invalid:
+            text = message.payload.decode(errors="replace")
+            return {**said, "type": kind, "payload": text, "invalid": str(invalid)}
+    return {**said, "type": None, "payload": message.payload.decode(errors="replace")}
+
+
+def _print(message: Message, *, as_json: bool) -> None:
+    said = described(message)
+    if as_json:
+        print_json(said)
+        return
+    payload = said["payload"]
+    text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+    marks = f"{' (retained)' if said['retain'] else ''}{_invalid(said)}"
+    print_line(f"{said['at']:%H:%M:%S.%f} {message.topic}{marks} {said['type'] or '?'} {text}")
+
+
+def _invalid(said: dict[str, Any]) -> str:
+    return f" INVALID {said['invalid']}" if "invalid" in said else ""
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    running = DataDir(settings.data_dir).running()
+    url = settings.mqtt_url or (running and running.mqtt_url)
+    if not url:
+        raise ConfigError(
+            [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
+        )
+    try:
+        return Endpoint.from_url(url)
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
+
+
+def _checked(topic_filter: str) -> str:
+    """A `$share` would take messages away from the services (MQTT 5 section 4.8.2)."""
+    levels = topic_filter.split("/")
+    wild = any("#" in level and level != "#" for level in levels) or "#" in levels[:-1]
+    plus = any("+" in level and level != "+" for level in levels)
+    if not topic_filter or wild or plus or "\0" in topic_filter:
+        raise ConfigError([f"{topic_filter!r} is no topic filter (MQTT 5 section 4.7)"])
+    if topic_filter.startswith("$share/"):
+        raise ConfigError(["a shared subscription would swallow the services' messages"])
+    return topic_filter

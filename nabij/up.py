@@ -1,0 +1,100 @@
+"""`nabij up`: every service, or some of them, until SIGTERM."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from broker.config import Settings
+from broker.core.zones import UNASSIGNED
+from broker.errors import ConfigError
+from nabij.datadir import CITY_DESK, desk_of
+from nabij.output import print_json, say
+from nabij.stack import SERVICES, TRY_IT, Stack
+
+
+def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]:
+    """Return how many workers of which service, from `--service` and `--workers`.
+
+    Raises:
+        ConfigError: with every word that is wrong.
+    """
+    problems = [f"--service {name}: no such service" for name in services if name not in SERVICES]
+    workers = dict.fromkeys((name for name in SERVICES if not services or name in services), 1)
+    for text in counts:
+        name, _, number = text.partition("=")
+        if not number.isdigit() or not 1 <= int(number) <= 64:
+            problems.append(f"--workers {text}: must be NAME=N or all=N, N from 1 to 64")
+        elif name == "all":
+            workers = dict.fromkeys(workers, int(number))
+        elif name in workers:
+            workers[name] = int(number)
+        else:
+            problems.append(f"--workers {text}: {name!r} is not run here")
+    if problems:
+        raise ConfigError([*problems, f"services are {', '.join(SERVICES)}"])
+    return workers
+
+
+async def up(settings: Settings, workers: Mapping[str, int], *, as_json: bool) -> None:
+    """Run until cancelled."""
+    stack = Stack(settings, workers=workers, http=settings.http, say=say)
+    async with stack:
+        await stack.wait_ready()
+        if as_json:
+            print_json(_description(stack))
+        else:
+            _describe(stack)
+        await asyncio.get_running_loop().create_future()
+
+
+def _description(stack: Stack) -> dict[str, Any]:
+    return {
+        "ready": True,
+        "services": [worker.name for worker in stack.supervisor.workers],
+        "mqtt": _host_and_port(stack.mqtt_url),
+        "redis": _host_and_port(stack.redis_url),
+        "http": stack.http_url,
+        "zones": sorted({zone.id for zone in stack.zones}),
+        "accounts": {user: stack.credentials[user] for user in _shown(stack)},
+    }
+
+
+def _describe(stack: Stack) -> None:
+    say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
+    say(f"MQTT at {_host_and_port(stack.mqtt_url)}, Redis at {_host_and_port(stack.redis_url)}")
+    say(f"{stack.http_url}/readyz  /livez  /metrics")
+    if not stack.embedded:
+        return
+    say(f"\naccounts to try it with (all of them: {stack.settings.data_dir}/accounts.json)")
+    for user in _shown(stack):
+        say(f"  {user:<16} {stack.credentials[user]}")
+    for line in _try_it(stack):
+        say(line)
+
+
+def _try_it(stack: Stack) -> list[str]:
+    url = urlsplit(stack.mqtt_url)
+    zone = next((zone.id for zone in stack.zones), UNASSIGNED)
+    desk = desk_of(zone)
+    where = f"-h {url.hostname} -p {url.port} -V 5"
+    watch = f"-u {desk} -P '{stack.credentials[desk]}' -t 'nabij/v1/police/{zone}/#' -v"
+    button = f"NABIJ_DEVICE_PASSWORD='{stack.credentials['ann']}' python -m devices.button"
+    return [
+        "\nwatch a police desk, and report as ann:",
+        f"  mosquitto_sub {where} {watch}",
+        f"  {button} --user ann --broker mqtt://{url.hostname}:{url.port} --lat 51.05 --lon 3.72",
+        "\nCtrl-C ends it.",
+    ]
+
+
+def _shown(stack: Stack) -> list[str]:
+    """Few enough to read: a country has hundreds of zones."""
+    desks = [desk_of(zone) for zone in sorted({zone.id for zone in stack.zones})[:10]]
+    users = [*TRY_IT, *desks, desk_of(UNASSIGNED), CITY_DESK]
+    return [user for user in users if user in stack.credentials]
+
+
+def _host_and_port(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2]
