@@ -34,13 +34,13 @@ _log = structlog.get_logger()
 
 _AHEAD = timedelta(minutes=5)
 _OLD = timedelta(days=7)
-_GRACE_MS = 1_000  # so long the police service leaves an escalation to us
+_GRACE_MS = 3_000  # so long the police service leaves an escalation to us
 
 
 class _Decision(NamedTuple):
     incident: Incident | None  # None: the report was committed before
     receipt: Receipt
-    escalation: Escalation | None
+    posted: Posted | None  # the escalation, where the category is the police's
 
 
 @service.on(topics.REPORT)
@@ -97,7 +97,7 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
                 desk=incident.desk,
                 report=report if incident.desk is Desk.CITY else None,
             ),
-            posted=_posted(decision.escalation, ctx),
+            posted=decision.posted,
             timers=ctx.policy.timers,
             now=ctx.now,
         )
@@ -143,10 +143,10 @@ def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Contex
         if category.urgency is Urgency.URGENT
         else None,
     )
-    escalates = category.desk is Desk.POLICE
-    return _Decision(
-        incident, receipt, escalation_of(report, incident, ctx.now) if escalates else None
-    )
+    posted = None
+    if category.desk is Desk.POLICE:
+        posted = _posted(escalation_of(report, incident, ctx.now))
+    return _Decision(incident, receipt, posted)
 
 
 def _tell_unassigned(incident: Incident) -> None:
@@ -167,20 +167,19 @@ async def _member(incident: Incident, ctx: Context) -> Member | None:
     return reporter(people)
 
 
-def _posted(escalation: Escalation | None, ctx: Context) -> Posted | None:
-    if escalation is None:
-        return None
+def _posted(escalation: Escalation) -> Posted:
     return Posted(
         id=str(escalation.id),
         topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
         payload=encode(escalation),
-        due_ms=ctx.now_ms + _GRACE_MS,
+        # From the commit: in a burst the message came in long before.
+        due_ms=int(time.time() * 1000) + _GRACE_MS,
     )
 
 
 def _effects(decision: _Decision, ctx: Context) -> Effects:
     receipt = outgoing(topics.RECEIPT, decision.receipt, correlation=ctx.correlation, user=ctx.user)
-    posted = _posted(decision.escalation, ctx)
+    posted = decision.posted
     if posted is None:
         return Effects([receipt])
 

@@ -41,7 +41,7 @@ from schemas.taxonomy import Desk
 service = Service("police")
 _log = structlog.get_logger()
 
-_GRACE_MS = 1_000  # so long the sweep leaves a message to whoever committed it
+_GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 _REFUSED_MS = 2_000  # after so long, what the MQTT broker refused is tried again
 
 

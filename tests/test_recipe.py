@@ -1,0 +1,76 @@
+"""The README's recipe, word for word: Mosquitto's own clients as a participant and a police desk."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+WITHIN_S = 30.0
+
+
+def recipe() -> tuple[str, str]:
+    """The two blocks of shell below the recipe's heading."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text.partition("Mosquitto's own clients\n")[2].partition("\n## ")[0]
+    first, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return first, second
+
+
+@pytest.fixture
+async def running(data_dir: Path, program: Callable[..., str]) -> AsyncIterator[Path]:
+    """A directory in which `nabij up --data-dir try` runs and is ready."""
+    program("mosquitto_pub")
+    up = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "from nabij.cli import main; main()", "up", "--data-dir", "try", "--json",
+        cwd=data_dir, stdout=PIPE,
+        env={k: v for k, v in os.environ.items() if not k.startswith("NABIJ_")},
+    )  # fmt: skip
+    assert up.stdout is not None
+    async with asyncio.timeout(WITHIN_S):
+        assert json.loads(await up.stdout.readline())["ready"]
+    yield data_dir
+    up.send_signal(signal.SIGTERM)
+    assert await up.wait() == 0
+
+
+async def heard(shell: Process, said: list[str], *wanted: str) -> str:
+    """Read what the shell's clients print until each of `wanted` was in some line; that line."""
+    assert shell.stdout is not None
+    async with asyncio.timeout(WITHIN_S):
+        while not (found := [line for line in said if all(word in line for word in wanted)]):
+            line = await shell.stdout.readline()
+            assert line, f"the shell ended; it said {said}"
+            said.append(line.decode())
+    return found[0]
+
+
+async def test_mosquitto_clients_alone_play_a_participant_and_a_police_desk(running: Path) -> None:
+    first, second = recipe()
+    shell = await asyncio.create_subprocess_exec(
+        "bash", "-eu", "-s", cwd=running, stdin=PIPE, stdout=PIPE, start_new_session=True
+    )
+    assert shell.stdin is not None
+    said: list[str] = []
+    try:
+        shell.stdin.write(first.encode())
+        escalation = await heard(shell, said, "police/gent/escalation/p1 ", '"kind":"new"')
+        assert "Twee mannen vechten" in escalation
+        await heard(shell, said, "u/ann/down/receipt", '"accepted"', "112")
+        alert = await heard(shell, said, "u/bob/down/alert")
+        assert "Twee mannen vechten" not in alert
+        incident = json.loads(alert.partition(" ")[2])["incident"]
+        shell.stdin.write(second.replace("…", incident).encode())
+        await heard(shell, said, "u/bob/down/group", '"joined"', "helper-1")
+        await heard(shell, said, f"police/gent/incident/{incident}", '"acknowledged"')
+        await heard(shell, said, "u/bob/down/group", '"closed"', "solved")
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        await shell.wait()
