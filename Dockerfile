@@ -1,0 +1,20 @@
+# One image for every service: `nabij up --service NAME`. See docker-compose.yml.
+FROM python:3.12-slim
+
+WORKDIR /app
+COPY pyproject.toml README.md LICENSE mosquitto.conf mosquitto.acl ./
+COPY schemas schemas
+COPY broker broker
+COPY services services
+COPY devices devices
+COPY nabij nabij
+COPY bench bench
+RUN pip install --no-cache-dir --disable-pip-version-check . \
+    && useradd --system --create-home --user-group nabij
+
+USER nabij
+WORKDIR /home/nabij
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["nabij"]
+CMD ["up"]

@@ -1,0 +1,157 @@
+"""What all tests share: a real MQTT broker, a real Redis, accounts, and the data beside the repo.
+
+The servers are plain child processes started by synchronous code, so that no event loop owns
+them and each test may have its own. Under CI a missing server or data set fails; elsewhere it
+skips, with the reason.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import redis
+
+from broker.embedded import (
+    Account,
+    EmbeddedMqtt,
+    EmbeddedRedis,
+    MqttEngine,
+    RedisEngine,
+    Role,
+    find_program,
+)
+
+REPOSITORY = Path(__file__).parents[1]
+ZONES = ("gent", "kortrijk", "maaseik", "unassigned")
+PARTICIPANTS = (*(f"p-{number}" for number in range(1, 41)), "ann", "bob", "cleo", "dirk", "eva")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mqtt-engine", type=MqttEngine, default=MqttEngine.AUTO)
+    parser.addoption("--redis-engine", type=RedisEngine, default=RedisEngine.AUTO)
+
+
+def missing(what: str) -> NoReturn:
+    """Fail under CI, where nothing may be missing; skip elsewhere."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}: under CI this may not be missing")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., str]:
+    """The path of the first of these programs that is installed: `program("redis-server")`."""
+
+    def path_of(*names: str) -> str:
+        path = find_program(*names)
+        if path is None:
+            missing(f"no {' or '.join(names)} on the PATH")
+        return path
+
+    return path_of
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def accounts() -> dict[str, Account]:
+    """By username: `nabij` (the services), participants, and `desk-<zone>` for each zone."""
+    everyone = [
+        Account("nabij", "service-secret", Role.SERVICE),
+        *(Account(name, f"secret-of-{name}", Role.PARTICIPANT) for name in PARTICIPANTS),
+        *(Account(f"desk-{zone}", f"secret-of-{zone}", Role.DESK, zone) for zone in ZONES),
+    ]
+    return {account.username: account for account in everyone}
+
+
+@pytest.fixture(scope="session")
+def mqtt_engine(request: pytest.FixtureRequest) -> MqttEngine:
+    """Mosquitto, or else iotcore; under CI a missing Mosquitto fails."""
+    engine: MqttEngine = request.config.getoption("--mqtt-engine")
+    if engine is not MqttEngine.AUTO:
+        return engine
+    if find_program("mosquitto"):
+        return MqttEngine.MOSQUITTO
+    if os.environ.get("CI"):
+        missing("no mosquitto on the PATH")
+    return MqttEngine.IOTCORE
+
+
+@pytest.fixture(scope="session")
+def redis_engine(request: pytest.FixtureRequest) -> RedisEngine:
+    engine: RedisEngine = request.config.getoption("--redis-engine")
+    return engine
+
+
+@pytest.fixture(scope="session")
+def mqtt_server(
+    tmp_path_factory: pytest.TempPathFactory,
+    accounts: dict[str, Account],
+    mqtt_engine: MqttEngine,
+) -> Iterator[EmbeddedMqtt]:
+    """One MQTT broker for the whole run: leave no retained messages behind in it."""
+    data_dir = tmp_path_factory.mktemp("mqtt")
+    server = EmbeddedMqtt(data_dir, list(accounts.values()), engine=mqtt_engine).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mosquitto_server(mqtt_server: EmbeddedMqtt) -> EmbeddedMqtt:
+    """The run's MQTT broker, for tests of what only Mosquitto does: keep clients apart."""
+    if not mqtt_server.enforces_acl:
+        missing(f"{mqtt_server.description} runs, this needs mosquitto")
+    return mqtt_server
+
+
+@pytest.fixture
+async def own_mqtt(
+    data_dir: Path, accounts: dict[str, Account], mqtt_engine: MqttEngine
+) -> AsyncIterator[EmbeddedMqtt]:
+    """An MQTT broker for this test alone, to be killed and restarted."""
+    async with EmbeddedMqtt(data_dir, list(accounts.values()), engine=mqtt_engine) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(
+    tmp_path_factory: pytest.TempPathFactory, redis_engine: RedisEngine
+) -> Iterator[EmbeddedRedis]:
+    """One Redis for the whole run; tests take `redis_url`."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), engine=redis_engine).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """The run's Redis, emptied for this test."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        client.script_flush()
+    return redis_server.url
+
+
+@pytest.fixture
+async def own_redis(data_dir: Path, redis_engine: RedisEngine) -> AsyncIterator[EmbeddedRedis]:
+    """A Redis for this test alone, to be killed and restarted."""
+    async with EmbeddedRedis(data_dir, engine=redis_engine) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """The path of a data set beside the repository, as in `shared_data("geo/zones.geojson")`."""
+
+    def path_of(name: str) -> Path:
+        path = REPOSITORY.parent / "shared" / "data" / name
+        if not path.exists():
+            missing(f"no ../shared/data/{name}")
+        return path
+
+    return path_of

@@ -1,0 +1,85 @@
+"""docker-compose.yml: accepted by a compose implementation, and complete."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()
+SECRETS = re.findall(r"^([A-Z_]+)=", (REPOSITORY / ".env.example").read_text(), re.MULTILINE)
+
+
+Compose = Callable[[dict[str, str]], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def compose_config(tmp_path: Path, program: Callable[..., str]) -> Compose:
+    """`docker-compose config` with these secrets, and no part in it for a developer's .env."""
+    env_file = tmp_path / "env"
+    env_file.touch()
+    command = [program("docker-compose"), "--env-file", str(env_file), "config"]
+
+    def run(secrets: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **secrets},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def test_compose_accepts_the_file(compose_config: Compose) -> None:
+    run = compose_config(dict.fromkeys(SECRETS, "secret"))
+    assert run.returncode == 0, run.stderr
+    assert "appendfsync always" in run.stdout
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_compose_refuses_to_start_without_a_secret(compose_config: Compose, secret: str) -> None:
+    run = compose_config(dict.fromkeys(set(SECRETS) - {secret}, "secret"))
+    assert run.returncode != 0
+    assert "see .env.example" in run.stderr
+
+
+def test_every_service_has_its_container() -> None:
+    services = {
+        path.stem for path in (REPOSITORY / "services").glob("*.py") if path.stem != "__init__"
+    }
+    started = set(re.findall(r"command: \[up, --service, ([a-z]+)\]", COMPOSE))
+    assert services <= started
+
+
+def test_every_container_of_ours_is_named_after_its_service() -> None:
+    pairs = re.findall(r"^  (\w+):\n    <<: \*service\n.*--service, (\w+)\]", COMPOSE, re.MULTILINE)
+    assert pairs
+    assert all(container == service for container, service in pairs)
+
+
+def test_every_container_is_checked_for_health() -> None:
+    images = re.findall(r"^    image: ", COMPOSE, re.MULTILINE)
+    ours = re.findall(r"^    <<: \*service$", COMPOSE, re.MULTILINE)
+    assert len(images) == 2
+    assert len(ours) >= 7
+    assert len(re.findall(r"healthcheck:", COMPOSE)) == len(images) + 1
+
+
+def test_image_holds_every_package_and_runs_as_nobody_special() -> None:
+    dockerfile = (REPOSITORY / "Dockerfile").read_text()
+    wheel = re.search(
+        r"^packages = \[(.+)\]$", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    assert wheel
+    packages = re.findall(r'"(\w+)"', wheel[1])
+    assert packages
+    for package in packages:
+        assert f"COPY {package} {package}" in dockerfile
+    assert "\nUSER nabij\n" in dockerfile

@@ -1,0 +1,234 @@
+"""The embedded MQTT broker: who gets in, who reads what, and what becomes of it."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from broker import embedded
+from broker.embedded import Account, EmbeddedMqtt, MqttEngine, Role
+from broker.errors import ConfigError
+
+REPOSITORY = Path(__file__).parents[2]
+END = "end"
+
+
+@asynccontextmanager
+async def connected(
+    server: EmbeddedMqtt, account: Account, password: str | None = None
+) -> AsyncIterator[aiomqtt.Client]:
+    async with aiomqtt.Client(
+        server.host,
+        server.port,
+        username=account.username,
+        password=account.password if password is None else password,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        timeout=2,
+    ) as client:
+        yield client
+
+
+async def topics_until_end(client: aiomqtt.Client) -> list[str]:
+    """The topics that arrive before a message whose payload is the end mark."""
+    topics: list[str] = []
+    async with asyncio.timeout(5):
+        async for message in client.messages:
+            if message.payload == END.encode():
+                return topics
+            topics.append(str(message.topic))
+    raise AssertionError("the stream of messages ended")
+
+
+async def test_participant_reads_own_down_topics_and_nobody_elses(
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    async with (
+        connected(mosquitto_server, accounts["nabij"]) as service,
+        connected(mosquitto_server, accounts["ann"]) as ann,
+    ):
+        await ann.subscribe("nabij/v1/u/+/down/#", qos=1)
+        await ann.subscribe("nabij/v1/u/ann/up/#", qos=1)
+        await ann.subscribe("nabij/v1/police/#", qos=1)
+        await service.publish("nabij/v1/u/bob/down/alert", "for bob", qos=1)
+        await service.publish("nabij/v1/police/gent/escalation/high", "for police", qos=1)
+        await service.publish("nabij/v1/u/ann/up/report", "only written", qos=1)
+        await service.publish("nabij/v1/u/ann/down/alert", "for ann", qos=1)
+        await service.publish("nabij/v1/u/ann/down/alert", END, qos=1)
+        assert await topics_until_end(ann) == ["nabij/v1/u/ann/down/alert"]
+
+
+async def test_participant_writes_own_up_topics_and_nothing_else(
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    async with (
+        connected(mosquitto_server, accounts["nabij"]) as service,
+        connected(mosquitto_server, accounts["ann"]) as ann,
+    ):
+        await service.subscribe("nabij/v1/#", qos=1)
+        for topic in ("u/bob/up/report", "u/ann/down/alert", "police/gent/command", "ops/x"):
+            await ann.publish(f"nabij/v1/{topic}", "forged", qos=1)
+        await ann.publish("nabij/v1/u/ann/up/report", "own", qos=1)
+        await ann.publish("nabij/v1/u/ann/up/report", END, qos=1)
+        assert await topics_until_end(service) == ["nabij/v1/u/ann/up/report"]
+
+
+async def test_desk_reads_and_writes_own_zone_and_no_other(
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    async with (
+        connected(mosquitto_server, accounts["nabij"]) as service,
+        connected(mosquitto_server, accounts["desk-gent"]) as desk,
+    ):
+        await desk.subscribe("nabij/v1/#", qos=1)
+        await service.publish("nabij/v1/police/kortrijk/escalation/high", "theirs", qos=1)
+        await service.publish("nabij/v1/u/ann/down/alert", "ann's", qos=1)
+        await desk.publish("nabij/v1/police/kortrijk/command", "forged", qos=1)
+        await service.publish("nabij/v1/police/gent/escalation/high", "ours", qos=1)
+        await desk.publish("nabij/v1/police/gent/command", END, qos=1)
+        assert await topics_until_end(desk) == ["nabij/v1/police/gent/escalation/high"]
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+async def test_wrong_password_is_refused(
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], password: str
+) -> None:
+    with pytest.raises(aiomqtt.MqttError):
+        async with connected(mqtt_server, accounts["ann"], password):
+            pass
+
+
+@pytest.mark.parametrize("engine", [MqttEngine.MOSQUITTO, MqttEngine.IOTCORE])
+async def test_killed_broker_comes_back_on_its_port_with_its_accounts(
+    data_dir: Path, engine: MqttEngine, program: Callable[..., str]
+) -> None:
+    if engine is MqttEngine.MOSQUITTO:
+        program("mosquitto")
+    account = Account("nabij", 'pass:/ü€"\\word', Role.SERVICE)
+    async with EmbeddedMqtt(data_dir, [account], engine=engine) as server:
+        first = server.pid
+        await server.kill()
+        assert not server.running
+        await server.restart()
+        assert server.pid != first
+        async with connected(server, account) as client:
+            await client.subscribe("nabij/v1/#", qos=1)
+            await client.publish("nabij/v1/ops/x", END, qos=1)
+            assert await topics_until_end(client) == []
+    assert not server.running
+
+
+async def test_session_outlives_a_clean_stop_of_mosquitto(
+    mosquitto_server: EmbeddedMqtt, data_dir: Path, accounts: dict[str, Account]
+) -> None:
+    assert mosquitto_server.enforces_acl
+    account = accounts["nabij"]
+    options = {"identifier": "steady", "protocol": aiomqtt.ProtocolVersion.V311}
+    for clean_start in (True, False):
+        async with (
+            EmbeddedMqtt(data_dir, [account]) as server,
+            aiomqtt.Client(
+                server.host,
+                server.port,
+                username=account.username,
+                password=account.password,
+                clean_session=False,
+                **options,  # type: ignore[arg-type]
+            ) as client,
+        ):
+            if clean_start:
+                await client.subscribe("nabij/v1/#", qos=1)
+            else:
+                await client.publish("nabij/v1/ops/x", END, qos=1)
+                assert await topics_until_end(client) == []
+
+
+async def test_iotcore_serves_mqtt_311_on_a_port_of_its_own(data_dir: Path) -> None:
+    account = Account("button", "secret", Role.PARTICIPANT)
+    async with (
+        EmbeddedMqtt(data_dir, [account], engine=MqttEngine.IOTCORE) as server,
+        connected(server, account) as modern,
+        aiomqtt.Client(
+            server.host,
+            server.port_v311,
+            username="button",
+            password="secret",
+            protocol=aiomqtt.ProtocolVersion.V311,
+        ) as old,
+    ):
+        await modern.subscribe("nabij/v1/#", qos=1)
+        await old.publish("nabij/v1/u/button/up/report", END, qos=1)
+        assert await topics_until_end(modern) == []
+
+
+async def test_another_broker_on_the_port_is_not_taken_for_ours(
+    mqtt_server: EmbeddedMqtt, data_dir: Path
+) -> None:
+    account = Account("nabij", "secret", Role.SERVICE)
+    with pytest.raises(ConfigError, match=f"did not start on 127.0.0.1:{mqtt_server.port}"):
+        EmbeddedMqtt(data_dir, [account], port=mqtt_server.port).start()
+    assert mqtt_server.running
+
+
+def test_two_thousand_passwords_take_well_below_a_second() -> None:
+    accounts = [Account(f"p-{n}", f"secret-{n}", Role.PARTICIPANT) for n in range(2_000)]
+    before = time.process_time()
+    text = embedded.password_file(accounts)
+    assert time.process_time() - before < 1
+    assert len(text.splitlines()) == 2_000
+    assert "secret" not in text
+
+
+def test_password_is_not_shown() -> None:
+    assert "hush" not in repr(Account("ann", "hush", Role.PARTICIPANT))
+
+
+@pytest.mark.parametrize("name", ["", "Ann", "ann:x", "ann\nuser nabij", "+", "#", "a" * 41])
+def test_name_that_could_break_a_topic_or_a_file_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no name"):
+        Account(name, "secret", Role.PARTICIPANT)
+
+
+@pytest.mark.parametrize(("role", "zone"), [(Role.DESK, None), (Role.PARTICIPANT, "gent")])
+def test_only_a_desk_has_a_zone(role: Role, zone: str | None) -> None:
+    with pytest.raises(ValueError, match="zone"):
+        Account("ann", "secret", role, zone)
+
+
+def test_own_configuration_differs_from_the_shipped_in_place_alone(tmp_path: Path) -> None:
+    shipped = options((REPOSITORY / "mosquitto.conf").read_text())
+    ours = options(embedded.mosquitto_config(tmp_path, 20_001))
+    changed = {name for name in shipped | ours if shipped.get(name) != ours.get(name)}
+    assert changed - {"user"} == {
+        "listener",
+        "password_file",
+        "acl_file",
+        "persistence_location",
+    }
+    assert ours["listener"] == ["20001 127.0.0.1"]
+
+
+def test_shipped_rights_are_those_of_the_embedded_broker() -> None:
+    accounts = [
+        Account("nabij", "x", Role.SERVICE),
+        *(
+            Account(f"desk-{zone}", "x", Role.DESK, zone)
+            for zone in ("gent", "kortrijk", "maaseik", "unassigned")
+        ),
+    ]
+    assert embedded.acl_file(accounts).split() == rules((REPOSITORY / "mosquitto.acl").read_text())
+
+
+def options(config: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^([a-z_]+) (.+)$", config, re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def rules(acl: str) -> list[str]:
+    return [word for line in acl.splitlines() if not line.startswith("#") for word in line.split()]
