@@ -1,0 +1,145 @@
+"""The broker's side of the wire, played by one raw aiomqtt client."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import aiomqtt
+import pytest
+from msgspec import Struct
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from broker.embedded import EmbeddedMqtt
+from devices.connection import NODELAY, Broker
+from schemas.codec import encode
+from schemas.ids import alert_id
+from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, Subject
+from schemas.taxonomy import Names, Urgency
+
+Answer = Callable[["Received"], Receipt | None]
+
+
+@dataclass(frozen=True)
+class Received:
+    topic: str
+    payload: bytes
+    response_topic: str | None
+    correlation: bytes | None
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.topic.rpartition("/")[2])
+
+
+def accept(message: Received) -> Receipt:
+    return Receipt(subject=message.subject, outcome=Outcome.ACCEPTED, at=datetime.now(UTC))
+
+
+@dataclass
+class Services:
+    """Receives what devices send, and answers as `answer` says; tests may publish through it."""
+
+    client: aiomqtt.Client
+    answer: Answer = accept
+    received: list[Received] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self) -> None:
+        async for message in self.client.messages:
+            properties: Any = message.properties
+            received = Received(
+                str(message.topic),
+                bytes(message.payload),
+                getattr(properties, "ResponseTopic", None),
+                getattr(properties, "CorrelationData", None),
+            )
+            self.received.append(received)
+            self._news.set()
+            receipt = self.answer(received)
+            if receipt is not None and received.response_topic:
+                await self.send(received.response_topic, receipt, received.correlation)
+
+    async def send(self, topic: str, payload: Struct, correlation: bytes | None = None) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if correlation is not None:
+            properties.CorrelationData = correlation
+        await self.client.publish(topic, encode(payload), qos=1, properties=properties)
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        """Wait until `met` holds, looked at whenever a message comes."""
+        async with asyncio.timeout(10):
+            while not met():
+                self._news.clear()
+                await self._news.wait()
+
+
+def service_client(server: EmbeddedMqtt) -> aiomqtt.Client:
+    return aiomqtt.Client(
+        server.host,
+        server.port,
+        username="nabij",
+        password="service-secret",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        socket_options=NODELAY,
+    )
+
+
+async def play_services(stack: AsyncExitStack, server: EmbeddedMqtt) -> Services:
+    client = await stack.enter_async_context(service_client(server))
+    await client.subscribe([("nabij/v1/u/+/up/#", 1), ("nabij/v1/police/+/command", 1)])
+    services = Services(client)
+    serving = asyncio.create_task(services.serve(), name="services")
+    stack.callback(serving.cancel)
+    return services
+
+
+@pytest.fixture
+def broker(mqtt_server: EmbeddedMqtt) -> Broker:
+    return Broker(mqtt_server.host, mqtt_server.port)
+
+
+@pytest.fixture
+async def services(mqtt_server: EmbeddedMqtt) -> AsyncIterator[Services]:
+    async with AsyncExitStack() as stack:
+        yield await play_services(stack, mqtt_server)
+
+
+@pytest.fixture
+def services_on() -> Callable[[EmbeddedMqtt], AbstractAsyncContextManager[Services]]:
+    """Play the services on a broker of the test's own."""
+
+    @asynccontextmanager
+    async def playing(server: EmbeddedMqtt) -> AsyncIterator[Services]:
+        async with AsyncExitStack() as stack:
+            yield await play_services(stack, server)
+
+    return playing
+
+
+@pytest.fixture
+def incident() -> UUID:
+    return UUID("5b1cf2cd-8f3a-5e6c-9a50-61d5ab5e0001")
+
+
+@pytest.fixture
+def alert(incident: UUID) -> Alert:
+    now = datetime.now(UTC)
+    return Alert(
+        id=alert_id(incident, 1, "ann"),
+        incident=incident,
+        wave=1,
+        reason=AlertReason.NEARBY,
+        category="fire",
+        names=Names(nl="Brand", fr="Incendie", en="Fire"),
+        urgency=Urgency.URGENT,
+        location=Position(lat=51.0543, lon=3.7217),
+        radius_m=500.0,
+        opened_at=now,
+        expires_at=now + timedelta(minutes=30),
+        advice=Names(nl="Bel 112.", fr="Appelez le 112.", en="Call 112."),
+    )

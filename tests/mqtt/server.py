@@ -1,0 +1,62 @@
+"""The server's side of a session, played with the codec."""
+
+import mqtt5
+from mqtt5 import PublishPacket, QoS
+
+from broker.mqtt import Message
+from broker.mqtt.outbound import Outcome, Publication
+from broker.mqtt.session import Closed, Event, Session, SessionConfig
+
+QOS1 = QoS.AT_LEAST_ONCE
+
+
+def packets_in(data: bytes) -> list[mqtt5.Packet]:
+    found, view = [], memoryview(data)
+    while view:
+        packet, size = mqtt5.read(view)
+        found.append(packet)
+        view = view[size:]
+    return found
+
+
+def written(session: Session, now: float = 0.0) -> list[mqtt5.Packet]:
+    found: list[mqtt5.Packet] = []
+    while data := session.take(now):
+        found += packets_in(data)
+    return found
+
+
+def publishes(session: Session) -> list[PublishPacket]:
+    return [packet for packet in written(session) if isinstance(packet, PublishPacket)]
+
+
+def session_of(**settings: object) -> Session:
+    return Session(SessionConfig(client_id="c", **settings))  # type: ignore[arg-type]
+
+
+def go_online(session: Session, connack: mqtt5.ConnAckPacket | None = None) -> list[Event]:
+    session.connect(0.0)
+    written(session)
+    return session.receive((connack or mqtt5.ConnAckPacket()).write(), 0.0)
+
+
+def online(**settings: object) -> Session:
+    session = session_of(**settings)
+    go_online(session)
+    return session
+
+
+def closed_with(events: list[Event]) -> Exception:
+    assert isinstance(events[-1], Closed)
+    return events[-1].error
+
+
+def publish(session: Session, *payloads: bytes, qos: int = 1) -> list[tuple[bytes, Outcome]]:
+    outcomes: list[tuple[bytes, Outcome]] = []
+    for payload in payloads:
+
+        def settle(outcome: Outcome, payload: bytes = payload) -> None:
+            outcomes.append((payload, outcome))
+
+        session.publish(Publication(Message("t", payload, qos), settle))
+    return outcomes

@@ -1,0 +1,221 @@
+"""A `Connection` against a real Mosquitto."""
+
+import asyncio
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from broker.mqtt import (
+    Connection,
+    ConnectRefused,
+    Endpoint,
+    Message,
+    PubAckReasonCode,
+    Unreachable,
+)
+from tests.mqtt.brokers import BrokerProcess, StartMosquitto
+from tests.mqtt.exchange import WITHIN_S, numbered, take, until
+
+
+async def test_every_property_survives_the_round_trip(mosquitto: BrokerProcess) -> None:
+    sent = Message(
+        "t/1",
+        b"\x00\xff",
+        expiry_s=60,
+        response_topic="answers/1",
+        correlation=b"\x01\x02",
+        user_properties=(("traceparent", "00-ab"), ("traceparent", "twice")),
+    )
+    async with Connection(mosquitto.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
+        assert await connection.publish(sent) is PubAckReasonCode.SUCCESS
+        async with asyncio.timeout(WITHIN_S):
+            async for delivery in connection:
+                assert delivery.message == sent
+                assert not delivery.duplicate
+                delivery.acknowledge()
+                break
+
+
+async def test_a_message_without_subscribers_says_so(mosquitto: BrokerProcess) -> None:
+    async with Connection(mosquitto.endpoint, client_id="c") as connection:
+        outcome = await connection.publish(Message("nobody", b""))
+    assert outcome is PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
+    assert not outcome.is_failure
+
+
+async def test_a_batch_arrives_complete_and_in_order(mosquitto: BrokerProcess) -> None:
+    async with (
+        Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver,
+        Connection(mosquitto.endpoint, client_id="from", window=50) as sender,
+    ):
+        batch = asyncio.create_task(sender.publish_batch(numbered(3_000)))
+        assert await take(receiver, 3_000) == [str(number).encode() for number in range(3_000)]
+        assert await batch == [PubAckReasonCode.SUCCESS] * 3_000
+        assert sender.stats().published == receiver.stats().received == 3_000
+
+
+async def test_a_shared_subscription_splits_the_messages(mosquitto: BrokerProcess) -> None:
+    shared = ["$share/secret/t"]
+    async with (
+        Connection(mosquitto.endpoint, client_id="one", subscriptions=shared) as one,
+        Connection(mosquitto.endpoint, client_id="two", subscriptions=shared) as two,
+        Connection(mosquitto.endpoint, client_id="from") as sender,
+    ):
+        await sender.publish_batch(numbered(100))
+        parts = await asyncio.gather(take(one, 50), take(two, 50))
+    assert sorted(map(int, [*parts[0], *parts[1]])) == list(range(100))
+
+
+async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
+    mosquitto: BrokerProcess,
+) -> None:
+    async with (
+        Connection(
+            mosquitto.endpoint, client_id="slow", subscriptions=["t"], receive_maximum=5
+        ) as slow,
+        Connection(mosquitto.endpoint, client_id="from") as sender,
+    ):
+        await sender.publish_batch(numbered(20))
+        async with asyncio.timeout(WITHIN_S):
+            held = await slow.receive(100)
+            while len(held) < 5:
+                held += await slow.receive(100)
+        await slow.publish(Message("elsewhere", b""))  # a round trip: nothing more came meanwhile
+        assert slow.stats().received == 5
+        for delivery in held:
+            delivery.acknowledge()
+        assert len(await take(slow, 15)) == 15
+
+
+async def test_bad_credentials_are_refused_by_name_at_the_first_connect(
+    start_mosquitto: StartMosquitto,
+) -> None:
+    broker = start_mosquitto(anonymous=False)
+    with pytest.raises(ConnectRefused, match=r"NOT_AUTHORIZED|BAD_USER_NAME_OR_PASSWORD"):
+        async with Connection(broker.endpoint, client_id="c"):
+            pass
+
+
+async def test_nobody_there_is_unreachable_after_the_timeout() -> None:
+    with socket.socket() as taken:  # bound, but not listening
+        taken.bind(("127.0.0.1", 0))
+        endpoint = Endpoint(host="127.0.0.1", port=taken.getsockname()[1])
+        with pytest.raises(Unreachable, match=r"no MQTT broker at 127\.0\.0\.1"):
+            async with Connection(endpoint, client_id="c", connect_timeout_s=0.2):
+                pass
+
+
+async def test_somebody_silent_is_unreachable_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint(host="127.0.0.1", port=silent.getsockname()[1])
+        with pytest.raises(Unreachable):
+            async with Connection(endpoint, client_id="c", connect_timeout_s=0.2):
+                pass
+
+
+async def test_leaving_sends_what_was_still_waiting(mosquitto: BrokerProcess) -> None:
+    async with Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver:
+        async with Connection(mosquitto.endpoint, client_id="from", window=1) as sender:
+            futures = [sender.publish_nowait(message) for message in numbered(50)]
+        assert all(future.result() is PubAckReasonCode.SUCCESS for future in futures)
+        assert len(await take(receiver, 50)) == 50
+
+
+async def test_a_batch_given_up_sends_no_more_of_itself(mosquitto: BrokerProcess) -> None:
+    async with Connection(mosquitto.endpoint, client_id="c", window=10) as connection:
+        batch = asyncio.create_task(connection.publish_batch(numbered(100_000)))
+        await asyncio.sleep(0)
+        batch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await batch
+        assert not (await connection.publish(Message("t", b"after"))).is_failure
+        assert connection.stats().waiting == 0
+
+
+async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mosquitto: BrokerProcess) -> None:
+    async with (
+        Connection(
+            mosquitto.endpoint, client_id="to", subscriptions=["t"], max_queue=10
+        ) as receiver,
+        Connection(mosquitto.endpoint, client_id="from") as sender,
+    ):
+        await sender.publish_batch([Message("t", b"x", qos=0) for _ in range(30)])
+        await sender.publish(Message("t", b"last"))
+        await until(lambda: receiver.stats().received == 31)
+        assert receiver.stats().dropped_qos0 == 20
+        assert (await take(receiver, 11))[-1] == b"last"
+
+
+async def test_back_pressure_of_the_network_bounds_what_is_buffered(
+    mosquitto: BrokerProcess,
+) -> None:
+    async with Connection(mosquitto.endpoint, client_id="c", drain_timeout_s=0.05) as connection:
+        mosquitto.send(signal.SIGSTOP)
+        try:
+            messages = [Message("t", bytes(100_000), qos=0) for _ in range(500)]
+            batch = asyncio.create_task(connection.publish_batch(messages))
+            await asyncio.sleep(0)
+            assert connection._wire is not None
+            assert connection._wire._transport is not None
+            assert connection._wire._transport.get_write_buffer_size() < 10_000_000
+            assert not batch.done()
+        finally:
+            mosquitto.send(signal.SIGCONT)
+        async with asyncio.timeout(WITHIN_S):
+            assert await batch == [PubAckReasonCode.SUCCESS] * 500
+
+
+def make_certificate(openssl: str, directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    key, certificate = directory / "key.pem", directory / "cert.pem"
+    options = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+    ]
+    alternative = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([openssl, *options, *alternative, *files], check=True, capture_output=True)
+    return key, certificate
+
+
+def make_passwords(mosquitto_passwd: str, directory: Path) -> Path:
+    path = directory / "passwords"
+    command = [mosquitto_passwd, "-b", "-c", str(path), "u", "p"]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+async def test_tls_and_a_password_work_together(
+    start_mosquitto: StartMosquitto, tmp_path: Path
+) -> None:
+    openssl, passwd = which("openssl"), which("mosquitto_passwd")
+    if openssl is None or passwd is None:
+        pytest.skip("openssl or mosquitto_passwd is not on the PATH")
+    key, certificate = make_certificate(openssl, tmp_path)
+    broker = start_mosquitto(
+        f"certfile {certificate}",
+        f"keyfile {key}",
+        f"password_file {make_passwords(passwd, tmp_path)}",
+        anonymous=False,
+    )
+    context = ssl.create_default_context(cafile=str(certificate))
+    endpoint = Endpoint(host="127.0.0.1", port=broker.port, username="u", password="p", tls=context)
+    async with Connection(endpoint, client_id="c", subscriptions=["t"]) as connection:
+        await connection.publish_batch(numbered(1_000))
+        assert len(await take(connection, 1_000)) == 1_000
+    stranger = Endpoint(host="127.0.0.1", port=broker.port, tls=ssl.create_default_context())
+    with pytest.raises(Unreachable, match="certificate"):
+        async with Connection(stranger, client_id="c"):
+            pass

@@ -1,0 +1,91 @@
+"""The embedded default, rumqttd out of the iotcore wheel: what it does, and where it is peculiar.
+
+Each peculiarity that the product has to live with has its test, so that a new wheel that changes
+one is noticed.
+"""
+
+import asyncio
+
+from broker.mqtt import Connection, Delivery, Message, PubAckReasonCode
+from tests.mqtt.brokers import BrokerProcess
+from tests.mqtt.exchange import WITHIN_S, disconnected, drop
+
+
+async def take(connection: Connection, count: int) -> list[Delivery]:
+    deliveries: list[Delivery] = []
+    async with asyncio.timeout(WITHIN_S):
+        while len(deliveries) < count:
+            deliveries += await connection.receive(count - len(deliveries))
+    return deliveries
+
+
+async def test_every_property_survives_the_round_trip(rumqttd: BrokerProcess) -> None:
+    sent = Message(
+        "t/1",
+        b"\x00\xff",
+        expiry_s=60,
+        response_topic="answers/1",
+        correlation=b"\x01\x02",
+        user_properties=(("traceparent", "00-ab"), ("traceparent", "twice")),
+    )
+    async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
+        assert await connection.publish(sent) is PubAckReasonCode.SUCCESS
+        [delivery] = await take(connection, 1)
+        assert delivery.message == sent
+        delivery.acknowledge()
+
+
+async def test_a_batch_is_acknowledged_out_of_order_by_us_without_harm(
+    rumqttd: BrokerProcess,
+) -> None:
+    """rumqttd drops a client whose PUBACKs are out of order, hence the order in `Session`."""
+    async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t"]) as connection:
+        messages = [Message("t", str(number).encode()) for number in range(50)]
+        await connection.publish_batch(messages)
+        for delivery in reversed(await take(connection, 50)):
+            delivery.acknowledge()
+        await connection.publish(Message("t", b"end"))
+        [delivery] = await take(connection, 1)
+        assert delivery.message.payload == b"end"
+        assert connection.stats().reconnects == 0
+
+
+async def test_what_was_not_acknowledged_comes_again_but_without_the_dup_flag(
+    rumqttd: BrokerProcess,
+) -> None:
+    async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t"]) as connection:
+        await connection.publish_batch([Message("t", b"done"), Message("t", b"keep me")])
+        first, second = await take(connection, 2)
+        first.acknowledge()
+        await connection.publish(Message("elsewhere", b""))  # a round trip: the PUBACK is there
+        drop(connection)
+        [again] = await take(connection, 1)
+        assert again.message == second.message
+        assert not again.duplicate
+
+
+async def test_retained_state_and_last_will_reach_who_comes_later(rumqttd: BrokerProcess) -> None:
+    will = Message("status", b"gone", retain=True)
+    async with Connection(rumqttd.endpoint, client_id="d", will=will) as doomed:
+        await doomed.publish(Message("status", b"here", retain=True))
+        async with Connection(rumqttd.endpoint, client_id="w", subscriptions=["status"]) as witness:
+            [delivery] = await take(witness, 1)
+            assert (delivery.message.payload, delivery.message.retain) == (b"here", True)
+            delivery.acknowledge()
+            drop(doomed)
+            [delivery] = await take(witness, 1)
+            assert delivery.message.payload == b"gone"
+
+
+async def test_a_killed_rumqttd_forgets_all_and_our_publishes_survive_it(
+    rumqttd: BrokerProcess,
+) -> None:
+    async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t"]) as connection:
+        rumqttd.kill()
+        await disconnected(connection)
+        async with asyncio.timeout(WITHIN_S):
+            waiting = connection.publish_nowait(Message("t", b"patience"))
+            await asyncio.to_thread(rumqttd.start)
+            assert await waiting is PubAckReasonCode.SUCCESS
+        [delivery] = await take(connection, 1)
+        assert delivery.message.payload == b"patience"

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import h3.api.basic_int as h3
+import orjson
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from devices.geofence import (
+    Geofence,
+    GeofenceError,
+    Kind,
+    Polygon,
+    cell_at,
+    centre_of,
+)
+
+LAT, LON = 51.05, 3.72
+OUTLINE = [(LON, LAT), (LON + 0.1, LAT), (LON + 0.1, LAT + 0.1), (LON, LAT + 0.1), (LON, LAT)]
+HOLE = [
+    (LON + 0.04, LAT + 0.04),
+    (LON + 0.06, LAT + 0.04),
+    (LON + 0.06, LAT + 0.06),
+    (LON + 0.04, LAT + 0.06),
+]
+around_ghent = st.tuples(st.floats(3.6, 3.9), st.floats(50.95, 51.2))
+
+
+def test_a_hole_is_outside() -> None:
+    polygon = Polygon.from_coordinates([OUTLINE, HOLE])
+    assert polygon.contains(LAT + 0.01, LON + 0.01)
+    assert not polygon.contains(LAT + 0.05, LON + 0.05)
+    assert not polygon.contains(LAT - 0.01, LON + 0.01)
+
+
+@given(st.lists(around_ghent, min_size=3, max_size=3, unique=True), around_ghent)
+def test_ray_casting_agrees_with_h3(
+    corners: list[tuple[float, float]], place: tuple[float, float]
+) -> None:
+    (ax, ay), (bx, by), (cx, cy) = corners
+    assume(abs((bx - ax) * (cy - ay) - (by - ay) * (cx - ax)) > 1e-4)
+    lat, lon = centre_of(cell_at(place[1], place[0]))
+    shape = h3.LatLngPoly([(y, x) for x, y in corners])
+    within = cell_at(lat, lon) in h3.h3shape_to_cells(shape, 10)
+    assert Polygon.from_coordinates([corners]).contains(lat, lon) == within
+
+
+def test_of_two_zones_the_one_whose_id_sorts_first() -> None:
+    polygon = Polygon.from_coordinates([OUTLINE])
+    zones = Geofence({"zulte": (polygon,), "aalst": (polygon,)})
+    assert zones.zone_of(LAT + 0.05, LON + 0.05) == "aalst"
+    assert zones.zone_of(LAT - 1.0, LON) == "unassigned"
+
+
+def test_zones_are_read_by_kind(tmp_path: Path) -> None:
+    def feature(**properties: str) -> dict[str, object]:
+        geometry = {"type": "MultiPolygon", "coordinates": [[OUTLINE], [HOLE]]}
+        return {"type": "Feature", "properties": properties, "geometry": geometry}
+
+    path = tmp_path / "zones.geojson"
+    features = [
+        feature(id="PZ Één"),
+        feature(id="44021", politiezone="x"),
+        feature(id="w", level="wijk"),
+    ]
+    path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": features}))
+    place = LAT + 0.01, LON + 0.01
+    assert Geofence.from_files([path], Kind.POLICE).zone_of(*place) == "pz-een"
+    assert Geofence.from_files([path], Kind.MUNICIPALITY).zone_of(*place) == "44021"
+
+
+def test_a_file_without_zones_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "zones.geojson"
+    path.write_text('{"features": [{"properties": {}}]}')
+    with pytest.raises(GeofenceError, match=r"zones\.geojson"):
+        Geofence.from_files([path], Kind.POLICE)

@@ -1,0 +1,399 @@
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import count
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from devices.geofence import Geofence, Polygon, cell_at, centre_of
+from devices.history import Deed, HeardCase, HeardEscalation, History, SentPresence, SentReport
+from devices.oracle import Oracle, Verdict
+from schemas.ids import alert_id, escalation_id, incident_id, new_id
+from schemas.messages import Merge
+from schemas.taxonomy import PolicyFile, default_policy_text
+
+METRES_PER_DEGREE = math.radians(6_371_007.180918475)
+START = 1_800_000_000.0
+HERE = centre_of(cell_at(51.0543, 3.7217))
+POLICY = msgspec.toml.decode(default_policy_text(), type=PolicyFile)
+USERS = ("ann", "bob", "cleo", "dirk")
+
+
+def north_of(place: tuple[float, float], metres: float) -> tuple[float, float]:
+    return place[0] + metres / METRES_PER_DEGREE, place[1]
+
+
+def square(south: float, west: float, side: float) -> Polygon:
+    ring = [(west, south), (west + side, south), (west + side, south + side), (west, south + side)]
+    return Polygon.from_coordinates([ring])
+
+
+@dataclass
+class Story:
+    """A history made by hand: everything takes 0.1 s from sending to receipt, in seconds."""
+
+    history: History = field(default_factory=lambda: History(participants=USERS))
+    sequences: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def presence(
+        self, user: int, place: tuple[float, float] | None, at: float, *, took: float = 0.1
+    ) -> None:
+        cell = cell_at(*place) if place else None
+        sent_at = START + at
+        self.history.presences.append(SentPresence(user, cell, sent_at, sent_at + took))
+
+    def report(
+        self,
+        user: int,
+        place: tuple[float, float],
+        at: float,
+        *,
+        joins: UUID | None = None,
+        category: str = "theft",
+        took: float = 0.1,
+    ) -> SentReport:
+        report = new_id()
+        sent = SentReport(
+            id=report,
+            user=user,
+            category=category,
+            lat=place[0],
+            lon=place[1],
+            seen_at=START + at,
+            sent_at=START + at,
+            received_at=START + at + took,
+            incident=joins or incident_id(report),
+            merge=Merge.MERGED if joins else Merge.OPENED,
+            sequence=next(self.sequences),
+        )
+        self.history.reports.append(sent)
+        return sent
+
+    def escalation(
+        self, report: SentReport, *, zone: str = "here", kind: str = "", priority: str = ""
+    ) -> None:
+        default = "new" if report.merge is Merge.OPENED else "update"
+        assert report.incident
+        self.history.escalations.append(
+            HeardEscalation(
+                zone=zone,
+                priority=priority or POLICY.categories[report.category].priority,
+                id=escalation_id(report.id),
+                kind=kind or default,
+                incident=report.incident,
+                report=report.id,
+                attempt=1,
+                received_at=report.received_at,
+            )
+        )
+
+    def alert(self, user: int, report: SentReport, *, wave: int = 1, at: float = 1.0) -> None:
+        assert report.incident
+        self.history.alerts.append(
+            user=user,
+            incident=report.incident,
+            alert=alert_id(report.incident, wave, USERS[user]),
+            wave=wave,
+            nearby=wave == 1,
+            received_at=START + at,
+        )
+
+    def acknowledged(self, report: SentReport) -> None:
+        assert report.incident
+        deed = Deed(report.incident, report.received_at, report.received_at + 0.1)
+        self.history.acknowledgements.append(deed)
+
+    def theft(self, away_m: float) -> SentReport:
+        """Ann reports one, so far north of here; the police hear of it and acknowledge."""
+        theft = self.report(0, north_of(HERE, away_m), at=0.0)
+        self.escalation(theft)
+        self.acknowledged(theft)
+        return theft
+
+    def accepted(self, report: SentReport, at: float) -> None:
+        assert report.incident
+        self.history.acceptances.append(Deed(report.incident, START + at, START + at + 0.1))
+
+    def verdict(self, until: float = 30.0) -> Verdict:
+        lat, lon = HERE
+        zones = Geofence({"here": (square(lat - 1.0, lon - 1.0, 2.0),)})
+        oracle = Oracle(POLICY, zones=zones, municipalities=zones)
+        return oracle.judge(self.history, START + until, START + until)
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+@pytest.fixture
+def theft(story: Story) -> SentReport:
+    """Ann reports a theft (300 m) 200 m from Bob, who is alerted; the police acknowledge."""
+    story.presence(1, HERE, at=-10.0)
+    theft = story.theft(200.0)
+    story.alert(1, theft)
+    return theft
+
+
+def clean(verdict: Verdict) -> bool:
+    return (verdict.missing, verdict.unexpected, verdict.merges_wrong) == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("theft")
+def test_what_went_right_is_found_right(story: Story) -> None:
+    verdict = story.verdict()
+    assert clean(verdict), verdict
+    assert (verdict.incidents, verdict.alerts.expected, verdict.escalations.expected) == (1, 1, 1)
+    assert (verdict.alerts.ambiguous, verdict.duplicates, verdict.redelivered) == (0, 0, 0)
+
+
+def test_an_alert_that_did_not_come_is_missing(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    story.theft(200.0)
+    verdict = story.verdict()
+    assert (verdict.alerts.missing, verdict.unexpected) == (1, 0)
+    assert "bob was not alerted" in verdict.missing_examples[0]
+
+
+@pytest.mark.parametrize(("away_m", "missing"), [(299.5, 1), (300.0, 0), (301.0, 0)])
+def test_nobody_is_missed_beyond_the_radius(story: Story, away_m: float, missing: int) -> None:
+    story.presence(1, HERE, at=-10.0)
+    story.theft(away_m)
+    assert story.verdict().missing == missing
+
+
+def test_a_place_on_the_radius_to_the_millimetre_may_be_judged_either_way(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    theft = story.theft(300.0)
+    assert story.verdict().alerts.ambiguous == 1
+    story.alert(1, theft)
+    assert clean(story.verdict())
+
+
+def test_an_alert_one_metre_outside_is_unexpected(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    theft = story.theft(301.0)
+    story.alert(1, theft)
+    verdict = story.verdict()
+    assert (verdict.missing, verdict.alerts.unexpected) == (0, 1)
+    assert "bob was alerted" in verdict.unexpected_examples[0]
+
+
+def test_the_reporter_must_not_be_alerted(story: Story, theft: SentReport) -> None:
+    story.presence(0, HERE, at=-10.0)
+    assert clean(story.verdict())
+    story.alert(0, theft)
+    assert story.verdict().alerts.unexpected == 1
+
+
+def test_a_second_reporter_is_not_alerted_when_walking_in(story: Story, theft: SentReport) -> None:
+    second = story.report(2, north_of(HERE, 210.0), at=1.0, joins=theft.incident)
+    story.escalation(second)
+    story.presence(2, HERE, at=2.0)
+    assert clean(story.verdict())
+    story.alert(2, theft, at=3.0)
+    assert story.verdict().alerts.unexpected == 1
+
+
+def test_a_second_reporter_who_was_there_all_along_may_have_been_alerted(
+    story: Story, theft: SentReport
+) -> None:
+    story.presence(2, HERE, at=-5.0)
+    story.escalation(story.report(2, north_of(HERE, 210.0), at=0.05, joins=theft.incident))
+    verdict = story.verdict()
+    assert clean(verdict)
+    assert verdict.alerts.ambiguous == 1
+    story.alert(2, theft)
+    assert clean(story.verdict())
+
+
+def test_the_same_alert_again_is_redelivered_and_another_is_a_duplicate(
+    story: Story, theft: SentReport
+) -> None:
+    story.alert(1, theft)
+    verdict = story.verdict()
+    assert (verdict.redelivered, verdict.duplicates, verdict.unexpected) == (1, 0, 0)
+    story.alert(1, theft, wave=2)
+    verdict = story.verdict()
+    assert (verdict.redelivered, verdict.duplicates, verdict.alerts.unexpected) == (1, 1, 1)
+
+
+def test_somebody_who_moved_during_the_commit_is_ambiguous(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    story.presence(1, north_of(HERE, 5_000.0), at=0.05)
+    theft = story.theft(200.0)
+    verdict = story.verdict()
+    assert clean(verdict)
+    assert (verdict.alerts.expected, verdict.alerts.ambiguous) == (0, 1)
+    story.alert(1, theft)
+    assert clean(story.verdict())
+
+
+def test_somebody_who_left_before_must_not_be_alerted(story: Story, theft: SentReport) -> None:
+    story.presence(2, HERE, at=-10.0)
+    story.presence(2, north_of(HERE, 5_000.0), at=-5.0)
+    story.presence(3, HERE, at=-10.0)
+    story.presence(3, None, at=-5.0)
+    assert clean(story.verdict())
+    story.alert(2, theft)
+    story.alert(3, theft)
+    assert story.verdict().alerts.unexpected == 2
+
+
+def test_a_place_is_forgotten_when_it_is_stale(story: Story) -> None:
+    story.presence(1, HERE, at=-POLICY.timers.presence_s - 5.0)
+    theft = story.theft(200.0)
+    assert clean(story.verdict())
+    story.alert(1, theft)
+    assert story.verdict().alerts.unexpected == 1
+
+
+def test_a_place_that_was_renewed_holds_without_a_gap(story: Story) -> None:
+    story.presence(1, HERE, at=-100.0)
+    story.presence(1, HERE, at=0.0)
+    story.escalation(theft := story.report(0, north_of(HERE, 200.0), at=0.05, took=0.01))
+    story.acknowledged(theft)
+    verdict = story.verdict()
+    assert (verdict.alerts.missing, verdict.alerts.ambiguous) == (1, 0)
+
+
+def test_somebody_who_walks_in_must_be_alerted(story: Story, theft: SentReport) -> None:
+    story.presence(2, north_of(HERE, 5_000.0), at=-10.0)
+    story.presence(2, HERE, at=5.0)
+    story.presence(2, north_of(HERE, 5_000.0), at=6.0)
+    assert story.verdict().alerts.missing == 1
+    story.alert(2, theft, at=7.0)
+    assert clean(story.verdict())
+
+
+def test_the_radius_grows_only_while_nobody_accepted(story: Story, theft: SentReport) -> None:
+    story.presence(2, north_of(HERE, 700.0), at=-10.0)
+    assert clean(story.verdict())
+    assert story.verdict(until=200.0).alerts.missing == 1
+    story.accepted(theft, at=20.0)
+    assert clean(story.verdict(until=200.0))
+    story.alert(2, theft, wave=2, at=95.0)
+    assert story.verdict(until=200.0).alerts.unexpected == 1
+
+
+def test_a_wave_that_somebody_saw_reaches_everybody(story: Story, theft: SentReport) -> None:
+    story.presence(2, north_of(HERE, 700.0), at=-10.0)
+    story.presence(3, north_of(HERE, 700.0), at=-10.0)
+    story.accepted(theft, at=89.95)
+    assert clean(story.verdict(until=100.0))
+    story.alert(2, theft, wave=2, at=90.5)
+    assert story.verdict(until=100.0).alerts.missing == 1
+
+
+@pytest.mark.usefixtures("theft")
+def test_an_alert_of_an_incident_that_nobody_opened_is_unexpected(story: Story) -> None:
+    story.history.alerts.append(
+        user=2, incident=new_id(), alert=new_id(), wave=1, nearby=True, received_at=START
+    )
+    assert story.verdict().alerts.unexpected == 1
+
+
+def test_an_escalation_to_the_wrong_zone_is_missing_there_and_unexpected_here(
+    story: Story,
+) -> None:
+    story.acknowledged(theft := story.report(0, HERE, at=0.0))
+    story.escalation(theft, zone="unassigned")
+    verdict = story.verdict()
+    assert (verdict.escalations.missing, verdict.escalations.unexpected) == (1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "update"}, {"priority": "p1"}])
+def test_an_escalation_of_the_wrong_kind_or_priority_is_found(
+    story: Story, wrong: dict[str, str]
+) -> None:
+    story.acknowledged(theft := story.report(0, HERE, at=0.0))
+    story.escalation(theft, **wrong)
+    verdict = story.verdict()
+    assert (verdict.escalations.missing, verdict.escalations.unexpected) == (1, 1)
+
+
+def test_an_escalation_twice_is_redelivered_under_one_id_and_unexpected_under_two(
+    story: Story, theft: SentReport
+) -> None:
+    story.escalation(theft)
+    verdict = story.verdict()
+    assert (verdict.redelivered, verdict.unexpected) == (1, 0)
+    story.history.escalations.append(story.history.escalations[0]._replace(id=new_id()))
+    assert story.verdict().escalations.unexpected == 1
+
+
+def test_an_overdue_escalation_is_due_only_when_nobody_acknowledged(story: Story) -> None:
+    theft = story.report(0, HERE, at=0.0)
+    story.escalation(theft)
+    assert clean(story.verdict(until=50.0))
+    assert story.verdict(until=100.0).escalations.missing == 1
+    late = story.history.escalations[0]._replace(
+        id=new_id(), kind="overdue", attempt=2, received_at=START + 61.0, report=None
+    )
+    story.history.escalations.append(late)
+    assert clean(story.verdict(until=100.0))
+    story.acknowledged(theft)
+    assert story.verdict(until=100.0).escalations.unexpected == 1
+
+
+def test_a_report_that_should_have_joined_is_a_wrong_merge(story: Story, theft: SentReport) -> None:
+    story.escalation(again := story.report(2, north_of(HERE, 250.0), at=5.0))
+    story.acknowledged(again)
+    story.alert(1, again)
+    verdict = story.verdict()
+    assert (verdict.merges_wrong, verdict.missing, verdict.unexpected) == (1, 0, 0)
+    assert str(theft.incident) in verdict.wrong_examples[0]
+
+
+@pytest.mark.parametrize(("away_m", "after_s"), [(101.0, 1.0), (50.0, 901.0)])
+def test_a_report_too_far_or_too_late_to_join_is_a_wrong_merge(
+    story: Story, away_m: float, after_s: float
+) -> None:
+    first = story.theft(0.0)
+    second = story.report(1, north_of(HERE, away_m), at=after_s, joins=first.incident)
+    story.escalation(second)
+    assert story.verdict(until=after_s + 10.0).merges_wrong == 1
+
+
+def test_a_report_joins_the_nearest_and_then_the_first(story: Story) -> None:
+    far, near = story.theft(90.0), story.theft(-20.0)
+    story.escalation(story.report(1, HERE, at=2.0, joins=near.incident))
+    assert clean(story.verdict())
+    story.escalation(story.report(1, HERE, at=3.0, joins=far.incident))
+    assert story.verdict().merges_wrong == 1
+
+
+def test_a_city_report_is_a_case_and_nothing_for_the_police(story: Story) -> None:
+    dumping = story.report(0, HERE, at=0.0, category="illegal-dumping")
+    assert story.verdict().cases.missing == 1
+    story.escalation(dumping)
+    assert story.verdict().escalations.unexpected == 1
+    assert dumping.incident
+    case = HeardCase("here", "illegal-dumping", new_id(), dumping.incident, dumping.id, START)
+    story.history.cases.append(case)
+    assert story.verdict().cases.missing == 0
+    story.history.cases.append(case._replace(municipality="elsewhere", id=new_id()))
+    assert story.verdict().cases.unexpected == 1
+
+
+def test_an_incident_that_fell_silent_is_closed(story: Story, theft: SentReport) -> None:
+    story.accepted(theft, at=10.0)
+    silent_at = POLICY.timers.silence_s + 60.0
+    story.presence(2, HERE, at=silent_at)
+    assert clean(story.verdict(until=silent_at + 10.0))
+    story.alert(2, theft, at=silent_at + 1.0)
+    assert story.verdict(until=silent_at + 10.0).alerts.unexpected == 1
+
+
+def test_a_report_without_receipt_is_judged_by_neither(story: Story) -> None:
+    lost = story.report(0, HERE, at=0.0)
+    story.history.reports[0] = replace(lost, incident=None, received_at=float("inf"))
+    story.presence(1, HERE, at=-10.0)
+    assert clean(story.verdict())
+    story.alert(1, lost)
+    story.escalation(lost)
+    verdict = story.verdict()
+    assert clean(verdict)
+    assert (verdict.alerts.ambiguous, verdict.escalations.ambiguous) == (1, 1)
