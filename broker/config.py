@@ -153,7 +153,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         for name in sorted(environ)
         if name.startswith("NABIJ_") and name not in known
     )
-    if values.get("mqtt_url") and not values.get("share_group"):
+    alone = "NABIJ_WORKERS" in environ  # the workers divide the senders without a share group
+    if values.get("mqtt_url") and not values.get("share_group") and not alone:
         problems.append(
             "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
         )

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -15,8 +16,8 @@ from devices.history import HeardCase
 from nabij.output import console_err, say
 from schemas.messages import Escalation, GroupEvent, IncidentState, Report, Status
 
-INCIDENTS = 12
-LINES = 12
+LINES = 40
+FRAME_ROWS = 9  # around the incidents and the lines: title, heads, borders, the summary
 PER_SECOND = 4
 
 Summary = Mapping[str, int | float | None]
@@ -103,16 +104,20 @@ class View:
     # The page
 
     def _page(self) -> RenderableType:
-        lines = Text("\n".join(self._lines), no_wrap=True, overflow="ellipsis")
-        return Group(self._incidents(), lines, Text(_in_words(self._summary()), style="bold"))
+        rows = max(6, console_err.height - FRAME_ROWS)
+        latest = list(self._lines)[-(rows - rows // 2) :]
+        lines = Text("\n".join(latest), no_wrap=True, overflow="ellipsis")
+        summary = Text(_in_words(self._summary()), style="bold")
+        return Group(self._incidents(rows // 2), lines, summary)
 
-    def _incidents(self) -> Table:
-        table = Table(title="Nabij: incidents at the police's desks (Ctrl-C ends it)", expand=True)
+    def _incidents(self, rows: int) -> Table:
+        title = "Nabij: incidents at the police's desks (Ctrl-C ends it)"
+        table = Table(title=title, expand=True, box=SIMPLE_HEAD)
         for head in ("incident", "zone", "category", "prio", "status"):
             table.add_column(head)
         for head in ("reports", "alerted", "accepted", "on scene"):
             table.add_column(head, justify="right")
-        for state in list(self._states.values())[: -INCIDENTS - 1 : -1]:
+        for state in list(self._states.values())[: -rows - 1 : -1]:
             words = (_short(state.incident), state.zone, state.category, state.priority.value)
             counts = (state.reports, state.alerted, state.accepted, state.on_scene)
             table.add_row(

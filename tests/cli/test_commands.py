@@ -1,0 +1,239 @@
+"""The commands that end by themselves, as people and programs call them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.config import SETTINGS
+from schemas.taxonomy import default_policy_text
+
+
+def run(*words: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+    return subprocess.run(
+        [sys.executable, "-m", "nabij.cli", *map(str, words)],
+        env={**kept, **settings},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def json_of(ran: subprocess.CompletedProcess[str]) -> Any:
+    assert ran.stdout.count("\n") == 1, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_help_lists_every_command_and_nothing_else_is_loaded() -> None:
+    ran = run("--help")
+    assert ran.returncode == 0
+    for command in ("up", "demo", "replay", "tail", "doctor", "zones", "policy"):
+        assert command in ran.stdout
+    assert "--install-completion" in ran.stdout
+
+
+def test_help_of_a_command_teaches_by_example() -> None:
+    assert "nabij zones import politiezones.geojson" in run("zones", "import", "--help").stdout
+    assert "nabij up --workers alerting=2" in run("up", "--help").stdout
+
+
+def test_version_is_said() -> None:
+    ran = run("--version")
+    assert (ran.returncode, ran.stdout.split()[0]) == (0, "nabij")
+
+
+def test_no_color_is_honoured() -> None:
+    ran = run("--help", NO_COLOR="1", FORCE_COLOR="1")
+    assert ran.returncode == 0
+    assert "\x1b[3" not in ran.stdout
+
+
+def test_unknown_option_is_a_usage_error() -> None:
+    assert run("up", "--speed").returncode == 2
+
+
+def test_all_bad_settings_are_named_at_once_without_a_traceback() -> None:
+    ran = run(
+        "up",
+        NABIJ_MQTT_URL="http://x",
+        NABIJ_HTTP="nowhere",
+        NABIJ_LOG_LEVEL="loud",
+        NABIJ_TYPO="1",
+    )
+    assert ran.returncode == 2
+    for name in ("NABIJ_MQTT_URL", "NABIJ_HTTP", "NABIJ_LOG_LEVEL", "NABIJ_TYPO"):
+        assert f"nabij: {name}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_wrong_workers_and_services_are_named_at_once() -> None:
+    ran = run("up", "--service", "intak", "--workers", "police=0", "--workers", "x=2")
+    assert ran.returncode == 2
+    for word in ("--service intak", "--workers police=0", "--workers x=2", "services are intake"):
+        assert word in ran.stderr
+
+
+def test_policy_in_force_is_shown() -> None:
+    ran = run("policy", "check")
+    assert ran.returncode == 0
+    assert "valid: 19 categories" in ran.stdout
+    assert "theft" in json_of(run("policy", "check", "--json"))["categories"]
+
+
+def test_policy_check_says_all_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    text = default_policy_text()
+    file.write_text(text.replace('desk = "city"', 'desk = "cellar"').replace("nl = ", "ln = "))
+    ran = run("policy", "check", file, "--json")
+    assert ran.returncode == 2
+    problems = json_of(ran)["problems"]
+    assert sum("Invalid enum value 'cellar'" in problem for problem in problems) == 7
+    assert sum("names.nl: missing" in problem for problem in problems) == 19
+    assert ran.stderr.splitlines() == problems
+
+
+def test_bad_policy_keeps_nabij_from_starting(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[timers]\n")
+    ran = run("up", "--data-dir", tmp_path / "data", NABIJ_POLICY=str(file))
+    assert ran.returncode == 2
+    assert "timers.accept_s: missing" in ran.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_doctor_of_a_sound_machine_shows_every_setting_and_no_secret(tmp_path: Path) -> None:
+    ran = run("doctor", "--json", "--data-dir", tmp_path, NABIJ_SHARE_GROUP="hush-hush")
+    found = json_of(ran)
+    assert (ran.returncode, found["ok"]) == (0, True)
+    assert [setting["name"] for setting in found["settings"]] == [row.name for row in SETTINGS]
+    assert "hush-hush" not in ran.stdout
+
+
+def test_doctor_finds_what_is_broken(tmp_path: Path, redis_url: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("max_overdue = 3")
+    ran = run(
+        "doctor",
+        "--json",
+        "--data-dir",
+        file,
+        NABIJ_POLICY=str(file),
+        NABIJ_MQTT_URL="mqtt://nabij:sesame@127.0.0.1:9",
+        NABIJ_SHARE_GROUP="x",
+        NABIJ_REDIS_URL=redis_url,
+    )
+    assert ran.returncode == 1
+    broken = {one["what"] for one in json_of(ran)["findings"] if one["verdict"] == "broken"}
+    assert broken == {"policy", "MQTT broker"}
+    assert "sesame" not in ran.stdout + ran.stderr
+
+
+def test_doctor_lists_every_bad_setting() -> None:
+    ran = run("doctor", NABIJ_HTTP="x", NABIJ_LOG_FORMAT="x")
+    assert ran.returncode == 1
+    assert ran.stdout.count("broken  settings:") == 2
+
+
+def test_zones_of_a_file_are_imported_listed_and_found(tmp_path: Path, redis_url: str) -> None:
+    square = [[3.7, 51.0], [3.8, 51.0], [3.8, 51.1], [3.7, 51.1], [3.7, 51.0]]
+    file = tmp_path / "zones.geojson"
+    file.write_text(
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    {
+                        "type": "Feature",
+                        "properties": {"id": "PZ Één", "name": "PZ Één"},
+                        "geometry": {"type": "Polygon", "coordinates": [square]},
+                    }
+                ],
+            }
+        )
+    )
+    imported = run("zones", "import", file, "--json", NABIJ_REDIS_URL=redis_url)
+    assert imported.returncode == 0, imported.stderr
+    assert json_of(imported)["police"] == 1
+    listed = json_of(run("zones", "list", "--json", NABIJ_REDIS_URL=redis_url))
+    assert [(zone["id"], zone["name"]) for zone in listed] == [("pz-een", "PZ Één")]
+    found = run("zones", "at", "51.05,3.75", "--json", NABIJ_REDIS_URL=redis_url)
+    assert json_of(found) == {"police": "pz-een", "municipality": "unassigned"}
+    assert "pz-een" in run("zones", "at", "51.05,3.75", NABIJ_REDIS_URL=redis_url).stdout
+
+
+def test_zones_are_kept_in_the_data_directory_when_no_redis_is_configured(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    assert run("zones", "import", file, "--data-dir", tmp_path).returncode == 0
+    listed = json_of(run("zones", "list", "--json", "--data-dir", tmp_path))
+    assert len(listed) == 6
+
+
+def test_real_zones_are_imported(shared_data: Callable[[str], Path], redis_url: str) -> None:
+    for name, place in (("politiezones", "police"), ("gemeenten", "municipality")):
+        file = shared_data(f"geo/{name}.geojson")
+        ran = run("zones", "import", file, "--json", NABIJ_REDIS_URL=redis_url)
+        assert ran.returncode == 0, ran.stderr
+        assert json_of(ran)[place] == {"police": 107, "municipality": 304}[place]
+    found = run("zones", "at", "51.0543,3.7217", "--json", NABIJ_REDIS_URL=redis_url)
+    assert json_of(found) == {"police": "ipz93", "municipality": "44021"}
+
+
+@pytest.mark.parametrize("place", ["here", "91,0", "0,181", "51.0", "nan,nan"])
+def test_bad_place_is_a_usage_error(place: str, tmp_path: Path) -> None:
+    ran = run("zones", "at", place, "--data-dir", tmp_path)
+    assert ran.returncode == 2
+    assert "LAT,LON" in ran.stderr
+
+
+def test_bad_zones_file_is_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "zones.geojson"
+    file.write_text("{")
+    ran = run("zones", "import", file, "--data-dir", tmp_path / "data")
+    assert ran.returncode == 2
+    assert f"nabij: {file}: not a GeoJSON" in ran.stderr
+    assert run("zones", "import", tmp_path / "none").returncode == 2
+
+
+def test_redis_that_does_not_answer_is_a_failure_in_one_sentence() -> None:
+    ran = run("zones", "list", NABIJ_REDIS_URL="redis://127.0.0.1:9")
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "Traceback" not in ran.stderr
+
+
+def test_tail_without_a_broker_says_so(tmp_path: Path) -> None:
+    ran = run("tail", "--data-dir", tmp_path)
+    assert ran.returncode == 2
+    assert "no MQTT broker" in ran.stderr
+
+
+@pytest.mark.parametrize("bad", ["a/#/b", "a+/b", "$share/x/nabij/#"])
+def test_tail_refuses_what_is_no_filter_or_would_swallow_messages(bad: str) -> None:
+    ran = run("tail", bad, NABIJ_MQTT_URL="mqtt://127.0.0.1:9", NABIJ_SHARE_GROUP="x")
+    assert ran.returncode == 2
+
+
+def test_replay_names_every_wrong_option(tmp_path: Path) -> None:
+    ran = run(
+        "replay", tmp_path / "a.csv", "--map", "zurich", "--tracks", tmp_path / "b.csv",
+        "--speed", "-1",
+    )  # fmt: skip
+    assert ran.returncode == 2
+    for word in ("a.csv: no such file", "b.csv: no such file", "--speed -1"):
+        assert word in ran.stderr
+
+
+def test_replay_of_an_unknown_mapping_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("a,b\n1,2\n")
+    ran = run("replay", file, "--map", "atlantis", "--participants", "2")
+    assert ran.returncode == 2
+    assert "atlantis" in ran.stderr

@@ -1,0 +1,267 @@
+"""`nabij up` as a real tree of processes: it starts, survives, drains and leaves nothing behind."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from broker.embedded import Account, EmbeddedMqtt
+
+NABIJ = (sys.executable, "-m", "nabij.cli")
+PATIENCE_S = 45.0
+
+
+class Up:
+    """A running `nabij up`; every process that it started dies with it."""
+
+    def __init__(self, data_dir: Path, *words: str, **settings: str) -> None:
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [*NABIJ, "up", "--data-dir", str(data_dir), "--json", *words],
+            env={**kept, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it says that it is."""
+        try:
+            said: dict[str, Any] = json.loads(self._lines.get(timeout=PATIENCE_S))
+        except queue.Empty:
+            self.process.kill()
+            assert self.process.stderr
+            pytest.fail(f"not ready: {self.process.stderr.read()[-2000:]}")
+        return said
+
+    def descendants(self) -> dict[int, list[str]]:
+        return {
+            pid: command
+            for pid, command in processes().items()
+            if pid in children_of(self.process.pid)
+        }
+
+    def workers(self) -> dict[str, int]:
+        """Worker processes, by service."""
+        return {
+            command[command.index("nabij.worker") + 1]: pid
+            for pid, command in self.descendants().items()
+            if "nabij.worker" in command
+        }
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+
+def processes() -> dict[int, list[str]]:
+    found = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                found[int(path.name)] = (path / "cmdline").read_text().split("\0")[:-1]
+            except OSError:
+                continue
+    return {pid: command for pid, command in found.items() if command}
+
+
+def children_of(pid: int) -> set[int]:
+    children = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children |= {int(child) for child in (task / "children").read_text().split()}
+    return children
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    started: list[Up] = []
+
+    def start(*words: str, data_dir: Path | None = None, **settings: str) -> Up:
+        up = Up(data_dir or tmp_path / "data", *words, **settings)
+        started.append(up)
+        return up
+
+    yield start
+    for up in started:
+        if up.process.poll() is None:
+            up.process.kill()
+        up.process.wait()
+
+
+SOME = ("--service", "intake", "--service", "presence")
+
+
+def test_whole_life_of_up(start: Callable[..., Up]) -> None:
+    up = start(*SOME)
+    said = up.ready()
+    assert said["services"] == ["intake-1", "presence-1"]
+    assert get(f"{said['http']}/readyz") == (200, '{"ready":true,"not_ready":{}}')
+    assert get(f"{said['http']}/livez")[0] == 200
+    before = up.workers()
+
+    os.kill(before["intake"], signal.SIGKILL)
+    until(lambda: up.workers().get("intake", before["intake"]) != before["intake"])
+    until(lambda: get(f"{said['http']}/readyz")[0] == 200)
+    after = up.workers()
+    assert after["presence"] == before["presence"]
+    metrics = get(f"{said['http']}/metrics")[1]
+    assert 'nabij_worker_restarts_total{worker="intake-1"} 1.0' in metrics
+    assert 'nabij_worker_restarts_total{worker="presence-1"} 0.0' in metrics
+    assert 'nabij_worker_ready{worker="intake-1"} 1.0' in metrics
+
+    everybody = up.descendants()
+    assert len(everybody) == 4  # two workers, an MQTT broker, a Redis
+    assert up.end() == 0
+    assert not everybody.keys() & processes().keys()
+    assert not (up.data_dir / "running.json").exists()
+
+
+def test_worker_that_is_away_makes_it_unready_and_is_named(start: Callable[..., Up]) -> None:
+    up = start(*SOME)
+    said = up.ready()
+    os.kill(up.workers()["presence"], signal.SIGSTOP)
+    os.kill(up.workers()["intake"], signal.SIGKILL)
+    until(lambda: get(f"{said['http']}/readyz")[0] == 503)
+    assert "intake-1" in get(f"{said['http']}/readyz")[1]
+    until(lambda: get(f"{said['http']}/livez")[0] == 503)
+    assert json.loads(get(f"{said['http']}/livez")[1])["hung"] == ["presence-1"]
+    os.kill(up.workers()["presence"], signal.SIGCONT)
+    until(lambda: get(f"{said['http']}/livez")[0] == 200)
+    assert up.end(signal.SIGINT) == 0
+
+
+def test_everything_ends_with_a_supervisor_that_is_killed(start: Callable[..., Up]) -> None:
+    up = start(*SOME)
+    up.ready()
+    everybody = up.descendants()
+    assert len(everybody) == 4
+    up.end(signal.SIGKILL)
+    until(lambda: not everybody.keys() & processes().keys())
+
+
+def test_second_up_on_one_data_directory_is_refused(start: Callable[..., Up]) -> None:
+    first = start(*SOME)
+    first.ready()
+    second = start(*SOME)
+    assert second.process.wait(PATIENCE_S) == 2
+    assert second.process.stderr
+    said = second.process.stderr.read()
+    assert f"another nabij (process {first.process.pid}) runs in {first.data_dir}" in said
+    assert first.process.poll() is None
+    assert first.end() == 0
+
+
+def test_accounts_and_secrets_are_made_once_and_private(start: Callable[..., Up]) -> None:
+    first = start(*SOME)
+    accounts = first.ready()["accounts"]
+    for user in ("ann", "eva", "desk-gent", "desk-maaseik", "desk-unassigned", "city-desk"):
+        assert accounts[user]
+    secret = (first.data_dir / "share-group").read_text()
+    assert first.end() == 0
+    for name in ("accounts.json", "share-group"):
+        assert (first.data_dir / name).stat().st_mode & 0o777 == 0o600
+    again = start(*SOME)
+    assert again.ready()["accounts"] == accounts
+    assert (first.data_dir / "share-group").read_text() == secret
+    assert again.end() == 0
+
+
+def test_embedded_redis_that_is_killed_comes_back_with_its_data(start: Callable[..., Up]) -> None:
+    up = start(*SOME)
+    said = up.ready()
+    url = json.loads((up.data_dir / "running.json").read_text())["redis_url"]
+
+    def kept() -> bool:
+        try:
+            with redis.Redis.from_url(url) as client:
+                return bool(client.get("kept") == b"yes")
+        except redis.RedisError:
+            return False
+
+    with redis.Redis.from_url(url) as client:
+        client.set("kept", "yes")
+    server = next(p for p, c in up.descendants().items() if "redis" in c[0] or "valkey" in c[0])
+    os.kill(server, signal.SIGKILL)
+    until(lambda: server not in up.descendants() and kept())
+    until(lambda: get(f"{said['http']}/readyz")[0] == 200)
+    assert up.end() == 0
+
+
+def test_servers_of_ones_own_are_used_and_left_running(
+    start: Callable[..., Up],
+    mqtt_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+) -> None:
+    settings = {
+        "NABIJ_MQTT_URL": mqtt_server.url_for(accounts["nabij"]),
+        "NABIJ_REDIS_URL": redis_url,
+        "NABIJ_SHARE_GROUP": "test-of-up",
+        "NABIJ_INSTANCE": "test-of-up",
+    }
+    up = start(*SOME, "--workers", "intake=2", **settings)
+    said = up.ready()
+    assert said["services"] == ["intake-1", "intake-2", "presence-1"]
+    assert said["accounts"] == {}
+    assert len(up.descendants()) == 3
+    beside = start("--service", "city", **settings)
+    beside.ready()
+    twice = start("--service", "presence", **settings)
+    assert twice.process.wait(PATIENCE_S) == 2
+    assert beside.end() == 0
+    assert up.end() == 0
+    assert mqtt_server.running
+    assert redis.Redis.from_url(redis_url).ping()
+
+
+def test_worker_without_its_mqtt_broker_is_a_failure_in_words(
+    start: Callable[..., Up], redis_url: str
+) -> None:
+    up = start(
+        "--service",
+        "city",
+        NABIJ_MQTT_URL="mqtt://nabij:wrong@127.0.0.1:9",
+        NABIJ_REDIS_URL=redis_url,
+        NABIJ_SHARE_GROUP="x",
+    )
+    assert up.process.wait(60) == 1
+    assert up.process.stderr
+    said = up.process.stderr.read()
+    assert "nabij: not ready after 30 s: city-1 is" in said
+    assert "Traceback" not in said
+    assert "wrong" not in said

@@ -1,0 +1,156 @@
+"""What a policy file means, and that everything wrong with one is said at once."""
+
+import pytest
+
+from broker.core.policy import MAX_MERGE_M, Policy, effective_audience
+from broker.errors import ConfigError
+from schemas.taxonomy import Audience, Desk, Urgency, default_policy_text
+
+HEAD = """
+max_overdue = 3
+[advice]
+nl = "Bel 112"
+fr = "Appelez le 112"
+en = "Call 112"
+[timers]
+accept_s = 90
+acknowledge_s = 60
+silence_s = 1800
+silence_routine_s = 86400
+presence_s = 900
+retention_s = 604800
+[widening]
+factor = 2.0
+max_waves = 3
+max_radius_m = 3000
+"""
+THEFT = """
+[categories.theft]
+names = { nl = "Diefstal", fr = "Vol", en = "Theft" }
+urgency = "urgent"
+desk = "police"
+priority = "p2"
+radius_m = 300
+merge_m = 100
+merge_s = 900
+audience = "police_and_nearby"
+"""
+
+
+def problems_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        Policy.parse(text)
+    return raised.value.problems
+
+
+def problem_of(text: str) -> str:
+    (problem,) = problems_of(text)
+    return problem
+
+
+def test_shipped_policy_is_valid_and_has_every_category_of_the_issue() -> None:
+    policy = Policy.parse(default_policy_text())
+    urgent = {c for c in policy.codes if policy.file.categories[c].urgency is Urgency.URGENT}
+    assert urgent == {
+        "theft", "robbery", "burglary", "fight", "fire", "threat", "suspicious", "vandalism",
+        "missing-person", "traffic-accident", "medical",
+    }  # fmt: skip
+    assert set(policy.codes) - urgent == {
+        "illegal-dumping", "dog-fouling", "flyposting", "graffiti", "noise", "bicycle-theft",
+        "street-lighting", "parking",
+    }  # fmt: skip
+
+
+def test_category_is_found_by_its_code_and_unknown_ones_are_none() -> None:
+    policy = Policy.parse(HEAD + THEFT)
+    theft = policy.category("theft")
+    assert theft is not None
+    assert theft.desk is Desk.POLICE
+    assert policy.category("sorcery") is None
+    assert policy.codes == ("theft",)
+    assert (policy.max_overdue, policy.timers.accept_s, policy.advice.en) == (3, 90, "Call 112")
+
+
+def test_radius_grows_by_the_factor_until_the_most_and_the_last_wave() -> None:
+    policy = Policy.parse(HEAD + THEFT)
+    assert policy.next_radius_m(1, 300.0) == 600.0
+    assert policy.next_radius_m(2, 2000.0) == 3000.0
+    assert policy.next_radius_m(3, 300.0) is None
+    assert policy.next_radius_m(1, 3000.0) is None
+    assert policy.next_radius_m(1, 0.0) is None
+
+
+def test_audience_is_the_narrower_of_the_categorys_and_the_reports() -> None:
+    theft = Policy.parse(HEAD + THEFT).category("theft")
+    assert theft is not None
+    assert effective_audience(theft, Audience.POLICE_AND_NEARBY) is Audience.POLICE_AND_NEARBY
+    assert effective_audience(theft, Audience.POLICE) is Audience.POLICE
+    quiet = Policy.parse(HEAD + THEFT.replace('"police_and_nearby"', '"police"')).category("theft")
+    assert quiet is not None
+    assert effective_audience(quiet, Audience.POLICE_AND_NEARBY) is Audience.POLICE
+
+
+def test_everything_that_is_wrong_is_said_at_once_with_its_path() -> None:
+    text = (
+        HEAD.replace("max_overdue = 3", "max_overdue = 0\nmaximum = 1")
+        .replace("accept_s = 90", "accept_s = 9000")
+        .replace("factor = 2.0", "factor = 1.0")
+        .replace('fr = "Appelez le 112"\n', "")
+        + THEFT.replace("radius_m = 300", 'radius_m = "far"').replace("merge_s", "merge_sec")
+        + THEFT.replace("categories.theft", 'categories."Big Theft"')
+        + THEFT.replace("categories.theft", "categories.robbery").replace("p2", "p9")
+        + THEFT.replace("categories.theft", "categories.fight").replace("= 100", "= 400")
+    )
+    starts = [
+        "maximum: no such key",
+        "advice.fr: missing",
+        "timers.accept_s: 9000 s must be shorter",
+        "widening.factor: Expected `float` > 1.0",
+        "max_overdue: Expected `int` >= 1",
+        'categories."Big Theft": a code is a topic level',
+        "categories.theft.merge_sec: no such key; did you mean merge_s?",
+        "categories.theft.merge_s: missing",
+        "categories.theft.radius_m: Expected `int`, got `str`",
+        "categories.robbery.priority: Invalid enum value 'p9'; one of p1, p2, p3",
+        "categories.fight.merge_m: 400 is above radius_m (300)",
+    ]
+    problems = problems_of(text)
+    missing = [start for start in starts if not any(p.startswith(start) for p in problems)]
+    assert missing == []
+    assert len(problems) == len(starts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('urgency = "urgent"', 'urgency = "routine"', "radius_m: routine categories alert nobody"),
+        ('desk = "police"', 'desk = "city"', "desk: urgent reports go to the police"),
+        ("radius_m = 300", "radius_m = 5000", "radius_m: 5000 is above widening.max_radius_m"),
+        ("radius_m = 300", "radius_m = 0", "audience: police_and_nearby needs a radius_m"),
+        (
+            'audience = "police_and_nearby"',
+            'text_to = "police_and_nearby"',
+            "text_to: police_and_nearby, but audience is police",
+        ),
+    ],
+)
+def test_contradiction_within_a_category_is_named(old: str, new: str, said: str) -> None:
+    assert problem_of(HEAD + THEFT.replace(old, new)).startswith(f"categories.theft.{said}")
+
+
+def test_merging_from_afar_is_refused() -> None:
+    far = THEFT.replace("radius_m = 300", "radius_m = 3000").replace(
+        "merge_m = 100", "merge_m = 1001"
+    )
+    assert f"1001 is above {MAX_MERGE_M}" in problem_of(HEAD + far)
+
+
+def test_policy_without_categories_is_refused() -> None:
+    assert problem_of(HEAD) == "categories: missing"
+    assert "at least one" in problem_of("categories = {}\n" + HEAD)
+    assert "at least one" in problem_of("categories = 3\n" + HEAD)
+
+
+def test_text_that_is_not_toml_names_the_line() -> None:
+    assert problem_of("[timers\n").startswith("not TOML: ")
+    assert "line 3" in problem_of("a = 1\nb = 2\na = 3\n")
