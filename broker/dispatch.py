@@ -169,6 +169,8 @@ class Dispatcher:
         except UnavailableError as error:
             metrics.RETRIES.labels(self.service.name).inc()
             _log.warning("periodic work has to wait", service=self.service.name, why=str(error))
+        except Exception:  # noqa: BLE001 - as above: the next turn must come
+            _log.exception("periodic work failed", service=self.service.name)
 
     # -- common -----------------------------------------------------------------------------------
 

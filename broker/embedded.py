@@ -37,6 +37,7 @@ class Role(enum.StrEnum):
     SERVICE = "service"
     PARTICIPANT = "participant"
     DESK = "desk"
+    CITY = "city"
 
 
 @dataclass(frozen=True)
@@ -262,6 +263,8 @@ def acl_file(accounts: Sequence[Account]) -> str:
                 rights = ["topic readwrite nabij/v1/#", "topic read $SYS/#"]
             case Role.DESK:
                 rights = [f"topic readwrite nabij/v1/police/{account.zone}/#"]
+            case Role.CITY:
+                rights = ["topic read nabij/v1/city/#"]
             case Role.PARTICIPANT:
                 continue
         lines += [f"user {account.username}", *rights]

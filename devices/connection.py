@@ -39,6 +39,7 @@ NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
 RETRY_MOST_S = 30.0
+_CANCEL_AGAIN_S = 1.0
 SESSION_EXPIRY_S = 86_400
 
 log = logging.getLogger(__name__)
@@ -193,9 +194,7 @@ class Connection:
             )
 
     async def _stop(self) -> None:
-        self._keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._keeper
+        await end(self._keeper)
 
     async def _keep(self) -> None:
         attempt = 0
@@ -275,6 +274,19 @@ def heed_cancellation(already: int = 0) -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling() > already:
         raise asyncio.CancelledError
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended, and raise what it raised.
+
+    Once may not be enough: the `wait_for` of Python 3.11, which aiomqtt uses, swallows a
+    cancellation that meets its result.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
+    if not task.cancelled():
+        task.result()
 
 
 def cancellations() -> int:

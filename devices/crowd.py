@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+from devices.connection import end
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
 from devices.people import Decision, Habits, Person
 from devices.tracks import Track
@@ -132,9 +133,7 @@ class Crowd:
         await self._leave()
 
     async def _leave(self) -> None:
-        self._everybody.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._everybody
+        await end(self._everybody)
 
     async def _live_together(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from schemas.messages import Merge, Mode
@@ -95,7 +95,7 @@ class AlertLog:
     """A million alerts in 26 bytes each."""
 
     def __init__(self) -> None:
-        self._columns = (array("I"), array("I"), array("Q"), array("B"), array("B"), array("d"))
+        self._columns: tuple[array[Any], ...] = tuple(array(code) for code in "IIQBBd")
         self._numbers: dict[UUID, int] = {}
         self.incidents: list[UUID] = []
 
@@ -109,7 +109,7 @@ class AlertLog:
             self.incidents.append(incident)
         row = (user, number, alert.int & 0xFFFFFFFFFFFFFFFF, wave, nearby, received_at)
         for column, value in zip(self._columns, row, strict=True):
-            column.append(value)  # type: ignore[arg-type]
+            column.append(value)
 
     def __len__(self) -> int:
         return len(self._columns[0])

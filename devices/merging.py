@@ -54,7 +54,8 @@ class Episode:
         if report.received_at < self.first.sent_at + self.silence_s - 1.0:
             return True, True
         before = [each for each in self.deeds if each.sent_at < report.received_at]
-        activity = [(each.sent_at, each.received_at) for each in (*self.reports, *before)]
+        activity = [(each.sent_at, each.received_at) for each in self.reports]
+        activity += [(deed.sent_at, deed.received_at) for deed in before]
         certain, possible = silence(activity, self.silence_s)
         return report.received_at < certain, report.sent_at < possible
 

@@ -295,7 +295,7 @@ def main() -> NoReturn:
 
 
 def _settings(data_dir: Path | None, *, quiet: bool = False) -> "Settings":
-    """Return the settings, and log as they say; `quiet`: no more than warnings unless asked for."""
+    """Return the settings, and log as they say; `quiet`: no more than errors unless asked for."""
     from dataclasses import replace
 
     from broker import config, log
@@ -304,7 +304,7 @@ def _settings(data_dir: Path | None, *, quiet: bool = False) -> "Settings":
     if data_dir:
         settings = replace(settings, data_dir=data_dir)
     if quiet and settings.log_level == "info":
-        settings = replace(settings, log_level="warning")
+        settings = replace(settings, log_level="error")
     log.set_up(settings.log_level, settings.log_format)
     return settings
 

@@ -147,8 +147,10 @@ def desk_of(zone: str) -> str:
 
 
 def _account(user: str, password: str) -> Account:
-    if user in (SERVICES_ACCOUNT, OPERATOR, CITY_DESK):
+    if user in (SERVICES_ACCOUNT, OPERATOR):
         return Account(user, password, Role.SERVICE)
+    if user == CITY_DESK:
+        return Account(user, password, Role.CITY)
     if user.startswith(_DESK):
         return Account(user, password, Role.DESK, user.removeprefix(_DESK))
     return Account(user, password, Role.PARTICIPANT)

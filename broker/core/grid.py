@@ -18,7 +18,7 @@ _EDGE_M = {
     resolution: h3.average_hexagon_edge_length(resolution, unit="m")
     for resolution in (INDEX_RESOLUTION, PLACE_RESOLUTION)
 }
-_RINGS = (0.87, 0.55)  # rings of cells for each average edge of the radius, and besides
+_RINGS = (0.95, 0.55)  # rings of cells for each average edge of the radius, and besides
 
 
 def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> float:

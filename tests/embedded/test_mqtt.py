@@ -219,6 +219,7 @@ def test_shipped_rights_are_those_of_the_embedded_broker() -> None:
             Account(f"desk-{zone}", "x", Role.DESK, zone)
             for zone in ("gent", "kortrijk", "maaseik", "unassigned")
         ),
+        Account("city-desk", "x", Role.CITY),
     ]
     assert embedded.acl_file(accounts).split() == rules((REPOSITORY / "mosquitto.acl").read_text())
 
