@@ -162,6 +162,10 @@ class Dispatcher:
             _log.exception("event handler failed", service=self.service.name, entry=entry.id)
             await self._dead_letter("events", entry.data, _internal(error))
 
+    async def run(self, handler: Callable[[Context], Awaitable[Effects]]) -> None:
+        """Run a handler that nothing came for."""
+        await self._run(lambda: handler(self.context()))
+
     async def tick(self, periodic: Callable[[Context], Awaitable[Effects]]) -> None:
         """Run a periodic handler once; what is unavailable now is tried at the next turn."""
         try:

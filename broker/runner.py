@@ -6,6 +6,7 @@ import gc
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,14 +56,21 @@ async def run_worker(
     instance = f"{settings.instance}-{worker}"
     async with Store(settings.redis_url) as store:
         await store.events.ensure_groups()
-        mqtt = _connection(service, settings, instance)
+        connected = asyncio.Event()
+        mqtt = _connection(service, settings, instance, connected.set)
         try:
             async with mqtt:
                 zones, zones_version = await _zones(store)
                 dispatcher = Dispatcher(service, store=store, mqtt=mqtt, policy=policy, zones=zones)
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
-                    dispatcher, store, mqtt, instance, zones_version=zones_version, share=share
+                    dispatcher,
+                    store,
+                    mqtt,
+                    instance,
+                    zones_version=zones_version,
+                    share=share,
+                    connected=connected,
                 )
                 await loops.run(stop, on_state)
         except MqttError as error:
@@ -79,7 +87,9 @@ def load_policy(path: Path | None) -> Policy:
     return Policy.parse(path.read_text(encoding="utf-8") if path else default_policy_text())
 
 
-def _connection(service: Service, settings: Settings, instance: str) -> Connection:
+def _connection(
+    service: Service, settings: Settings, instance: str, on_connect: Callable[[], None]
+) -> Connection:
     assert settings.mqtt_url is not None
     try:
         endpoint = Endpoint.from_url(settings.mqtt_url)
@@ -92,6 +102,7 @@ def _connection(service: Service, settings: Settings, instance: str) -> Connecti
         subscriptions=[shared + one.topic.filter() for one in service.subscriptions],
         will=_status(service, instance, ServiceState.LOST),
         receive_maximum=_RECEIVE_MAXIMUM,
+        on_connect=on_connect,
     )
 
 
@@ -129,7 +140,7 @@ class _Worker:
 
     def __init__(
         self, dispatcher: Dispatcher, store: Store, mqtt: Connection, instance: str, *,
-        zones_version: int, share: tuple[int, int] | None,
+        zones_version: int, share: tuple[int, int] | None, connected: asyncio.Event,
     ) -> None:  # fmt: skip
         self._dispatcher = dispatcher
         self._service = dispatcher.service
@@ -138,6 +149,7 @@ class _Worker:
         self._consumer = instance
         self._zones_version = zones_version
         self._share = share
+        self._connected = connected
         self._in_hand: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event, on_state: OnState) -> None:
@@ -160,7 +172,10 @@ class _Worker:
         await self._tell(ServiceState.STOPPED)
 
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
-        loops: list[tuple[str, Coroutine[None, None, None]]] = [("zones", self._follow_zones())]
+        loops: list[tuple[str, Coroutine[None, None, None]]] = [
+            ("zones", self._follow_zones()),
+            ("restore", self._restore()),
+        ]
         if self._service.subscriptions:
             loops.append(("mqtt", self._receive()))
         if self._service.event_handlers:
@@ -282,6 +297,19 @@ class _Worker:
         while True:
             await asyncio.shield(self._start(self._dispatcher.tick(handler)))
             await asyncio.sleep(interval_s)
+
+    async def _restore(self) -> None:
+        """Put back what only the MQTT broker held, after each connection.
+
+        That it still knows our session says nothing: Mosquitto starts again with sessions and
+        retained messages as they were at its last autosave.
+        """
+        while True:
+            await self._connected.wait()
+            self._connected.clear()
+            await self._persist(lambda: self._tell(ServiceState.READY))
+            for handler in self._service.restorers:
+                await self._persist(partial(self._dispatcher.run, handler))
 
     async def _follow_zones(self) -> None:
         while True:

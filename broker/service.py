@@ -137,6 +137,7 @@ class Service:
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
         self.periodic: list[tuple[float, Periodic]] = []
+        self.restorers: list[Periodic] = []
 
     @overload
     def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
@@ -177,3 +178,8 @@ class Service:
             return handler
 
         return register
+
+    def on_connect(self, handler: Periodic) -> Periodic:
+        """Run something after each connection: the MQTT broker may be another one, or have lost all."""
+        self.restorers.append(handler)
+        return handler

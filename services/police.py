@@ -259,6 +259,19 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
     return Effects([Message(topic, b"", retain=True)])
 
 
+@service.on_connect
+async def restate(ctx: Context) -> Effects:
+    """Have every retained state published anew: the MQTT broker may be another one."""
+    async for some in ctx.store.deadlines.incidents():
+        await ctx.store.events.put(
+            [
+                IncidentChanged(incident=one, change=Change.RESTATED, at=ctx.now, desk=Desk.POLICE)
+                for one in some
+            ]
+        )
+    return NOTHING
+
+
 @service.every(0.25)
 async def make_sure(ctx: Context) -> Effects:
     """Publish what was committed and not recorded as published by whoever should have."""

@@ -1,6 +1,7 @@
 """Deadlines: by when something must have happened, in Redis and not in any process's memory."""
 
 import enum
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -8,6 +9,8 @@ from uuid import UUID
 from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
+
+_PAGE = 1_000
 
 
 class DeadlineKind(enum.StrEnum):
@@ -39,6 +42,13 @@ class Deadlines:
             "ZRANGE", keys.DEADLINES, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
         )
         return [_deadline(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
+
+    async def incidents(self) -> AsyncIterator[list[UUID]]:
+        """Yield, page by page, the incidents that have a deadline: every one that is not erased."""
+        first = 0
+        while rows := await self._redis.call("ZRANGE", keys.DEADLINES, first, first + _PAGE - 1):
+            yield list(dict.fromkeys(UUID(row.decode().split()[1]) for row in rows))
+            first += _PAGE
 
     async def drop(self, deadline: Deadline) -> None:
         """Strike off a deadline that has lost its meaning, unless it was set anew."""
