@@ -15,6 +15,7 @@ Built on aiomqtt as it comes, around its habits:
 
 import asyncio
 import contextlib
+import enum
 import functools
 import logging
 import random
@@ -99,6 +100,13 @@ class Incoming:
 Handler = Callable[[Incoming], None]
 
 
+class WhenUnreachable(enum.Enum):
+    """What entering a connection does when no MQTT broker answers in time."""
+
+    FAIL = "fail"
+    KEEP_TRYING = "keep trying"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Link:
     """One connection while it lasts; `lost` is done when it has ended."""
@@ -124,7 +132,8 @@ class Connection:
 
     Raises:
         Refused: on entering: wrong password, or a subscription is denied.
-        Unreachable: on entering: nobody answered within `connect_timeout_s`.
+        Unreachable: on entering: nobody answered within `connect_timeout_s`, unless
+            `when_unreachable` says to keep trying.
     """
 
     def __init__(
@@ -135,12 +144,14 @@ class Connection:
         filters: Sequence[str],
         on_message: Handler,
         connect_timeout_s: float = 10.0,
+        when_unreachable: WhenUnreachable = WhenUnreachable.FAIL,
     ) -> None:
         self._broker = broker
         self._identity = identity
         self._filters = [(name, SubscribeOptions(qos=1)) for name in filters]
         self._on_message = on_message
         self._connect_timeout_s = connect_timeout_s
+        self._when_unreachable = when_unreachable
         self._link: asyncio.Future[Link]
         self._refused: asyncio.Future[str]
         self._keeper: asyncio.Task[None]
@@ -155,6 +166,11 @@ class Connection:
     def current(self) -> Link | None:
         """The connection that stands now."""
         return self._link.result() if self._link.done() else None
+
+    @property
+    def changed(self) -> asyncio.Future[Any]:
+        """Done as soon as the present connection is lost, or there is one again. To be waited for."""
+        return self._link.result().lost if self._link.done() else self._link
 
     async def link(self) -> Link:
         """Return the connection, as soon as there is one."""
@@ -187,7 +203,7 @@ class Connection:
         )
         if self._refused.done():
             raise Refused(self._refused.result())
-        if not self.connected:
+        if not self.connected and self._when_unreachable is WhenUnreachable.FAIL:
             raise Unreachable(
                 f"no MQTT broker at {self._broker.host}:{self._broker.port} "
                 f"within {self._connect_timeout_s:g} s"
@@ -277,7 +293,14 @@ def heed_cancellation(already: int = 0) -> None:
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel `task` until it has ended, and raise what it raised.
+    """Cancel `task` until it has ended, and raise what it raised."""
+    await ended(task)
+    if not task.cancelled():
+        task.result()
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel `task` until it has ended, however it does.
 
     Once may not be enough: the `wait_for` of Python 3.11, which aiomqtt uses, swallows a
     cancellation that meets its result.
@@ -285,8 +308,6 @@ async def end(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
-    if not task.cancelled():
-        task.result()
 
 
 def cancellations() -> int:

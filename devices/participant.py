@@ -4,6 +4,14 @@
         receipt = await ann.report(report)      # stored when this returns
         await ann.reply(alert.incident, ReplyKind.ACCEPTED, eta_s=240)
 
+With a journal nothing that was promised is lost, whatever dies (see `devices/journal.py`):
+
+    async with (
+        Journal("ann.journal") as journal,
+        Participant("ann", password, broker, journal=journal, on_unconfirmed=warn) as ann,
+    ):
+        await ann.report(report)      # NotConfirmed after 10 s; it goes on trying for 72 hours
+
 Callbacks are plain functions of the message and its Unix time of receipt in seconds, called
 before the message is acknowledged: they must be quick.
 """
@@ -12,12 +20,23 @@ import bisect
 import enum
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming
+from devices.catchup import CatchUp
+from devices.connection import (
+    SESSION_EXPIRY_S,
+    Broker,
+    Connection,
+    Identity,
+    Incoming,
+    WhenUnreachable,
+)
+from devices.courier import Courier, OnEntry
+from devices.journal import Entry, Journal, JournalError
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
 from schemas import topics
 from schemas.codec import encode
@@ -35,6 +54,7 @@ from schemas.messages import (
     Reply,
     ReplyKind,
     Report,
+    Subject,
     Sync,
 )
 from schemas.topics import Topic
@@ -42,6 +62,9 @@ from schemas.topics import Topic
 __all__ = [
     "Broker",
     "Confirm",
+    "Entry",
+    "Journal",
+    "JournalError",
     "NotConfirmed",
     "Participant",
     "Rejected",
@@ -68,6 +91,14 @@ class Participant:
     each incident's events in order of sequence. Events reach `on_group` in the order in which they
     come, since news is never held back for what was missed. `on_receipt` gets the receipts that
     nobody awaits: late ones, and the rejection of a presence that asked for none.
+
+    With a `journal`, reports, replies, messages and answers are on disk before they are sent, go on
+    being sent after NotConfirmed and after a restart, and are deleted on their receipt. `alerts`,
+    `groups` and `questions` hold what has come since entering; what came before it is a repeat.
+    After each connection the device asks for what it missed. Entering waits at most
+    `connect_timeout_s`, and goes on without a connection. `on_unconfirmed` gets what has no receipt
+    `receipt_timeout_s` after it was made or found again: tell its user to call 112. `on_expired`
+    gets what is given up after 72 hours.
     """
 
     def __init__(  # noqa: PLR0913 - a device has that many ends
@@ -84,6 +115,9 @@ class Participant:
         connect_timeout_s: float = 10.0,
         device: str = "device",
         session_expiry_s: int = SESSION_EXPIRY_S,
+        journal: Journal | None = None,
+        on_unconfirmed: OnEntry | None = None,
+        on_expired: OnEntry | None = None,
     ) -> None:
         self.user = user
         self.alerts: dict[UUID, Alert] = {}
@@ -107,8 +141,21 @@ class Participant:
             filters=tuple(self._handlers),
             on_message=self._take,
             connect_timeout_s=connect_timeout_s,
+            when_unreachable=WhenUnreachable.KEEP_TRYING if journal else WhenUnreachable.FAIL,
         )
         self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
+        self._entered: AsyncExitStack
+        self._journal = journal
+        if journal:
+            self._courier = Courier(
+                self._connection,
+                journal,
+                response_topic=self._receipt_topic,
+                unconfirmed_after_s=receipt_timeout_s,
+                on_unconfirmed=on_unconfirmed,
+                on_expired=on_expired,
+            )
+            self._catch_up = CatchUp(self._connection, journal, self.sync)
 
     @property
     def connected(self) -> bool:
@@ -125,7 +172,15 @@ class Participant:
         await self._connection.link()
 
     async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
+        async with AsyncExitStack() as entered:
+            if self._journal:
+                await self._journal.belong_to(self.user)
+                # Before the connection, whose first message may be a receipt for the journal.
+                await entered.enter_async_context(self._courier)
+            await entered.enter_async_context(self._connection)
+            if self._journal:
+                await entered.enter_async_context(self._catch_up)
+            self._entered = entered.pop_all()
         return self
 
     async def __aexit__(
@@ -134,15 +189,16 @@ class Participant:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._connection.__aexit__(kind, error, traceback)
+        await self._entered.__aexit__(kind, error, traceback)
 
     async def report(self, report: Report) -> Receipt:
         """Send `report` until it is confirmed.
 
         Raises:
             NotConfirmed, Rejected: as all that ask for a receipt.
+            JournalError: as all that go into the journal. Nothing was promised: call 112.
         """
-        return await self._confirmed(topics.REPORT, report, report.id)
+        return await self._entrusted(topics.REPORT, report, report.id)
 
     async def presence(
         self,
@@ -169,21 +225,35 @@ class Participant:
     async def reply(self, incident: UUID, kind: ReplyKind, eta_s: int | None = None) -> Receipt:
         """Answer the alert of `incident`; `eta_s` is seconds to arrival."""
         reply = Reply(id=new_id(), incident=incident, kind=kind, eta_s=eta_s)
-        return await self._confirmed(topics.REPLY, reply, reply.id)
+        return await self._entrusted(topics.REPLY, reply, reply.id)
 
     async def say(self, incident: UUID, text: str) -> Receipt:
         """Say `text` to the group around `incident`."""
         message = GroupMessage(id=new_id(), incident=incident, text=text)
-        return await self._confirmed(topics.MESSAGE, message, message.id)
+        return await self._entrusted(topics.MESSAGE, message, message.id)
 
     async def answer(self, question: UUID, text: str) -> Receipt:
         """Answer a question of the police."""
         answer = Answer(id=new_id(), question=question, text=text)
-        return await self._confirmed(topics.ANSWER, answer, answer.id)
+        return await self._entrusted(topics.ANSWER, answer, answer.id)
 
     async def sync(self, since: datetime) -> Receipt:
         """Ask for the alerts and group events after `since` again."""
         return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
+
+    async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
+        """Keep the message in the journal, if there is one, and send it until it is confirmed."""
+        if self._journal is None:
+            return await self._confirmed(topic, payload, key)
+        return await self._courier.confirmed(
+            Entry(
+                key,
+                Subject(topic.name),
+                topic.topic(user=self.user),
+                encode(payload),
+                datetime.now(UTC),
+            )
+        )
 
     async def _confirmed(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         return await self._receipts.confirmed(
@@ -195,12 +265,24 @@ class Participant:
 
     def _take_receipt(self, incoming: Incoming) -> None:
         receipt = topics.RECEIPT.decode(incoming.payload)
-        if not self._receipts.take(receipt, incoming) and self._on_receipt:
+        told = self._receipts.take(receipt, incoming) or (
+            self._journal is not None and self._courier.take(receipt, incoming)
+        )
+        if not told and self._on_receipt:
             self._on_receipt(receipt, incoming.received_at)
+
+    def _is_repeat(self, identifier: UUID) -> bool:
+        """Whether this has come before the device was entered; it has come now."""
+        if self._journal is None:
+            return False
+        if identifier in self._journal.seen:
+            return True
+        self._journal.note_seen(identifier)
+        return False
 
     def _take_alert(self, incoming: Incoming) -> None:
         alert = topics.ALERT.decode(incoming.payload)
-        if alert.id in self.alerts:
+        if alert.id in self.alerts or self._is_repeat(alert.id):
             self.repeats[alert.id] += 1
             return
         self.alerts[alert.id] = alert
@@ -210,16 +292,28 @@ class Participant:
     def _take_group(self, incoming: Incoming) -> None:
         event = topics.GROUP.decode(incoming.payload)
         events = self.groups.setdefault(event.incident, [])
-        if any(event.id == known.id for known in reversed(events)):
+        known_ids = (known.id for known in reversed(events))
+        if event.id in known_ids or self._is_repeat(event.id):
             self.repeats[event.id] += 1
             return
+        self._note_heard(event)
         bisect.insort(events, event, key=lambda known: known.sequence)
         if self._on_group:
             self._on_group(event, incoming.received_at)
 
+    def _note_heard(self, event: GroupEvent) -> None:
+        """Remember how far this group was heard; ask for what is missing in between."""
+        if self._journal is None:
+            return
+        newest = self._journal.heard.get(event.incident)
+        if newest is not None and event.sequence > newest + 1:
+            self._catch_up.note_gap()
+        if newest is None or event.sequence > newest:
+            self._journal.note_heard(event.incident, event.sequence)
+
     def _take_question(self, incoming: Incoming) -> None:
         question = topics.QUESTION.decode(incoming.payload)
-        if question.id in self.questions:
+        if question.id in self.questions or self._is_repeat(question.id):
             self.repeats[question.id] += 1
             return
         self.questions[question.id] = question

@@ -52,10 +52,7 @@ class Request:
 
 
 class Receipts:
-    """The receipts that one connection waits for.
-
-    A durable journal of unconfirmed messages, replayed at start, belongs around `confirmed`.
-    """
+    """The receipts that one connection waits for: see `devices/courier.py` for those on disk."""
 
     def __init__(self, connection: Connection, *, timeout_s: float) -> None:
         self._connection = connection
@@ -84,18 +81,12 @@ class Receipts:
 
     def take(self, receipt: Receipt, incoming: Incoming) -> bool:
         """Give `receipt` to whoever awaits it; False when nobody does (any more)."""
-        awaited = self._awaited_by(receipt, incoming.correlation)
+        key = key_of(receipt, incoming)
+        awaited = self._awaited.get(key) if key else None
         if awaited is None or awaited.done():
             return False
         awaited.set_result(receipt)
         return True
-
-    def _awaited_by(
-        self, receipt: Receipt, correlation: bytes | None
-    ) -> asyncio.Future[Receipt] | None:
-        if correlation is not None and len(correlation) == 16:
-            return self._awaited.get(UUID(bytes=correlation))
-        return self._awaited.get(receipt.id) if receipt.id else None
 
     async def _send(self, request: Request, awaited: asyncio.Future[Receipt]) -> None:
         """Send once; return when the receipt came, the connection was lost, or it takes too long."""
@@ -105,6 +96,14 @@ class Receipts:
             news: set[asyncio.Future[Any]] = {awaited, link.lost}
             await asyncio.wait(news, timeout=REPEAT_AFTER_S, return_when=asyncio.FIRST_COMPLETED)
             sending.cancel()
+
+
+def key_of(receipt: Receipt, incoming: Incoming) -> UUID | None:
+    """Return which message `receipt` is of: by its correlation data, else by the message's id."""
+    correlation = incoming.correlation
+    if correlation is not None and len(correlation) == 16:
+        return UUID(bytes=correlation)
+    return receipt.id
 
 
 def accepted(receipt: Receipt) -> Receipt:

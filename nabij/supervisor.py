@@ -30,6 +30,8 @@ MISSED_BEATS = 15  # not alive
 HUNG_BEATS = 60  # killed
 START_TIMEOUT_S = 30.0
 
+WORKER = (sys.executable, "-m", "nabij.worker")
+
 _STDERR = 2
 
 _log = structlog.get_logger(__name__)
@@ -83,8 +85,8 @@ class Worker:
 class Supervisor:
     """An async context manager: started on entering, drained on leaving.
 
-    `workers` says how many workers of which service; `environment` is theirs. `on_exit` is called
-    with the id of every process that ended.
+    `workers` says how many workers of which service; `environment` is theirs, and `program` what
+    each runs. `on_exit` is called with the id of every process that ended.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Supervisor:
         workers: Mapping[str, int],
         environment: Mapping[str, str],
         *,
+        program: Sequence[str] = WORKER,
         on_exit: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.workers: Sequence[Worker] = [
@@ -100,6 +103,7 @@ class Supervisor:
             for index in range(count)
         ]
         self._environment = {**environment}
+        self._program = program
         self._on_exit = on_exit
         self._tasks = asyncio.TaskGroup()
         self._children: list[asyncio.Task[None]] = []
@@ -214,7 +218,7 @@ class Supervisor:
 
     async def _spawn(self, worker: Worker, pipe: int) -> Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "nabij.worker"),
+            *self._program,
             *(worker.service, str(worker.index), str(pipe), str(os.getpid())),
             cwd=Path(nabij.__file__).parents[1],  # `-m` looks here first, and nowhere else odd
             env={**self._environment, "NABIJ_WORKERS": str(worker.count)},

@@ -41,6 +41,7 @@ class Code(enum.StrEnum):
     UNKNOWN_CATEGORY = "unknown_category"
     TOO_FAR_AHEAD = "too_far_ahead"
     TOO_OLD = "too_old"
+    EXPIRED = "expired"
     UNKNOWN_INCIDENT = "unknown_incident"
     UNKNOWN_REPORT = "unknown_report"
     UNKNOWN_QUESTION = "unknown_question"

@@ -23,7 +23,8 @@ from broker.errors import Code, Rejected
 from broker.events import Change, IncidentChanged
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import Context, Effects, Service, outgoing
-from broker.store import Filing, Neighbourhood, Posted
+from broker.store import Filing, Neighbourhood, Posted, Received
+from broker.store.incidents import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.codec import encode
 from schemas.messages import Escalation, Merge, Outcome, Receipt, Report, Subject
@@ -47,7 +48,15 @@ class _Decision(NamedTuple):
 async def take(report: Report, ctx: Context) -> Effects:
     """Commit a report, once, and answer with its receipt and escalation."""
     metrics.passed(metrics.Stage.RECEIVED, time.time() - ctx.received_at)
-    category = _category_of(report, ctx)
+    _refuse_expired(report, ctx)
+    try:
+        category = _category_of(report, ctx)
+    except Rejected:
+        # Time or policy may have moved on since it was committed: it gets its receipt all the same.
+        received = await ctx.store.incidents.received(report.id)
+        if received is None:
+            raise
+        return _effects(_repeated(report, received, ctx), ctx)
     # Reports of one place are decided one after another anyway; queueing here saves the store the
     # attempts that would fail. Other workers are held off by the store's guards.
     place = place_of(report.location.lat, report.location.lon)
@@ -55,6 +64,21 @@ async def take(report: Report, ctx: Context) -> Effects:
         decision = await _commit(report, category, ctx)
     metrics.passed(metrics.Stage.COMMITTED, time.time() - ctx.received_at)
     return _effects(decision, ctx)
+
+
+def _refuse_expired(report: Report, ctx: Context) -> None:
+    """Refuse what is older than any receipt: whether it was committed before is not known.
+
+    Devices give up after 72 hours (docs/protocol.md).
+    """
+    made_at_ms = report.id.int >> 80  # RFC 9562, 5.7
+    if made_at_ms < ctx.now_ms - RECEIPT_LIFETIME_S * 1000:
+        raise Rejected(
+            Code.EXPIRED,
+            "$.id",
+            "The id was made more than 7 days ago: whether it was received before is not known any "
+            "more. If it still matters, report it anew.",
+        )
 
 
 def _category_of(report: Report, ctx: Context) -> Category:
@@ -79,7 +103,7 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
     while True:
         seen = await ctx.store.incidents.neighbourhood(report, audience)
         if seen.received is not None:
-            return _repeated(report, seen, ctx)
+            return _repeated(report, seen.received, ctx)
         decision = _decide(report, category, seen, ctx)
         incident = decision.incident
         assert incident is not None
@@ -105,10 +129,8 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
             return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
 
 
-def _repeated(report: Report, seen: Neighbourhood, ctx: Context) -> _Decision:
+def _repeated(report: Report, received: Received, ctx: Context) -> _Decision:
     """Answer a report that was committed before: the same receipt, if it is the same report."""
-    received = seen.received
-    assert received is not None
     if received.user != ctx.user or received.digest != ctx.digest:
         raise Rejected(
             Code.ID_REUSED, "$.id", f"The id {report.id} was used before, for another report."

@@ -42,6 +42,8 @@ service = Service("police")
 _log = structlog.get_logger()
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
+_KEPT_MS = 300_000  # so long what was published can be published again after an outage
+_BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
 _REFUSED_MS = 2_000  # after so long, what the MQTT broker refused is tried again
 
 
@@ -261,7 +263,10 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 @service.on_connect
 async def restate(ctx: Context) -> Effects:
-    """Have every retained state published anew: the MQTT broker may be another one."""
+    """Have every retained state, and what was published lately, published anew.
+
+    The MQTT broker may be another one, or have forgotten what it acknowledged.
+    """
     async for some in ctx.store.deadlines.incidents():
         await ctx.store.events.put(
             [
@@ -269,6 +274,14 @@ async def restate(ctx: Context) -> Effects:
                 for one in some
             ]
         )
+    await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
+    return NOTHING
+
+
+@service.every(10.0)
+async def forget_published(ctx: Context) -> Effects:
+    """Forget what was published long enough ago that no MQTT broker's death can undo it."""
+    await ctx.store.outbox.forget(ctx.now_ms - _KEPT_MS)
     return NOTHING
 
 
@@ -289,10 +302,10 @@ async def make_sure(ctx: Context) -> Effects:
 async def _strike_off(
     ctx: Context, posted: Sequence[Posted], outcomes: Sequence[PubAckReasonCode]
 ) -> None:
-    """Record what was published; what the MQTT broker refused is tried again later."""
-    # A command's receipt comes after them, and is not of the outbox.
-    refused = [p.id for p, outcome in zip(posted, outcomes, strict=False) if outcome.is_failure]
-    if refused:
-        await ctx.store.outbox.postpone(*refused, due_ms=ctx.now_ms + _REFUSED_MS)
-    if published := [p.id for p in posted if p.id not in refused]:
+    """Record what was published; what nobody took, or the broker refused, is tried again later."""
+    by_id = {one.id: outcome for one, outcome in zip(posted, outcomes, strict=False)}
+    later = [one for one, outcome in by_id.items() if not outcome.was_taken]
+    if later:
+        await ctx.store.outbox.postpone(*later, due_ms=ctx.now_ms + _REFUSED_MS)
+    if published := [one for one in by_id if one not in later]:
         await ctx.store.outbox.published(*published)

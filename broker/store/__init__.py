@@ -11,7 +11,10 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `join:{kind}:{cell10}` | hash | incident near enough to join → nothing; `#` counts the changes | while open; `#` 30 days |
 | `open-incidents` | zset | incident by opening ms | while open |
 | `people:{incident}` | hash | user → Member JSON: alerted, reporter, helper, left | as incident |
-| `alerts:{incident}` | hash | user → state (`c` claimed, `s` sent, `r` refused), wave, reason, ms | as incident |
+| `alerts:{incident}` | hash | user → state (`c` claimed, `s` sent, `r` refused, `x` expired), wave, reason, ms claimed, ms of the state, tries, PUBACK reason code | as incident |
+| `delivered:{incident}` | hash | user → ms of the first word of their device that it has the alert | as incident |
+| `unconfirmed` | zset | incident with alerts that are neither confirmed nor expired, by when somebody must look (ms) | until all are |
+| `history:{incident}` | list | Note JSON: what happened and why, the newest 2,000 | as incident |
 | `reports:{incident}` | hash | report → user and Report JSON | as incident |
 | `group:{incident}` | list | GroupEvent JSON, the n-th has sequence n | as incident |
 | `question:{question}` | hash | user, Question JSON | 7 days |
@@ -21,13 +24,20 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |
-| `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox |
+| `outbox-sent` | zset | message id by ms of its publication | some minutes, for an MQTT broker that forgets |
+| `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox and outbox-sent |
+| `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
+| `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
+| `dead-letter-times` | zset | id by ms | as dead-letters |
+| `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |
 | `zones` | hash | zone → name, kind, cells | until imported anew |
 | `zones-version` | string | how often zones were imported | for ever |
 """
 
+from broker.store.alerts import Alerted, Claimed, Delivery, confirm
+from broker.store.dead_letters import DeadLetter, stream_topic
+from broker.store.history import log
 from broker.store.incidents import (
-    Claimed,
     Filed,
     Filing,
     IncidentStore,
@@ -46,9 +56,12 @@ from broker.store.timers import Deadline, DeadlineKind, fire, schedule
 from broker.store.transaction import Transaction
 
 __all__ = [
+    "Alerted",
     "Claimed",
+    "DeadLetter",
     "Deadline",
     "DeadlineKind",
+    "Delivery",
     "Entry",
     "Filed",
     "Filing",
@@ -61,10 +74,13 @@ __all__ = [
     "Store",
     "Transaction",
     "Update",
+    "confirm",
     "emit",
     "file_question",
     "file_receipt",
     "file_reply",
     "fire",
+    "log",
     "schedule",
+    "stream_topic",
 ]

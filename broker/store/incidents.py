@@ -7,20 +7,27 @@ from uuid import UUID
 
 import msgspec
 
+from broker.core import history
 from broker.core.escalation import accept_by, acknowledge_by, awaits_police, silence
 from broker.core.grid import PLACE_RESOLUTION, cover, place_of
-from broker.core.groups import Member, Part
+from broker.core.groups import Member
 from broker.core.incidents import Incident
-from broker.events import Event
-from broker.store import keys
+from broker.events import Event, IncidentChanged
+from broker.store import alerts, keys
+from broker.store.history import log
 from broker.store.outbox import Posted, post
 from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.timers import DeadlineKind, schedule, unschedule
 from broker.store.transaction import Transaction
-from schemas.messages import AlertReason, GroupEvent, Mode, Question, Receipt, Report
+from schemas.messages import GroupEvent, Mode, Question, Receipt, Report
 from schemas.taxonomy import Audience, Timers
 
+# Everything around an incident that is erased with it.
+_ALL = (
+    keys.incident, keys.people, keys.alerts, keys.delivered, keys.reports, keys.group_log,
+    keys.history,
+)  # fmt: skip
 RECEIPT_LIFETIME_S = 7 * 86_400
 _MARKER_LIFETIME_S = 30 * 86_400
 
@@ -30,7 +37,6 @@ _MEMBER = msgspec.json.Decoder(Member)
 _RECEIPT = msgspec.json.Decoder(Receipt)
 _QUESTION = msgspec.json.Decoder(Question)
 _GROUP_EVENT = msgspec.json.Decoder(GroupEvent)
-_REASONS = {reason.value: reason for reason in AlertReason}
 
 People = Mapping[str, Member]
 
@@ -60,15 +66,6 @@ class Neighbourhood(NamedTuple):
     received: Received | None
     marker: str
     candidates: Sequence[Incident]
-
-
-class Claimed(NamedTuple):
-    """A recipient who is to be sent an alert now."""
-
-    user: str
-    wave: int
-    reason: AlertReason
-    at: datetime
 
 
 class Filed(NamedTuple):
@@ -150,11 +147,6 @@ class IncidentStore:
         )
         return [UUID(row.decode()) for row in rows]
 
-    async def alert_of(self, incident: UUID, user: str) -> Claimed | None:
-        """Return the alert of `incident` that `user` was sent, or None."""
-        filed = await self._redis.call("HGET", keys.alerts(incident), user)
-        return _claimed(user, filed) if filed else None
-
     async def version(self, incident: UUID) -> int | None:
         """Return the version of an incident, or None when there is none."""
         version = await self._redis.call("HGET", keys.incident(incident), "v")
@@ -164,10 +156,6 @@ class IncidentStore:
         """Return who was asked a question, and the question; None when there is none."""
         row = await self._redis.call("HMGET", keys.question(identifier), "user", "question")
         return (row[0].decode(), _QUESTION.decode(row[1])) if row[0] else None
-
-    async def alerted(self, incident: UUID) -> int:
-        """Return how many people were alerted."""
-        return int(await self._redis.call("HLEN", keys.alerts(incident)))
 
     async def open_count(self) -> int:
         """Return how many incidents are not closed."""
@@ -205,6 +193,7 @@ class IncidentStore:
         )
         transaction.call("ZADD", keys.involved(user), milliseconds(now), str(incident.id))
         transaction.call("EXPIRE", keys.involved(user), timers.retention_s)
+        log(transaction, incident.id, history.reported(incident, report, user, now))
         emit(transaction, event)
         if posted:
             post(transaction, posted)
@@ -226,9 +215,14 @@ class IncidentStore:
         _file(transaction, after, active_at)
         if after.closed_at is not None and before.closed_at is None:
             _file_closed(transaction, before, after.closed_at, timers)
+            alerts.end(transaction, before.id)
         elif after.radius_m != before.radius_m:
             _file_reached(transaction, after)
         for event in events:
+            if isinstance(event, IncidentChanged) and (
+                note := history.changed(before, after, event.at)
+            ):
+                log(transaction, before.id, note)
             emit(transaction, event)
         for message in posted:
             post(transaction, message)
@@ -246,46 +240,12 @@ class IncidentStore:
     async def erase(self, incident: Incident, people: People, event: Event) -> None:
         """Forget an incident and everything around it."""
         transaction = Transaction()
-        for key in (keys.incident, keys.people, keys.alerts, keys.reports, keys.group_log):
+        for key in _ALL:
             transaction.call("DEL", key(incident.id))
+        alerts.forget(transaction, incident.id)
         for user in people:
             transaction.call("ZREM", keys.involved(user), str(incident.id))
         unschedule(transaction, DeadlineKind.ERASE, incident.id)
-        emit(transaction, event)
-        await transaction.run(self._redis)
-
-    async def claim(
-        self, incident: Incident, users: Sequence[str], *, reason: AlertReason, now: datetime,
-        retention_s: int,
-    ) -> list[Claimed]:  # fmt: skip
-        """Claim `users` as recipients; return who is to be sent to now, each at most once ever."""
-        if not users:
-            return []
-        alert = f"c {incident.wave} {reason} {milliseconds(now)}"
-        rows = await self._redis.script(
-            "claim",
-            [keys.people(incident.id), keys.alerts(incident.id)],
-            [
-                _ENCODE(Member(part=Part.ALERTED)), alert, str(incident.id), milliseconds(now),
-                keys.involved(""), retention_s, *users,
-            ],
-        )  # fmt: skip
-        return [_claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
-
-    async def record_alerts(
-        self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
-        now: datetime, event: Event,
-    ) -> None:  # fmt: skip
-        """Record what the MQTT broker said to each alert, and that the incident's counts changed."""
-        transaction = Transaction()
-        for state, alerts in (("s", sent), ("r", refused)):
-            words: list[str] = []
-            for alert in alerts:
-                filed = f"{state} {alert.wave} {alert.reason} {milliseconds(now)}"
-                words += (alert.user, filed)
-            for first in range(0, len(words), 2_000):  # Lua's unpack has a limit
-                transaction.call("HSET", keys.alerts(incident), *words[first : first + 2_000])
-        transaction.call("HINCRBY", keys.incident(incident), "v", 1)
         emit(transaction, event)
         await transaction.run(self._redis)
 
@@ -413,11 +373,6 @@ def _received(row: Sequence[bytes]) -> Received | None:
 
 def _people(row: Sequence[bytes]) -> People:
     return {row[i].decode(): _MEMBER.decode(row[i + 1]) for i in range(0, len(row), 2)}
-
-
-def _claimed(user: str, filed: bytes) -> Claimed:
-    _, wave, reason, at_ms = filed.decode().split()
-    return Claimed(user, int(wave), _REASONS[reason], _moment(int(at_ms)))
 
 
 def _moment(ms: int) -> datetime:

@@ -12,8 +12,14 @@ _BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million peo
 SEQUENCE = f"{PREFIX}sequence"
 DEADLINES = f"{PREFIX}deadlines"
 OUTBOX = f"{PREFIX}outbox"
+OUTBOX_SENT = f"{PREFIX}outbox-sent"
 OUTBOX_MESSAGES = f"{PREFIX}outbox-messages"
 OPEN_INCIDENTS = f"{PREFIX}open-incidents"
+UNCONFIRMED = f"{PREFIX}unconfirmed"
+DROPPED = f"{PREFIX}dropped"
+DEAD_LETTERS = f"{PREFIX}dead-letters"
+DEAD_LETTER_TIMES = f"{PREFIX}dead-letter-times"
+DEAD_LETTER_COUNTS = f"{PREFIX}dead-letter-counts"
 ZONES = f"{PREFIX}zones"
 ZONES_VERSION = f"{PREFIX}zones-version"
 
@@ -51,6 +57,16 @@ def people(identifier: UUID) -> str:
 def alerts(identifier: UUID) -> str:
     """Return the key of each recipient's alert of an incident."""
     return f"{PREFIX}alerts:{identifier}"
+
+
+def delivered(identifier: UUID) -> str:
+    """Return the key of whose device has confirmed its alert of an incident."""
+    return f"{PREFIX}delivered:{identifier}"
+
+
+def history(identifier: UUID) -> str:
+    """Return the key of what happened to an incident, and why."""
+    return f"{PREFIX}history:{identifier}"
 
 
 def reports(identifier: UUID) -> str:

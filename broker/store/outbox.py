@@ -1,10 +1,12 @@
 """Messages that must go out whoever dies: filed with the commit, struck off when published.
 
-Whoever commits publishes at once and strikes off. What is still there after `grace_ms` is published
-by the police service's sweep; readers drop repeats by id.
+Whoever commits publishes at once and strikes off. What is still there when it is due is published by
+the police service's sweep. What was struck off is kept for a while, since an MQTT broker that is
+killed forgets what it had acknowledged: then it is published again. Readers drop repeats by id.
 """
 
 import asyncio
+import time
 
 import msgspec
 
@@ -54,15 +56,44 @@ class Outbox:
     async def _strike(self) -> None:
         try:
             some = list(self._struck)
+            now_ms = int(time.time() * 1000)
             for first in range(0, len(some), _AT_ONCE):
                 part = some[first : first + _AT_ONCE]
                 transaction = Transaction()
                 transaction.call("ZREM", keys.OUTBOX, *part)
-                transaction.call("HDEL", keys.OUTBOX_MESSAGES, *part)
+                scored = [word for one in part for word in (now_ms, one)]
+                transaction.call("ZADD", keys.OUTBOX_SENT, *scored)
                 await transaction.run(self._redis)
                 self._struck.difference_update(part)
         finally:
             self._striking = None
+
+    async def forget(self, before_ms: int) -> int:
+        """Forget what was published before `before_ms`; return how many there were."""
+        forgotten = 0
+        while some := await self._redis.call(
+            "ZRANGE", keys.OUTBOX_SENT, 0, before_ms, "BYSCORE", "LIMIT", 0, _AT_ONCE
+        ):
+            transaction = Transaction()
+            transaction.call("ZREM", keys.OUTBOX_SENT, *some)
+            transaction.call("HDEL", keys.OUTBOX_MESSAGES, *some)
+            await transaction.run(self._redis)
+            forgotten += len(some)
+        return forgotten
+
+    async def repeat(self, since_ms: int, due_ms: int) -> int:
+        """Have what was published since `since_ms` published again; return how many there are."""
+        repeated = 0
+        while some := await self._redis.call(
+            "ZRANGE", keys.OUTBOX_SENT, since_ms, "+inf", "BYSCORE", "LIMIT", 0, _AT_ONCE
+        ):
+            transaction = Transaction()
+            transaction.call("ZREM", keys.OUTBOX_SENT, *some)
+            scored = [word for one in some for word in (due_ms, one)]
+            transaction.call("ZADD", keys.OUTBOX, *scored)
+            await transaction.run(self._redis)
+            repeated += len(some)
+        return repeated
 
     async def postpone(self, *identifiers: str, due_ms: int) -> None:
         """Set messages that could not be published for later."""

@@ -13,7 +13,9 @@ from broker.store.wire import Refused, Wire, Word
 
 __all__ = ["Connection", "Word"]
 
-_SCRIPTS = ("commit", "neighbourhood", "near", "claim", "presence", "sweep")
+_SCRIPTS = (
+    "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep",
+)  # fmt: skip
 _ANSWER_S = 10.0
 
 

@@ -3,6 +3,9 @@
 from typing import Self
 
 from broker.errors import UnavailableError
+from broker.store.alerts import AlertStore
+from broker.store.dead_letters import DeadLetters
+from broker.store.history import History
 from broker.store.incidents import IncidentStore
 from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
@@ -22,6 +25,9 @@ class Store:
     def __init__(self, url: str) -> None:
         self._redis = Connection(url)
         self.incidents = IncidentStore(self._redis)
+        self.alerts = AlertStore(self._redis)
+        self.history = History(self._redis)
+        self.dead_letters = DeadLetters(self._redis)
         self.presence = PresenceStore(self._redis)
         self.events = Events(self._redis)
         self.outbox = Outbox(self._redis)
@@ -51,4 +57,13 @@ class Store:
             present = answer[1].decode() if answer else "(unknown)"
             if present != value:
                 warnings.append(f"Redis has {name} {present}; it should be {value}")
-        return warnings
+        return warnings + await self._cannot_write()
+
+    async def _cannot_write(self) -> list[str]:
+        """Return what keeps the server from writing to its disk now."""
+        info = (await self._redis.call("INFO", "persistence")).decode()
+        return [
+            f"Redis could not write ({line}): is its disk full? No receipt is sent meanwhile"
+            for line in info.splitlines()
+            if line == "aof_last_write_status:err"
+        ]

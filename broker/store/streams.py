@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -14,11 +15,15 @@ from broker.store.transaction import Transaction
 
 
 class Entry(NamedTuple):
-    """One entry of the stream; `event` is None when it is none of ours (`data` is kept for that)."""
+    """One entry of the stream; `event` is None when it is none of ours (`data` is kept for that).
+
+    `replay_of` is the dead letter that was put back on the stream with it.
+    """
 
     id: str
     event: Event | None
     data: bytes
+    replay_of: UUID | None = None
 
 
 class Events:
@@ -98,7 +103,8 @@ def _entry(identifier: bytes, fields: Sequence[bytes]) -> Entry:
         event: Event | None = events.decode(data)
     except msgspec.MsgspecError:
         event = None
-    return Entry(identifier.decode(), event, data)
+    replay_of = UUID(fields[3].decode()) if len(fields) > 3 else None
+    return Entry(identifier.decode(), event, data, replay_of)
 
 
 def emit(transaction: Transaction, event: Event) -> None:

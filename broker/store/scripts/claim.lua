@@ -1,10 +1,11 @@
 -- Claim recipients of an incident: each may be alerted once, whoever asks and however often.
--- KEYS: people, alerts. ARGV: member to file, alert to file, incident, now (ms), prefix of the
--- users' incidents, their lifetime (s), then users. Answers {user, alert…} for those who are to be
--- sent to now: newly claimed, or claimed before and not yet recorded as sent.
+-- KEYS: people, alerts, unconfirmed, history. ARGV: member to file, alert to file, incident, now
+-- (ms), prefix of the users' incidents, their lifetime (s), when somebody has to look whether they
+-- were sent (ms), the history's note ({count} for how many), then users. Answers {user, alert…} for
+-- those who are to be sent to now: newly claimed, or claimed before and not yet recorded as sent.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local claimed = {}
-for index = 7, #ARGV do
+local claimed, new = {}, 0
+for index = 9, #ARGV do
   local user = ARGV[index]
   if redis.call('HSETNX', KEYS[1], user, member) == 1 then
     redis.call('HSET', KEYS[2], user, alert)
@@ -12,6 +13,7 @@ for index = 7, #ARGV do
     redis.call('EXPIRE', ARGV[5] .. user, ARGV[6])
     claimed[#claimed + 1] = user
     claimed[#claimed + 1] = alert
+    new = new + 1
   else
     local filed = redis.call('HGET', KEYS[2], user)
     if filed and string.sub(filed, 1, 1) == 'c' then
@@ -19,5 +21,9 @@ for index = 7, #ARGV do
       claimed[#claimed + 1] = filed
     end
   end
+end
+if new > 0 then
+  redis.call('ZADD', KEYS[3], 'LT', ARGV[7], incident)
+  redis.call('RPUSH', KEYS[4], (string.gsub(ARGV[8], '{count}', new)))
 end
 return claimed

@@ -1,0 +1,253 @@
+"""Each recipient's alert: claimed once, then sent, refused, delivered or expired; never in limbo.
+
+`alerts:{incident}` has `state wave reason claimed_ms at_ms tries code` for each, `at_ms` being when
+the state was reached and `code` what the MQTT broker said last. What a device has confirmed stands
+in `delivered:{incident}`, whatever the state. As long as an alert is neither confirmed nor expired,
+its incident is in `unconfirmed`, with the moment at which somebody has to look again.
+"""
+
+import enum
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from broker.core import history
+from broker.core.groups import Member, Part
+from broker.core.incidents import Incident
+from broker.events import Event
+from broker.store import keys
+from broker.store.history import encoded
+from broker.store.redis import Connection
+from broker.store.streams import emit
+from broker.store.transaction import Transaction
+from schemas.messages import AlertReason
+
+SENDING_MS = 45_000  # after so long nobody is about to send what was claimed: XAUTOCLAIM takes 35 s
+FIRST_RETRY_MS = 1_000  # of what the MQTT broker refused, twice as long each time,
+LAST_RETRY_MS = 60_000  # up to this
+DOUBT_MS = 5_000  # what was sent less long ago may be on its way, though messages were dropped
+DOUBT_WINDOW_MS = 300_000
+MOST_TRIES = 4  # of what may have been dropped: a device that never reads must not loop
+
+_MEMBER = msgspec.json.encode(Member(part=Part.ALERTED))
+_REASONS = {reason.value: reason for reason in AlertReason}
+_AT_ONCE = 2_000  # Lua's unpack has a limit
+
+
+class Delivery(enum.StrEnum):
+    """How far an alert has come."""
+
+    CLAIMED = "claimed"
+    SENT = "sent"
+    REFUSED = "refused"
+    DELIVERED = "delivered"
+    EXPIRED = "expired"
+
+
+_STATES = {state.value[0]: state for state in Delivery if state is not Delivery.EXPIRED}
+_STATES["x"] = Delivery.EXPIRED
+
+
+class Claimed(NamedTuple):
+    """A recipient who is to be sent an alert now; `at` is when it was claimed first."""
+
+    user: str
+    wave: int
+    reason: AlertReason
+    at: datetime
+    tries: int = 0
+    code: str = "-"  # the MQTT broker's last word
+
+
+class Alerted(NamedTuple):
+    """What the record says of one recipient; `code` is the PUBACK reason code's name."""
+
+    user: str
+    state: Delivery
+    wave: int
+    reason: AlertReason
+    claimed_at: datetime
+    at: datetime
+    tries: int
+    code: str | None
+
+
+class AlertStore:
+    """The alerts of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def of(self, incident: UUID) -> list[Alerted]:
+        """Return the record of every recipient, in order of name."""
+        transaction = Transaction()
+        transaction.call("HGETALL", keys.alerts(incident))
+        transaction.call("HGETALL", keys.delivered(incident))
+        results = await transaction.run(self._redis)
+        assert results is not None  # there are no guards
+        filed, words = (dict(zip(row[::2], row[1::2], strict=True)) for row in results)
+        return [_alerted(user, filed[user], words.get(user)) for user in sorted(filed)]
+
+    async def alert_of(self, incident: UUID, user: str) -> Claimed | None:
+        """Return the alert of `incident` that `user` was sent, or None."""
+        filed = await self._redis.call("HGET", keys.alerts(incident), user)
+        return _claimed(user, filed) if filed else None
+
+    async def alerted(self, incident: UUID) -> int:
+        """Return how many people were alerted."""
+        return int(await self._redis.call("HLEN", keys.alerts(incident)))
+
+    async def due(self, now_ms: int, limit: int = 100) -> list[UUID]:
+        """Return incidents whose unconfirmed alerts somebody has to see to by `now_ms`."""
+        rows = await self._redis.call(
+            "ZRANGE", keys.UNCONFIRMED, "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit
+        )
+        return [UUID(row.decode()) for row in rows]
+
+    async def unconfirmed(self) -> list[UUID]:
+        """Return every incident that has unconfirmed alerts."""
+        rows = await self._redis.call("ZRANGE", keys.UNCONFIRMED, 0, -1)
+        return [UUID(row.decode()) for row in rows]
+
+    # -- committing -------------------------------------------------------------------------------
+
+    async def claim(
+        self, incident: Incident, users: Sequence[str], *, reason: AlertReason, now: datetime,
+        retention_s: int,
+    ) -> list[Claimed]:  # fmt: skip
+        """Claim `users` as recipients; return who is to be sent to now, each at most once ever."""
+        if not users:
+            return []
+        now_ms, name = _milliseconds(now), str(incident.id)
+        alert = f"c {incident.wave} {reason} {now_ms} {now_ms} 0 -"
+        rows = await self._redis.script(
+            "claim",
+            [
+                keys.people(incident.id), keys.alerts(incident.id), keys.UNCONFIRMED,
+                keys.history(incident.id),
+            ],
+            [
+                _MEMBER, alert, name, now_ms, keys.involved(""), retention_s,
+                now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)), *users,
+            ],
+        )  # fmt: skip
+        return [_claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
+
+    async def record_alerts(
+        self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
+        now: datetime, event: Event | None = None,
+    ) -> None:  # fmt: skip
+        """Record what the MQTT broker said to each alert.
+
+        `event` tells that the incident's counts have changed: none when they were sent before.
+        """
+        now_ms = _milliseconds(now)
+        transaction = Transaction()
+        for state, alerts in (("s", sent), ("r", refused)):
+            words = [word for alert in alerts for word in _filed(state, alert, now_ms)]
+            for first in range(0, len(words), _AT_ONCE):
+                transaction.call("HSET", keys.alerts(incident), *words[first : first + _AT_ONCE])
+        # It may have ended meanwhile, and nobody would look again.
+        look_ms = now_ms + (FIRST_RETRY_MS if refused else SENDING_MS)
+        transaction.call("ZADD", keys.UNCONFIRMED, "LT", look_ms, str(incident))
+        if event is not None:
+            transaction.call("HINCRBY", keys.incident(incident), "v", 1)
+            emit(transaction, event)
+        await transaction.run(self._redis)
+
+    async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
+        """Record that the device of `user` says it has the alert."""
+        transaction = Transaction()
+        confirm(transaction, incident, user, now)
+        await transaction.run(self._redis)
+
+    async def see_to(
+        self, incident: UUID, *, now: datetime, lasts_s: int, doubted: bool = False
+    ) -> tuple[list[Claimed], int]:
+        """Expire what is too late; return what is to be sent again now, and how many expired.
+
+        Too late is `lasts_s` after the claim, or the incident's end. Sent again is what nobody has
+        recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
+        sent lately and not confirmed. Whoever asks next is not given the same before a while.
+        """
+        now_ms = _milliseconds(now)
+        again, expired = await self._redis.script(
+            "unconfirmed",
+            [
+                keys.alerts(incident), keys.delivered(incident), keys.UNCONFIRMED,
+                keys.OPEN_INCIDENTS, keys.history(incident),
+            ],
+            [
+                str(incident), now_ms, lasts_s * 1000, SENDING_MS, FIRST_RETRY_MS, LAST_RETRY_MS,
+                now_ms - DOUBT_WINDOW_MS if doubted else now_ms + 1, DOUBT_MS, MOST_TRIES,
+                encoded(history.Note("expired", now, _EXPIRED)),
+            ],
+        )  # fmt: skip
+        claimed = [_claimed(again[i].decode(), again[i + 1]) for i in range(0, len(again), 2)]
+        return claimed, int(expired)
+
+    # -- what the MQTT broker has dropped ---------------------------------------------------------
+
+    async def dropped(self) -> int:
+        """Return how many messages the MQTT broker had dropped when we healed the last time."""
+        return int(await self._redis.call("GET", keys.DROPPED) or 0)
+
+    async def healed(self, dropped: int) -> None:
+        """Record that what was dropped so far has been seen to."""
+        await self._redis.call("SET", keys.DROPPED, dropped)
+
+
+_EXPIRED = f"{history.COUNT} alerts were not confirmed by their devices in time"
+
+
+def confirm(transaction: Transaction, incident: UUID, user: str, now: datetime) -> None:
+    """Add to `transaction` that the device of `user` says it has the alert of `incident`."""
+    transaction.call("HSETNX", keys.delivered(incident), user, _milliseconds(now))
+
+
+def forget(transaction: Transaction, incident: UUID) -> None:
+    """Add to `transaction` that nobody needs to look after the alerts of an erased incident."""
+    transaction.call("ZREM", keys.UNCONFIRMED, str(incident))
+
+
+def end(transaction: Transaction, incident: UUID) -> None:
+    """Add to `transaction` that `incident` has ended, and with it what is not delivered."""
+    transaction.call("ZADD", keys.UNCONFIRMED, "XX", 0, str(incident))
+
+
+def _filed(state: str, alert: Claimed, now_ms: int) -> Iterable[str]:
+    claimed_ms = _milliseconds(alert.at)
+    yield alert.user
+    yield f"{state} {alert.wave} {alert.reason} {claimed_ms} {now_ms} {alert.tries + 1} {alert.code}"
+
+
+def _claimed(user: str, filed: bytes) -> Claimed:
+    _, wave, reason, claimed_ms, _, tries, code = filed.decode().split()
+    return Claimed(user, int(wave), _REASONS[reason], _moment(claimed_ms), int(tries), code)
+
+
+def _alerted(user: bytes, filed: bytes, confirmed_ms: bytes | None) -> Alerted:
+    state, wave, reason, claimed_ms, at_ms, tries, code = filed.decode().split()
+    return Alerted(
+        user=user.decode(),
+        state=Delivery.DELIVERED if confirmed_ms else _STATES[state],
+        wave=int(wave),
+        reason=_REASONS[reason],
+        claimed_at=_moment(claimed_ms),
+        at=_moment(confirmed_ms or at_ms),
+        tries=int(tries),
+        code=None if code == "-" else code,
+    )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _moment(ms: str | bytes) -> datetime:
+    return datetime.fromtimestamp(int(ms) / 1000, UTC)

@@ -1,0 +1,119 @@
+"""Dead letters: what no handler could take, kept whole until somebody replays or drops it."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from broker.store import keys
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+MOST = 10_000
+MOST_BYTES = 64 * 1024 * 1024  # a payload may have 64 KiB
+LIFETIME = timedelta(days=30)  # they hold what people said, and where
+
+_STREAM = "events:"
+_LETTER_KEYS = [keys.DEAD_LETTERS, keys.DEAD_LETTER_TIMES, keys.DEAD_LETTER_COUNTS]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A message or event that `service` could not handle.
+
+    `topic` is the message's, or `events:` and the service whose stream it was on. `replay_of` is
+    the dead letter that was replayed, where this is what came of it.
+    """
+
+    id: UUID
+    at: datetime
+    service: str
+    topic: str
+    payload: bytes
+    code: str
+    field: str
+    reason: str
+    replay_of: UUID | None = None
+
+    @property
+    def stream(self) -> str | None:
+        """The service on whose stream it was, for an event."""
+        return self.topic.removeprefix(_STREAM) if self.topic.startswith(_STREAM) else None
+
+
+def stream_topic(service: str) -> str:
+    """Return what stands for a topic in the dead letter of an event of `service`."""
+    return f"{_STREAM}{service}"
+
+
+class Counts(NamedTuple):
+    """How many are kept, and how many were dropped unread because there was no more room."""
+
+    kept: int
+    dropped: int
+
+
+_DECODER = msgspec.msgpack.Decoder(DeadLetter)
+
+
+class DeadLetters:
+    """The dead letters of one partition: the newest `MOST`, none older than `LIFETIME`."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def keep(self, letter: DeadLetter) -> None:
+        """Keep `letter`, once; it takes the place of the one that it is a replay of."""
+        oldest_ms = _milliseconds(letter.at - LIFETIME)
+        replaced = [str(letter.replay_of)] if letter.replay_of else []
+        await self._redis.script(
+            "bury",
+            _LETTER_KEYS,
+            [
+                MOST, MOST_BYTES, oldest_ms, str(letter.id), _milliseconds(letter.at),
+                msgspec.msgpack.encode(letter), *replaced,
+            ],
+        )  # fmt: skip
+
+    async def drop(self, identifiers: Iterable[UUID]) -> int:
+        """Forget these; return how many there were."""
+        found = await self._redis.script(
+            "bury",
+            _LETTER_KEYS,
+            [MOST, MOST_BYTES, 0, "", 0, "", *(str(one) for one in identifiers)],
+        )
+        return int(found)
+
+    async def all(self) -> list[DeadLetter]:
+        """Return every one, the oldest first."""
+        found = await self._redis.call("ZRANGE", keys.DEAD_LETTER_TIMES, 0, -1)
+        if not found:
+            return []
+        blobs = await self._redis.call("HMGET", keys.DEAD_LETTERS, *found)
+        return [_DECODER.decode(blob) for blob in blobs if blob]
+
+    async def get(self, identifier: UUID) -> DeadLetter | None:
+        """Return one, or None when there is none of this id."""
+        blob = await self._redis.call("HGET", keys.DEAD_LETTERS, str(identifier))
+        return _DECODER.decode(blob) if blob else None
+
+    async def counts(self) -> Counts:
+        """Return how many there are and were."""
+        transaction = Transaction()
+        transaction.call("ZCARD", keys.DEAD_LETTER_TIMES)
+        transaction.call("HINCRBY", keys.DEAD_LETTER_COUNTS, "dropped", 0)
+        results = await transaction.run(self._redis)
+        assert results is not None  # there are no guards
+        return Counts(*map(int, results))
+
+    async def replay_event(self, letter: DeadLetter) -> None:
+        """Put an event back on its stream; when it has worked, its dead letter is gone."""
+        assert letter.stream is not None
+        await self._redis.call(
+            "XADD", keys.events(letter.stream), "*", "e", letter.payload, "replay", str(letter.id)
+        )
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

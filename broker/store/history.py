@@ -1,0 +1,38 @@
+"""What happened to each incident and why: a list of notes, written with what they tell of."""
+
+from uuid import UUID
+
+import msgspec
+
+from broker.core.history import Note
+from broker.store import keys
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+MOST = 2_000  # notes of one incident: a crowd that reports and answers must not grow without bound
+
+_ENCODE = msgspec.json.Encoder().encode
+_NOTE = msgspec.json.Decoder(Note)
+
+
+class History:
+    """The notes of one partition."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+
+    async def of(self, incident: UUID) -> list[Note]:
+        """Return the newest `MOST` notes of an incident, the oldest first."""
+        rows = await self._redis.call("LRANGE", keys.history(incident), 0, -1)
+        return [_NOTE.decode(row) for row in rows]
+
+
+def log(transaction: Transaction, incident: UUID, note: Note) -> None:
+    """Write `note` with the commit of `transaction`."""
+    transaction.call("RPUSH", keys.history(incident), encoded(note))
+    transaction.call("LTRIM", keys.history(incident), -MOST, -1)
+
+
+def encoded(note: Note) -> bytes:
+    """Return `note` as it stands in the list."""
+    return _ENCODE(note)

@@ -1,0 +1,86 @@
+"""Asks for what was missed: after every (re)connection, every 5 minutes, and at a gap.
+
+The time asked from is that of the last sync's receipt, hence the services' own clock, less an
+overlap for what was under way then. Repeats are dropped by id.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from devices.connection import Connection, end
+from devices.journal import Journal
+from devices.receipts import NotConfirmed, Rejected
+from schemas.messages import Receipt
+
+EVERY_S = 300.0
+OVERLAP = timedelta(seconds=30)
+FIRST = timedelta(days=1)  # asked for by a journal that has never synced
+_GATHER_S = 1.0  # gaps that come together are one question
+
+log = logging.getLogger(__name__)
+
+
+class CatchUp:
+    """Keeps one device's journal up to date, while the `async with` lasts.
+
+    `sync` asks the services for what came since.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        journal: Journal,
+        sync: Callable[[datetime], Awaitable[Receipt]],
+    ) -> None:
+        self._connection = connection
+        self._journal = journal
+        self._sync = sync
+        self._gap: asyncio.Future[None] | None = None
+        self._watch: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        name = f"catch up {self._journal.path}"
+        self._watch = asyncio.create_task(self._keep_up(), name=name)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await end(self._watch)
+
+    def note_gap(self) -> None:
+        """Something between what was heard and what is heard now has been missed."""
+        if self._gap is not None and not self._gap.done():
+            self._gap.set_result(None)
+
+    async def _keep_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            link = await self._connection.link()
+            self._gap = gap = loop.create_future()
+            if not await self._ask():
+                continue
+            waits: set[asyncio.Future[Any]] = {link.lost, gap}
+            await asyncio.wait(waits, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            if gap.done():
+                await asyncio.sleep(random.uniform(0, _GATHER_S))
+
+    async def _ask(self) -> bool:
+        since = self._journal.synced_at or datetime.now(UTC) - FIRST
+        try:
+            receipt = await self._sync(since - OVERLAP)
+        except NotConfirmed:
+            return False  # ten seconds of repeats have passed: ask anew
+        except Rejected as error:
+            log.warning("%s: sync: %s", self._journal.path, error)
+            return True
+        self._journal.note_synced(receipt.at)
+        return True

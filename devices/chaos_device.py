@@ -1,0 +1,398 @@
+"""One process of several devices in a chaos run: it reports, moves, replies and talks, and dies.
+
+    python -m devices.chaos_device ORDERS.json
+
+Killed and started again, it goes on where its log ends; what it had not got confirmed is in the
+journals of its devices. SIGUSR1: make nothing new, and say when nothing is left. SIGTERM: end.
+"""
+
+import asyncio
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from devices.chaos_log import (
+    Alerted,
+    Asked,
+    Confirmed,
+    Created,
+    Grouped,
+    Journaled,
+    Log,
+    Moved,
+    Placed,
+    Quiet,
+    Receipted,
+    Started,
+    Tail,
+)
+from devices.geofence import cell_at
+from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
+from schemas.ids import new_id
+from schemas.messages import (
+    Alert,
+    GroupEvent,
+    Position,
+    Question,
+    Receipt,
+    ReplyKind,
+    Report,
+    Subject,
+)
+from schemas.taxonomy import Audience
+
+GHENT, KORTRIJK = (51.0543, 3.7217), (50.8276, 3.2650)
+ELSEWHERE = 0.1  # of the reports come from Kortrijk: another zone, another desk
+SPREAD_M = 2_500.0
+METRES_PER_DEGREE = 111_195.0
+HOT_SPOTS = 12  # places where reports merge
+HOT = 0.5
+CATEGORIES = (
+    "fire", "theft", "robbery", "fight", "medical", "vandalism", "traffic-accident", "threat",
+    "suspicious", "graffiti", "noise", "illegal-dumping", "bicycle-theft", "parking",
+)  # fmt: skip
+POISON = 0.02
+ACCEPTING, SPEAKING, LEAVING = 0.15, 0.4, 0.2
+IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
+CONNECTING = 25
+CONNECT_TIMEOUT_S = 30.0
+
+
+class Orders(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process is to do. `reports` are spread over `lasts_s` from `starts_at` on."""
+
+    process: str
+    directory: str
+    journals: str
+    broker: str
+    users: dict[str, str]
+    seed: int
+    reports: int
+    starts_at: float
+    lasts_s: float | None
+
+    @property
+    def log(self) -> Path:
+        """The evidence."""
+        return Path(self.directory) / f"{self.process}.jsonl"
+
+
+class Phone:
+    """One device: where it goes, and what it hears."""
+
+    def __init__(self, user: str, process: "Process") -> None:
+        orders = process.orders
+        random = Random(f"{orders.seed} {user}")
+        self.user = user
+        self._process = process
+        self._log = process.log
+        self._home = _somewhere(random, GHENT)
+        self._phase = (random.uniform(0.0, math.tau), random.uniform(0.0, math.tau))
+        self._reach_m = random.uniform(100.0, 500.0)
+        self._synced = 1
+        self.device = Participant(
+            user,
+            orders.users[user],
+            Broker.from_url(orders.broker),
+            on_alert=self._alerted,
+            on_group=self._grouped,
+            on_question=self._asked,
+            on_receipt=self._receipted,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+        )
+
+    def place(self, now: float) -> Position:
+        """Where it is: around its home at some 5 m/s, as a cyclist rounds a block."""
+        turn = now * 5.0 / self._reach_m
+        north = self._reach_m * math.sin(turn + self._phase[0])
+        east = self._reach_m * math.sin(turn * 0.7 + self._phase[1])
+        return _moved(self._home, north, east)
+
+    async def walk(self, random: Random) -> None:
+        """Say where it is whenever it comes into another cell."""
+        cell: int | None = None
+        said_at = -math.inf
+        await asyncio.sleep(random.uniform(0.0, 2.0))
+        while not self._process.quiet:
+            now = time.time()
+            place = self.place(now)
+            here = cell_at(place.lat, place.lon)
+            if here != cell or now - said_at > 60.0:
+                cell, said_at = here, now
+                await self._say_where(place, here, now)
+            await asyncio.sleep(random.uniform(0.5, 2.0))
+
+    async def _say_where(self, place: Position, cell: int, now: float) -> None:
+        number = int(now * 1e6)
+        self._log.write(Moved(t=now, user=self.user, number=number, cell=cell))
+        try:
+            await self.device.presence(
+                place, at=datetime.fromtimestamp(now, UTC), confirm=Confirm.YES
+            )
+        except (NotConfirmed, Rejected):
+            return
+        self._log.write(Placed(t=time.time(), user=self.user, number=number))
+
+    async def keep_in_sync(self) -> None:
+        """Ask for what was missed after each reconnection."""
+        while True:
+            await asyncio.sleep(0.2)
+            connections = self.device.connections
+            if connections <= self._synced or not self.device.connected:
+                continue
+            try:
+                await self.device.sync(datetime.now(UTC) - timedelta(seconds=300))
+            except NotConfirmed:
+                continue
+            self._synced = connections
+
+    def file(self, receipt: Receipt) -> None:
+        """Log what became of a message."""
+        if receipt.id is not None:
+            self._log.write(
+                Receipted(
+                    t=time.time(),
+                    user=self.user,
+                    id=receipt.id,
+                    subject=receipt.subject,
+                    outcome=receipt.outcome,
+                    incident=receipt.incident,
+                    merge=receipt.merge,
+                    sequence=receipt.sequence,
+                    code=receipt.code,
+                )
+            )
+
+    def _receipted(self, receipt: Receipt, _: float) -> None:
+        self.file(receipt)
+
+    def _alerted(self, alert: Alert, received_at: float) -> None:
+        self._log.write(
+            Alerted(
+                t=received_at,
+                user=self.user,
+                id=alert.id,
+                incident=alert.incident,
+                wave=alert.wave,
+                reason=alert.reason,
+            )
+        )
+        random = Random(f"{self.user} {alert.incident}")
+        if random.random() < ACCEPTING:
+            self._process.start(self._help(alert.incident, random))
+
+    def _grouped(self, event: GroupEvent, received_at: float) -> None:
+        self._log.write(
+            Grouped(
+                t=received_at,
+                user=self.user,
+                id=event.id,
+                incident=event.incident,
+                sequence=event.sequence,
+                kind=event.kind,
+                text=event.text,
+            )
+        )
+
+    def _asked(self, question: Question, received_at: float) -> None:
+        self._log.write(
+            Asked(
+                t=received_at,
+                user=self.user,
+                id=question.id,
+                incident=question.incident,
+                text=question.text,
+            )
+        )
+        answer = self.device.answer(question.id, f"answer {question.id}")
+        self._process.start(self._confirmed(Subject.ANSWER, question.incident, answer))
+
+    async def _help(self, incident: UUID, random: Random) -> None:
+        await asyncio.sleep(random.uniform(0.1, 2.0))
+        device = self.device
+        coming = device.reply(incident, ReplyKind.ACCEPTED, eta_s=random.randint(30, 300))
+        await self._confirmed(Subject.REPLY, incident, coming)
+        if random.random() < SPEAKING:
+            text = f"said {new_id()}"
+            await self._confirmed(Subject.MESSAGE, incident, device.say(incident, text), text)
+        if random.random() < LEAVING:
+            leaving = device.reply(incident, ReplyKind.LEFT)
+            await self._confirmed(Subject.REPLY, incident, leaving)
+
+    async def _confirmed(
+        self, subject: Subject, incident: UUID, sending: Coroutine[Any, Any, Any], text: str = ""
+    ) -> None:
+        """Await a receipt; one that comes only later goes to `on_receipt`."""
+        began = time.time()
+        try:
+            await sending
+        except (NotConfirmed, Rejected):
+            return
+        self._log.write(
+            Confirmed(
+                t=began, done=time.time(), user=self.user, subject=subject, incident=incident,
+                text=text,
+            )
+        )  # fmt: skip
+
+
+class Process:
+    """All phones of one process."""
+
+    def __init__(self, orders: Orders, log: Log) -> None:
+        self.orders = orders
+        self.log = log
+        self.quiet = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reporting: set[asyncio.Task[None]] = set()
+        self._phones = [Phone(user, self) for user in orders.users]
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something beside everything else; it is waited for before all is quiet."""
+        task = asyncio.create_task(work, name="a device's deed")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self, *, made: int, hush: asyncio.Event, stop: asyncio.Event) -> None:
+        """Connect all phones and let them live; `made` reports were made by an earlier life."""
+        async with AsyncExitStack() as stack:
+            for first in range(0, len(self._phones), CONNECTING):
+                some = self._phones[first : first + CONNECTING]
+                entering = (stack.enter_async_context(phone.device) for phone in some)
+                await asyncio.gather(*entering)
+            random = Random(f"{self.orders.process} {self.orders.seed} {made}")
+            for phone in self._phones:
+                self.start(phone.walk(random))
+            syncing = [asyncio.create_task(phone.keep_in_sync()) for phone in self._phones]
+            reporting = self.start(self._report_all(made))
+            await asyncio.wait(
+                [asyncio.ensure_future(hush.wait()), asyncio.ensure_future(stop.wait())],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            self.quiet = True
+            while self._tasks and not stop.is_set():
+                await asyncio.wait(self._tasks, timeout=0.5)
+            if not stop.is_set():
+                self.log.write(Quiet(t=time.time(), process=self.orders.process))
+            await stop.wait()
+            for task in (*syncing, reporting, *self._tasks):
+                task.cancel()
+            await asyncio.gather(*syncing, *self._tasks, return_exceptions=True)
+
+    async def _report_all(self, made: int) -> None:
+        orders = self.orders
+        for number in range(made, orders.reports):
+            if orders.lasts_s is not None:
+                due = orders.starts_at + orders.lasts_s * (number + 0.5) / orders.reports
+                await asyncio.sleep(max(0.0, due - time.time()))
+            while len(self._reporting) >= IN_FLIGHT:
+                await asyncio.wait(self._reporting, return_when=asyncio.FIRST_COMPLETED)
+            random = Random(f"{orders.process} {orders.seed} report {number}")
+            phone = random.choice(self._phones)
+            report, poison = _report(random)
+            task = self.start(self._report(phone, report, poison=poison))
+            self._reporting.add(task)
+            task.add_done_callback(self._reporting.discard)
+
+    async def _report(self, phone: Phone, report: Report, *, poison: bool) -> None:
+        self.log.write(
+            Created(
+                t=time.time(),
+                user=phone.user,
+                id=report.id,
+                category=report.category,
+                lat=report.location.lat,
+                lon=report.location.lon,
+                seen_at=report.seen_at.timestamp(),
+                audience=report.audience,
+                mode=report.mode,
+                poison=poison,
+            )
+        )
+        self.log.write(Journaled(t=time.time(), id=report.id))
+        while True:
+            try:
+                phone.file(await phone.device.report(report))
+            except Rejected as error:
+                phone.file(error.receipt)
+            except NotConfirmed:
+                continue
+            return
+
+
+def _report(random: Random) -> tuple[Report, bool]:
+    """Return a report, and whether it is poison, that must be rejected."""
+    now = datetime.now(UTC)
+    seen_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    around = KORTRIJK if random.random() < ELSEWHERE else GHENT
+    if random.random() < HOT:
+        spot = Random(f"hot spot {random.randrange(HOT_SPOTS)}")
+        lat, lon = _somewhere(spot, around)
+        place = _moved((lat, lon), random.gauss(0.0, 20.0), random.gauss(0.0, 20.0))
+    else:
+        place = Position(*_somewhere(random, around))
+    category, poison = random.choice(CATEGORIES), random.random() < POISON
+    if poison and random.random() < 0.5:
+        category = "no-such-thing"
+    elif poison:
+        seen_at -= timedelta(days=8)
+    report = Report(
+        id=new_id(),
+        category=category,
+        location=place,
+        seen_at=seen_at,
+        text="chaos",
+        audience=Audience.POLICE if random.random() < 0.1 else Audience.POLICE_AND_NEARBY,
+    )
+    return report, poison
+
+
+def _somewhere(random: Random, around: tuple[float, float]) -> tuple[float, float]:
+    away_m, bearing = SPREAD_M * math.sqrt(random.random()), random.uniform(0.0, math.tau)
+    place = _moved(around, away_m * math.cos(bearing), away_m * math.sin(bearing))
+    return place.lat, place.lon
+
+
+def _moved(place: tuple[float, float], north_m: float, east_m: float) -> Position:
+    lat = place[0] + north_m / METRES_PER_DEGREE
+    lon = place[1] + east_m / METRES_PER_DEGREE / math.cos(math.radians(place[0]))
+    return Position(lat=lat, lon=lon)
+
+
+def made_before(log: Path) -> int:
+    """Return how many reports an earlier life of this process has made for sure."""
+    return len({entry.id for entry in Tail(log).entries() if isinstance(entry, Journaled)})
+
+
+async def live(orders: Orders) -> None:
+    """Live until SIGTERM."""
+    loop = asyncio.get_running_loop()
+    hush, stop = asyncio.Event(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, hush.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    made = made_before(orders.log)
+    with Log(orders.log) as log:
+        log.write(Started(t=time.time(), process=orders.process, pid=os.getpid()))
+        await Process(orders, log).run(made=made, hush=hush, stop=stop)
+
+
+def main(arguments: list[str]) -> None:
+    """Run one process of devices."""
+    orders = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Orders)
+    asyncio.run(live(orders))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

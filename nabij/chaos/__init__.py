@@ -1,0 +1,1 @@
+"""Chaos: real processes killed at random moments, and a judge who trusts nobody but the devices."""

@@ -1,0 +1,236 @@
+"""The judge: I1 to I10, from the logs of devices and desks; the store is asked for I1 and I8 alone.
+
+Knows nothing of `broker/core` or the services: the rules are those of `docs/protocol.md`.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from devices.chaos_log import Commanded, Created, Receipted
+from nabij.chaos.alerts import judge_alerts
+from nabij.chaos.evidence import Evidence, StoreFacts
+from nabij.chaos.judgement import Judgement
+from schemas.ids import incident_id
+from schemas.messages import EscalationKind, GroupEventKind, Merge, Outcome, Status, Subject
+from schemas.taxonomy import Desk, PolicyFile
+
+# What a desk may be told without anything being wrong: it acts on what may have changed meanwhile.
+_LATE = ("incident_closed", "bad_transition")
+
+
+def judge(
+    evidence: Evidence,
+    facts: StoreFacts,
+    policy: PolicyFile,
+    *,
+    settled_at: float,
+    poison: Collection[str] = (),
+    growth: Sequence[str] = (),
+) -> Judgement:
+    """Judge one run. `poison` went into the streams by hand; `growth` is what grew (I9)."""
+    judgement = Judgement()
+    _kept(evidence, facts, judgement)
+    _journaled_or_receipted(evidence, facts, judgement)
+    _one_effect(evidence, policy, judgement)
+    judge_alerts(evidence, policy, judgement, settled_at=settled_at)
+    _versions(evidence, judgement)
+    _at_rest(evidence, facts, judgement, poison)
+    for what in growth:
+        judgement.blame("I9", what)
+    _commands(evidence, judgement)
+    _talk(evidence, judgement)
+    return judgement
+
+
+def _kept(evidence: Evidence, facts: StoreFacts, judgement: Judgement) -> None:
+    """I1, and I6 for the reports whose receipt was Redis's death."""
+    for report in evidence.accepted():
+        created = evidence.created.get(report)
+        name = "I6" if created and created.probe else "I1"
+        if facts.reports[report] == 0:
+            judgement.lose(name, f"report {report} was receipted and is not in the store")
+        elif facts.reports[report] > 1:
+            judgement.double(name, f"report {report} is in {facts.reports[report]} incidents")
+
+
+def _journaled_or_receipted(evidence: Evidence, facts: StoreFacts, judgement: Judgement) -> None:
+    for report, created in evidence.created.items():
+        if report in evidence.receipts or report in facts.journals:
+            continue
+        if report in evidence.journaled or not _died_after(created, evidence):
+            judgement.lose("I2", f"report {report} of {created.user} is nowhere")
+
+
+def _died_after(created: Created, evidence: Evidence) -> bool:
+    """Whether the device died then: what it had not yet journaled was never made."""
+    lives = evidence.started.get(evidence.process_of.get(created.user, ""), ())
+    return any(began > created.t for began in lives)
+
+
+def _one_effect(evidence: Evidence, policy: PolicyFile, judgement: Judgement) -> None:
+    """I3: the receipts agree, and the police or the city heard of each report under one id."""
+    heard: dict[UUID, set[UUID]] = defaultdict(set)
+    of_incident: dict[UUID, UUID] = {}
+    for told in evidence.escalations:
+        if told.report and told.kind in (EscalationKind.NEW, EscalationKind.UPDATE):
+            heard[told.report].add(told.id)
+            of_incident[told.report] = told.incident
+    for case in evidence.cases:
+        heard[case.report].add(case.id)
+        of_incident[case.report] = case.incident
+    sequences: dict[int, UUID] = {}
+    for report, receipts in evidence.receipts.items():
+        created, first = evidence.created.get(report), receipts[0]
+        if created is None:
+            continue
+        if len({_told(receipt) for receipt in receipts}) > 1:
+            judgement.double("I3", f"report {report} has receipts that differ")
+        if first.outcome is Outcome.REJECTED:
+            if not created.poison:
+                judgement.lose("I3", f"report {report} was rejected: {first.code}")
+            continue
+        if created.poison:
+            judgement.blame("I8", f"report {report} is poison and was accepted")
+            continue
+        _agree(report, first, sequences, judgement)
+        _heard_once(report, heard.get(report, set()), policy, created, judgement)
+        if heard.get(report) and of_incident[report] != first.incident:
+            judgement.blame("I3", f"report {report} was escalated under another incident")
+    _overdue_once(evidence, judgement)
+
+
+def _told(receipt: Receipted) -> tuple[object, ...]:
+    return receipt.outcome, receipt.incident, receipt.merge, receipt.sequence
+
+
+def _agree(
+    report: UUID, receipt: Receipted, sequences: dict[int, UUID], judgement: Judgement
+) -> None:
+    other = sequences.setdefault(receipt.sequence or 0, report)
+    if other != report:
+        judgement.double("I3", f"reports {report} and {other} have one sequence number")
+    if (receipt.merge is Merge.OPENED) != (receipt.incident == incident_id(report)):
+        judgement.blame("I3", f"report {report}: {receipt.merge}, but incident {receipt.incident}")
+
+
+def _heard_once(
+    report: UUID, ids: set[UUID], policy: PolicyFile, created: Created, judgement: Judgement
+) -> None:
+    category = policy.categories[created.category]
+    what = "case" if category.desk is Desk.CITY else "escalation"
+    if not ids:
+        judgement.lose("I3", f"report {report} ({created.category}) had no {what}")
+    elif len(ids) > 1:
+        judgement.double("I3", f"report {report} had {len(ids)} {what}s")
+
+
+def _overdue_once(evidence: Evidence, judgement: Judgement) -> None:
+    """Deadlines fire once: one id for each attempt."""
+    ids: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
+    for told in evidence.escalations:
+        if told.kind is EscalationKind.OVERDUE:
+            ids[told.incident, told.attempt].add(told.id)
+    for (incident, attempt), several in ids.items():
+        if len(several) > 1:
+            judgement.double("I3", f"incident {incident} was overdue twice as attempt {attempt}")
+
+
+def _versions(evidence: Evidence, judgement: Judgement) -> None:
+    """I7: at a desk, at a desk that comes later, and in what a group is told."""
+    latest: dict[UUID, int] = {}
+    closed: set[UUID] = set()
+    for state in evidence.states:
+        if state.version < latest.get(state.incident, 0):
+            judgement.blame("I7", f"incident {state.incident} went back to {state.version}")
+        latest[state.incident] = max(latest.get(state.incident, 0), state.version)
+        if state.status is Status.CLOSED:
+            closed.add(state.incident)
+        elif state.incident in closed:
+            judgement.blame("I7", f"incident {state.incident} was closed, and is {state.status}")
+    kept = {state.incident: state for state in evidence.retained}
+    told = {each.incident for each in evidence.escalations}
+    for incident in sorted(told | latest.keys(), key=str):
+        version = latest.get(incident, 0)
+        state_kept = kept.get(incident)
+        if state_kept is None:
+            judgement.lose("I7", f"incident {incident} has no retained state")
+        elif state_kept.version < version:
+            judgement.blame(
+                "I7", f"incident {incident} is retained at {state_kept.version}, was at {version}"
+            )
+        elif incident in closed and state_kept.status is not Status.CLOSED:
+            judgement.blame("I7", f"incident {incident} was closed, and is retained as open")
+    numbered: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
+    for event in evidence.groups:
+        numbered[event.incident, event.sequence].add(event.id)
+    for (incident, sequence), ids in numbered.items():
+        if len(ids) > 1:
+            judgement.blame("I7", f"incident {incident} has {len(ids)} group events {sequence}")
+
+
+def _at_rest(
+    evidence: Evidence, facts: StoreFacts, judgement: Judgement, poison: Collection[str]
+) -> None:
+    for what, count in facts.undone.items():
+        if count:
+            judgement.blame("I8", f"{count} in {what} at rest")
+    letters = facts.dead_letters
+    if letters is None:
+        letters = tuple(letter.payload for letter in evidence.dead_letters)
+    for letter in sorted(set(letters) - {*poison}):
+        judgement.blame("I8", f"a dead letter that nobody injected: {letter[:200]}")
+    for letter in sorted({*poison} - set(letters)):
+        judgement.lose("I8", f"poison that is in no dead letter: {letter}")
+    for report in facts.journals:
+        judgement.blame("I8", f"message {report} is still in a journal")
+
+
+def _commands(evidence: Evidence, judgement: Judgement) -> None:
+    """I10: every command is answered, one way, and what it does is seen once."""
+    said = _ids_by_text(evidence)
+    asked: dict[str, set[UUID]] = defaultdict(set)
+    for question in evidence.asked:
+        asked[question.text].add(question.id)
+    for identifier, command in evidence.commands.items():
+        answers = evidence.orders.get(identifier, [])
+        outcomes = {(answer.outcome, answer.code) for answer in answers}
+        if not outcomes:
+            judgement.lose("I10", f"command {identifier} ({command.command}) was never answered")
+        elif len(outcomes) > 1:
+            judgement.double("I10", f"command {identifier} was answered in {len(outcomes)} ways")
+        elif answers[0].outcome is Outcome.REJECTED:
+            if answers[0].code not in _LATE:
+                judgement.lose("I10", f"command {identifier}: {answers[0].code}")
+        elif command.command in ("inform", "close"):
+            _seen_once(command, said.get(command.text, set()), judgement)
+        elif command.command == "ask":
+            _seen_once(command, asked.get(command.text, set()), judgement)
+
+
+def _seen_once(command: Commanded, ids: set[UUID], judgement: Judgement) -> None:
+    if not ids:
+        judgement.lose("I10", f"nobody heard of the command {command.id} ({command.command})")
+    elif len(ids) > 1:
+        judgement.double("I10", f"the command {command.id} ({command.command}) took effect twice")
+
+
+def _ids_by_text(evidence: Evidence) -> dict[str, set[UUID]]:
+    ids: dict[str, set[UUID]] = defaultdict(set)
+    for event in evidence.groups:
+        if event.text and event.kind in (GroupEventKind.SAID, GroupEventKind.CLOSED):
+            ids[event.text].add(event.id)
+    return ids
+
+
+def _talk(evidence: Evidence, judgement: Judgement) -> None:
+    """What a member said, and got a receipt for, the group heard once (under I3: one effect)."""
+    said = _ids_by_text(evidence)
+    for message in evidence.confirmed:
+        if message.subject is not Subject.MESSAGE:
+            continue
+        ids = said.get(message.text, set())
+        if not ids:
+            judgement.lose("I3", f"nobody heard the message «{message.text}» of {message.user}")
+        elif len(ids) > 1:
+            judgement.double("I3", f"the message «{message.text}» was heard under {len(ids)} ids")

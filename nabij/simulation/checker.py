@@ -1,0 +1,326 @@
+"""Judges the invariants of issue 3 from the logs of devices and desk alone.
+
+Written from docs/protocol.md. It shares no code with the broker: distances, who is near, and what
+once means are its own. Where a race leaves two answers right, it accepts both.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from h3.api import basic_int as h3
+
+from nabij.simulation.clock import EPOCH_S
+from nabij.simulation.logs import DeviceLog, Logs, Placed
+from schemas.messages import (
+    Ask,
+    Assign,
+    Close,
+    EscalationKind,
+    GroupEventKind,
+    Inform,
+    Outcome,
+    Receipt,
+    Report,
+    Status,
+    Subject,
+)
+
+_EARTH_M = 6_371_007.180918475
+_SURE_S = 10.0  # open for so long: whoever is near must have been alerted
+_CALM_S = 14.0  # from here on every device has been back for a while
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the checker must know of the policy."""
+
+    radius_m: dict[str, float]  # of the first wave, by category; 0: nobody is alerted
+    most_m: float  # no wave goes farther
+    city: frozenset[str]  # categories of the city's desk
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A promise that was not kept."""
+
+    invariant: str
+    what: str
+
+
+@dataclass(slots=True)
+class _Incident:
+    """What the logs say of one incident."""
+
+    opener: str
+    report: Report
+    sent_at: float
+    surely_at: float  # committed by then
+    closed_at: float = math.inf
+    reporters: set[str] = field(default_factory=set)
+
+
+Judge = Callable[["Checker"], Iterator[str]]
+
+
+class Checker:
+    """The logs of one world, and what they prove."""
+
+    def __init__(self, logs: Logs, rules: Rules) -> None:
+        self.logs = logs
+        self.rules = rules
+        self.receipts: dict[UUID, list[tuple[float, Receipt]]] = defaultdict(list)
+        self.reports: dict[UUID, tuple[str, float, Report]] = {}
+        for log in logs.devices.values():
+            for identifier, (at, report) in log.reports.items():
+                self.reports[identifier] = (log.user, at, report)
+            for at, receipt in log.receipts:
+                if receipt.subject is Subject.REPORT and receipt.id is not None:
+                    self.receipts[receipt.id].append((at, receipt))
+        self.incidents = self._find_incidents()
+
+    def violations(self) -> list[Violation]:
+        """Return every broken promise."""
+        return [Violation(name, what) for name, judge in JUDGES.items() for what in judge(self)]
+
+    def _find_incidents(self) -> dict[UUID, _Incident]:
+        found: dict[UUID, _Incident] = {}
+        seen_at: dict[UUID | None, float] = {}
+        for at, escalation in self.logs.desk.escalations:
+            seen_at.setdefault(escalation.report, at)
+        for identifier, (user, sent_at, report) in self.reports.items():
+            for at, receipt in self.receipts[identifier][:1]:
+                if receipt.incident is not None and receipt.merge == "opened":
+                    surely = min(at, seen_at.get(identifier, at))
+                    found[receipt.incident] = _Incident(user, report, sent_at, surely)
+        for identifier, (user, _, _) in self.reports.items():
+            for _, receipt in self.receipts[identifier][:1]:
+                if receipt.incident in found:
+                    found[receipt.incident].reporters.add(user)
+        for incident, at in self._closings():
+            if incident in found:
+                found[incident].closed_at = min(found[incident].closed_at, at)
+        return found
+
+    def _closings(self) -> Iterator[tuple[UUID, float]]:
+        for log in self.logs.devices.values():
+            for _, event in log.events:
+                if event.kind is GroupEventKind.CLOSED:
+                    yield event.incident, event.at.timestamp() - EPOCH_S
+        for sent_at, order in self.logs.desk.commands.values():
+            if isinstance(order, Close):
+                yield order.incident, sent_at
+
+    # -- I1, I2, I3 -------------------------------------------------------------------------------
+
+    def receipted_once(self) -> Iterator[str]:
+        """I1: every receipted report is in the store, once."""
+        sequences: Counter[int] = Counter()
+        for identifier, several in self.receipts.items():
+            told = {(r.outcome, r.incident, r.merge, r.sequence) for _, r in several}
+            if len(told) > 1:
+                yield f"report {identifier} has {len(told)} different receipts"
+            sequences.update({r.sequence for _, r in several if r.sequence is not None})
+        for sequence, count in sequences.items():
+            if count > 1:
+                yield f"sequence {sequence} was given to {count} reports"
+        if set(sequences) != set(range(1, len(self.receipts) + 1)):
+            yield f"{len(self.receipts)} reports have the sequences {sorted(sequences)}"
+
+    def journaled_or_receipted(self) -> Iterator[str]:
+        """I2: every created report is journaled or receipted; at rest, receipted."""
+        for identifier, (user, _, _) in self.reports.items():
+            log = self.logs.devices[user]
+            if identifier not in self.receipts and identifier not in log.journal:
+                yield f"report {identifier} of {user} is nowhere"
+        for log in (*self.logs.devices.values(), self.logs.desk):
+            if log.journal:
+                yield f"{len(log.journal)} messages were never confirmed: {sorted(log.journal)[0]}"
+
+    def one_effect(self) -> Iterator[str]:
+        """I3: one incident effect and one escalation id per report, whatever was redelivered."""
+        effects: dict[UUID, set[tuple[UUID, UUID, int]]] = defaultdict(set)
+        for _, escalation in self.logs.desk.escalations:
+            if escalation.kind in (EscalationKind.NEW, EscalationKind.UPDATE) and escalation.report:
+                effect = (escalation.id, escalation.incident, escalation.reports)
+                effects[escalation.report].add(effect)
+        for _, case in self.logs.desk.cases:
+            effects[case.report].add((case.id, case.incident, 0))
+        for identifier, found in effects.items():
+            if identifier not in self.reports:
+                yield f"nobody made report {identifier}"
+            if len(found) > 1:
+                yield f"report {identifier} had {len(found)} effects"
+        for identifier, several in self.receipts.items():
+            incidents = {receipt.incident for _, receipt in several}
+            if any(o is Outcome.REJECTED for o in (r.outcome for _, r in several)):
+                yield f"report {identifier} was rejected: {several[0][1].reason}"
+            elif not effects[identifier]:
+                yield f"report {identifier} has a receipt and never reached its desk"
+            elif incidents != {incident for _, incident, _ in effects[identifier]}:
+                yield f"report {identifier}: its receipt and its desk name different incidents"
+
+    # -- I4, I5 -----------------------------------------------------------------------------------
+
+    def alerted_once(self) -> Iterator[str]:
+        """I4: each participant in radius at commit, or coming in, got exactly one alert."""
+        for user, log in self.logs.devices.items():
+            alerts: dict[UUID, set[UUID]] = defaultdict(set)
+            for _, alert in log.alerts:
+                alerts[alert.incident].add(alert.id)
+            for identifier, several in alerts.items():
+                if len(several) > 1:
+                    yield f"{user} got {len(several)} alerts of incident {identifier}"
+            for identifier, incident in self.incidents.items():
+                if identifier not in alerts and self._must_know(log, incident):
+                    yield f"{user} was near incident {identifier} and got no alert"
+
+    def _must_know(self, log: DeviceLog, incident: _Incident) -> bool:
+        radius_m = self.rules.radius_m[incident.report.category]
+        if not radius_m or log.user in incident.reporters:
+            return False
+        for placed, until in _in_effect(log.presences):
+            since = placed.confirmed_at
+            if placed.lat_lon is None or since is None:
+                continue
+            both = max(since, incident.surely_at)
+            forgotten = until.lat_lon is None if until else False
+            open_long = incident.closed_at >= max(both + _SURE_S, _CALM_S)
+            near = _distance_m(incident.report, placed.lat_lon) < radius_m - 0.5
+            if near and both < (until.sent_at if until else math.inf) and open_long:
+                return not (forgotten and since <= incident.surely_at)
+        return False
+
+    def nobody_else(self) -> Iterator[str]:
+        """I5: nobody outside radius or rights got one."""
+        for user, log in self.logs.devices.items():
+            for at, alert in log.alerts:
+                incident = self.incidents.get(alert.incident)
+                if incident is None:
+                    yield f"{user} was alerted to {alert.incident}, which nobody reported"
+                elif not self.rules.radius_m[incident.report.category]:
+                    yield f"{user} was alerted to {alert.incident}, which is not for participants"
+                elif user == incident.opener:
+                    yield f"{user} was alerted to their own incident {alert.incident}"
+                elif not self._may_know(log, incident, at):
+                    yield f"{user} was alerted to {alert.incident} and was never near"
+
+    def _may_know(self, log: DeviceLog, incident: _Incident, at: float) -> bool:
+        return any(
+            placed.lat_lon is not None
+            and placed.sent_at <= at
+            and _distance_m(incident.report, placed.lat_lon) <= self.rules.most_m + 0.5
+            and not (until and until.confirmed_at and until.confirmed_at < incident.sent_at)
+            for placed, until in _in_effect(log.presences)
+        )
+
+    # -- I7, I8, I10 ------------------------------------------------------------------------------
+
+    def never_back(self) -> Iterator[str]:
+        """I7: versions of an incident never go back at any recipient, and the last one stays."""
+        newest: dict[UUID, int] = defaultdict(int)
+        for _, state in self.logs.desk.states:
+            newest[state.incident] = max(newest[state.incident], state.version)
+        late = {state.incident: state for state in self.logs.rest.late_states}
+        for identifier, incident in self.incidents.items():
+            if incident.report.category in self.rules.city:
+                continue
+            state = late.get(identifier)
+            if state is None:
+                yield f"who subscribes late does not learn of incident {identifier}"
+            elif state.version < newest[identifier] or state.status is not Status.CLOSED:
+                yield f"incident {identifier} stayed at version {state.version}, {state.status}"
+        yield from self._group_sequences()
+
+    def _group_sequences(self) -> Iterator[str]:
+        ids: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
+        sequences: dict[UUID, set[int]] = defaultdict(set)
+        for log in self.logs.devices.values():
+            for _, event in log.events:
+                ids[event.incident, event.sequence].add(event.id)
+                sequences[event.id].add(event.sequence)
+        for (incident, sequence), several in ids.items():
+            if len(several) > 1:
+                yield f"{len(several)} group events of {incident} have the sequence {sequence}"
+        for identifier, numbers in sequences.items():
+            if len(numbers) > 1:
+                yield f"group event {identifier} has the sequences {sorted(numbers)}"
+
+    def at_rest(self) -> Iterator[str]:
+        """I8: pending lists, outbox and deadlines are empty, and so are the dead letters."""
+        for what, count in self.logs.rest.left.items():
+            if count:
+                yield f"{count} left in {what}"
+        for _, reason in self.logs.desk.dead_letters:
+            yield f"dead letter: {reason}"
+        for trouble in self.logs.trouble:
+            yield f"trouble: {trouble}"
+
+    def commanded_once(self) -> Iterator[str]:
+        """I10: each police command took effect once."""
+        receipts: dict[UUID | None, set[tuple[Outcome, object]]] = defaultdict(set)
+        for _, receipt in self.logs.desk.receipts:
+            receipts[receipt.id].add((receipt.outcome, receipt.code))
+        late = {state.incident: state for state in self.logs.rest.late_states}
+        for identifier, (_, order) in self.logs.desk.commands.items():
+            told = receipts[identifier]
+            if len(told) > 1:
+                yield f"command {identifier} has {len(told)} different receipts"
+            if {outcome for outcome, _ in told} != {Outcome.ACCEPTED}:
+                continue
+            match order:
+                case Inform(text=text):
+                    yield from _once(f"inform {identifier}", self._events_saying(text))
+                case Ask(text=text):
+                    yield from _once(f"question {identifier}", self._questions(text))
+                case Assign(unit=unit) if order.incident in late:
+                    if late[order.incident].assigned.count(unit) != 1:
+                        yield f"unit {unit} is not assigned once"
+                case _:
+                    pass
+
+    def _events_saying(self, text: str) -> set[UUID]:
+        logs = self.logs.devices.values()
+        return {event.id for log in logs for _, event in log.events if event.text == text}
+
+    def _questions(self, text: str) -> set[UUID]:
+        logs = self.logs.devices.values()
+        return {asked.id for log in logs for _, asked in log.questions if asked.text == text}
+
+
+JUDGES: dict[str, Judge] = {
+    "I1": Checker.receipted_once,
+    "I2": Checker.journaled_or_receipted,
+    "I3": Checker.one_effect,
+    "I4": Checker.alerted_once,
+    "I5": Checker.nobody_else,
+    "I7": Checker.never_back,
+    "I8": Checker.at_rest,
+    "I10": Checker.commanded_once,
+}
+
+
+def _once(what: str, effects: Iterable[UUID]) -> Iterator[str]:
+    found = len(set(effects))
+    if found != 1:
+        yield f"{what} took effect {found} times"
+
+
+def _in_effect(presences: list[Placed]) -> Iterator[tuple[Placed, Placed | None]]:
+    """Each presence and the next one, which ends it."""
+    return zip(presences, [*presences[1:], None], strict=True)
+
+
+def _distance_m(report: Report, lat_lon: tuple[float, float]) -> float:
+    """From the report to the centre of the cell of resolution 10 that somebody is in."""
+    lat, lon = h3.cell_to_latlng(h3.latlng_to_cell(*lat_lon, 10))
+    a, b = _unit(report.location.lat, report.location.lon), _unit(lat, lon)
+    chord = math.sqrt(sum((one - other) ** 2 for one, other in zip(a, b, strict=True)))
+    return 2 * _EARTH_M * math.asin(min(1.0, chord / 2))
+
+
+def _unit(lat: float, lon: float) -> tuple[float, float, float]:
+    phi, theta = math.radians(lat), math.radians(lon)
+    return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)

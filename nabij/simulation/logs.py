@@ -1,0 +1,72 @@
+"""What devices and desk write down: all that the checker reads. Times are virtual seconds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from schemas.messages import (
+    Alert,
+    Escalation,
+    GroupEvent,
+    IncidentState,
+    PoliceCommand,
+    Question,
+    Receipt,
+    Report,
+)
+
+
+@dataclass(slots=True)
+class Placed:
+    """A presence: where (degrees; None: nowhere), first sent when, confirmed when."""
+
+    lat_lon: tuple[float, float] | None
+    sent_at: float
+    confirmed_at: float | None = None
+
+
+@dataclass(slots=True)
+class DeviceLog:
+    """One person's device."""
+
+    user: str
+    reports: dict[UUID, tuple[float, Report]] = field(default_factory=dict)
+    receipts: list[tuple[float, Receipt]] = field(default_factory=list)
+    alerts: list[tuple[float, Alert]] = field(default_factory=list)
+    events: list[tuple[float, GroupEvent]] = field(default_factory=list)
+    questions: list[tuple[float, Question]] = field(default_factory=list)
+    presences: list[Placed] = field(default_factory=list)
+    synced_at: list[float] = field(default_factory=list)
+    journal: set[UUID] = field(default_factory=set)  # what is unconfirmed at the end
+
+
+@dataclass(slots=True)
+class DeskLog:
+    """The desk of all zones; it reads the city's cases and the dead letters too."""
+
+    commands: dict[UUID, tuple[float, PoliceCommand]] = field(default_factory=dict)
+    receipts: list[tuple[float, Receipt]] = field(default_factory=list)
+    escalations: list[tuple[float, Escalation]] = field(default_factory=list)
+    states: list[tuple[float, IncidentState]] = field(default_factory=list)
+    cleared: list[tuple[float, UUID]] = field(default_factory=list)
+    cases: list[tuple[float, Any]] = field(default_factory=list)
+    dead_letters: list[tuple[float, str]] = field(default_factory=list)
+    journal: set[UUID] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Rest:
+    """What is left when all is over: how much the store and the MQTT broker still hold."""
+
+    left: dict[str, int] = field(default_factory=dict)
+    late_states: list[IncidentState] = field(default_factory=list)  # to who subscribed late
+
+
+@dataclass(slots=True)
+class Logs:
+    """Everybody's."""
+
+    devices: dict[str, DeviceLog]
+    desk: DeskLog
+    rest: Rest
+    trouble: list[str] = field(default_factory=list)  # what no part of the system may raise

@@ -1,0 +1,312 @@
+"""Redis as a model: the commands that the store uses, on plain dictionaries, one at a time.
+
+Values are bytes, as on the wire. tests/simulation holds it against a real server.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+Word = bytes | str | int | float
+
+
+def raw(word: Word) -> bytes:
+    """Return `word` as it goes over the wire."""
+    if isinstance(word, bytes):
+        return word
+    if isinstance(word, float):
+        return repr(word).encode()
+    return str(word).encode()
+
+
+def score_text(score: float) -> bytes:
+    """Return a score as Redis prints it."""
+    return b"%d" % score if score == int(score) else repr(score).encode()
+
+
+class Group:
+    """A consumer group: how far it has read, and who holds what since when (ms)."""
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.pending: dict[int, tuple[bytes, float]] = {}
+
+
+class Stream:
+    """A stream: entries by number, in order."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, list[bytes]] = {}
+        self.last = 0
+        self.groups: dict[bytes, Group] = {}
+
+
+class WrongCommandError(Exception):
+    """The model does not know this command: teach it, in the same change that brings it."""
+
+
+class Database:
+    """The data of one server. `now_ms` tells the time, `on_change` hears which key was written to."""
+
+    def __init__(self, now_ms: Callable[[], float], on_change: Callable[[bytes], None]) -> None:
+        self.data: dict[bytes, Any] = {}
+        self._now_ms = now_ms
+        self._on_change = on_change
+        self._expires: dict[bytes, float] = {}
+
+    def execute(self, *words: Word) -> Any:
+        """Carry out one command and return its answer."""
+        command = str(words[0])
+        method = getattr(self, f"do_{command.lower()}", None)
+        if method is None:
+            raise WrongCommandError(command)
+        return method(*map(raw, words[1:]))
+
+    def value(self, key: bytes) -> Any:
+        """Return what a key holds, or None."""
+        due = self._expires.get(key)
+        if due is not None and due <= self._now_ms():
+            self.do_del(key)
+        return self.data.get(key)
+
+    def hash(self, key: bytes) -> dict[bytes, bytes]:
+        """Return the hash under `key` to write to."""
+        found: dict[bytes, bytes] | None = self.value(key)
+        if found is None:
+            found = self.data[key] = {}
+        return found
+
+    def zset(self, key: bytes) -> dict[bytes, float]:
+        """Return the sorted set under `key` to write to."""
+        found: dict[bytes, float] | None = self.value(key)
+        if found is None:
+            found = self.data[key] = {}
+        return found
+
+    def _drop_if_empty(self, key: bytes) -> None:
+        if not self.data.get(key, True):
+            self.do_del(key)
+
+    # -- keys -------------------------------------------------------------------------------------
+
+    def do_del(self, *keys: bytes) -> int:
+        found = 0
+        for key in keys:
+            found += self.data.pop(key, None) is not None
+            self._expires.pop(key, None)
+        return found
+
+    def do_exists(self, key: bytes) -> int:
+        return int(self.value(key) is not None)
+
+    def do_expire(self, key: bytes, seconds: bytes) -> int:
+        return self.do_pexpire(key, b"%d" % (int(seconds) * 1000))
+
+    def do_pexpire(self, key: bytes, ms: bytes) -> int:
+        if self.value(key) is None:
+            return 0
+        self._expires[key] = self._now_ms() + int(ms)
+        return 1
+
+    def do_persist(self, key: bytes) -> int:
+        return int(self._expires.pop(key, None) is not None)
+
+    def do_get(self, key: bytes) -> bytes | None:
+        found: bytes | None = self.value(key)
+        return found
+
+    def do_set(self, key: bytes, value: bytes) -> bytes:
+        self.data[key] = value
+        self._expires.pop(key, None)
+        return b"OK"
+
+    def do_incr(self, key: bytes) -> int:
+        number = int(self.value(key) or 0) + 1
+        self.data[key] = b"%d" % number
+        return number
+
+    def do_scan(self, cursor: bytes, *options: bytes) -> list[Any]:
+        assert cursor == b"0"
+        prefix = options[options.index(b"MATCH") + 1].rstrip(b"*")
+        return [b"0", [key for key in list(self.data) if key.startswith(prefix)]]
+
+    def do_ping(self) -> bytes:
+        return b"PONG"
+
+    # -- hashes -----------------------------------------------------------------------------------
+
+    def do_hset(self, key: bytes, *pairs: bytes) -> int:
+        fields = self.hash(key)
+        before = len(fields)
+        for index in range(0, len(pairs), 2):
+            fields[pairs[index]] = pairs[index + 1]
+        return len(fields) - before
+
+    def do_hsetnx(self, key: bytes, field: bytes, value: bytes) -> int:
+        fields = self.hash(key)
+        if field in fields:
+            return 0
+        fields[field] = value
+        return 1
+
+    def do_hget(self, key: bytes, field: bytes) -> bytes | None:
+        return (self.value(key) or {}).get(field)
+
+    def do_hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
+        found = self.value(key) or {}
+        return [found.get(field) for field in fields]
+
+    def do_hgetall(self, key: bytes) -> list[bytes]:
+        return [word for pair in (self.value(key) or {}).items() for word in pair]
+
+    def do_hvals(self, key: bytes) -> list[bytes]:
+        return list((self.value(key) or {}).values())
+
+    def do_hkeys(self, key: bytes) -> list[bytes]:
+        return list(self.value(key) or {})
+
+    def do_hexists(self, key: bytes, field: bytes) -> int:
+        return int(field in (self.value(key) or {}))
+
+    def do_hlen(self, key: bytes) -> int:
+        return len(self.value(key) or {})
+
+    def do_hdel(self, key: bytes, *fields: bytes) -> int:
+        found = self.value(key) or {}
+        gone = sum(found.pop(field, None) is not None for field in fields)
+        self._drop_if_empty(key)
+        return gone
+
+    def do_hincrby(self, key: bytes, field: bytes, by: bytes) -> int:
+        fields = self.hash(key)
+        number = int(fields.get(field, b"0")) + int(by)
+        fields[field] = b"%d" % number
+        return number
+
+    # -- lists ------------------------------------------------------------------------------------
+
+    def do_rpush(self, key: bytes, *items: bytes) -> int:
+        row = self.value(key)
+        if row is None:
+            row = self.data[key] = []
+        row.extend(items)
+        return len(row)
+
+    def do_llen(self, key: bytes) -> int:
+        return len(self.value(key) or [])
+
+    def do_lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
+        row: list[bytes] = self.value(key) or []
+        end = int(last)
+        return row[int(first) :] if end == -1 else row[int(first) : end + 1]
+
+    # -- sorted sets ------------------------------------------------------------------------------
+
+    def do_zadd(self, key: bytes, *words: bytes) -> int:
+        only = words[0] if words[0] in (b"XX", b"NX") else b""
+        pairs = words[1:] if only else words
+        members = self.zset(key)
+        before = len(members)
+        for index in range(0, len(pairs), 2):
+            known = pairs[index + 1] in members
+            if not (only == b"XX" and not known) and not (only == b"NX" and known):
+                members[pairs[index + 1]] = float(pairs[index])
+        self._drop_if_empty(key)
+        self._on_change(key)
+        return len(members) - before
+
+    def do_zrem(self, key: bytes, *members: bytes) -> int:
+        found = self.value(key) or {}
+        gone = sum(found.pop(member, None) is not None for member in members)
+        self._drop_if_empty(key)
+        return gone
+
+    def do_zcard(self, key: bytes) -> int:
+        return len(self.value(key) or {})
+
+    def do_zscore(self, key: bytes, member: bytes) -> bytes | None:
+        score = (self.value(key) or {}).get(member)
+        return None if score is None else score_text(score)
+
+    def do_zrange(self, key: bytes, first: bytes, last: bytes, *options: bytes) -> list[bytes]:
+        members: dict[bytes, float] = self.value(key) or {}
+        rows = sorted((score, member) for member, score in members.items())
+        if b"BYSCORE" in options:
+            low, high = float(first), float(last)
+            rows = [row for row in rows if low <= row[0] <= high]
+        else:
+            end = int(last)
+            rows = rows[int(first) :] if end == -1 else rows[int(first) : end + 1]
+        if b"LIMIT" in options:
+            at = options.index(b"LIMIT")
+            skip, count = int(options[at + 1]), int(options[at + 2])
+            rows = rows[skip:] if count < 0 else rows[skip : skip + count]
+        if b"WITHSCORES" in options:
+            return [word for score, member in rows for word in (member, score_text(score))]
+        return [member for _, member in rows]
+
+    # -- streams ----------------------------------------------------------------------------------
+
+    def stream(self, key: bytes) -> Stream:
+        """Return the stream under `key`, made if there is none."""
+        found: Stream | None = self.value(key)
+        if found is None:
+            found = self.data[key] = Stream()
+        return found
+
+    def do_xgroup(self, _create: bytes, key: bytes, group: bytes, *_rest: bytes) -> bytes:
+        self.stream(key).groups.setdefault(group, Group())
+        return b"OK"
+
+    def do_xadd(self, key: bytes, *words: bytes) -> bytes:
+        stream = self.stream(key)
+        stream.last += 1
+        stream.entries[stream.last] = list(words[words.index(b"*") + 1 :])
+        self._on_change(key)
+        return b"%d-0" % stream.last
+
+    def do_xlen(self, key: bytes) -> int:
+        return len(self.stream(key).entries)
+
+    def do_xdel(self, key: bytes, *identifiers: bytes) -> int:
+        entries = self.stream(key).entries
+        return sum(entries.pop(_number(one), None) is not None for one in identifiers)
+
+    def do_xack(self, key: bytes, group: bytes, *identifiers: bytes) -> int:
+        pending = self.stream(key).groups[group].pending
+        return sum(pending.pop(_number(one), None) is not None for one in identifiers)
+
+    def do_xreadgroup(self, *words: bytes) -> list[Any] | None:
+        group, consumer = words[1], words[2]
+        count = int(words[words.index(b"COUNT") + 1])
+        key, after = words[-2:]
+        stream = self.stream(key)
+        holder = stream.groups[group]
+        if after == b">":
+            found = [n for n in stream.entries if n > holder.last][:count]
+            for number in found:
+                holder.pending[number] = (consumer, self._now_ms())
+                holder.last = number
+            return [[key, self._rows(stream, found)]] if found else None
+        mine = [n for n, held in sorted(holder.pending.items()) if held[0] == consumer]
+        return [[key, self._rows(stream, mine[:count])]]
+
+    def do_xautoclaim(self, key: bytes, group: bytes, consumer: bytes, *words: bytes) -> list[Any]:
+        stream, idle, count = self.stream(key), int(words[0]), int(words[3])
+        pending = stream.groups[group].pending
+        now = self._now_ms()
+        stale = [n for n, (_, since) in sorted(pending.items()) if now - since >= idle][:count]
+        gone = [number for number in stale if number not in stream.entries]
+        for number in gone:
+            del pending[number]
+        ours = [number for number in stale if number in stream.entries]
+        for number in ours:
+            pending[number] = (consumer, now)
+        return [b"0-0", self._rows(stream, ours), [b"%d-0" % number for number in gone]]
+
+    @staticmethod
+    def _rows(stream: Stream, numbers: Sequence[int]) -> list[Any]:
+        return [[b"%d-0" % number, stream.entries.get(number)] for number in numbers]
+
+
+def _number(identifier: bytes) -> int:
+    return int(identifier.partition(b"-")[0])

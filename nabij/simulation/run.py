@@ -1,0 +1,75 @@
+"""Many seeds, one after another, and what they broke."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from nabij.simulation.broken import Broken
+from nabij.simulation.checker import JUDGES, Checker, Rules, Violation
+from nabij.simulation.clock import silence
+from nabij.simulation.world import World, policy
+from schemas.taxonomy import Audience, Desk
+
+OnTrace = Callable[[float, str, str], None]
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of the seeds: violations of each invariant, and by seed what they were."""
+
+    seeds: int = 0
+    reports: int = 0
+    alerts: int = 0
+    commands: int = 0
+    invariants: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(JUDGES, 0)))
+    failing: dict[int, list[Violation]] = field(default_factory=dict)
+
+
+def simulate(
+    seeds: Iterable[int], *, broken: Broken | None = None, on_trace: OnTrace | None = None
+) -> Result:
+    """Live through the world of each seed and judge it."""
+    result = Result()
+    with silence():
+        for seed in seeds:
+            _add(result, seed, broken, on_trace)
+    return result
+
+
+def first_failing(seeds: Iterable[int], broken: Broken) -> tuple[int, list[Violation]] | None:
+    """Return the first seed that shows what is broken, and what it shows."""
+    for seed in seeds:
+        result = simulate([seed], broken=broken)
+        if result.failing:
+            return seed, result.failing[seed]
+    return None
+
+
+def _add(result: Result, seed: int, broken: Broken | None, on_trace: OnTrace | None) -> None:
+    logs = World(seed, broken, on_trace).run()
+    checker = Checker(logs, rules())
+    result.seeds += 1
+    result.reports += len(checker.receipts)
+    result.alerts += sum(len(log.alerts) for log in logs.devices.values())
+    result.commands += len(logs.desk.commands)
+    if violations := checker.violations():
+        result.failing[seed] = violations
+        result.invariants.update(violation.invariant for violation in violations)
+
+
+def rules() -> Rules:
+    """Return what the checker must know of the simulated city's policy."""
+    categories = policy().file.categories
+    radii = {
+        code: float(one.radius_m) if one.audience is Audience.POLICE_AND_NEARBY else 0.0
+        for code, one in categories.items()
+    }
+    city = frozenset(code for code, one in categories.items() if one.desk is Desk.CITY)
+    return Rules(radii, float(policy().widening.max_radius_m), city)
+
+
+def lines(result: Result) -> Iterator[str]:
+    """Yield the result in words."""
+    for seed, violations in result.failing.items():
+        for violation in violations:
+            yield f"seed {seed}: {violation.invariant}: {violation.what}"

@@ -1,0 +1,165 @@
+"""The store's scripts as a model: the same meaning as `broker/store/scripts/*.lua`, in Python.
+
+Written from what the scripts are for, not line by line; tests/simulation runs both side by side.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nabij.simulation.redis import Database, Word, raw
+
+Script = Callable[[Database, Sequence[str], Sequence[Word]], Any]
+
+_FILED = re.compile(rb"(\S+) (\S+) \S+ (\d+) (\d+)")
+_OVERLAP_MS = 10_000  # presence.lua: how far back an old place still counts
+
+
+def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:
+    """All guards hold: all calls are made. One does not: nothing is."""
+    take = iter(words).__next__
+    for guard in range(1, _integer(take()) + 1):
+        if not _holds(database, str(take()), raw(take()), take):
+            return [0, guard]
+    results: list[Any] = [1]
+    for _ in range(_integer(take())):
+        length = _integer(take())
+        targets = str(take()).split() if length < 0 else None
+        call = [_resolved(take(), results) for _ in range(abs(length))]
+        if targets is None:
+            results.append(database.execute(*call))
+            continue
+        for key in targets:
+            call[1] = key
+            database.execute(*call)
+        results.append(1)
+    return results
+
+
+def _holds(database: Database, kind: str, key: bytes, take: Callable[[], Word]) -> bool:
+    if kind == "absent":
+        return database.value(key) is None
+    field, wanted = raw(take()), raw(take())
+    if kind == "field":
+        return (database.do_hget(key, field) or b"") == wanted
+    assert kind == "score", kind
+    return (database.do_zscore(key, field) or b"") == wanted
+
+
+def _resolved(word: Word, results: Sequence[Any]) -> Word:
+    if isinstance(word, bytes) and word[:1] == b"\0":
+        result: Word = results[int(word[1:])]
+        return result
+    return word
+
+
+def _integer(word: Word) -> int:
+    return int(word)
+
+
+def neighbourhood(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
+    """The report's receipt, the marker of its place, and the incidents it may join."""
+    near: dict[bytes, bytes] = database.value(raw(keys[1])) or {}
+    found = [
+        database.do_hmget(raw(words[0]) + incident, b"v", b"incident")
+        for incident in near
+        if incident != b"#"
+    ]
+    return [database.do_hgetall(raw(keys[0])), near.get(b"#", b""), found]
+
+
+def near(database: Database, keys: Sequence[str], _: Sequence[Word]) -> list[Any]:
+    """Everybody who is filed under these cells."""
+    found: list[Any] = []
+    for number, key in enumerate(keys, 1):
+        if row := database.do_hgetall(raw(key)):
+            found += [number, row]
+    return found
+
+
+def claim(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[bytes]:
+    """Each user once: claimed now, or claimed before and not recorded as sent."""
+    people, alerts = map(raw, keys)
+    member, alert, incident, now, prefix, lifetime = map(raw, words[:6])
+    claimed: list[bytes] = []
+    for user in map(raw, words[6:]):
+        if database.do_hsetnx(people, user, member):
+            database.do_hset(alerts, user, alert)
+            database.do_zadd(prefix + user, now, incident)
+            database.do_expire(prefix + user, lifetime)
+            claimed += [user, alert]
+        elif (filed := database.do_hget(alerts, user)) and filed.startswith(b"c"):
+            claimed += [user, filed]
+    return claimed
+
+
+def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:
+    """File each place unless it is older than the one in effect; tell whom it brings near what."""
+    prefix, now, lifetime = raw(words[0]), int(words[1]), int(words[2])
+    hits: list[Any] = []
+    for number, first in enumerate(range(3, len(words), 6)):
+        hits += _place(database, prefix, (now, lifetime), number, words[first : first + 6])
+    return hits
+
+
+def _place(
+    database: Database, prefix: bytes, times: tuple[int, int], number: int, update: Sequence[Word]
+) -> list[Any]:
+    now, lifetime = times
+    user, bucket, cell, child, availability, at = map(raw, update)
+    where = prefix + b"where:" + bucket
+    filed = _FILED.fullmatch(database.do_hget(where, user) or b"")
+    if filed and int(at) < int(filed[3]):
+        return []
+    old = filed[1] if filed else b"-"
+    if old not in (b"-", cell):
+        database.do_hdel(prefix + b"at:" + old, user)
+    hits: list[Any] = []
+    if cell:
+        key = prefix + b"at:" + cell
+        database.do_hset(key, user, b" ".join((child, availability, at)))
+        database.do_pexpire(key, b"%d" % lifetime)
+        entry = b" ".join((cell, child, availability, at, b"%d" % now))
+        database.do_hset(where, user, entry)
+        had = filed if filed and old != b"-" and int(filed[3]) > now - lifetime else None
+        if not had or (old, had[2]) != (cell, child) or int(at) == int(had[3]):
+            hits += _look(database, prefix, user, cell, (number, 0, b"new"))
+            if had:
+                since = int(had[4]) - _OVERLAP_MS
+                hits += _look(database, prefix, user, old, (number, since, old + b" " + had[2]))
+    else:
+        entry = b" ".join((b"- -", availability, at, b"%d" % now))
+        database.do_hset(where, user, entry)
+    database.do_pexpire(where, b"%d" % lifetime)
+    return hits
+
+
+def _look(
+    database: Database, prefix: bytes, user: bytes, cell: bytes, asked: tuple[int, int, bytes]
+) -> list[Any]:
+    number, since, place = asked
+    around: dict[bytes, bytes] = database.value(prefix + b"open:" + cell) or {}
+    return [
+        [number, incident, entry, place]
+        for incident, entry in around.items()
+        if int(entry.rpartition(b" ")[2]) >= since
+        and not database.do_hexists(prefix + b"people:" + incident, user)
+    ]
+
+
+def sweep(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
+    """Forget whose time, the word at that position from the end, is over."""
+    key, position, oldest = raw(keys[0]), int(words[0]), int(words[1])
+    people: dict[bytes, bytes] = database.value(key) or {}
+    stale = [user for user, row in people.items() if int(row.split()[-position]) <= oldest]
+    return database.do_hdel(key, *stale) if stale else 0
+
+
+SCRIPTS: dict[str, Script] = {
+    "commit": commit,
+    "neighbourhood": neighbourhood,
+    "near": near,
+    "claim": claim,
+    "presence": presence,
+    "sweep": sweep,
+}

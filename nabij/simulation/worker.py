@@ -1,0 +1,208 @@
+"""One worker of a service: the real handlers and dispatcher, on modelled connections.
+
+Its loops mean what those of `broker/runner.py` mean; what waits for time to pass there waits here
+until there is something due, which is why a simulated minute costs milliseconds.
+"""
+
+import asyncio
+import random
+import zlib
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from broker.core.policy import Policy
+from broker.dispatch import Dispatcher
+from broker.mqtt import Connection, Delivery, Message
+from broker.service import Context, Effects, Service, Zones
+from broker.store import Entry, Store, keys
+from nabij.simulation.clock import VirtualLoop
+from nabij.simulation.mqtt import Client, MqttBroker
+from nabij.simulation.redis import raw
+from nabij.simulation.server import Line, RedisServer
+
+_READ_COUNT = 16
+_TAKE_OVER_EVERY_S = 3.0
+_TAKE_OVER_IDLE_MS = 4_000
+_SLOWLY_S = 5.0
+# What a periodic handler looks at: it need not run while nothing there is due.
+_WATCHED = {"fire_due": raw(keys.DEADLINES), "make_sure": raw(keys.OUTBOX)}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all workers of a world share. `group` names the share group; empty: they divide by hash."""
+
+    loop: VirtualLoop
+    rng: random.Random
+    redis: RedisServer
+    mqtt: MqttBroker
+    policy: Policy
+    zones: Zones
+    group: str
+    hurried: bool = False  # a promise broken on purpose: acknowledge first, handle then
+
+
+class Worker:
+    """One process. `kill` is SIGKILL: whatever it was doing never goes on."""
+
+    def __init__(self, service: Service, number: int, workers: int, around: Surroundings) -> None:
+        self.service = service
+        self.name = f"{service.name}-{number}"
+        self.line = Line(around.redis, around.loop, around.rng, around.mqtt.delay)
+        shared = f"$share/{around.group}/" if around.group else ""
+        self.client = Client(
+            around.mqtt,
+            around.rng,
+            self.name,
+            filters=[shared + one.topic.filter() for one in service.subscriptions],
+            on_message=self._take,
+        )
+        self.store: Store | None = None
+        self.dead = False
+        self._around = around
+        self._share = None if around.group else (number - 1, workers)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._batch: list[Delivery] = []
+        self._dispatcher: Dispatcher | None = None
+
+    def start(self) -> None:
+        """Connect and begin."""
+        around = self._around
+        self.store = Store(self.name)
+        self._dispatcher = Dispatcher(
+            self.service, store=self.store, mqtt=cast("Connection", self.client),
+            policy=around.policy, zones=around.zones,
+        )  # fmt: skip
+        self.client.start()
+        if self.service.event_handlers:
+            self._start(self._read())
+            self._start(self._take_over())
+        for interval_s, handler in self.service.periodic:
+            self._start(self._repeat(interval_s, handler))
+
+    def kill(self) -> None:
+        """Die without a word."""
+        self.dead = self.line.dead = True
+        self.client.die()
+        for task in self._tasks:
+            task.cancel()
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher of a worker that has started."""
+        assert self._dispatcher is not None
+        return self._dispatcher
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._around.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+    # -- MQTT -------------------------------------------------------------------------------------
+
+    def _take(self, message: Message, number: int, epoch: int) -> None:
+        delivery = Delivery(
+            message, self._around.loop.unix(), False, number, epoch, self.client.acknowledge  # noqa: FBT003
+        )  # fmt: skip
+        if not self._is_ours(message) or self._around.hurried:
+            delivery.acknowledge()
+        if not self._is_ours(message):
+            return
+        if self.dispatcher.subscription(delivery).handler is not None:
+            self._start(self.dispatcher.deliver(delivery))
+            return
+        self._batch.append(delivery)
+        if len(self._batch) == 1:
+            self._start(self._deliver_batch())
+
+    def _is_ours(self, message: Message) -> bool:
+        if self._share is None:
+            return True
+        number, workers = self._share
+        return zlib.crc32(message.topic.encode()) % workers == number
+
+    async def _deliver_batch(self) -> None:
+        while self._batch:
+            batch = list(self._batch)
+            await self.dispatcher.deliver_batch(batch)
+            del self._batch[: len(batch)]
+
+    # -- the stream -------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        assert self.store is not None
+        events, name = self.store.events, self.service.name
+        await self._consume_all(lambda: events.own_pending(name, self.name, count=_READ_COUNT))
+        while True:
+            await self._consume_once(
+                lambda: events.read(name, self.name, count=_READ_COUNT, block_ms=1_000)
+            )
+
+    async def _take_over(self) -> None:
+        assert self.store is not None
+        events, name = self.store.events, self.service.name
+        group = self._around.redis.database.stream(raw(keys.events(name))).groups[name.encode()]
+        while True:
+            await asyncio.sleep(_TAKE_OVER_EVERY_S)
+            if group.pending:
+                await self._consume_all(
+                    lambda: events.take_over(
+                        name, self.name, idle_ms=_TAKE_OVER_IDLE_MS, count=_READ_COUNT
+                    )
+                )
+
+    async def _consume_all(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> None:
+        while await self._consume_once(fetch):
+            pass
+
+    async def _consume_once(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> int:
+        found: list[Entry] = []
+
+        async def once() -> None:
+            found[:] = await fetch()
+            if found:
+                await self._consume(found)
+
+        await self.dispatcher.persist(once)
+        return len(found)
+
+    async def _consume(self, entries: Sequence[Entry]) -> None:
+        assert self.store is not None
+        acknowledge = self.store.events.acknowledge
+        identifiers = [entry.id for entry in entries]
+        if self._around.hurried:
+            await acknowledge(self.service.name, identifiers)
+        await asyncio.gather(*(self.dispatcher.consume(entry) for entry in entries))
+        await acknowledge(self.service.name, identifiers)
+
+    # -- what is due ------------------------------------------------------------------------------
+
+    async def _repeat(
+        self, interval_s: float, handler: Callable[[Context], Awaitable[Effects]]
+    ) -> None:
+        watched = _WATCHED.get(handler.__name__)
+        while True:
+            if watched is None:
+                await asyncio.sleep(max(interval_s, _SLOWLY_S))
+            else:
+                await self._until_due(watched)
+                await asyncio.sleep(self._around.rng.uniform(0, interval_s))
+            await self.dispatcher.tick(handler)
+
+    async def _until_due(self, key: bytes) -> None:
+        redis, loop = self._around.redis, self._around.loop
+        while True:
+            scores = redis.database.value(key)
+            wait_s = min(scores.values()) / 1000 - loop.unix() if scores else None
+            if wait_s is not None and wait_s <= 0:
+                return
+            changed = redis.watch(key)
+            await asyncio.wait([changed], timeout=wait_s)
+            if not redis.up:
+                await asyncio.sleep(0.1)

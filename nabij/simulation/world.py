@@ -1,0 +1,256 @@
+"""One seed: a small world, what goes wrong in it, and what everybody has logged at its end."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from h3.api import basic_int as h3
+from msgspec.structs import replace
+
+from broker import events
+from broker.core.policy import Policy
+from broker.core.zones import Zone, ZoneIndex, ZoneKind
+from broker.service import Service, Zones
+from broker.store import keys
+from nabij.simulation.broken import Broken, break_worker, break_world
+from nabij.simulation.clock import VirtualLoop, virtual
+from nabij.simulation.logs import Logs, Rest
+from nabij.simulation.mqtt import MqttBroker
+from nabij.simulation.people import Desk, Ground, Person
+from nabij.simulation.redis import raw
+from nabij.simulation.server import Line, RedisServer
+from nabij.simulation.worker import Surroundings, Worker
+from schemas.taxonomy import Timers, Widening, default_policy_text
+from services import alerting, city, deadlines, groups, intake, police, presence
+
+_CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
+_SERVICES: tuple[Service, ...] = tuple(
+    one.service for one in (intake, presence, alerting, groups, police, city, deadlines)
+)
+_TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
+_DEGREE_M = 111_200.0
+
+_BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 45.0, 110.0
+
+
+@cache
+def policy() -> Policy:
+    """The shipped policy with short times and small circles."""
+    shipped = Policy.parse(default_policy_text()).file
+    radii = {"fight": 200, "theft": 200, "threat": 200, "graffiti": 0}
+    categories = {
+        code: replace(shipped.categories[code], radius_m=radius_m, merge_m=60, merge_s=60)
+        for code, radius_m in radii.items()
+    }
+    timers = Timers(
+        accept_s=3, acknowledge_s=3, silence_s=12, silence_routine_s=12, presence_s=300,
+        retention_s=40,
+    )  # fmt: skip
+    return Policy(
+        replace(
+            shipped, categories=categories, timers=timers, max_overdue=2,
+            widening=Widening(factor=2.0, max_waves=2, max_radius_m=400),
+        )  # fmt: skip
+    )
+
+
+@cache
+def zones() -> Zones:
+    """A zone around each centre, of the same name for police and city."""
+    made = [
+        (f"zone-{number}", tuple(h3.grid_disk(h3.latlng_to_cell(*centre, 7), 1)))
+        for number, centre in enumerate(_CENTRES, 1)
+    ]
+    police_zones, municipalities = (
+        ZoneIndex(Zone(name, name, kind, cells) for name, cells in made)
+        for kind in (ZoneKind.POLICE, ZoneKind.MUNICIPALITY)
+    )
+    return Zones(police_zones, municipalities)
+
+
+@dataclass
+class World:
+    """Everything there is. `run` lives it through and returns the logs."""
+
+    seed: int
+    broken: Broken | None = None
+    on_trace: Callable[[float, str, str], None] | None = None
+    workers: dict[str, Worker] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
+    slow: bool = False
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.loop = VirtualLoop()
+        self.loop.set_exception_handler(self._note)
+        self.redis = RedisServer(self.loop)
+        self.mqtt = MqttBroker(self.loop, self.rng, self._delay)
+        self.around = Surroundings(
+            loop=self.loop, rng=self.rng, redis=self.redis, mqtt=self.mqtt, policy=policy(),
+            zones=zones(), group=self.rng.choice(("secret", "")),
+            hurried=self.broken is Broken.ACKNOWLEDGE_FIRST,
+        )  # fmt: skip
+        ground = Ground(self.loop, self.rng, self.mqtt, self.trace)
+        self.people = [Person(ground, f"p{n}") for n in range(self.rng.randint(3, 5))]
+        self.desk = Desk(ground)
+        self.late = Desk(ground, "late")
+        self.centres = _CENTRES[: self.rng.randint(1, 3)]
+        break_world(self.broken, self.redis)
+
+    def run(self) -> Logs:
+        """Live it through."""
+        lines = self._line
+        with virtual(self.loop, self.rng, lines):
+            try:
+                self.loop.run_until_complete(self._live())
+            finally:
+                self._end()
+        return self._logs()
+
+    def trace(self, who: str, what: str) -> None:
+        """Tell whoever wants to know."""
+        if self.on_trace:
+            self.on_trace(self.loop.now, who, what)
+
+    def _delay(self) -> float:
+        dice = self.rng.random()
+        if self.slow and dice < 0.3:
+            return self.rng.uniform(0.05, 1.0)
+        return 0.0005 + 0.004 * dice * dice
+
+    def _line(self, name: str) -> Line:
+        return self.workers[name].line
+
+    def _note(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if "was destroyed but it is pending" not in context["message"]:
+            self.trouble.append(repr(context.get("exception") or context["message"]))
+
+    # -- the story --------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        for reader in events.READERS:
+            self.redis.database.execute("XGROUP", "CREATE", keys.events(reader), reader, "0")
+        for service in _SERVICES:
+            for number in (1, 2) if service.name in _TWICE else (1,):
+                self._start(service, number)
+        for one in (*self.people, self.desk):
+            one.start()
+        self._tell_story()
+        self._plan_faults()
+        await asyncio.sleep(_LATE_S)
+        self.late.start()
+        await asyncio.sleep(_END_S - _LATE_S)
+
+    def _start(self, service: Service, number: int) -> None:
+        workers = 2 if service.name in _TWICE else 1
+        worker = Worker(service, number, workers, self.around)
+        self.workers[worker.name] = worker
+        worker.start()
+        break_worker(self.broken, worker)
+
+    def _at(self, at_s: float, what: str, *act: Any) -> None:
+        self.loop.call_at(at_s, self._do, what, *act)
+
+    def _do(self, what: str, act: Callable[..., None], *words: Any) -> None:
+        self.trace("world", what)
+        act(*words)
+
+    def _tell_story(self) -> None:
+        rng = self.rng
+        for person in self.people:
+            self._at(rng.uniform(0.1, 0.6), "stands", person.stand, self._near())
+            for _ in range(rng.choice((0, 0, 1, 1, 2))):
+                at = rng.choice((self._near(), self._near(), None))
+                self._at(rng.uniform(_BEGIN_S, 7.0), "moves", person.stand, at)
+        spots = [self._near(60.0) for _ in range(2)]
+        for number in range(rng.randint(2, 4)):
+            category = rng.choice(("fight", "fight", "fight", "theft", "threat", "graffiti"))
+            at_s = rng.uniform(_BEGIN_S, 5.0)
+            person = rng.choice(self.people)
+            at = rng.choice((spots[0], spots[0], spots[1], self._near()))
+            self._at(at_s, "reports", person.report, category, at, f"report {number}")
+
+    def _near(self, within_m: float = 350.0) -> tuple[float, float]:
+        lat, lon = self.rng.choice(self.centres)
+        north, east = (self.rng.uniform(-within_m, within_m) / _DEGREE_M for _ in range(2))
+        return lat + north, lon + east * 1.6
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        rng = self.rng
+        for _ in range(rng.choice((0, 1, 2, 3, 4, 6))):
+            at_s, lasts_s = rng.uniform(0.5, 6.0), rng.uniform(0.05, 1.5)
+            kind = rng.choice(("worker", "worker", "worker", "link", "redis", "mqtt", "device", "slow"))
+            getattr(self, f"_plan_{kind}")(at_s, lasts_s)
+
+    def _plan_worker(self, at_s: float, lasts_s: float) -> None:
+        name = self.rng.choice(list(self.workers))
+        worker = self.workers[name]
+        self._at(at_s, f"kills {name}", lambda: self.workers[name].kill())
+        number = int(name.rpartition("-")[2])
+        if number == 2 and self.around.group and self.rng.random() < 0.3:
+            lasts_s += _LATE_S  # its colleague has to take over
+        self._at(at_s + lasts_s, f"starts {name}", self._restart, worker.service, number)
+
+    def _restart(self, service: Service, number: int) -> None:
+        if self.workers[f"{service.name}-{number}"].dead:
+            self._start(service, number)
+
+    def _plan_link(self, at_s: float, lasts_s: float) -> None:
+        del lasts_s
+        clients = [*self.people, self.desk, *self.workers.values()]
+        one = self.rng.choice(clients)
+        name = one.name if isinstance(one, Worker) else "a device"
+        self._at(at_s, f"cuts {name}", lambda: one.client.cut())
+
+    def _plan_redis(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "kills redis", self.redis.kill)
+        self._at(at_s + lasts_s, "starts redis", self.redis.start)
+
+    def _plan_mqtt(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "kills the MQTT broker", self.mqtt.kill)
+        self._at(at_s + lasts_s, "starts the MQTT broker", self.mqtt.start)
+
+    def _plan_device(self, at_s: float, lasts_s: float) -> None:
+        del lasts_s
+        self._at(at_s, "restarts a device", self.rng.choice(self.people).restart)
+
+    def _plan_slow(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "slows", setattr, self, "slow", True)
+        self._at(min(_HEALED_S, at_s + lasts_s), "is fast again", setattr, self, "slow", False)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        for worker in self.workers.values():
+            worker.kill()
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            with suppress(asyncio.CancelledError):
+                self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self.loop.close()
+
+    def _logs(self) -> Logs:
+        for one in (*self.people, self.desk):
+            one.log.journal = set(one.journal)
+        database = self.redis.database
+        left = {
+            "deadlines": database.do_zcard(raw(keys.DEADLINES)),
+            "outbox": database.do_zcard(raw(keys.OUTBOX)),
+            "outbox messages": database.do_hlen(raw(keys.OUTBOX_MESSAGES)),
+            "open incidents": database.do_zcard(raw(keys.OPEN_INCIDENTS)),
+            "retained states": len(self.mqtt.retained),
+        }
+        for reader in events.READERS:
+            stream = database.stream(raw(keys.events(reader)))
+            left[f"events of {reader}"] = len(stream.entries)
+            left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())
+        rest = Rest(left, [state for _, state in self.late.log.states])
+        return Logs({one.user: one.log for one in self.people}, self.desk.log, rest, self.trouble)
