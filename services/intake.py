@@ -158,13 +158,13 @@ def _tell_unassigned(incident: Incident) -> None:
 
 async def _member(incident: Incident, ctx: Context) -> Member | None:
     if incident.reports == 1:
-        return reporter({})
+        return reporter({}, ctx.user)
     filed = await ctx.store.incidents.get(incident.id)
     people = filed.people if filed else {}
     known = people.get(ctx.user)
     if known is not None and known.in_group:
         return None
-    return reporter(people)
+    return reporter(people, ctx.user)
 
 
 def _posted(escalation: Escalation) -> Posted:

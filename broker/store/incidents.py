@@ -22,7 +22,6 @@ from schemas.messages import AlertReason, GroupEvent, Mode, Question, Receipt, R
 from schemas.taxonomy import Audience, Timers
 
 RECEIPT_LIFETIME_S = 7 * 86_400
-_MARKER_LIFETIME_S = 30 * 86_400
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
@@ -264,7 +263,7 @@ class IncidentStore:
         alert = f"c {incident.wave} {reason} {milliseconds(now)}"
         rows = await self._redis.script(
             "claim",
-            [keys.people(incident.id), keys.alerts(incident.id)],
+            [keys.people(incident.id), keys.alerts(incident.id), keys.OPEN_INCIDENTS],
             [
                 _ENCODE(Member(part=Part.ALERTED)), alert, str(incident.id), milliseconds(now),
                 keys.involved(""), retention_s, *users,
@@ -278,6 +277,7 @@ class IncidentStore:
     ) -> None:  # fmt: skip
         """Record what the MQTT broker said to each alert, and that the incident's counts changed."""
         transaction = Transaction()
+        transaction.require_present(keys.incident(incident))  # or it was erased meanwhile
         for state, alerts in (("s", sent), ("r", refused)):
             words: list[str] = []
             for alert in alerts:
@@ -350,12 +350,9 @@ def _reached(incident: Incident) -> list[str]:
 
 
 def _file_joinable(transaction: Transaction, incident: Incident) -> None:
-    opened_ms = milliseconds(incident.opened_at)
-    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, str(incident.id))
-    joining = _joining(incident)
-    transaction.call_each(joining, "HSET", str(incident.id), "")
-    transaction.call_each(joining, "HINCRBY", "#", 1)
-    transaction.call_each(joining, "PERSIST")
+    opened_ms, name = milliseconds(incident.opened_at), str(incident.id)
+    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, name)
+    transaction.call_each(_joining(incident), "HSET", name, "", "#", name)
 
 
 def _file_reached(transaction: Transaction, incident: Incident) -> None:
@@ -370,11 +367,9 @@ def _file_closed(
     transaction: Transaction, incident: Incident, now: datetime, timers: Timers
 ) -> None:
     transaction.call("ZREM", keys.OPEN_INCIDENTS, str(incident.id))
-    joining = _joining(incident)
-    transaction.call_each(joining, "HDEL", str(incident.id))
-    transaction.call_each(joining, "HINCRBY", "#", 1)
-    # The count must outlast every decision that has read it, and not for ever.
-    transaction.call_each(joining, "EXPIRE", _MARKER_LIFETIME_S)
+    # Without `#` too: that an incident has closed makes nobody's decision wrong who joins another
+    # or opens one, and who would join this one is held off by its version. An empty key is gone.
+    transaction.call_each(_joining(incident), "HDEL", str(incident.id), "#")
     if incident.alerts_people:
         transaction.call_each(_reached(incident), "HDEL", str(incident.id))
     for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):
