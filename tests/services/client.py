@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +30,7 @@ class Received:
     qos: int
     retain: bool
     correlation: bytes | None
+    user_properties: list[tuple[str, str]]
 
     def has(self, prefix: str, fields: Mapping[str, Any]) -> bool:
         if not self.topic.startswith(prefix):
@@ -96,6 +97,7 @@ class Client:
     async def publish(
         self, topic: str, payload: Any, *, response_topic: str | None = None,
         correlation: bytes | None = None, qos: int = 1, retain: bool = False,
+        user_properties: Sequence[tuple[str, str]] = (),
     ) -> None:  # fmt: skip
         """Publish bytes as they are, anything else as JSON; topics are without the root."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -104,6 +106,8 @@ class Client:
             settings.ResponseTopic = f"{ROOT}/{response_topic}"
         if correlation is not None:
             settings.CorrelationData = correlation
+        if user_properties:
+            settings.UserProperty = list(user_properties)
         await self.mqtt.publish(
             f"{ROOT}/{topic}", body, qos=qos, retain=retain, properties=settings, timeout=WITHIN_S
         )
@@ -124,6 +128,7 @@ def _received(message: aiomqtt.Message) -> Received:
         qos=message.qos,
         retain=message.retain,
         correlation=getattr(message.properties, "CorrelationData", None),
+        user_properties=getattr(message.properties, "UserProperty", []),
     )
 
 
