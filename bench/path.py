@@ -29,7 +29,7 @@ from nabij.stack import Stack
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
-from schemas.messages import Mode, Position, Presence, Receipt, Report
+from schemas.messages import Mode, Position, Presence, Report
 from schemas.topics import ROOT
 
 REPORTER = "reporter"

@@ -7,6 +7,7 @@ cannot loop. This is the one place with a broad `except`.
 
 import asyncio
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from broker import metrics
 from broker.core.policy import Policy
@@ -27,6 +29,7 @@ from schemas.messages import Outcome, Receipt, Rejection, Subject
 from schemas.topics import Topic
 
 _log = structlog.get_logger()
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
@@ -82,7 +85,8 @@ class Dispatcher:
         async def handle() -> Effects:
             levels = _levels(subscription.topic, delivery)
             value = subscription.topic.decode(delivery.message.payload)
-            return await handler(value, self.context(delivery, levels))
+            effects = await handler(value, self.context(delivery, levels))
+            return _traced(effects, delivery.message)
 
         await self._settle(handle, [delivery])
 
@@ -246,6 +250,19 @@ def receipt_message(
     if "user" in levels:
         return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
     return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=levels["zone"])
+
+
+def _traced(effects: Effects, cause: Message) -> Effects:
+    """Pass the cause's `traceparent` on to its effects (W3C Trace Context, 3.2), if it is one."""
+    trace = [
+        (name, value)
+        for name, value in cause.user_properties
+        if name == "traceparent" and _TRACEPARENT.fullmatch(value)
+    ][:1]
+    if not trace:
+        return effects
+    messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
+    return Effects(messages, effects.record)
 
 
 def _levels(topic: Topic[object], delivery: Delivery) -> Mapping[str, str]:

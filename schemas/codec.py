@@ -55,13 +55,22 @@ class Code(enum.StrEnum):
 
 
 class Invalid(ValueError):  # noqa: N818 - an adjective of the message, read as `except Invalid`
-    """A message that its sender must mend: `code`, `field` (JSON path) and `reason` (a sentence)."""
+    """A message that its sender must mend: `code`, `field` (JSON path) and `reason` (a sentence).
+
+    Both may repeat what the sender wrote, which is up to 16 KiB of anything: they are cut, and
+    made UTF-8, so that the receipt can always be sent.
+    """
 
     def __init__(self, code: Code, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
         self.code = code
-        self.field = field
-        self.reason = reason
+        self.field = _sayable(field, 200)
+        self.reason = _sayable(reason, 1_000)
+
+
+def _sayable(text: str, limit: int) -> str:
+    plain = text.encode(errors="replace").decode()  # "\ud800" is a str too
+    return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
 
 
 class FieldError(ValueError):
@@ -124,7 +133,8 @@ def _checked_text(payload: bytes) -> str:
     return text
 
 
-_BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and a string may lack its end: to look for it from each quote again took 1.7 s.
+_BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _depth(text: str) -> int:
@@ -153,7 +163,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-_LOADS = json.JSONDecoder(object_pairs_hook=_unique).decode
+# Integers as floats: Python reads none of more than 4,300 digits, not even in an unknown field.
+_LOADS = json.JSONDecoder(object_pairs_hook=_unique, parse_int=float).decode
 
 
 def _refuse_duplicate_keys(text: str) -> None:
@@ -165,6 +176,8 @@ def _refuse_duplicate_keys(text: str) -> None:
         ) from None
 
 
+_CODES = frozenset(Code)
+_QUOTED = re.compile(r"""(['"]).*\1""", re.DOTALL)  # the sender's own words decide no code
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _CODES_BY_TEXT = (
     (re.compile(r"missing required field `(?P<field>[^`]+)`"), Code.MISSING_FIELD),
@@ -179,17 +192,18 @@ _CODES_BY_TEXT = (
 def _explain_validation(message: str) -> Invalid:
     match = _AT.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
-    if what.count("|") >= 2:  # a FieldError of ours
+    if what.count("|") >= 2 and what.partition("|")[0] in _CODES:  # a FieldError of ours
         code, name, reason = what.split("|", 2)
         return Invalid(Code(code), f"{path}.{name}" if name else path, reason)
     for pattern, kind in _CODES_BY_TEXT:
-        if found := pattern.search(what):
+        if found := pattern.search(_QUOTED.sub("''", what)):
             missing = found.groupdict().get("field")
             return Invalid(kind, f"{path}.{missing}" if missing else path, f"{what}.")
     return Invalid(Code.WRONG_TYPE, path, f"{what}.")
 
 
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_RAW_CONTROL = re.compile("[\x00-\x1f]")
 _NOT_FINITE = object()
 
 
@@ -213,12 +227,17 @@ def refuse_controls(field: str, text: str) -> None:
 def _explain_syntax(text: str, message: str) -> Invalid:
     """Tell NaN, Infinity and raw control characters, which lax writers make, from other bad JSON."""
     try:
-        value = json.JSONDecoder(strict=False, parse_constant=lambda _: _NOT_FINITE).decode(text)
+        value = json.JSONDecoder(
+            strict=False, parse_int=float, parse_constant=lambda _: _NOT_FINITE
+        ).decode(text)
     except ValueError:
         return Invalid(Code.NOT_JSON, "$", f"{message}.")
     if path := _path_of(value, "$", lambda item: item is _NOT_FINITE):
         return Invalid(Code.NOT_FINITE, path, "NaN and Infinity are not numbers in JSON.")
-    if path := _path_of(value, "$", lambda item: isinstance(item, str) and not item.isprintable()):
+    unescaped = any(map(_RAW_CONTROL.search, _BRACKETS_AND_STRINGS.findall(text)))
+    if unescaped and (
+        path := _path_of(value, "$", lambda item: isinstance(item, str) and not item.isprintable())
+    ):
         return Invalid(
             Code.CONTROL_CHARACTERS, path, "A control character stands unescaped in a string."
         )

@@ -56,6 +56,8 @@ class Topic(Generic[T]):
         for name, value in levels.items():
             if not _LEVEL_ONLY.fullmatch(value):
                 raise ValueError(f"topic level {name}={value!r} is not {LEVEL}")
+        if len(levels) > self._pattern.groups:
+            raise ValueError(f"topic {self.template} has no such levels as all of {[*levels]}")
         try:
             return f"{ROOT}/{self.template.format(**levels)}"
         except KeyError as missing:

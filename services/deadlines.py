@@ -1,7 +1,10 @@
 """Deadlines: what happens when nobody accepts, nobody acknowledges, or nothing happens at all."""
 
+import asyncio
 from datetime import datetime, timedelta
 
+import msgspec
+import structlog
 from msgspec.structs import replace
 
 from broker.core import groups
@@ -13,6 +16,7 @@ from broker.core.escalation import (
     silence,
 )
 from broker.core.incidents import Incident, closed, widened
+from broker.errors import UnavailableError
 from broker.events import Change, Erased, IncidentChanged
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import (
@@ -25,20 +29,37 @@ from broker.store import (
     schedule,
 )
 from schemas import topics
-from schemas.codec import encode
+from schemas.codec import Invalid, encode
 from schemas.messages import Status
 
 service = Service("deadlines")
+_log = structlog.get_logger()
 
+_POISON = timedelta(seconds=60)  # one that fails must not hold up all that are due after it
 _SILENT = "silent"  # the outcome of an incident that closed by itself
 
 
 @service.every(0.1)
 async def fire_due(ctx: Context) -> Effects:
-    """Fire every deadline that has passed; each takes effect once, whoever else tries."""
-    for deadline in await ctx.store.deadlines.due(ctx.now_ms):
-        await _fire(deadline, ctx)
+    """Fire every deadline that has passed; each takes effect once, whoever else tries.
+
+    Together: one after another they fell minutes behind in a replay of 99,477 calls.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        for deadline in await ctx.store.deadlines.due(ctx.now_ms):
+            name = f"deadline {deadline.kind} {deadline.incident}"
+            tasks.create_task(_fire_alone(deadline, ctx), name=name)
     return NOTHING
+
+
+async def _fire_alone(deadline: Deadline, ctx: Context) -> None:
+    try:
+        await _fire(deadline, ctx)
+    except UnavailableError as error:  # it stands: the next turn tries again
+        _log.warning("a deadline has to wait", kind=deadline.kind, why=str(error))
+    except (Invalid, msgspec.MsgspecError):  # an incident that cannot be read or changed
+        _log.exception("deadline failed", kind=deadline.kind, incident=str(deadline.incident))
+        await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
 
 
 async def _fire(deadline: Deadline, ctx: Context) -> None:

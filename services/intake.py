@@ -180,13 +180,13 @@ def _tell_unassigned(incident: Incident) -> None:
 
 async def _member(incident: Incident, ctx: Context) -> Member | None:
     if incident.reports == 1:
-        return reporter({})
+        return reporter({}, ctx.user)
     filed = await ctx.store.incidents.get(incident.id)
     people = filed.people if filed else {}
     known = people.get(ctx.user)
     if known is not None and known.in_group:
         return None
-    return reporter(people)
+    return reporter(people, ctx.user)
 
 
 def _posted(escalation: Escalation) -> Posted:
@@ -206,7 +206,7 @@ def _effects(decision: _Decision, ctx: Context) -> Effects:
         return Effects([receipt])
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        if outcomes[0].is_failure:  # it stays in the outbox: the police service tries again
+        if not outcomes[0].was_taken:  # it stays in the outbox: the police service tries again
             return
         metrics.passed(metrics.Stage.ESCALATED, time.time() - ctx.received_at)
         await ctx.store.outbox.published(posted.id)

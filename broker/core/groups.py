@@ -38,7 +38,7 @@ class Member(Struct, frozen=True):
         return self.part in (Part.REPORTER, Part.HELPER)
 
 
-def reporter(people: Mapping[str, Member], user: str = "") -> Member:
+def reporter(people: Mapping[str, Member], user: str) -> Member:
     """Return what a report makes of `user`, who is not in the group of `people`: a member.
 
     Whoever was in it before comes back under their name, as what they were.

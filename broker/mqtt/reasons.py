@@ -25,5 +25,10 @@ class PubAckReasonCode(enum.IntEnum):
         """The MQTT broker did not take the message; sending it again unchanged will not help."""
         return self >= PubAckReasonCode.UNSPECIFIED_ERROR
 
+    @property
+    def was_taken(self) -> bool:
+        """Somebody has subscribed to the message, as far as the MQTT broker tells."""
+        return self is PubAckReasonCode.SUCCESS
+
 
 REASON_OF = {reason.value: reason for reason in PubAckReasonCode}

@@ -129,7 +129,7 @@ class AlertStore:
             "claim",
             [
                 keys.people(incident.id), keys.alerts(incident.id), keys.UNCONFIRMED,
-                keys.history(incident.id),
+                keys.history(incident.id), keys.OPEN_INCIDENTS,
             ],
             [
                 _MEMBER, alert, name, now_ms, keys.involved(""), retention_s,
@@ -148,6 +148,7 @@ class AlertStore:
         """
         now_ms = _milliseconds(now)
         transaction = Transaction()
+        transaction.require_present(keys.incident(incident))  # or it was erased meanwhile
         for state, alerts in (("s", sent), ("r", refused)):
             words = [word for alert in alerts for word in _filed(state, alert, now_ms)]
             for first in range(0, len(words), _AT_ONCE):

@@ -29,7 +29,6 @@ _ALL = (
     keys.history,
 )  # fmt: skip
 RECEIPT_LIFETIME_S = 7 * 86_400
-_MARKER_LIFETIME_S = 30 * 86_400
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
@@ -310,12 +309,9 @@ def _reached(incident: Incident) -> list[str]:
 
 
 def _file_joinable(transaction: Transaction, incident: Incident) -> None:
-    opened_ms = milliseconds(incident.opened_at)
-    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, str(incident.id))
-    joining = _joining(incident)
-    transaction.call_each(joining, "HSET", str(incident.id), "")
-    transaction.call_each(joining, "HINCRBY", "#", 1)
-    transaction.call_each(joining, "PERSIST")
+    opened_ms, name = milliseconds(incident.opened_at), str(incident.id)
+    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, name)
+    transaction.call_each(_joining(incident), "HSET", name, "", "#", name)
 
 
 def _file_reached(transaction: Transaction, incident: Incident) -> None:
@@ -330,11 +326,9 @@ def _file_closed(
     transaction: Transaction, incident: Incident, now: datetime, timers: Timers
 ) -> None:
     transaction.call("ZREM", keys.OPEN_INCIDENTS, str(incident.id))
-    joining = _joining(incident)
-    transaction.call_each(joining, "HDEL", str(incident.id))
-    transaction.call_each(joining, "HINCRBY", "#", 1)
-    # The count must outlast every decision that has read it, and not for ever.
-    transaction.call_each(joining, "EXPIRE", _MARKER_LIFETIME_S)
+    # Without `#` too: that an incident has closed makes nobody's decision wrong who joins another
+    # or opens one, and who would join this one is held off by its version. An empty key is gone.
+    transaction.call_each(_joining(incident), "HDEL", str(incident.id), "#")
     if incident.alerts_people:
         transaction.call_each(_reached(incident), "HDEL", str(incident.id))
     for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):

@@ -83,6 +83,8 @@ class Events:
 
     async def acknowledge(self, group: str, identifiers: Sequence[str]) -> None:
         """Record that the effects of these entries are done, and strike them off."""
+        if not identifiers:
+            return
         transaction = Transaction()
         transaction.call("XACK", keys.events(group), group, *identifiers)
         transaction.call("XDEL", keys.events(group), *identifiers)

@@ -26,6 +26,10 @@ class Transaction:
         """Require that `key` does not exist."""
         self._guard("absent", key)
 
+    def require_present(self, key: str) -> None:
+        """Require that `key` exists."""
+        self._guard("present", key)
+
     def require_field(self, key: str, field: str, value: Word) -> None:
         """Require that the hash `key` has `value` in `field`; an empty one: no such field."""
         self._guard("field", key, field, value)

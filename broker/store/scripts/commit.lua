@@ -13,6 +13,8 @@ for guard = 1, tonumber(take()) do
   local holds
   if kind == 'absent' then
     holds = redis.call('EXISTS', key) == 0
+  elseif kind == 'present' then
+    holds = redis.call('EXISTS', key) == 1
   elseif kind == 'field' then
     holds = (redis.call('HGET', key, take()) or '') == take()
   else -- score

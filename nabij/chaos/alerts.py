@@ -1,0 +1,183 @@
+"""I4 and I5: who had to be alerted, who may have been, and who was; by plain distances.
+
+A device knows when it said where it is and when that was confirmed, so a place, a radius and an
+open incident each are in effect possibly from the one on and certainly from the other on (see
+`devices/coverage.py`). What is certain must have been answered by an alert, what is possible may.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from devices.chaos_log import Created, Receipted
+from devices.coverage import (
+    NEVER,
+    Places,
+    Stay,
+    Wave,
+    certain_since,
+    possible_since,
+    stays_by_cell,
+    waves_of,
+)
+from devices.history import Deed, SentPresence
+from nabij.chaos.evidence import Evidence
+from nabij.chaos.judgement import Judgement
+from schemas.ids import alert_id, incident_id
+from schemas.messages import Merge, Outcome, Subject
+from schemas.taxonomy import Audience, PolicyFile
+
+# Whoever comes near an incident so shortly before it closes need not be alerted any more, and
+# whoever reports it so shortly after coming near was not yet: an alert may wait for a restart.
+GRACE_S = 15.0
+
+
+@dataclass(eq=False)
+class Case:
+    """One incident as receipts tell it: `opened` and `closed` are when sent and when confirmed."""
+
+    first: Created
+    opened: tuple[float, float]
+    closed: tuple[float, float] = (NEVER, NEVER)
+    reporters: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def judge_alerts(
+    evidence: Evidence, policy: PolicyFile, judgement: Judgement, *, settled_at: float
+) -> None:
+    """Compare every alert with every incident; only what was certain by `settled_at` is missed."""
+    got = _got(evidence, judgement)
+    users = sorted({moved.user for moved in evidence.moved})
+    numbers = {user: number for number, user in enumerate(users)}
+    stays = stays_by_cell(_presences(evidence, numbers), policy.timers.presence_s)
+    places = Places(stays)
+    accepted: dict[UUID, list[Deed]] = defaultdict(list)
+    for deed in evidence.confirmed:
+        if deed.subject is Subject.REPLY:
+            accepted[deed.incident].append(Deed(deed.incident, deed.t, deed.done))
+    seen = _waves_seen(evidence)
+    cases = _cases(evidence)
+    for incident, case in cases.items():
+        waves = _waves(case, accepted.get(incident, ()), seen.get(incident, {}), policy)
+        must, may = _due(case, waves, places, stays, users, settled_at=settled_at)
+        heard = got.pop(incident, set())
+        for user in sorted(must - heard):
+            judgement.lose("I4", f"{user} was not alerted to {incident}")
+        for user in sorted(heard - may):
+            judgement.blame("I5", f"{user} was alerted to {incident}, and was not in its radius")
+    unsure = {incident_id(each) for each in evidence.created if each not in evidence.receipts}
+    for incident, strangers in got.items():
+        if incident not in unsure:
+            judgement.blame("I5", f"{len(strangers)} people were alerted to {incident}: no report")
+
+
+    return incident_id(report)
+
+
+def _got(evidence: Evidence, judgement: Judgement) -> dict[UUID, set[str]]:
+    """Return who was alerted to each incident; a second id to the same person is a second alert."""
+    got: dict[UUID, set[str]] = defaultdict(set)
+    ids: dict[tuple[UUID, str], UUID] = {}
+    for alert in evidence.alerts:
+        if alert.id != alert_id(alert.incident, alert.wave, alert.user):
+            judgement.blame("I4", f"the alert {alert.id} of {alert.user} has an id of no rule")
+        known = ids.setdefault((alert.incident, alert.user), alert.id)
+        if known != alert.id:
+            judgement.double("I4", f"{alert.user} was alerted to {alert.incident} twice")
+        got[alert.incident].add(alert.user)
+    return got
+
+
+def _presences(evidence: Evidence, numbers: Mapping[str, int]) -> list[SentPresence]:
+    return [
+        SentPresence(
+            numbers[moved.user],
+            moved.cell,
+            moved.t,
+            evidence.placed.get((moved.user, moved.number), NEVER),
+        )
+        for moved in evidence.moved
+    ]
+
+
+def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
+    seen: dict[UUID, dict[int, float]] = defaultdict(dict)
+    for alert in evidence.alerts:
+        waves = seen[alert.incident]
+        waves[alert.wave] = min(alert.t, waves.get(alert.wave, NEVER))
+    return seen
+
+
+def _cases(evidence: Evidence) -> dict[UUID, Case]:
+    receipts = evidence.accepted()
+    cases: dict[UUID, Case] = {}
+    for report, receipt in receipts.items():
+        if receipt.merge is Merge.OPENED and receipt.incident and report in evidence.created:
+            created = evidence.created[report]
+            cases[receipt.incident] = Case(created, (created.t, receipt.t))
+    for report, receipt in receipts.items():
+        case = cases.get(receipt.incident) if receipt.incident else None
+        if case is not None and report in evidence.created:
+            _add_reporter(case, evidence.created[report], receipt)
+    for identifier, command in evidence.commands.items():
+        case = cases.get(command.incident)
+        if command.command == "close" and case is not None:
+            answers = evidence.orders.get(identifier, ())
+            done = [each.t for each in answers if each.outcome is Outcome.ACCEPTED]
+            certain = min(case.closed[0], command.t)
+            case.closed = (certain, min(case.closed[1], *done, NEVER))
+    return cases
+
+
+def _add_reporter(case: Case, created: Created, receipt: Receipted) -> None:
+    if created.id == case.first.id:
+        case.reporters[created.user] = (-NEVER, -NEVER)
+        return
+    known = case.reporters.get(created.user, (NEVER, NEVER))
+    case.reporters[created.user] = (min(known[0], created.t), min(known[1], receipt.t))
+
+
+def _waves(
+    case: Case, accepted: Sequence[Deed], seen: Mapping[int, float], policy: PolicyFile
+) -> list[Wave]:
+    category = policy.categories[case.first.category]
+    audiences = (category.audience, case.first.audience)
+    if category.radius_m == 0 or Audience.POLICE in audiences:
+        return []
+    return waves_of(
+        radius_m=category.radius_m,
+        opened=case.opened,
+        accepted=accepted,
+        seen=seen,
+        possible_until=case.closed[1],
+        policy=policy,
+    )
+
+
+def _due(
+    case: Case, waves: Sequence[Wave], places: Places, stays: Mapping[int, Sequence[Stay]],
+    users: Sequence[str], *, settled_at: float,
+) -> tuple[set[str], set[str]]:  # fmt: skip
+    """Return who must, and who may have been alerted."""
+    must: set[str] = set()
+    may: set[str] = set()
+    if not waves:
+        return must, may
+    certain_until = settled_at if case.closed[0] >= settled_at else case.closed[0] - GRACE_S
+    first = case.first
+    for distance, cell in places.within(first.lat, first.lon, waves[-1].radius_m):
+        certain, possible = certain_since(waves, distance), possible_since(waves, distance)
+        for stay in stays[cell]:
+            user = users[stay.user]
+            surely = max(certain, stay.certain_from)
+            maybe = max(possible, stay.possible_from)
+            if maybe >= stay.possible_until or maybe >= case.closed[1]:
+                continue
+            reported = case.reporters.get(user, (NEVER, NEVER))
+            if maybe >= reported[1]:
+                continue
+            may.add(user)
+            if surely < min(stay.certain_until, certain_until, reported[0] - GRACE_S):
+                must.add(user)
+    return must, may

@@ -1,0 +1,148 @@
+"""Groups: names hold, counts add up, and only who belongs is heard."""
+
+import re
+from itertools import count
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from broker.core import groups
+from broker.core.groups import Member, Part
+from broker.errors import Code, Rejected
+from schemas.ids import new_id
+from schemas.messages import GroupEventKind, Reply, ReplyKind
+from tests.core.samples import at
+
+INCIDENT = new_id()
+USERS = ["ann", "bob", "cleo", "dirk", "eva"]
+users = st.sampled_from(USERS)
+
+
+def reply(kind: ReplyKind, eta_s: int | None = None) -> Reply:
+    return Reply(id=new_id(), incident=INCIDENT, kind=kind, eta_s=eta_s)
+
+
+class Group(RuleBasedStateMachine):
+    """Any order of alerts, reports and replies, as intake, alerting and groups commit them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.people: dict[str, Member] = {"zoe": groups.reporter({}, "zoe")}
+        self.names = {"zoe": "reporter-1"}
+        self.inside = {"zoe"}
+        self.numbers = count()
+
+    @rule(user=users)
+    def alerted(self, user: str) -> None:
+        self.people.setdefault(user, Member(part=Part.ALERTED))
+
+    @rule(user=users)
+    def reports(self, user: str) -> None:
+        known = self.people.get(user)
+        if known is None or not known.in_group:
+            self.people[user] = groups.reporter(self.people, user)
+        self.inside.add(user)
+
+    @rule(user=users, kind=st.sampled_from(ReplyKind), eta_s=st.none() | st.integers(0, 600))
+    def replies(self, user: str, kind: ReplyKind, eta_s: int | None) -> None:
+        if user not in self.people:
+            with pytest.raises(Rejected):
+                groups.replied(self.people, user, reply(kind, eta_s))
+            return
+        member, heard = groups.replied(self.people, user, reply(kind, eta_s))
+        self.people[user] = member
+        was_inside = user in self.inside
+        if kind in (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE):
+            self.inside.add(user)
+            assert heard is (GroupEventKind.MOVED if was_inside else GroupEventKind.JOINED)
+            assert member.on_scene == (kind is ReplyKind.ON_SCENE)
+        elif kind in (ReplyKind.LEFT, ReplyKind.DECLINED):
+            self.inside.discard(user)
+            assert heard is (GroupEventKind.LEFT if was_inside else None)
+        else:
+            assert heard is None
+
+    @invariant()
+    def members_are_those_who_are_inside(self) -> None:
+        assert groups.members(self.people) == sorted(self.inside)
+        parts = [member.part for member in self.people.values()]
+        assert len(self.inside) == parts.count(Part.HELPER) + parts.count(Part.REPORTER)
+        assert groups.helpers(self.people) == parts.count(Part.HELPER)
+
+    @invariant()
+    def names_are_unique_and_kept_for_ever(self) -> None:
+        for user, member in self.people.items():
+            if member.name:
+                assert self.names.setdefault(user, member.name) == member.name
+                assert re.fullmatch(r"(helper|reporter)-[1-9]\d*", member.name)
+            else:
+                assert user not in self.names
+        assert len(set(self.names.values())) == len(self.names)
+
+    @invariant()
+    def only_who_is_inside_is_on_the_scene_and_may_speak(self) -> None:
+        for user in USERS:
+            member = self.people.get(user)
+            if user in self.inside:
+                assert groups.speaker(self.people, user) is member
+            else:
+                assert member is None or not member.on_scene
+                with pytest.raises(Rejected) as refused:
+                    groups.speaker(self.people, user)
+                expected = Code.NOT_ALERTED if member is None else Code.NOT_A_MEMBER
+                assert refused.value.code is expected
+
+    @invariant()
+    def event_counts_who_is_there(self) -> None:
+        told = groups.event(
+            INCIDENT,
+            "x",
+            GroupEventKind.SAID,
+            sequence=1,
+            name="police",
+            people=self.people,
+            at=at(0),
+        )
+        assert told.members == len(self.inside)
+        assert 0 <= told.on_scene <= told.members
+
+
+Group.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+TestGroup = Group.TestCase
+
+
+def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> None:
+    people = {"zoe": groups.reporter({}, "zoe")}
+    for user in ("ann", "bob"):
+        people[user] = Member(part=Part.ALERTED)
+        people[user], _ = groups.replied(people, user, reply(ReplyKind.ACCEPTED, 60))
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.LEFT))
+    people["ann"] = groups.reporter(people, "ann")
+    people["cleo"], _ = groups.replied(
+        people | {"cleo": Member(part=Part.ALERTED)}, "cleo", reply(ReplyKind.ACCEPTED)
+    )
+
+    assert {user: member.name for user, member in people.items()} == {
+        "zoe": "reporter-1", "ann": "helper-1", "bob": "helper-2", "cleo": "helper-3",
+    }  # fmt: skip
+
+
+def test_eta_is_of_the_last_reply_and_nothing_on_the_scene() -> None:
+    people = {"ann": Member(part=Part.ALERTED)}
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300))
+    assert people["ann"].eta_s == 300
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ON_SCENE))
+    assert people["ann"].eta_s == 0
+
+
+def test_group_event_of_one_cause_has_one_id() -> None:
+    cause = new_id()
+    one, other = (
+        groups.event(
+            INCIDENT, cause, GroupEventKind.SAID, sequence=n, name="a", people={}, at=at(n)
+        )
+        for n in (1, 2)
+    )
+    assert one.id == other.id

@@ -1,0 +1,56 @@
+"""Derived ids repeat; those that devices make are in order of time."""
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import ids
+
+users = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=40)
+
+
+@given(incident=st.uuids(), wave=st.integers(1, 99), several=st.lists(users, min_size=1))
+def test_alert_ids_are_those_of_the_standard_library(
+    incident: uuid.UUID, wave: int, several: list[str]
+) -> None:
+    identify = ids.alert_ids(incident, wave)
+
+    for user in several:
+        expected = uuid.uuid5(ids.NAMESPACE, f"alert|{incident}|{wave}|{user}")
+        assert identify(user) == ids.alert_id(incident, wave, user) == expected
+
+
+@given(cause=st.uuids(), number=st.integers(1, 9))
+def test_every_other_derived_id_is_that_of_the_standard_library(
+    cause: uuid.UUID, number: int
+) -> None:
+    def expected(text: str) -> uuid.UUID:
+        return uuid.uuid5(ids.NAMESPACE, text)
+
+    assert ids.incident_id(cause) == expected(f"incident|{cause}")
+    assert ids.escalation_id(cause) == expected(f"escalation|{cause}")
+    assert ids.overdue_id(cause, number) == expected(f"overdue|{cause}|{number}")
+    assert ids.answer_escalation_id(cause) == expected(f"answer|{cause}")
+    assert ids.case_id(cause) == expected(f"case|{cause}")
+    assert ids.question_id(cause) == expected(f"question|{cause}")
+    assert ids.group_event_id(cause, "closed") == expected(f"group|{cause}|closed")
+
+
+def test_ids_of_different_kinds_never_meet() -> None:
+    cause = ids.new_id()
+    made = [ids.incident_id(cause), ids.escalation_id(cause), ids.overdue_id(cause, 2),
+            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause),
+            ids.group_event_id(cause, cause), ids.alert_id(cause, 1, "ann"),
+            ids.alert_id(cause, 2, "ann"), ids.alert_id(cause, 1, "bob")]  # fmt: skip
+
+    assert len(set(made)) == len(made)
+    assert {identifier.version for identifier in made} == {5}
+
+
+def test_new_ids_are_of_version_7_and_grow() -> None:
+    made = [ids.new_id() for _ in range(1_000)]
+
+    assert {(identifier.version, identifier.variant) for identifier in made} == {(7, uuid.RFC_4122)}
+    assert len(set(made)) == len(made)
+    assert [m.int >> 80 for m in made] == sorted(m.int >> 80 for m in made)

@@ -1,0 +1,81 @@
+"""The services' fixtures: a system that a module's tests share, and the servers for one's own.
+
+A module's tests run in the module's event loop: `pytestmark = pytest.mark.asyncio(loop_scope=
+"module")`. Modules override `timers` and `workers`. Each test takes places of its own
+(`system.place()`), so that the incidents of one test are no concern of another.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import redis
+
+from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from tests.services.client import Connect, connecting
+from tests.services.system import APART_M, Servers, System, running
+
+
+@pytest.fixture(scope="module")
+def timers() -> dict[str, int]:
+    """Timers other than the policy's."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def workers() -> int:
+    """Workers of each service."""
+    return 1
+
+
+@pytest.fixture(scope="module")
+def apart_m() -> float:
+    """How far apart `system.place()` gives places; modules whose radii grow need more."""
+    return APART_M
+
+
+@pytest.fixture(scope="module")
+def servers(
+    mqtt_server: EmbeddedMqtt,
+    redis_server: EmbeddedRedis,
+    accounts: dict[str, Account],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Servers:
+    """The run's servers, with Redis emptied for this module."""
+    if not mqtt_server.enforces_acl:
+        pytest.skip("the services' tests need Mosquitto and its ACL")
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return Servers(
+        mqtt=mqtt_server,
+        redis_url=redis_server.url,
+        accounts=accounts,
+        directory=tmp_path_factory.mktemp("services"),
+    )
+
+
+@pytest.fixture
+def own_servers(
+    own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
+) -> Servers:
+    """Servers for this test alone, to be killed and restarted."""
+    if not own_mqtt.enforces_acl:
+        pytest.skip("the services' tests need Mosquitto and its ACL")
+    return Servers(mqtt=own_mqtt, redis_url=own_redis.url, accounts=accounts, directory=data_dir)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(
+    servers: Servers, timers: dict[str, int], workers: int, apart_m: float
+) -> AsyncIterator[System]:
+    """Every service, running for the whole module."""
+    async with running(servers, timers=timers, workers=workers, apart_m=apart_m) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def connect(servers: Servers) -> AsyncIterator[Connect]:
+    """Connects clients that leave at the end of the test."""
+    async with connecting(servers.mqtt, servers.accounts) as opened:
+        yield opened

@@ -1,0 +1,195 @@
+"""The group around an incident: who hears what, under which name, and what was missed."""
+
+import json
+
+import pytest
+
+from schemas.ids import new_id
+from tests.services.client import Client, Connect
+from tests.services.system import System, ago, moved
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def timers() -> dict[str, int]:
+    return {"accept_s": 1_500, "acknowledge_s": 1_500}
+
+
+async def alerted(system: System, reporter: Client, *clients: Client) -> str:
+    """Report something that all of `clients` are alerted to; the incident."""
+    place = system.place()
+    for client in clients:
+        await system.be_at(client, moved(place, north_m=60))
+    receipt = await system.report(reporter, place)
+    incident: str = receipt["incident"]
+    for client in clients:
+        await client.expect(f"u/{client.name}/down/alert", incident=incident)
+    return incident
+
+
+def heard(client: Client, incident: str) -> list[tuple[str, str]]:
+    """What the client heard of the group, in order, repeats dropped."""
+    events = {one["id"]: one for one in client.on(f"u/{client.name}/down/group", incident=incident)}
+    return [(one["kind"], one["member"]) for one in events.values()]
+
+
+async def test_who_accepts_joins_and_all_in_the_group_hear_it_and_nobody_else(
+    system: System, connect: Connect
+) -> None:
+    ann, bob, cleo, dirk = [await connect(name) for name in ("ann", "bob", "cleo", "dirk")]
+    incident = await alerted(system, ann, bob, cleo, dirk)
+    await system.reply(bob, incident, eta_s=240)
+    joined = await ann.expect("u/ann/down/group", kind="joined", incident=incident)
+    assert (joined["member"], joined["eta_s"], joined["you"]) == ("helper-1", 240, "reporter-1")
+    assert (joined["members"], joined.get("on_scene", 0), joined["sequence"]) == (2, 0, 1)
+    await system.reply(cleo, incident, "seen")
+    await system.reply(cleo, incident)
+    second = await bob.expect("u/bob/down/group", kind="joined", member="helper-2")
+    assert (second["members"], second["you"], second["sequence"]) == (3, "helper-1", 2)
+    await system.reply(dirk, incident, "declined")
+    await system.say(ann, incident, "he ran off")
+    for client in (bob, cleo):
+        said = await client.expect(f"u/{client.name}/down/group", kind="said")
+        assert (said["member"], said["text"]) == ("reporter-1", "he ran off")
+    assert not heard(dirk, incident)
+    assert heard(cleo, incident) == [("joined", "helper-2"), ("said", "reporter-1")]
+
+
+async def test_moving_arriving_leaving_and_coming_back_are_told_under_the_same_name(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    desk = await connect("desk-gent", "police/gent/incident/#")
+    incident = await alerted(system, ann, bob)
+    await system.reply(bob, incident, eta_s=240)
+    await system.reply(bob, incident, eta_s=60)
+    moving = await ann.expect("u/ann/down/group", kind="moved", incident=incident)
+    assert moving["eta_s"] == 60
+    await system.reply(bob, incident, "on_scene")
+    arrived = await ann.expect("u/ann/down/group", kind="moved", count=2, incident=incident)
+    assert arrived["on_scene"] == 1
+    state = await desk.expect(f"police/gent/incident/{incident}", on_scene=1)
+    assert (state["accepted"], state["alerted"]) == (1, 1)
+    await system.reply(bob, incident, "left")
+    left = await ann.expect("u/ann/down/group", kind="left", incident=incident)
+    assert (left["member"], left["members"]) == ("helper-1", 1)
+    await bob.expect("u/bob/down/group", kind="left", incident=incident)
+    refused = await system.say(bob, incident, "am I still in?")
+    assert refused["code"] == "not_a_member"
+    await system.reply(bob, incident)
+    back = await ann.expect("u/ann/down/group", kind="joined", count=2, incident=incident)
+    assert back["member"] == "helper-1"
+    assert [one["sequence"] for one in ann.on("u/ann/down/group", incident=incident)] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+
+
+async def test_a_repeated_reply_or_message_has_no_second_effect(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    incident = await alerted(system, ann, bob)
+    reply = {"id": str(new_id()), "incident": incident, "kind": "accepted", "eta_s": 90}
+    said = {"id": str(new_id()), "incident": incident, "text": "coming"}
+    for subject, payload in (("reply", reply), ("message", said), ("reply", reply)):
+        answers = [(await bob.ask(f"u/bob/up/{subject}", payload)).payload for _ in range(3)]
+        assert answers[0] == answers[1] == answers[2]
+        assert answers[0]["outcome"] == "accepted"
+    await system.say(ann, incident, "thanks")
+    await bob.expect("u/bob/down/group", text="thanks", incident=incident)
+    assert heard(bob, incident) == [
+        ("joined", "helper-1"), ("said", "helper-1"), ("said", "reporter-1"),
+    ]  # fmt: skip
+    filed = await system.store.incidents.get(incident)  # type: ignore[arg-type]
+    assert filed is not None
+    assert filed.group_events == 3
+
+
+async def test_an_old_reply_that_is_repeated_does_not_undo_a_newer_one(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    incident = await alerted(system, ann, bob)
+    accepted = {"id": str(new_id()), "incident": incident, "kind": "accepted"}
+    await bob.ask("u/bob/up/reply", accepted)
+    await system.reply(bob, incident, "left")
+    await bob.ask("u/bob/up/reply", accepted)
+    assert (await system.say(bob, incident, "hello"))["code"] == "not_a_member"
+
+
+async def test_sync_repeats_what_was_missed_to_who_missed_it_and_no_more(
+    system: System, connect: Connect
+) -> None:
+    ann, bob, cleo = [await connect(name) for name in ("ann", "bob", "cleo")]
+    before = ago()
+    incident = await alerted(system, ann, bob, cleo)
+    await system.reply(bob, incident)
+    await system.say(ann, incident, "missed")
+    between = ago()
+    await system.say(ann, incident, "also missed")
+    again = await connect("bob")  # with a clean session: what was sent meanwhile is lost
+    done = await again.ask("u/bob/up/sync", {"since": before})
+    assert done.payload["outcome"] == "accepted"
+    [alert] = again.on("u/bob/down/alert", incident=incident)
+    first = bob.on("u/bob/down/alert", incident=incident)[0]
+    assert {**alert, "expires_at": ""} == {**first, "expires_at": ""}
+    await bob.expect("u/bob/down/group", text="also missed")
+    assert heard(again, incident) == heard(bob, incident)
+    later = await connect("bob")
+    await later.ask("u/bob/up/sync", {"since": between})
+    assert not later.on("u/bob/down/alert", incident=incident)
+    assert [one["text"] for one in later.on("u/bob/down/group", incident=incident)] == [
+        "also missed"
+    ]
+    outsider = await connect("cleo")
+    await outsider.ask("u/cleo/up/sync", {"since": before})
+    assert len(outsider.on("u/cleo/down/alert", incident=incident)) == 1
+    assert not outsider.on("u/cleo/down/group", incident=incident)
+    stranger = await connect("eva")
+    await stranger.ask("u/eva/up/sync", {"since": before})
+    assert len(stranger.received) == 1
+
+
+async def test_the_reporter_who_helps_elsewhere_is_a_helper_there(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    first = await alerted(system, ann, bob)
+    second = await alerted(system, bob, ann)
+    await system.reply(bob, first)
+    await system.reply(ann, second)
+    assert (await ann.expect("u/ann/down/group", incident=first))["you"] == "reporter-1"
+    assert (await ann.expect("u/ann/down/group", incident=second))["you"] == "helper-1"
+
+
+async def test_who_was_alerted_and_reports_too_is_in_the_group_as_a_reporter(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    incident = await alerted(system, ann, bob)
+    filed = await system.store.incidents.get(incident)  # type: ignore[arg-type]
+    assert filed is not None
+    place = filed.incident.location
+    merged = await system.report(bob, (place.lat, place.lon))
+    assert merged["incident"] == incident
+    await system.say(bob, incident, "me too")
+    said = await ann.expect("u/ann/down/group", text="me too")
+    assert said["member"] == "reporter-2"
+
+
+async def test_everyone_hears_the_closing_and_nobody_speaks_after_it(
+    system: System, connect: Connect
+) -> None:
+    ann, bob, cleo, dirk = [await connect(name) for name in ("ann", "bob", "cleo", "dirk")]
+    desk = await connect("desk-gent", "police/gent/receipt")
+    incident = await alerted(system, ann, bob, cleo, dirk)
+    await system.reply(bob, incident)
+    await system.reply(cleo, incident, "declined")
+    await system.command(desk, "close", incident, outcome="All is well.")
+    for client in (ann, bob, cleo, dirk):
+        closed = await client.expect(f"u/{client.name}/down/group", kind="closed")
+        assert (closed["incident"], closed["text"]) == (incident, "All is well.")
+    for receipt in (await system.reply(dirk, incident), await system.say(bob, incident, "?")):
+        assert (receipt["outcome"], receipt["code"]) == ("rejected", "incident_closed")
+    assert json.dumps(dirk.on("u/dirk/down/group")).count("helper") == 0

@@ -1,0 +1,66 @@
+"""The key table in the docstring of `broker.store` is what `broker/store/keys.py` makes."""
+
+import inspect
+import re
+
+import redis
+
+import broker.store
+from broker.core.zones import Zone, ZoneKind
+from broker.store import Store, Update, keys
+from schemas.messages import AlertReason, Availability
+from tests.core.samples import START, report
+from tests.store.samples import NOW_MS, open_incident
+
+ROWS = re.findall(r"^\| `([^`]+)` \| (\w+) \|", broker.store.__doc__ or "", re.MULTILINE)
+TABLE = dict(ROWS)
+
+
+def family(key: str) -> str:
+    return key.removeprefix(keys.PREFIX).partition(":")[0].partition("{")[0]
+
+
+def test_table_and_keys_agree() -> None:
+    made = {family(value) for name, value in vars(keys).items()
+            if name.isupper() and name != "PREFIX" and isinstance(value, str)}  # fmt: skip
+    for name, function in inspect.getmembers(keys, inspect.isfunction):
+        if not name.startswith("_") and name != "where_bucket":
+            arguments = [7 if "int" in str(parameter.annotation) else "x"
+                         for parameter in inspect.signature(function).parameters.values()]  # fmt: skip
+            made.add(family(function(*arguments)))
+
+    assert made | {"where"} == {family(row) for row in TABLE}  # where: is made by presence.lua
+    assert len(ROWS) == len(TABLE)
+
+
+def test_every_key_carries_the_partitions_tag() -> None:
+    assert keys.PREFIX == "nabij:{p0}:"
+    assert "`nabij:{p0}:`" in (broker.store.__doc__ or "")
+
+
+async def test_keys_in_redis_are_of_the_types_in_the_table(
+    store: Store, client: redis.Redis
+) -> None:
+    incident = await open_incident(store, report())
+    await store.incidents.claim(
+        incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
+    )
+    await store.presence.update(
+        [Update("ann", 0x8A1FA4A24C2FFFF, Availability.AVAILABLE, NOW_MS)],
+        now_ms=NOW_MS, presence_s=9,
+    )  # fmt: skip
+    await store.zones.save(ZoneKind.POLICE, [Zone("a", "A", ZoneKind.POLICE, (1,))])
+    types = {family(row): kind for row, kind in ROWS}
+
+    for key in client.scan_iter("*"):
+        assert key.startswith(keys.PREFIX)
+        assert client.type(key) == types[family(key)], key
+
+
+def test_buckets_spread_users_evenly() -> None:
+    counts: dict[int, int] = {}
+    for number in range(50_000):
+        bucket = keys.where_bucket(f"u-{number}")
+        counts[bucket] = counts.get(bucket, 0) + 1
+
+    assert max(counts.values()) < 25  # three in the mean; packed up to 128

@@ -1,0 +1,270 @@
+"""Where people are, beside a model of it in plain Python."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+from msgspec.structs import replace
+
+from broker.core.grid import centre_of, cover, distance_m, filed, place_of
+from broker.core.incidents import Incident
+from broker.core.recipients import Located
+from broker.store import Hit, Store, Update
+from schemas.messages import AlertReason, Availability
+from tests.core.samples import KORENMARKT, START, north, report
+from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
+
+PRESENCE_S = 900
+AROUND = cover(KORENMARKT.lat, KORENMARKT.lon, 4_000)
+PLACES = [place_of(north(y, x).lat, north(y, x).lon)
+          for y in range(-1_500, 1_501, 300) for x in (-600, 0, 600)]  # fmt: skip
+ON, MUTED = Availability.AVAILABLE, Availability.MUTED
+
+
+@dataclass
+class There:
+    place: int | None
+    availability: Availability
+    at_ms: int
+    received_ms: int
+
+
+@dataclass
+class Model:
+    """docs/protocol.md, "Who is alerted", without cells: everybody and every incident in a list."""
+
+    people: dict[str, There] = field(default_factory=dict)
+    incidents: list[Incident] = field(default_factory=list)
+    alerted: set[tuple[str, str]] = field(default_factory=set)
+
+    def update(self, update: Update, now_ms: int) -> set[tuple[str, str]]:
+        old = self.people.get(update.user)
+        if old is not None and update.at_ms < old.at_ms:
+            return set()
+        new = There(update.place, update.availability, update.at_ms, now_ms)
+        self.people[update.user] = new
+        if update.place is None:
+            return set()
+        old_place = None
+        if old is not None and old.at_ms > now_ms - PRESENCE_S * 1000:
+            old_place = old.place
+        if old is not None and old_place == update.place and update.at_ms != old.at_ms:
+            return set()
+        into = {(update.user, str(one.id)) for one in self.incidents if inside(one, update.place)}
+        if old is not None and old_place is not None:
+            into |= {
+                (update.user, str(one.id))
+                for one in self.incidents
+                if inside(one, old_place)
+                and one.wave_at.timestamp() * 1000 >= old.received_ms - 10_000
+            }
+        return into - self.alerted
+
+    def near(self, cells: Sequence[int]) -> set[Located]:
+        return {
+            Located(user, there.place, there.at_ms, there.availability)
+            for user, there in self.people.items()
+            if there.place is not None and filed(there.place)[0] in set(cells)
+        }
+
+    def sweep(self, now_ms: int) -> None:
+        oldest_ms = now_ms - PRESENCE_S * 1000
+        self.people = {u: there for u, there in self.people.items() if there.at_ms > oldest_ms}
+
+
+def inside(incident: Incident, place: int) -> bool:
+    here = incident.location
+    return distance_m(here.lat, here.lon, *centre_of(place)) <= incident.radius_m
+
+
+def measured(hits: Sequence[Hit]) -> set[tuple[str, str]]:
+    return {
+        (hit.user, str(hit.incident))
+        for hit in hits
+        if distance_m(hit.lat, hit.lon, *centre_of(hit.place)) <= hit.radius_m
+    }
+
+
+def assert_one_place_each(client: redis.Redis) -> None:
+    """No ghosts: whoever is filed under a cell is so once, and where: agrees."""
+    found: dict[str, list[str]] = {}
+    for key in client.scan_iter("nabij:{p0}:at:*"):
+        for user in client.hkeys(key):
+            found.setdefault(str(user), []).append(key.rpartition(":")[2])
+    where = {
+        user: entry.split()[0]
+        for key in client.scan_iter("nabij:{p0}:where:*")
+        for user, entry in client.hgetall(key).items()
+    }
+    assert {user: [cell] for user, cell in where.items() if cell != "-"} == found
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_presence_is_what_the_model_says(
+    store: Store, client: redis.Redis, seed: int
+) -> None:
+    chance, model, now_ms = random.Random(seed), Model(), NOW_MS
+    users = [f"u-{n}" for n in range(12)]
+    last: list[Update] = []
+    for turn in range(60):
+        now_ms += chance.choice([0, 50, 2_000, 30_000])
+        match chance.randrange(12):
+            case 0 if len(model.incidents) < 8:
+                place = north(chance.uniform(-900, 900), chance.uniform(-500, 500))
+                one = await open_incident(store, report(place, turn * 61), user="zoe")
+                model.incidents.append(one)
+            case 1 if model.incidents:
+                index = chance.randrange(len(model.incidents))
+                one = model.incidents[index]
+                model.incidents[index] = await widen(store, one, one.radius_m * 1.6)
+            case 2 if len(model.incidents) > 4:
+                await close(store, model.incidents.pop(0))
+            case 3 if model.incidents:
+                one, user = chance.choice(model.incidents), chance.choice(users)
+                await store.incidents.claim(one, [user], reason=AlertReason.NEARBY, now=START,
+                                            retention_s=60)  # fmt: skip
+                model.alerted.add((user, str(one.id)))
+            case 4:
+                now_ms += chance.choice([0, PRESENCE_S * 1000])
+                await store.presence.sweep(now_ms=now_ms, presence_s=PRESENCE_S)
+                model.sweep(now_ms)
+            case _:
+                batch = [
+                    Update(
+                        chance.choice(users),
+                        *chance.choice([(chance.choice(PLACES), ON), (chance.choice(PLACES), ON),
+                                        (chance.choice(PLACES), Availability.ON_DUTY), (None, MUTED)]),
+                        now_ms - chance.choice([0, 0, 1_000, 40_000]),
+                    )
+                    for _ in range(chance.randrange(1, 8))
+                ]  # fmt: skip
+                batch += chance.sample(last, min(len(last), chance.randrange(3)))  # delivered again
+                hits = await store.presence.update(batch, now_ms=now_ms, presence_s=PRESENCE_S)
+                expected = set[tuple[str, str]]().union(
+                    *(model.update(update, now_ms) for update in batch)
+                )
+                assert measured(hits) == expected
+                last = batch
+        assert set(await store.presence.near(AROUND)) == model.near(AROUND)
+    assert_one_place_each(client)
+
+
+async def moved(
+    store: Store, user: str, place: int | None, at_ms: int, *, now_ms: int = 0
+) -> list[Hit]:
+    availability = MUTED if place is None else ON
+    return await store.presence.update(
+        [Update(user, place, availability, at_ms)], now_ms=now_ms or at_ms, presence_s=PRESENCE_S
+    )
+
+
+async def test_older_presence_changes_nothing_not_even_after_muting(
+    store: Store, client: redis.Redis
+) -> None:
+    await moved(store, "ann", PLACES[0], NOW_MS)
+    await moved(store, "ann", PLACES[9], NOW_MS - 1)
+    assert [person.place for person in await store.presence.near(AROUND)] == [PLACES[0]]
+
+    await moved(store, "ann", None, NOW_MS + 5)
+    await moved(store, "ann", PLACES[9], NOW_MS + 4)
+
+    assert await store.presence.near(AROUND) == []
+    assert_one_place_each(client)
+
+
+async def test_whoever_leaves_before_the_crowd_is_read_is_alerted_for_the_old_place(
+    store: Store,
+) -> None:
+    inside_it, far = place_of(KORENMARKT.lat, KORENMARKT.lon), PLACES[0]
+    await moved(store, "ann", inside_it, NOW_MS - 5_000)
+    incident = await open_incident(store, report(), user="zoe")
+
+    hits = await moved(store, "ann", far, NOW_MS + 20)
+
+    assert measured(hits) == {("ann", str(incident.id))}
+    # Whoever had left before the incident was opened is not.
+    await moved(store, "bob", inside_it, NOW_MS + 60_000)
+    assert measured(await moved(store, "bob", far, NOW_MS + 61_000)) == set()
+
+
+async def test_reporter_is_never_hit_and_somebody_alerted_never_again(store: Store) -> None:
+    incident = await open_incident(store, report(), user="ann")
+    here = place_of(KORENMARKT.lat, KORENMARKT.lon)
+
+    assert await moved(store, "ann", here, NOW_MS) == []
+    assert len(await moved(store, "bob", here, NOW_MS)) == 1
+    await store.incidents.claim(
+        incident, ["bob"], reason=AlertReason.WALKED_IN, now=START, retention_s=60
+    )
+    assert await moved(store, "bob", PLACES[0], NOW_MS + 1) == []
+    assert await moved(store, "bob", here, NOW_MS + 2) == []
+
+
+async def test_presence_repeated_after_a_crash_hits_again(store: Store) -> None:
+    await open_incident(store, report(), user="zoe")
+    here = place_of(KORENMARKT.lat, KORENMARKT.lon)
+
+    first = await moved(store, "ann", here, NOW_MS)
+    again = await moved(store, "ann", here, NOW_MS, now_ms=NOW_MS + 700)
+
+    assert measured(again) == measured(first) != set()
+    assert await moved(store, "ann", here, NOW_MS + 900) == []  # stayed: told already
+
+
+async def test_sweep_forgets_who_is_stale_and_nobody_else_while_they_come_back(
+    store: Store, other_store: Store, client: redis.Redis
+) -> None:
+    users = [f"u-{n}" for n in range(200)]
+    now_ms = NOW_MS + PRESENCE_S * 1000
+    old = [
+        Update(user, PLACES[n % len(PLACES)], ON, NOW_MS - n % 2) for n, user in enumerate(users)
+    ]
+    await store.presence.update(old, now_ms=NOW_MS, presence_s=PRESENCE_S)
+    back = [Update(user, PLACES[(n * 7) % len(PLACES)], ON, now_ms) for n, user in enumerate(users)]
+
+    async def come_back() -> None:
+        for update in back[::4]:
+            await other_store.presence.update([update], now_ms=now_ms, presence_s=PRESENCE_S)
+
+    await asyncio.gather(
+        come_back(),
+        *(store.presence.sweep(now_ms=now_ms, presence_s=PRESENCE_S) for _ in range(8)),
+    )
+
+    found = await store.presence.near(AROUND)
+    assert {person.user for person in found} == {update.user for update in back[::4]}
+    assert {person.seen_ms for person in found} == {now_ms}
+    assert_one_place_each(client)
+
+
+async def test_place_one_millisecond_before_its_time_is_over_stays(store: Store) -> None:
+    await moved(store, "ann", PLACES[0], NOW_MS)
+    await moved(store, "bob", PLACES[0], NOW_MS + 1)
+
+    forgotten = await store.presence.sweep(now_ms=NOW_MS + PRESENCE_S * 1000, presence_s=PRESENCE_S)
+
+    assert forgotten == 2  # ann, in at: and in where:
+    assert [person.user for person in await store.presence.near(AROUND)] == ["bob"]
+
+
+async def test_positions_expire_by_themselves_and_are_no_coordinates(
+    store: Store, client: redis.Redis
+) -> None:
+    await moved(store, "ann", PLACES[0], NOW_MS)
+    kept = client.keys("nabij:{p0}:at:*") + client.keys("nabij:{p0}:where:*")
+
+    assert len(kept) == 2
+    assert all(0 < client.pttl(key) <= PRESENCE_S * 1000 for key in kept)
+    assert "." not in "".join(str(client.hgetall(key)) for key in kept)
+
+
+async def test_crowd_in_one_batch_is_read_in_one_question(store: Store) -> None:
+    updates = [Update(f"u-{n}", PLACES[n % len(PLACES)], ON, NOW_MS) for n in range(3_000)]
+    await store.presence.update(updates, now_ms=NOW_MS, presence_s=TIMERS.presence_s)
+
+    assert len(await store.presence.near(AROUND)) == 3_000
+    assert await store.presence.near([]) == []
+    assert replace(await open_incident(store, report()), version=1).reports == 1

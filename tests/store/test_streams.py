@@ -1,0 +1,161 @@
+"""Events reach whoever acts on them, once done are gone, and not before."""
+
+import asyncio
+
+import pytest
+import redis
+from msgspec.structs import replace
+
+from broker import events
+from broker.events import Change, Erased, Informed, WalkedIn
+from broker.store import Store
+from schemas.ids import new_id
+from schemas.taxonomy import Desk
+from tests.core.samples import START, incident
+from tests.store.samples import changed
+
+ONE = incident()
+WALKED_IN = WalkedIn(incident=ONE.id, users=("ann", "bob"))
+
+
+async def read(store: Store, consumer: str, count: int = 100) -> list[events.Event | None]:
+    entries = await store.events.read("alerting", consumer, count=count, block_ms=20)
+    return [entry.event for entry in entries]
+
+
+@pytest.mark.parametrize("change", Change)
+@pytest.mark.parametrize("desk", Desk)
+async def test_change_is_on_the_streams_of_its_readers_alone(
+    store: Store, change: Change, desk: Desk
+) -> None:
+    event = replace(changed(ONE, change), desk=desk)
+    await store.events.put([event])
+
+    found = {name for name in events.READERS if await store.events.length(name)}
+
+    assert found == set(events.readers(event)) <= set(events.READERS)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [changed(ONE), WALKED_IN, Informed(incident=ONE.id, command=new_id(), text="é", at=START),
+     Erased(incident=ONE.id, zone="gent")],
+    ids=lambda event: type(event).__name__,
+)  # fmt: skip
+async def test_event_arrives_as_it_was_put(store: Store, event: events.Event) -> None:
+    await store.events.put([event])
+
+    for name in events.readers(event):
+        (entry,) = await store.events.read(name, "1", count=9, block_ms=20)
+        assert entry.event == event
+        assert events.decode(entry.data) == event
+
+
+async def test_blocking_read_wakes_when_something_comes(store: Store, other_store: Store) -> None:
+    reading = asyncio.create_task(store.events.read("alerting", "1", count=9, block_ms=5_000))
+    await other_store.ping()
+    await other_store.events.put([WALKED_IN])
+
+    (entry,) = await asyncio.wait_for(reading, 3)
+
+    assert entry.event == WALKED_IN
+
+
+async def test_others_are_served_while_one_blocks(store: Store) -> None:
+    reading = asyncio.create_task(store.events.read("alerting", "1", count=9, block_ms=5_000))
+    await asyncio.wait_for(asyncio.gather(*(store.ping() for _ in range(50))), 2)
+
+    assert not reading.done()
+    await store.events.put([WALKED_IN])
+    assert len(await asyncio.wait_for(reading, 3)) == 1
+
+
+async def test_cancelled_read_loses_nothing_and_leaves_no_answer_for_others(store: Store) -> None:
+    reading = asyncio.create_task(store.events.read("alerting", "1", count=9, block_ms=400))
+    await store.ping()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await store.events.put([WALKED_IN])
+
+    again = await asyncio.wait_for(store.events.read("alerting", "1", count=9, block_ms=1_000), 5)
+    entries = again or await store.events.own_pending("alerting", "1", count=9)
+
+    assert [entry.event for entry in entries] == [WALKED_IN]
+    await store.ping()
+
+
+async def test_each_entry_is_for_one_consumer(store: Store, other_store: Store) -> None:
+    several = [replace(WALKED_IN, users=(f"u-{n}",)) for n in range(40)]
+    await store.events.put(several)
+
+    one, other = await asyncio.gather(read(store, "1", 20), read(other_store, "2", 40))
+
+    assert sorted(map(str, one + other)) == sorted(map(str, several))
+
+
+async def test_what_the_dead_left_is_taken_over_and_by_one_alone(
+    store: Store, other_store: Store
+) -> None:
+    await store.events.put([WALKED_IN, WALKED_IN])
+    await read(store, "dead", 1)
+
+    assert await store.events.take_over("alerting", "1", idle_ms=60_000, count=9) == []
+    taken = await asyncio.gather(
+        *(of.events.take_over("alerting", f"{n}", idle_ms=0, count=9)
+          for n, of in enumerate((store, other_store)))
+    )  # fmt: skip
+
+    assert [entry.event for entries in taken[-1:] for entry in entries] == [WALKED_IN]
+    assert len(await read(store, "1")) == 1  # the other was never read
+
+
+async def test_own_entries_come_back_after_a_restart_until_acknowledged(store: Store) -> None:
+    await store.events.put([WALKED_IN])
+    (entry,) = await store.events.read("alerting", "1", count=9, block_ms=20)
+
+    assert [own.id for own in await store.events.own_pending("alerting", "1", count=9)] == [
+        entry.id
+    ]
+    await store.events.acknowledge("alerting", [entry.id])
+
+    assert await store.events.own_pending("alerting", "1", count=9) == []
+    assert await store.events.take_over("alerting", "2", idle_ms=0, count=9) == []
+
+
+async def test_nothing_is_forgotten_before_it_is_acknowledged_by_each_reader(
+    store: Store, client: redis.Redis
+) -> None:
+    await store.events.put([changed(ONE)] * 3)  # for alerting and police
+    entries = await store.events.read("alerting", "1", count=9, block_ms=20)
+
+    await store.events.acknowledge("alerting", [entry.id for entry in entries[:2]])
+
+    assert (await store.events.length("alerting"), await store.events.length("police")) == (1, 3)
+    left = await store.events.own_pending("alerting", "1", count=9)
+    assert [entry.id for entry in left] == [entries[2].id]
+    assert client.xpending("nabij:{p0}:events:alerting", "alerting")["pending"] == 1
+
+
+async def test_entry_that_is_none_of_ours_is_handed_on_with_its_data(
+    store: Store, client: redis.Redis
+) -> None:
+    client.xadd("nabij:{p0}:events:alerting", {"e": "{]"})
+    client.xadd("nabij:{p0}:events:alerting", {"other": '{"type":"later_version"}'})
+
+    entries = await store.events.read("alerting", "1", count=9, block_ms=20)
+
+    assert [(entry.event, entry.data) for entry in entries] == [
+        (None, b"{]"), (None, b'{"type":"later_version"}'),
+    ]  # fmt: skip
+
+
+async def test_groups_are_made_once_and_see_what_came_before_them(
+    redis_url: str, client: redis.Redis
+) -> None:
+    async with Store(redis_url) as store:
+        await store.events.put([WALKED_IN])
+        await store.events.ensure_groups()
+        await store.events.ensure_groups()
+
+        assert await read(store, "1") == [WALKED_IN]
+    assert len(client.keys("nabij:{p0}:events:*")) == len(events.READERS)

@@ -1,0 +1,182 @@
+"""Deadlines fire once, messages in the outbox go out until recorded, zones are replaced at once."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import redis
+from msgspec.structs import replace
+
+from broker.core.zones import Zone, ZoneKind
+from broker.store import Deadline, DeadlineKind, Posted, Store, Transaction, fire, schedule
+from broker.store.outbox import post
+from schemas.ids import new_id
+from tests.core.samples import START, at, report
+from tests.store.samples import NOW_MS, TIMERS, open_incident
+
+ZONES = {kind: [Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2**60 + n))
+                for n in range(40)] for kind in ZoneKind}  # fmt: skip
+
+
+async def scheduled(store: Store, kind: DeadlineKind, incident: UUID, minutes: float) -> None:
+    transaction = Transaction()
+    schedule(transaction, kind, incident, at(minutes))
+    await transaction.run(store._redis)
+
+
+async def test_deadlines_come_when_due_the_longest_overdue_first(store: Store) -> None:
+    several = [new_id() for _ in range(3)]
+    for minutes, identifier in zip((3, 1, 2), several, strict=True):
+        await scheduled(store, DeadlineKind.WIDEN, identifier, minutes)
+
+    assert await store.deadlines.due(NOW_MS + 59_999) == []
+    assert [one.incident for one in await store.deadlines.due(NOW_MS + 120_000)] == [
+        several[1], several[2],
+    ]  # fmt: skip
+    assert len(await store.deadlines.due(NOW_MS + 10**9, limit=2)) == 2
+
+
+async def test_deadline_fires_once_under_two_workers(store: Store, other_store: Store) -> None:
+    incident = await open_incident(store, report())
+    fired: list[DeadlineKind] = []
+
+    async def work(of: Store) -> None:
+        for _ in range(5):
+            for deadline in await of.deadlines.due(NOW_MS + 10**9):
+                filed = await of.incidents.get(deadline.incident)
+                assert filed is not None
+                transaction = Transaction()
+                fire(transaction, deadline)
+                after = replace(filed.incident, version=filed.incident.version + 1)
+                if await of.incidents.change(
+                    filed.incident, after, active_at=START, timers=TIMERS, transaction=transaction
+                ):
+                    fired.append(deadline.kind)
+
+    await asyncio.gather(work(store), work(other_store))
+
+    assert sorted(fired) == sorted([DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE])
+    assert await store.incidents.version(incident.id) == 4
+    assert await store.deadlines.due(NOW_MS + 10**9) == []
+
+
+async def test_deadline_set_anew_is_neither_dropped_nor_postponed_by_who_read_the_old_one(
+    store: Store,
+) -> None:
+    incident = new_id()
+    await scheduled(store, DeadlineKind.SILENCE, incident, 1)
+    (old,) = await store.deadlines.due(NOW_MS + 60_000)
+    await scheduled(store, DeadlineKind.SILENCE, incident, 5)
+
+    await store.deadlines.drop(old)
+    await store.deadlines.postpone(old, at(99))
+
+    (new,) = await store.deadlines.due(NOW_MS + 10**9)
+    assert new == Deadline(DeadlineKind.SILENCE, incident, NOW_MS + 300_000)
+    await store.deadlines.postpone(new, at(99))
+    (later,) = await store.deadlines.due(NOW_MS + 10**9)
+    assert later.due_ms == NOW_MS + 99 * 60_000
+    await store.deadlines.drop(later)
+    assert await store.deadlines.due(NOW_MS + 10**9) == []
+
+
+async def test_postponed_deadline_keeps_to_the_millisecond(store: Store) -> None:
+    incident = new_id()
+    await scheduled(store, DeadlineKind.WIDEN, incident, 0)
+    (deadline,) = await store.deadlines.due(NOW_MS)
+    await store.deadlines.postpone(deadline, START + timedelta(milliseconds=1))
+
+    assert await store.deadlines.due(NOW_MS) == []
+    assert len(await store.deadlines.due(NOW_MS + 1)) == 1
+
+
+# -- outbox --------------------------------------------------------------------------------------
+
+
+async def posted(store: Store, *messages: Posted) -> None:
+    transaction = Transaction()
+    for message in messages:
+        post(transaction, message)
+    await transaction.run(store._redis)
+
+
+def message(number: int, due_ms: int = NOW_MS) -> Posted:
+    return Posted(id=f"m-{number}", topic="a/b", payload=b"\0\xff{}", retain=True, due_ms=due_ms)
+
+
+async def test_message_waits_in_the_outbox_until_it_is_recorded(store: Store) -> None:
+    late, soon = message(1, NOW_MS + 5), message(2)
+    await posted(store, late, soon)
+
+    assert await store.outbox.due(NOW_MS) == [soon]
+    assert await store.outbox.due(NOW_MS + 5) == [soon, late]
+    assert await store.outbox.due(NOW_MS + 5, limit=1) == [soon]
+    await store.outbox.published("m-2")
+    assert await store.outbox.due(NOW_MS + 5) == [late]
+    await store.outbox.published("m-1", "m-2", "unknown")
+    assert await store.outbox.size() == 0
+
+
+async def test_message_posted_twice_goes_out_once(store: Store, client: redis.Redis) -> None:
+    await posted(store, message(1), message(1))
+
+    assert await store.outbox.due(NOW_MS) == [message(1)]
+    await store.outbox.published("m-1")
+    assert client.keys("nabij:{p0}:outbox*") == []
+
+
+async def test_many_are_struck_off_at_once_by_many(store: Store, client: redis.Redis) -> None:
+    several = [message(n) for n in range(2_500)]
+    await posted(store, *several)
+
+    await asyncio.gather(*(store.outbox.published(one.id) for one in several[:2_400]))
+
+    assert await store.outbox.size() == 100
+    assert client.hlen("nabij:{p0}:outbox-messages") == 100
+    await store.outbox.published(*(one.id for one in several))
+    assert await store.outbox.size() == 0
+
+
+async def test_published_that_is_cancelled_still_strikes_off_for_the_others(store: Store) -> None:
+    await posted(store, *(message(n) for n in range(20)))
+    tasks = [asyncio.create_task(store.outbox.published(f"m-{n}")) for n in range(20)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert await store.outbox.size() == 0
+
+
+# -- zones ---------------------------------------------------------------------------------------
+
+
+async def test_zones_are_loaded_as_they_were_saved(store: Store) -> None:
+    assert (await store.zones.load(), await store.zones.version()) == ([], 0)
+    await store.zones.save(ZoneKind.POLICE, ZONES[ZoneKind.POLICE])
+
+    assert await store.zones.load() == sorted(ZONES[ZoneKind.POLICE], key=lambda zone: zone.id)
+    assert await store.zones.version() == 1
+
+
+async def test_import_replaces_the_zones_of_its_kind_and_no_other(store: Store) -> None:
+    for kind in ZoneKind:
+        await store.zones.save(kind, ZONES[kind])
+
+    await store.zones.save(ZoneKind.POLICE, ZONES[ZoneKind.POLICE][:1])
+
+    found = await store.zones.load()
+    assert [zone for zone in found if zone.kind is ZoneKind.POLICE] == ZONES[ZoneKind.POLICE][:1]
+    assert len([zone for zone in found if zone.kind is ZoneKind.MUNICIPALITY]) == 40
+    assert await store.zones.version() == 3
+
+
+async def test_two_imports_of_different_kinds_at_once_both_stand(
+    store: Store, other_store: Store
+) -> None:
+    for _ in range(5):
+        await asyncio.gather(
+            store.zones.save(ZoneKind.POLICE, ZONES[ZoneKind.POLICE]),
+            other_store.zones.save(ZoneKind.MUNICIPALITY, ZONES[ZoneKind.MUNICIPALITY]),
+        )
+        assert len(await store.zones.load()) == 80
