@@ -6,12 +6,14 @@ cannot loop. This is the one place with a broad `except`.
 """
 
 import asyncio
+import contextlib
+import hashlib
 import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 import structlog
@@ -22,14 +24,16 @@ from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
-from broker.store import Entry, Store
+from broker.store import DeadLetter, Entry, Store, stream_topic
 from schemas import topics
 from schemas.codec import Code, Invalid
+from schemas.ids import NAMESPACE
 from schemas.messages import Outcome, Receipt, Rejection, Subject
 from schemas.topics import Topic
 
 _log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its id
 _SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
@@ -110,22 +114,33 @@ class Dispatcher:
             else:
                 valid.append((value, context))
                 good.append(delivery)
+
+        async def one_by_one() -> None:
+            for one, delivery in zip(valid, good, strict=True):
+                await self._settle(partial(handler, [one]), [delivery])
+
         if valid:
-            await self._settle(lambda: handler(valid), good)
+            await self._settle(lambda: handler(valid), good, otherwise=one_by_one)
 
     async def _settle(
-        self, handle: Callable[[], Awaitable[Effects]], deliveries: Sequence[Delivery]
-    ) -> None:
+        self, handle: Callable[[], Awaitable[Effects]], deliveries: Sequence[Delivery], *,
+        otherwise: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:  # fmt: skip
+        """See deliveries to their end; `otherwise` is how, if together they are poison."""
         try:
             await self.persist(lambda: self._run(handle))
         except Invalid as error:
             for delivery in deliveries:
                 await self.persist(partial(self._reject, delivery, error))
         except Exception as error:  # noqa: BLE001 - the one place: poison must not loop
+            if otherwise is not None and len(deliveries) > 1:
+                await otherwise()
+                return
             _log.exception("handler failed", service=self.service.name)
             for delivery in deliveries:
-                message = delivery.message
-                await self._dead_letter(message.topic, message.payload, _internal(error))
+                await self._dead_letter(delivery, _internal(error))
+        else:
+            await self._replayed(*map(_replay_of, deliveries))
         for delivery in deliveries:
             delivery.acknowledge()
 
@@ -135,7 +150,7 @@ class Dispatcher:
         topic = self.subscription(delivery).topic
         levels = topic.parse(delivery.message.topic)
         if levels is None:
-            await self._dead_letter(delivery.message.topic, delivery.message.payload, error)
+            await self._dead_letter(delivery, error)
             return
         receipt = Receipt(
             subject=Subject(topic.name),
@@ -147,24 +162,24 @@ class Dispatcher:
             reason=error.reason,
         )
         await self.publish([receipt_message(receipt, levels, delivery.message.correlation)])
+        await self._replayed(_replay_of(delivery))
 
     # -- one event of the stream ------------------------------------------------------------------
 
     async def consume(self, entry: Entry) -> None:
         """Handle one entry of the stream, to its end; the caller acknowledges it."""
-        handler = self.service.event_handlers.get(type(entry.event))
         if entry.event is None:
-            await self._dead_letter(
-                "events", entry.data, Invalid(Code.NOT_JSON, "$", "Not an event of ours.")
-            )
-        if handler is None:
+            await self._dead_letter(entry, Invalid(Code.NOT_JSON, "$", "Not an event of ours."))
             return
-        chosen, event = handler, entry.event
+        chosen, event = self.service.event_handlers.get(type(entry.event)), entry.event
         try:
-            await self.persist(lambda: self._run(lambda: chosen(event, self.context())))
+            if chosen is not None:
+                await self.persist(lambda: self._run(lambda: chosen(event, self.context())))
         except Exception as error:  # noqa: BLE001 - as above: an event may be poison too
             _log.exception("event handler failed", service=self.service.name, entry=entry.id)
-            await self._dead_letter("events", entry.data, _internal(error))
+            await self._dead_letter(entry, _internal(error))
+        else:
+            await self._replayed(entry.replay_of)
 
     async def run(self, handler: Callable[[Context], Awaitable[Effects]]) -> None:
         """Run a handler that nothing came for."""
@@ -222,25 +237,74 @@ class Dispatcher:
             await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311 - jitter is no secret
             wait_s = min(_LAST_RETRY_S, wait_s * 2)
 
-    async def _dead_letter(self, topic: str, payload: bytes, error: Invalid) -> None:
+    async def _replayed(self, *identifiers: UUID | None) -> None:
+        """Forget the dead letters that were replayed, and have worked."""
+        if done := [identifier for identifier in identifiers if identifier is not None]:
+            await self.persist(partial(self._forget, done))
+
+    async def _forget(self, identifiers: Sequence[UUID]) -> None:
+        await self._store.dead_letters.drop(identifiers)
+
+    async def _dead_letter(self, source: Delivery | Entry, error: Invalid) -> None:
+        """Keep what cannot be handled, and tell the operators."""
+        letter = self._letter(source, error)
         metrics.DEAD_LETTERS.labels(self.service.name).inc()
-        _log.error("dead letter", service=self.service.name, code=error.code, reason=error.reason)
-        rejection = Rejection(
+        _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
+
+        async def keep() -> None:
+            await self._store.dead_letters.keep(letter)
+            await self.publish([_rejection(letter)])
+
+        await self.persist(keep)
+
+    def _letter(self, source: Delivery | Entry, error: Invalid) -> DeadLetter:
+        if isinstance(source, Entry):
+            topic, payload, replay_of = (
+                stream_topic(self.service.name), source.data, source.replay_of,
+            )  # fmt: skip
+        else:
+            message = source.message
+            topic, payload, replay_of = message.topic, message.payload, _replay_of(source)
+        again = "Failed again when it was replayed. " if replay_of else ""
+        return DeadLetter(
+            id=_letter_id(self.service.name, topic, payload, replay_of),
+            at=datetime.now(UTC),
             service=self.service.name,
             topic=topic,
+            payload=payload,
             code=error.code,
             field=error.field,
-            reason=error.reason,
-            at=datetime.now(UTC),
-            payload=payload[:_SHOWN_BYTES].decode("utf-8", "replace"),
-            size=len(payload),
+            reason=f"{again}{error.reason}",
+            replay_of=replay_of,
         )
-        message = outgoing(topics.REJECTED, rejection, service=self.service.name)
 
-        async def send() -> None:
-            await self.publish([message])
 
-        await self.persist(send)
+def _letter_id(service: str, topic: str, payload: bytes, replay_of: UUID | None) -> UUID:
+    """Return the same id for the same poison, however often it is delivered."""
+    digest = hashlib.sha256(payload).hexdigest()
+    return uuid5(NAMESPACE, f"dead-letter|{service}|{topic}|{digest}|{replay_of}")
+
+
+def _replay_of(delivery: Delivery) -> UUID | None:
+    for name, value in delivery.message.user_properties:
+        if name == REPLAY:
+            with contextlib.suppress(ValueError):  # anybody can write anything there
+                return UUID(value)
+    return None
+
+
+def _rejection(letter: DeadLetter) -> Message:
+    rejection = Rejection(
+        service=letter.service,
+        topic=letter.topic,
+        code=letter.code,
+        field=letter.field,
+        reason=letter.reason,
+        at=letter.at,
+        payload=letter.payload[:_SHOWN_BYTES].decode("utf-8", "replace"),
+        size=len(letter.payload),
+    )
+    return outgoing(topics.REJECTED, rejection, service=letter.service)
 
 
 def receipt_message(

@@ -20,6 +20,7 @@ from schemas.messages import Receipt
 EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
 FIRST = timedelta(days=1)  # asked for by a journal that has never synced
+RETRY_BASE_S, RETRY_MOST_S = 2.0, 60.0  # after each time without an answer
 _GATHER_S = 1.0  # gaps that come together are one question
 
 log = logging.getLogger(__name__)
@@ -63,12 +64,19 @@ class CatchUp:
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
+        failures = 0
+        waits: set[asyncio.Future[Any]]
         while True:
             link = await self._connection.link()
             self._gap = gap = loop.create_future()
             if not await self._ask():
+                failures = min(failures + 1, 5)
+                waits = {link.lost}  # unless the connection changes: then at once
+                wait_s = random.uniform(0, min(RETRY_MOST_S, RETRY_BASE_S * 2**failures))
+                await asyncio.wait(waits, timeout=wait_s)
                 continue
-            waits: set[asyncio.Future[Any]] = {link.lost, gap}
+            failures = 0
+            waits = {link.lost, gap}
             await asyncio.wait(waits, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
             if gap.done():
                 await asyncio.sleep(random.uniform(0, _GATHER_S))
@@ -78,7 +86,7 @@ class CatchUp:
         try:
             receipt = await self._sync(since - OVERLAP)
         except NotConfirmed:
-            return False  # ten seconds of repeats have passed: ask anew
+            return False
         except Rejected as error:
             log.warning("%s: sync: %s", self._journal.path, error)
             return True

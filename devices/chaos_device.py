@@ -25,8 +25,8 @@ import msgspec
 from devices.chaos_log import (
     Alerted,
     Asked,
-    Confirmed,
     Created,
+    Delivered,
     Grouped,
     Journaled,
     Log,
@@ -34,10 +34,12 @@ from devices.chaos_log import (
     Placed,
     Quiet,
     Receipted,
+    Sent,
     Started,
     Tail,
 )
 from devices.geofence import cell_at
+from devices.journal import Entry, Journal
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
 from schemas.ids import new_id
 from schemas.messages import (
@@ -66,7 +68,6 @@ POISON = 0.02
 ACCEPTING, SPEAKING, LEAVING = 0.15, 0.4, 0.2
 IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
 CONNECTING = 25
-CONNECT_TIMEOUT_S = 30.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +89,25 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.directory) / f"{self.process}.jsonl"
 
 
+class EvidentJournal(Journal):
+    """A journal that tells the log what it holds, and what it is about to forget."""
+
+    def __init__(self, path: Path, log: Log) -> None:
+        super().__init__(path)
+        self._evidence = log
+
+    async def add(self, entry: Entry) -> None:
+        """Keep `entry`."""
+        await super().add(entry)
+        if entry.subject is Subject.REPORT:
+            self._evidence.write(Journaled(t=time.time(), id=entry.id))
+
+    def remove(self, message: UUID) -> None:
+        """Forget a message."""
+        self._evidence.write(Delivered(t=time.time(), id=message))
+        super().remove(message)
+
+
 class Phone:
     """One device: where it goes, and what it hears."""
 
@@ -100,7 +120,7 @@ class Phone:
         self._home = _somewhere(random, GHENT)
         self._phase = (random.uniform(0.0, math.tau), random.uniform(0.0, math.tau))
         self._reach_m = random.uniform(100.0, 500.0)
-        self._synced = 1
+        self.journal = EvidentJournal(Path(orders.journals) / f"{user}.journal", process.log)
         self.device = Participant(
             user,
             orders.users[user],
@@ -109,7 +129,7 @@ class Phone:
             on_group=self._grouped,
             on_question=self._asked,
             on_receipt=self._receipted,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
+            journal=self.journal,
         )
 
     def place(self, now: float) -> Position:
@@ -144,18 +164,10 @@ class Phone:
             return
         self._log.write(Placed(t=time.time(), user=self.user, number=number))
 
-    async def keep_in_sync(self) -> None:
-        """Ask for what was missed after each reconnection."""
-        while True:
-            await asyncio.sleep(0.2)
-            connections = self.device.connections
-            if connections <= self._synced or not self.device.connected:
-                continue
-            try:
-                await self.device.sync(datetime.now(UTC) - timedelta(seconds=300))
-            except NotConfirmed:
-                continue
-            self._synced = connections
+    async def connect(self, stack: AsyncExitStack) -> None:
+        """Open the journal and go online, or on trying to."""
+        await stack.enter_async_context(self.journal)
+        await stack.enter_async_context(self.device)
 
     def file(self, receipt: Receipt) -> None:
         """Log what became of a message."""
@@ -215,36 +227,41 @@ class Phone:
                 text=question.text,
             )
         )
-        answer = self.device.answer(question.id, f"answer {question.id}")
-        self._process.start(self._confirmed(Subject.ANSWER, question.incident, answer))
+        self._process.start(self._answer(question))
 
     async def _help(self, incident: UUID, random: Random) -> None:
         await asyncio.sleep(random.uniform(0.1, 2.0))
-        device = self.device
-        coming = device.reply(incident, ReplyKind.ACCEPTED, eta_s=random.randint(30, 300))
-        await self._confirmed(Subject.REPLY, incident, coming)
+        await self._reply(incident, ReplyKind.ACCEPTED, eta_s=random.randint(30, 300))
         if random.random() < SPEAKING:
             text = f"said {new_id()}"
-            await self._confirmed(Subject.MESSAGE, incident, device.say(incident, text), text)
+            said = Sent(
+                t=time.time(), user=self.user, subject=Subject.MESSAGE, incident=incident, text=text
+            )
+            await self._confirmed(said, self.device.say(incident, text))
         if random.random() < LEAVING:
-            leaving = device.reply(incident, ReplyKind.LEFT)
-            await self._confirmed(Subject.REPLY, incident, leaving)
+            await self._reply(incident, ReplyKind.LEFT)
 
-    async def _confirmed(
-        self, subject: Subject, incident: UUID, sending: Coroutine[Any, Any, Any], text: str = ""
-    ) -> None:
+    async def _reply(self, incident: UUID, kind: ReplyKind, eta_s: int | None = None) -> None:
+        sent = Sent(
+            t=time.time(), user=self.user, subject=Subject.REPLY, incident=incident, reply=kind
+        )
+        await self._confirmed(sent, self.device.reply(incident, kind, eta_s=eta_s))
+
+    async def _answer(self, question: Question) -> None:
+        sent = Sent(
+            t=time.time(), user=self.user, subject=Subject.ANSWER, incident=question.incident
+        )
+        text = f"answer {question.id}"
+        await self._confirmed(sent, self.device.answer(question.id, text))
+
+    async def _confirmed(self, sent: Sent, sending: Coroutine[Any, Any, Any]) -> None:
         """Await a receipt; one that comes only later goes to `on_receipt`."""
-        began = time.time()
+        self._log.write(sent)
         try:
             await sending
         except (NotConfirmed, Rejected):
             return
-        self._log.write(
-            Confirmed(
-                t=began, done=time.time(), user=self.user, subject=subject, incident=incident,
-                text=text,
-            )
-        )  # fmt: skip
+        self._log.write(msgspec.structs.replace(sent, done=time.time()))
 
 
 class Process:
@@ -270,13 +287,11 @@ class Process:
         async with AsyncExitStack() as stack:
             for first in range(0, len(self._phones), CONNECTING):
                 some = self._phones[first : first + CONNECTING]
-                entering = (stack.enter_async_context(phone.device) for phone in some)
-                await asyncio.gather(*entering)
+                await asyncio.gather(*(phone.connect(stack) for phone in some))
             random = Random(f"{self.orders.process} {self.orders.seed} {made}")
             for phone in self._phones:
                 self.start(phone.walk(random))
-            syncing = [asyncio.create_task(phone.keep_in_sync()) for phone in self._phones]
-            reporting = self.start(self._report_all(made))
+            self.start(self._report_all(made))
             await asyncio.wait(
                 [asyncio.ensure_future(hush.wait()), asyncio.ensure_future(stop.wait())],
                 return_when=asyncio.FIRST_COMPLETED,
@@ -287,9 +302,9 @@ class Process:
             if not stop.is_set():
                 self.log.write(Quiet(t=time.time(), process=self.orders.process))
             await stop.wait()
-            for task in (*syncing, reporting, *self._tasks):
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*syncing, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _report_all(self, made: int) -> None:
         orders = self.orders
@@ -321,7 +336,6 @@ class Process:
                 poison=poison,
             )
         )
-        self.log.write(Journaled(t=time.time(), id=report.id))
         while True:
             try:
                 phone.file(await phone.device.report(report))

@@ -20,6 +20,7 @@ from schemas.messages import (
     Merge,
     Mode,
     Outcome,
+    ReplyKind,
     Status,
     Subject,
 )
@@ -71,14 +72,22 @@ class Journaled(Struct, frozen=True, kw_only=True, tag="journaled"):
     id: UUID
 
 
-class Confirmed(Struct, frozen=True, kw_only=True, tag="confirmed", omit_defaults=True):
-    """Something that was sent at `t` got its receipt at `done`. `text` is like no other."""
+class Delivered(Struct, frozen=True, kw_only=True, tag="delivered"):
+    """The receipt of this message is here, so the journal is about to forget it."""
 
     t: float
-    done: float
+    id: UUID
+
+
+class Sent(Struct, frozen=True, kw_only=True, tag="sent", omit_defaults=True):
+    """Something is sent at `t`; again when its receipt is here, at `done`. `text` is like no other."""
+
+    t: float
     user: str
     subject: Subject
     incident: UUID
+    done: float | None = None
+    reply: ReplyKind | None = None
     text: str = ""
 
 
@@ -163,6 +172,7 @@ class Retained(Struct, frozen=True, kw_only=True, tag="retained"):
     incident: UUID
     version: int
     status: Status
+    reports: int
 
 
 class Commanded(Struct, frozen=True, kw_only=True, tag="commanded", omit_defaults=True):
@@ -202,18 +212,18 @@ class Quiet(Struct, frozen=True, kw_only=True, tag="quiet"):
     process: str
 
 
-class DeadLetter(Struct, frozen=True, kw_only=True, tag="dead_letter"):
-    """An operator saw a dead letter."""
+class Struck(Struct, frozen=True, kw_only=True, tag="struck", omit_defaults=True):
+    """A process was killed, or paused for `pause_s`. Written by whoever struck, for the reader."""
 
     t: float
-    service: str
-    code: str
-    payload: str
+    victim: str
+    process: str
+    pause_s: float | None = None
 
 
 Entry = (
-    Started | Created | Journaled | Receipted | Confirmed | Moved | Placed | Alerted | Grouped
-    | Asked | Escalated | Stated | Retained | Commanded | Ordered | Cased | Quiet | DeadLetter
+    Started | Created | Journaled | Delivered | Receipted | Sent | Moved | Placed | Alerted
+    | Grouped | Asked | Escalated | Stated | Retained | Commanded | Ordered | Cased | Quiet | Struck
 )  # fmt: skip
 
 _encode = msgspec.json.Encoder().encode

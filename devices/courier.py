@@ -4,8 +4,8 @@
        ▲          │
        └──────────┴── no receipt: again, over reconnections and restarts, for 72 hours
 
-A message is on disk before it is first sent. Repeats wait with full jitter, in the order of their
-making after each new connection. The message's id makes repeats harmless: the services keep their
+A message is on disk before it is first sent. Repeats wait a second and full jitter, and go in the
+order of their making after each new connection. The message's id makes repeats harmless: the services keep their
 receipts for 7 days (docs/protocol.md), longer than any journal goes on.
 """
 
@@ -26,6 +26,7 @@ from devices.receipts import NotConfirmed, Request, accepted, key_of
 from schemas.messages import Receipt
 
 LIFETIME = timedelta(hours=72)
+RECEIPT_WITHIN_S = 1.0  # before a repeat: sooner, and a slow service gets its load three times over
 RETRY_BASE_S = 0.5
 RETRY_MOST_S = 30.0
 _LOOK_AGAIN_S = 60.0  # for what has expired: a device that slept has no other clock
@@ -52,7 +53,8 @@ class _Pending:
 class Courier:
     """Brings one device's journal to the services, while the `async with` lasts.
 
-    `on_unconfirmed` gets what has no receipt `unconfirmed_after_s` after it was made, or after the
+    `on_journaled` gets each new message when it is on disk and not yet sent. `on_unconfirmed` gets
+    what has no receipt `unconfirmed_after_s` after it was made, or after the
     restart that found it; `on_expired` what is given up after 72 hours.
     """
 
@@ -63,17 +65,17 @@ class Courier:
         *,
         response_topic: str,
         unconfirmed_after_s: float,
+        on_journaled: OnEntry | None = None,
         on_unconfirmed: OnEntry | None = None,
         on_expired: OnEntry | None = None,
-        retry_base_s: float = RETRY_BASE_S,
     ) -> None:
         self._connection = connection
         self._journal = journal
         self._response_topic = response_topic
         self._unconfirmed_after_s = unconfirmed_after_s
+        self._on_journaled = on_journaled
         self._on_unconfirmed = on_unconfirmed
         self._on_expired = on_expired
-        self._retry_base_s = retry_base_s
         self._pending: dict[UUID, _Pending] = {}
         self._ended: deque[UUID] = deque(maxlen=_ENDED)
         self._admitting: set[asyncio.Task[_Pending]] = set()
@@ -120,8 +122,11 @@ class Courier:
                 pending = await asyncio.shield(admitting)
                 return accepted(await _awaited(pending))
         except TimeoutError:
-            if admitting.done() and admitting.result().receipt.done():  # in this very moment
-                return accepted(admitting.result().receipt.result())
+            if admitting.done():
+                pending = admitting.result()
+                if pending.receipt.done():  # in this very moment
+                    return accepted(pending.receipt.result())
+                asyncio.get_running_loop().call_soon(self._remind, entry.id)
             raise NotConfirmed from None
 
     def take(self, receipt: Receipt, incoming: Incoming) -> bool:
@@ -151,6 +156,8 @@ class Courier:
 
     async def _admit(self, entry: Entry) -> _Pending:
         await self._journal.add(entry)
+        if self._on_journaled:
+            self._on_journaled(entry)
         return self._take_on(entry)
 
     def _take_on(self, entry: Entry) -> _Pending:
@@ -165,7 +172,10 @@ class Courier:
 
     def _remind(self, message: UUID) -> None:
         pending = self._pending.get(message)
-        if pending is not None and self._on_unconfirmed:
+        if pending is None or pending.reminder.cancelled():
+            return
+        pending.reminder.cancel()  # once
+        if self._on_unconfirmed:
             self._on_unconfirmed(pending.entry)
 
     # -- the walk ---------------------------------------------------------------------------------
@@ -236,8 +246,9 @@ class Courier:
             return
         if attempts > 1:  # most are receipted at once, and spared this write
             self._journal.note_attempt(entry.id, attempts, outcome)
-        most_s = min(RETRY_MOST_S, self._retry_base_s * 2 ** min(pending.sent, 10))
-        pending.due_at = asyncio.get_running_loop().time() + random.uniform(0, most_s)
+        most_s = min(RETRY_MOST_S, RETRY_BASE_S * 2 ** min(pending.sent - 1, 10))
+        wait_s = RECEIPT_WITHIN_S + random.uniform(0, most_s)
+        pending.due_at = asyncio.get_running_loop().time() + wait_s
 
     async def _rest(self, link: Link | None) -> None:
         """Return when something is due, something new is here, or the connection has changed."""

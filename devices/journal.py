@@ -4,7 +4,7 @@
         async with Participant("ann", password, broker, journal=journal) as ann:
             await ann.report(report)
 
-One file, one device, one process at a time. Every write is a commit on disk before it returns:
+One file, one device, one process at a time. A message is committed and on disk before `add` returns:
 `journal_mode=DELETE, synchronous=EXTRA` under an exclusive lock, which makes SQLite zero its
 rollback journal's header instead of unlinking the file, with four fdatasyncs in their right order
 (seen with strace). On ext4 here that is 1.3 ms p50, and WAL with `synchronous=FULL` 1.1 ms: near
@@ -13,18 +13,19 @@ a loss that nobody would notice; this file, cut short, is refused with a Journal
 
 Writes run in a few threads that all journals of the process share, never in the event loop, and
 those that wait for the same journal are committed together. Four threads did 1,250 commits a second
-for 200 journals here (one: 380, sixteen: 460), with the event loop never held up above 11 ms.
+for 200 journals here (one: 380, sixteen: 460), with the event loop never held up above 11 ms. What
+may be lost without harm (that a message has its receipt, that an alert was shown) is only noted,
+and written with the next message or within a second: else the alerts of a crowd would keep the disk
+busy. A device killed within that second repeats itself, which changes nothing, or shows twice.
 """
 
 import asyncio
 import contextlib
 import functools
 import logging
-import os
 import sqlite3
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,44 +34,15 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
+from devices.journal_file import JournalError, explained, opened
 from schemas.messages import Subject
 
-MEMORY = ":memory:"
+NOTE_WITHIN_S = 1.0
 SEEN_LIFETIME_S = 8 * 86_400  # nothing is repeated later: an incident is erased after a week
 _WRITERS = ThreadPoolExecutor(4, thread_name_prefix="journal")
-_APPLICATION_ID = 0x6E61626A
-_VERSION = 1
-_LOCK_TIMEOUT_S = 2.0  # a process that was killed may still be dying
-_SCHEMA = f"""
-BEGIN;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-CREATE TABLE message (
-    number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, subject TEXT NOT NULL,
-    topic TEXT NOT NULL, payload BLOB NOT NULL, created_at REAL NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT
-);
-CREATE TABLE seen (id BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE heard (incident BLOB PRIMARY KEY, sequence INTEGER NOT NULL, at REAL NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE state (name TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-COMMIT;
-"""
-_PRAGMAS = (
-    "locking_mode = EXCLUSIVE",
-    "journal_mode = DELETE",
-    "synchronous = EXTRA",
-    "secure_delete = ON",  # what was delivered leaves no text and no place behind
-    "cache_size = -64",  # KiB: hundreds of journals live in one process
-)
-
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class JournalError(Exception):
-    """The journal cannot be used: which file, why, and what to do. Nothing was promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +85,10 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
         self._queue: list[_Write] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        self._connection = await self._in_thread(functools.partial(_open, self.path))
+        self._connection = await self._in_thread(functools.partial(opened, self.path))
         try:
             await self._in_thread(self._load)
         except BaseException:
@@ -207,27 +180,39 @@ class Journal:
 
     async def flushed(self) -> None:
         """Return as soon as everything noted is on disk, or has been logged as lost."""
-        while self._flushing is not None:
+        while self._queue or self._flushing is not None:
+            self._begin_flush()
+            assert self._flushing is not None
             await asyncio.wait({self._flushing})
 
     async def _write(self, sql: str, *values: Any) -> None:
+        self._opened()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(sql, values, done))
+        self._queue.append(_Write(sql, values, done))
+        self._begin_flush()
         await done
 
     def _note(self, sql: str, *values: Any) -> None:
-        self._enqueue(_Write(sql, values, None))
-
-    def _enqueue(self, write: _Write) -> None:
         self._opened()
-        self._queue.append(write)
-        if self._flushing is None:
+        self._queue.append(_Write(sql, values, None))
+        self._flush_later()
+
+    def _flush_later(self) -> None:
+        if self._timer is None and self._flushing is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(NOTE_WITHIN_S, self._begin_flush)
+
+    def _begin_flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._flushing is None and self._queue:
             self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.path}")
 
     async def _flush(self) -> None:
-        """Commit what waits, all of it together, until nothing does."""
+        """Commit all that waits, together, until nobody waits any more."""
         try:
-            while self._queue:
+            while True:
                 batch, self._queue = self._queue, []
                 error: JournalError | None = None
                 try:
@@ -235,8 +220,12 @@ class Journal:
                 except JournalError as failure:
                     error = failure
                 _settle(batch, error)
+                if not any(write.done for write in self._queue):
+                    break
         finally:
             self._flushing = None
+        if self._queue:
+            self._flush_later()
 
     def _commit(self, batch: list[_Write]) -> None:
         connection = self._opened()
@@ -286,7 +275,7 @@ class Journal:
         try:
             return await asyncio.get_running_loop().run_in_executor(_WRITERS, work)
         except (sqlite3.Error, OSError) as error:
-            raise _explained(self.path, error) from error
+            raise explained(self.path, error) from error
 
     async def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -304,87 +293,3 @@ def _settle(batch: list[_Write], error: JournalError | None) -> None:
             write.done.set_result(None)
         else:
             write.done.set_exception(error)
-
-
-def _open(path: str) -> sqlite3.Connection:
-    if path != MEMORY:
-        _create_where_missing(Path(path))
-    connection = sqlite3.connect(
-        path, timeout=_LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False
-    )
-    try:
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        if path == MEMORY:
-            connection.executescript(_SCHEMA)
-        _check(path, connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _create_where_missing(path: Path) -> None:
-    """Create the file whole or not at all: so an empty one has lost what it held."""
-    if path.exists():
-        return
-    leftover = path.with_name(f"{path.name}-journal")
-    if leftover.exists():
-        raise JournalError(
-            f"{path} is gone, but {leftover} is there: bring the file back, or remove that one too."
-        )
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
-    os.close(descriptor)
-    try:
-        with contextlib.closing(sqlite3.connect(name, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous = EXTRA")
-            connection.executescript(_SCHEMA)
-        with contextlib.suppress(FileExistsError):  # somebody else was quicker: theirs stands
-            os.link(name, path)
-    finally:
-        Path(name).unlink()
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _check(path: str, connection: sqlite3.Connection) -> None:
-    ((application,),) = connection.execute("PRAGMA application_id")
-    if application != _APPLICATION_ID:
-        raise JournalError(f"{path} is no journal of a device, or has lost its beginning. {_MOVE}")
-    ((version,),) = connection.execute("PRAGMA user_version")
-    if version != _VERSION:
-        raise JournalError(
-            f"{path} is of version {version}, and this program knows {_VERSION}: use a newer one."
-        )
-    ((verdict,),) = connection.execute("PRAGMA quick_check(1)")
-    if verdict != "ok":
-        raise JournalError(f"{path} is damaged ({verdict}). {_MOVE}")
-    # Take the exclusive lock now, rather than at the first message.
-    connection.execute("BEGIN EXCLUSIVE")
-    connection.execute("COMMIT")
-
-
-_MOVE = (
-    "Messages in it may not have been delivered: move it away and keep it"
-    " (`sqlite3 FILE .recover` shows what is left), and start again with a new one."
-)
-_CAUSES: Mapping[int, str] = {
-    sqlite3.SQLITE_BUSY: "is in use by another process: end that one, or give each device its own.",
-    sqlite3.SQLITE_LOCKED: "is in use already: give each device its own.",
-    sqlite3.SQLITE_CORRUPT: f"is damaged. {_MOVE}",
-    sqlite3.SQLITE_NOTADB: f"is damaged, or no journal of a device. {_MOVE}",
-    sqlite3.SQLITE_FULL: "cannot grow: the disk is full. Make room, then report again.",
-    sqlite3.SQLITE_READONLY: "cannot be written: mend its permissions.",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened: see that its directory is there and can be written.",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: see whether the disk is full or failing.",
-}
-
-
-def _explained(path: str, error: sqlite3.Error | OSError) -> JournalError:
-    if isinstance(error, OSError):
-        return JournalError(f"{path} cannot be created: {error.strerror or error}.")
-    cause = _CAUSES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "cannot be used.")
-    return JournalError(f"{path} {cause} ({error}) Nothing was kept: call 112 if it is urgent.")

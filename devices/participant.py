@@ -18,6 +18,7 @@ before the message is acknowledged: they must be quick.
 
 import bisect
 import enum
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -36,7 +37,8 @@ from devices.connection import (
     WhenUnreachable,
 )
 from devices.courier import Courier, OnEntry
-from devices.journal import Entry, Journal, JournalError
+from devices.journal import Entry, Journal
+from devices.journal_file import JournalError
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
 from schemas import topics
 from schemas.codec import encode
@@ -96,7 +98,8 @@ class Participant:
     being sent after NotConfirmed and after a restart, and are deleted on their receipt. `alerts`,
     `groups` and `questions` hold what has come since entering; what came before it is a repeat.
     After each connection the device asks for what it missed. Entering waits at most
-    `connect_timeout_s`, and goes on without a connection. `on_unconfirmed` gets what has no receipt
+    `connect_timeout_s`, and goes on without a connection. `on_journaled` gets each message
+    when it is on disk, before it is sent. `on_unconfirmed` gets what has no receipt
     `receipt_timeout_s` after it was made or found again: tell its user to call 112. `on_expired`
     gets what is given up after 72 hours.
     """
@@ -116,6 +119,7 @@ class Participant:
         device: str = "device",
         session_expiry_s: int = SESSION_EXPIRY_S,
         journal: Journal | None = None,
+        on_journaled: OnEntry | None = None,
         on_unconfirmed: OnEntry | None = None,
         on_expired: OnEntry | None = None,
     ) -> None:
@@ -152,10 +156,11 @@ class Participant:
                 journal,
                 response_topic=self._receipt_topic,
                 unconfirmed_after_s=receipt_timeout_s,
+                on_journaled=on_journaled,
                 on_unconfirmed=on_unconfirmed,
                 on_expired=on_expired,
             )
-            self._catch_up = CatchUp(self._connection, journal, self.sync)
+            self._catch_up = CatchUp(self._connection, journal, self._sync_once)
 
     @property
     def connected(self) -> bool:
@@ -240,6 +245,16 @@ class Participant:
     async def sync(self, since: datetime) -> Receipt:
         """Ask for the alerts and group events after `since` again."""
         return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
+
+    async def _sync_once(self, since: datetime) -> Receipt:
+        """`sync`, repeated on a new connection alone: it costs the services much."""
+        request = Request(
+            topics.SYNC.topic(user=self.user),
+            encode(Sync(since=since)),
+            self._receipt_topic,
+            fresh_key(),
+        )
+        return await self._receipts.confirmed(request, repeat_after_s=math.inf)
 
     async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         """Keep the message in the journal, if there is one, and send it until it is confirmed."""

@@ -5,6 +5,7 @@ is matched by its correlation data, else by the message's id.
 """
 
 import asyncio
+import math
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,8 @@ class Receipts:
         self._timeout_s = timeout_s
         self._awaited: dict[UUID, asyncio.Future[Receipt]] = {}
 
-    async def confirmed(self, request: Request) -> Receipt:
-        """Send `request` until its receipt is here.
+    async def confirmed(self, request: Request, *, repeat_after_s: float | None = None) -> Receipt:
+        """Send `request` until its receipt is here, again after so long (None: 2 s) or on a new link.
 
         Raises:
             NotConfirmed: no receipt within the time, however often it was sent.
@@ -71,7 +72,7 @@ class Receipts:
         try:
             async with asyncio.timeout(self._timeout_s):
                 while not awaited.done():
-                    await self._send(request, awaited)
+                    await self._send(request, awaited, repeat_after_s or REPEAT_AFTER_S)
         except TimeoutError:
             raise NotConfirmed from None
         finally:
@@ -88,13 +89,19 @@ class Receipts:
         awaited.set_result(receipt)
         return True
 
-    async def _send(self, request: Request, awaited: asyncio.Future[Receipt]) -> None:
+    async def _send(
+        self, request: Request, awaited: asyncio.Future[Receipt], most_s: float
+    ) -> None:
         """Send once; return when the receipt came, the connection was lost, or it takes too long."""
         link = await self._connection.link()
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(request.send(link), name=f"send {request.key}")
             news: set[asyncio.Future[Any]] = {awaited, link.lost}
-            await asyncio.wait(news, timeout=REPEAT_AFTER_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                news,
+                timeout=None if math.isinf(most_s) else most_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             sending.cancel()
 
 

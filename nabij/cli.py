@@ -5,12 +5,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from broker.config import Settings
+from nabij.dead_letters_app import dead_letters_app
+from nabij.options import DataDir, Json, Workers, settings_of
 
 app = typer.Typer(
     help="Nabij: a real-time alert broker for community safety.",
@@ -23,16 +23,7 @@ zones_app = typer.Typer(help="Police zones and municipalities.", no_args_is_help
 policy_app = typer.Typer(help="What can be reported, and how it is handled.", no_args_is_help=True)
 app.add_typer(zones_app, name="zones")
 app.add_typer(policy_app, name="policy")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Where embedded servers keep their data.", metavar="DIR"),
-]
-Workers = Annotated[
-    list[str] | None,
-    typer.Option("--workers", help="How many workers of a service.", metavar="NAME=N|all=N"),
-]
+app.add_typer(dead_letters_app, name="dead-letters")
 
 
 @app.command()
@@ -59,7 +50,7 @@ def up(
     from nabij.up import workers_of
 
     counts = workers_of(service or [], workers or [])
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     try:
         run_until_signal(run_up(settings, counts, as_json=as_json))
     except Interrupted:
@@ -90,7 +81,7 @@ def demo(
     options = Options(once, seed, participants, as_json)
     counts = workers_of([], workers or [])
     with temporary_unless(data_dir) as directory:
-        settings = _settings(directory, quiet=True)
+        settings = settings_of(directory, quiet=True)
         try:
             ok = run_until_signal(run_demo(settings, counts, options))
         except Interrupted:
@@ -144,7 +135,7 @@ def replay(  # noqa: PLR0913 - a replay has that many options
 
     counts = workers_of([], workers or [])
     with temporary_unless(data_dir) as directory:
-        settings = _settings(directory, quiet=True)
+        settings = settings_of(directory, quiet=True)
         plan = plan_of(
             stream,
             mapping=mapping,
@@ -183,7 +174,7 @@ def tail(
     from nabij.runtime import Interrupted, run_until_signal
     from nabij.tail import tail as run_tail
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     try:
         run_until_signal(run_tail(settings, topic_filter, as_json=as_json))
     except Interrupted:
@@ -205,6 +196,26 @@ def doctor(*, as_json: Json = False, data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def explain(
+    *,
+    incident: Annotated[str, typer.Argument(metavar="INCIDENT")],
+    user: Annotated[str | None, typer.Argument(metavar="[USER]")] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what happened to an incident and why, or why USER was (not) alerted to it.
+
+    nabij explain 0d3ad8f4-41a8-5c35-9a52-0f5a2f0e3f6c
+
+    nabij explain 0d3ad8f4-41a8-5c35-9a52-0f5a2f0e3f6c bob --json
+    """
+    from nabij.explain_command import run_explain
+
+    if not run_explain(settings_of(data_dir, quiet=True), incident, user, as_json=as_json):
+        raise typer.Exit(1)
+
+
 @zones_app.command("import")
 def import_zones(
     *,
@@ -223,7 +234,7 @@ def import_zones(
     """
     from nabij.zones_command import run_import
 
-    run_import(_settings(data_dir), file, kind, as_json=as_json)
+    run_import(settings_of(data_dir), file, kind, as_json=as_json)
 
 
 @zones_app.command("list")
@@ -234,7 +245,7 @@ def list_zones(*, as_json: Json = False, data_dir: DataDir = None) -> None:
     """
     from nabij.zones_command import run_list
 
-    run_list(_settings(data_dir), as_json=as_json)
+    run_list(settings_of(data_dir), as_json=as_json)
 
 
 @zones_app.command("at", context_settings={"ignore_unknown_options": True})
@@ -250,7 +261,7 @@ def zone_at(
     """
     from nabij.zones_command import run_at
 
-    run_at(_settings(data_dir), place, as_json=as_json)
+    run_at(settings_of(data_dir), place, as_json=as_json)
 
 
 @policy_app.command("check")
@@ -263,7 +274,7 @@ def check_policy(
     """
     from nabij.policy_command import run_check
 
-    if not run_check(file or _settings(None).policy, as_json=as_json):
+    if not run_check(file or settings_of(None).policy, as_json=as_json):
         raise typer.Exit(2)
 
 
@@ -292,21 +303,6 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the outermost: a sentence and a status
         sys.exit(_status_of(error))
     sys.exit(0)
-
-
-def _settings(data_dir: Path | None, *, quiet: bool = False) -> "Settings":
-    """Return the settings, and log as they say; `quiet`: no more than errors unless asked for."""
-    from dataclasses import replace
-
-    from broker import config, log
-
-    settings = config.load()
-    if data_dir:
-        settings = replace(settings, data_dir=data_dir)
-    if quiet and settings.log_level == "info":
-        settings = replace(settings, log_level="error")
-    log.set_up(settings.log_level, settings.log_format)
-    return settings
 
 
 def _status_of(error: Exception) -> int:

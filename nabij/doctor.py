@@ -157,10 +157,15 @@ async def _redis(settings: Settings) -> list[Finding]:
         async with Store(url) as store:
             warnings = await store.check()
             zones = await store.zones.load()
+            letters = await store.dead_letters.counts()
     except UnavailableError as error:
         return [Finding(Verdict.BROKEN, "Redis", str(error))]
     found = [Finding(Verdict.BROKEN, "Redis", warning) for warning in warnings]
     found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
+    if letters.kept or letters.dropped:
+        dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
+        told = f"{letters.kept}{dropped}; see `nabij dead-letters list`"
+        found.append(Finding(Verdict.NOTE, "dead letters", told))
     if zones:
         return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store")]
     return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]

@@ -154,10 +154,15 @@ class Answer(Struct, frozen=True, kw_only=True):
         refuse_controls("text", self.text)
 
 
-class Sync(Struct, frozen=True, kw_only=True):
-    """What did I miss since: answered with the alerts and group events after `since`, repeated."""
+class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What did I miss since: answered with the alerts and group events after `since`, repeated.
+
+    `alerts` are the ids of alerts that the device has: they are recorded as delivered, and not
+    repeated.
+    """
 
     since: Time
+    alerts: Annotated[frozenset[UUID], Meta(max_length=200)] = frozenset()
 
 
 # -- broker → participant ------------------------------------------------------------------------

@@ -2,20 +2,30 @@
 
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
-from broker import events, metrics
+import structlog
+from prometheus_client import Counter
+
+from broker import config, events, metrics
 from broker.core.alerts import alerts_of
 from broker.core.grid import cover
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
-from broker.mqtt import PubAckReasonCode
+from broker.mqtt import Endpoint, Message, PubAckReasonCode
+from broker.mqtt.dropped import dropped
 from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.store import Claimed
 from schemas import topics
 from schemas.messages import AlertReason, Status
 
 service = Service("alerting")
+_log = structlog.get_logger()
+
+_AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dropped", ["why"])
+_EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
 
 _REASONS = {Change.OPENED: AlertReason.NEARBY, Change.WIDENED: AlertReason.WIDENED}
 
@@ -53,37 +63,126 @@ async def _alert(
 ) -> Effects:  # fmt: skip
     category = ctx.policy.category(incident.category)
     assert category is not None  # it was checked when the incident opened
-    claimed = await ctx.store.incidents.claim(
+    claimed = await ctx.store.alerts.claim(
         incident, users, reason=reason, now=ctx.now, retention_s=ctx.policy.timers.retention_s
     )
     if not claimed:
         return NOTHING
-    draw_up = alerts_of(incident, category, ctx.policy.advice, expires_at=_expiry(ctx))
-    messages = [
+    told = IncidentChanged(
+        incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
+    )
+
+    async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
+        metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
+        await _record(incident.id, claimed, outcomes, ctx, told=told)
+
+    return Effects(_messages(incident, claimed, ctx), record)
+
+
+def _messages(incident: Incident, claimed: Sequence[Claimed], ctx: Context) -> list[Message]:
+    category = ctx.policy.category(incident.category)
+    assert category is not None  # it was checked when the incident opened
+    lasts = timedelta(seconds=ctx.policy.timers.silence_s)
+    # Whenever it is sent, an alert expires at the same moment: that of its record.
+    draw_up = {
+        at: alerts_of(incident, category, ctx.policy.advice, expires_at=at + lasts)
+        for at in {alert.at for alert in claimed}
+    }
+    return [
         outgoing(
             topics.ALERT,
-            draw_up(alert.user, alert.wave, alert.reason),
-            expiry_s=ctx.policy.timers.silence_s,
+            draw_up[alert.at](alert.user, alert.wave, alert.reason),
+            expiry_s=max(1, int((alert.at + lasts - ctx.now).total_seconds())),
             user=alert.user,
         )
         for alert in claimed
     ]
 
+
+async def _record(
+    incident: UUID, claimed: Sequence[Claimed], outcomes: Sequence[PubAckReasonCode],
+    ctx: Context, *, told: IncidentChanged | None = None,
+) -> None:  # fmt: skip
+    """Record each alert with the reason code of its PUBACK."""
+    pairs = [
+        (alert._replace(code=outcome.name), outcome.is_failure)
+        for alert, outcome in zip(claimed, outcomes, strict=True)
+    ]
+    await ctx.store.alerts.record_alerts(
+        incident,
+        sent=[alert for alert, failed in pairs if not failed],
+        refused=[alert for alert, failed in pairs if failed],
+        now=datetime.now(UTC),
+        event=told,
+    )
+
+
+# -- what has not arrived ------------------------------------------------------------------------
+
+
+@service.every(0.5)
+async def see_to_unconfirmed(ctx: Context) -> Effects:
+    """Send again what was refused, or claimed by somebody who died; expire what is too late."""
+    return await _again(await ctx.store.alerts.due(ctx.now_ms), ctx, why="unsent")
+
+
+@service.every(5.0)
+async def heal_dropped(ctx: Context) -> Effects:
+    """Send again what the MQTT broker may have dropped lately: it says only how many it were."""
+    count = await _dropped()
+    healed = await ctx.store.alerts.dropped()
+    if count is None or count == healed:
+        return NOTHING
+    if count == 0:  # it has started anew
+        await ctx.store.alerts.healed(0)
+        return NOTHING
+    _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
+    effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="dropped", doubted=True)
+
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
-        pairs = list(zip(claimed, outcomes, strict=True))
-        await ctx.store.incidents.record_alerts(
-            incident.id,
-            sent=[alert for alert, outcome in pairs if not outcome.is_failure],
-            refused=[alert for alert, outcome in pairs if outcome.is_failure],
-            now=ctx.now,
-            event=IncidentChanged(
-                incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
-            ),
+        if effects.record is not None:
+            await effects.record(outcomes)
+        await ctx.store.alerts.healed(count)
+
+    return Effects(effects.messages, record)
+
+
+async def _dropped() -> int | None:
+    """Return how many messages Mosquitto has dropped; None where that cannot be known.
+
+    Without a share group the MQTT broker is rumqttd, which takes such a question ill.
+    """
+    settings = config.load()
+    if settings.mqtt_url is None or settings.share_group is None:
+        return None
+    return await dropped(Endpoint.from_url(settings.mqtt_url))
+
+
+async def _again(
+    identifiers: Sequence[UUID], ctx: Context, *, why: str, doubted: bool = False
+) -> Effects:
+    """See to the unconfirmed alerts of these incidents, and send what is to be sent again."""
+    rounds: list[tuple[UUID, list[Claimed]]] = []
+    messages: list[Message] = []
+    for identifier in identifiers:
+        claimed, expired = await ctx.store.alerts.see_to(
+            identifier, now=ctx.now, lasts_s=ctx.policy.timers.silence_s, doubted=doubted
         )
+        _EXPIRED.inc(expired)
+        filed = await ctx.store.incidents.get(identifier) if claimed else None
+        if filed is not None:
+            rounds.append((identifier, claimed))
+            messages += _messages(filed.incident, claimed, ctx)
+            _log.info("alerts sent again", incident=str(identifier), count=len(claimed), why=why)
+    if not rounds:
+        return NOTHING
+    _AGAIN.labels(why).inc(len(messages))
+
+    async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
+        first = 0
+        for identifier, claimed in rounds:
+            some = outcomes[first : first + len(claimed)]
+            await _record(identifier, claimed, some, ctx)
+            first += len(claimed)
 
     return Effects(messages, record)
-
-
-def _expiry(ctx: Context) -> datetime:
-    return ctx.now + timedelta(seconds=ctx.policy.timers.silence_s)

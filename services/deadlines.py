@@ -20,6 +20,7 @@ from broker.errors import UnavailableError
 from broker.events import Change, Erased, IncidentChanged
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import (
+    CorruptError,
     Deadline,
     DeadlineKind,
     Filed,
@@ -57,7 +58,11 @@ async def _fire_alone(deadline: Deadline, ctx: Context) -> None:
         await _fire(deadline, ctx)
     except UnavailableError as error:  # it stands: the next turn tries again
         _log.warning("a deadline has to wait", kind=deadline.kind, why=str(error))
-    except (Invalid, msgspec.MsgspecError):  # an incident that cannot be read or changed
+    except (
+        Invalid,
+        msgspec.MsgspecError,
+        CorruptError,
+    ):  # an incident that cannot be read or changed
         _log.exception("deadline failed", kind=deadline.kind, incident=str(deadline.incident))
         await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
 

@@ -10,12 +10,23 @@ from broker import events
 from broker.core import groups
 from broker.core.alerts import alerts_of
 from broker.core.groups import Member
+from broker.core.history import Note, replied
 from broker.core.incidents import Incident
 from broker.errors import Code, Rejected
 from broker.events import Change, IncidentChanged, Informed
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
-from broker.store import Filed, Filing, People, Received, Transaction, file_receipt, file_reply
+from broker.store import (
+    Filed,
+    Filing,
+    People,
+    Received,
+    Transaction,
+    confirm,
+    file_receipt,
+    file_reply,
+    log,
+)
 from schemas import topics
 from schemas.messages import (
     GroupEvent,
@@ -32,6 +43,10 @@ from schemas.messages import (
 service = Service("groups")
 
 _SYNC_AT_MOST = 200  # incidents in one sync
+
+# So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
+# it has seen.
+_CLOCKS_DIFFER = timedelta(minutes=5)
 
 _DAWN = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -59,7 +74,8 @@ async def reply(answer: Reply, ctx: Context) -> Effects:
         )
         return member, event
 
-    return await _take(Subject.REPLY, (answer.id, answer.incident), change, ctx)
+    note = replied(ctx.user, answer, ctx.now)
+    return await _take(Subject.REPLY, (answer.id, answer.incident), change, ctx, note=note)
 
 
 @service.on(topics.MESSAGE)
@@ -80,11 +96,17 @@ async def say(message: GroupMessage, ctx: Context) -> Effects:
         )
         return None, event
 
-    return await _take(Subject.MESSAGE, (message.id, message.incident), change, ctx)
+    note = Note("said", ctx.now, "something to the group", ctx.user)
+    return await _take(Subject.MESSAGE, (message.id, message.incident), change, ctx, note=note)
 
 
-async def _take(subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: Context) -> Effects:
-    """Commit a message about an incident, once: `ids` are the message's and the incident's."""
+async def _take(
+    subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: Context, *, note: Note
+) -> Effects:
+    """Commit a message about an incident, once: `ids` are the message's and the incident's.
+
+    Whatever it says, it is the device's word that the alert has come.
+    """
     message, incident = ids
     while True:
         received = await ctx.store.incidents.received(message)
@@ -94,6 +116,8 @@ async def _take(subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: C
         if filed is None:
             raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
         if filed.incident.status is Status.CLOSED:
+            if ctx.user in filed.people:
+                await ctx.store.alerts.confirm(incident, ctx.user, ctx.now)
             raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
         member, event = change(filed)
         receipt = Receipt(
@@ -103,6 +127,8 @@ async def _take(subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: C
         sequence = event.sequence if event else None
         file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
         file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
+        confirm(transaction, incident, ctx.user, ctx.now)
+        log(transaction, incident, note)
         after = replace(filed.incident, version=filed.incident.version + 1)
         told = IncidentChanged(
             incident=incident, change=Change.REPLIED, at=ctx.now, desk=filed.incident.desk
@@ -226,15 +252,20 @@ async def sync(request: Sync, ctx: Context) -> Effects:
 
 
 async def _missed_alert(incident: Incident, request: Sync, ctx: Context) -> list[Message]:
-    alert = await ctx.store.incidents.alert_of(incident.id, ctx.user)
+    alert = await ctx.store.alerts.alert_of(incident.id, ctx.user)
     category = ctx.policy.category(incident.category)
-    if alert is None or category is None or incident.status is Status.CLOSED:
+    if alert is None or category is None:
         return []
-    if alert.at < request.since:
+    expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
+    payload = alerts_of(incident, category, ctx.policy.advice, expires_at=expires_at)(
+        ctx.user, alert.wave, alert.reason
+    )
+    if payload.id in request.alerts or alert.at < request.since - _CLOCKS_DIFFER:
+        await ctx.store.alerts.confirm(incident.id, ctx.user, ctx.now)
+    if payload.id in request.alerts or alert.at < request.since:
         return []
-    lasts = timedelta(seconds=ctx.policy.timers.silence_s)
-    draw_up = alerts_of(incident, category, ctx.policy.advice, expires_at=ctx.now + lasts)
-    payload = draw_up(ctx.user, alert.wave, alert.reason)
+    if incident.status is Status.CLOSED:
+        return []
     return [outgoing(topics.ALERT, payload, user=ctx.user)]
 
 

@@ -11,12 +11,22 @@ from msgspec.structs import replace
 from broker import events
 from broker.core import groups
 from broker.core.escalation import answer_of
+from broker.core.history import Note, commanded
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
 from broker.events import Change, Erased, Event, IncidentChanged, Informed
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service, outgoing
-from broker.store import Filed, Filing, Posted, Received, Transaction, file_question, file_receipt
+from broker.store import (
+    Filed,
+    Filing,
+    Posted,
+    Received,
+    Transaction,
+    file_question,
+    file_receipt,
+    log,
+)
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import question_id
@@ -80,6 +90,7 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
         )
         transaction = Transaction()
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
+        log(transaction, order.incident, commanded(order, ctx.now))
         posted = []
         if plan.question:
             user, question = plan.question
@@ -205,6 +216,11 @@ async def answer(given: Answer, ctx: Context) -> Effects:
         )
         transaction = Transaction()
         file_receipt(transaction, Filing(given.id, ctx.user, ctx.digest, receipt))
+        log(
+            transaction,
+            incident.id,
+            Note("answered", ctx.now, "a question of the police", ctx.user),
+        )
         changed = IncidentChanged(
             incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
         )
@@ -247,7 +263,7 @@ async def _state(incident: UUID, ctx: Context) -> IncidentState | None:
         return None
     return state_of(
         filed.incident,
-        alerted=await ctx.store.incidents.alerted(incident),
+        alerted=await ctx.store.alerts.alerted(incident),
         accepted=groups.helpers(filed.people),
         on_scene=sum(member.on_scene for member in filed.people.values()),
         now=ctx.now,

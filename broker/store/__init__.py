@@ -50,6 +50,7 @@ from broker.store.incidents import (
 )
 from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
+from broker.store.redis import CorruptError
 from broker.store.store import Store
 from broker.store.streams import Entry, emit
 from broker.store.timers import Deadline, DeadlineKind, fire, schedule
@@ -58,6 +59,7 @@ from broker.store.transaction import Transaction
 __all__ = [
     "Alerted",
     "Claimed",
+    "CorruptError",
     "DeadLetter",
     "Deadline",
     "DeadlineKind",

@@ -28,7 +28,7 @@ from schemas.messages import AlertReason
 SENDING_MS = 45_000  # after so long nobody is about to send what was claimed: XAUTOCLAIM takes 35 s
 FIRST_RETRY_MS = 1_000  # of what the MQTT broker refused, twice as long each time,
 LAST_RETRY_MS = 60_000  # up to this
-DOUBT_MS = 5_000  # what was sent less long ago may be on its way, though messages were dropped
+DOUBT_MS = 4_000  # so long after it was sent again, an alert is not in doubt: another worker did it
 DOUBT_WINDOW_MS = 300_000
 MOST_TRIES = 4  # of what may have been dropped: a device that never reads must not loop
 
@@ -47,8 +47,12 @@ class Delivery(enum.StrEnum):
     EXPIRED = "expired"
 
 
-_STATES = {state.value[0]: state for state in Delivery if state is not Delivery.EXPIRED}
-_STATES["x"] = Delivery.EXPIRED
+_STATES = {
+    "c": Delivery.CLAIMED,
+    "s": Delivery.SENT,
+    "r": Delivery.REFUSED,
+    "x": Delivery.EXPIRED,
+}
 
 
 class Claimed(NamedTuple):
@@ -164,6 +168,7 @@ class AlertStore:
     async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alert."""
         transaction = Transaction()
+        transaction.require_present(keys.incident(incident))
         confirm(transaction, incident, user, now)
         await transaction.run(self._redis)
 

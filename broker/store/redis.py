@@ -11,12 +11,19 @@ from typing import Any, Self
 from broker.errors import UnavailableError
 from broker.store.wire import Refused, Wire, Word
 
-__all__ = ["Connection", "Word"]
+__all__ = ["Connection", "CorruptError", "Word"]
 
 _SCRIPTS = (
     "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep",
 )  # fmt: skip
 _ANSWER_S = 10.0
+# What no repetition mends: a key or an entry that is not what we stored.
+_CORRUPT = ("WRONGTYPE", "ERR user_script", "ERR Error running script")
+_PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY")  # may stand inside a script's error
+
+
+class CorruptError(Exception):
+    """What is in Redis is not what we stored there. To try again would not help: poison."""
 
 
 class Connection:
@@ -47,11 +54,12 @@ class Connection:
 
         Raises:
             UnavailableError: Redis cannot be reached, or refuses.
+            CorruptError: what it has is not what we stored.
         """
         try:
             return await self._wire.call(*words)
         except Refused as error:
-            raise UnavailableError(f"Redis: {error}") from error
+            raise _ours(error) from error
 
     async def blocking(self, who: str, block_ms: int, *words: Word) -> Any:
         """Return the answer to a command that may block for `block_ms`, on a connection of `who`.
@@ -65,7 +73,7 @@ class Connection:
         try:
             return await wire.call(*words)
         except Refused as error:
-            raise UnavailableError(f"Redis: {error}") from error
+            raise _ours(error) from error
 
     async def script(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Run the script `name`; loads it again if Redis has forgotten it (a restart).
@@ -83,3 +91,10 @@ class Connection:
 
     async def _evalsha(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         return await self.call("EVALSHA", self._digests[name], len(keys), *keys, *words)
+
+
+def _ours(error: Refused) -> Exception:
+    text = str(error)
+    if text.startswith(_CORRUPT) and not any(code in text for code in _PASSING):
+        return CorruptError(f"Redis: {text}")
+    return UnavailableError(f"Redis: {text}")

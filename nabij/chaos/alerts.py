@@ -8,11 +8,11 @@ open incident each are in effect possibly from the one on and certainly from the
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from devices.chaos_log import Created, Receipted
 from devices.coverage import (
-    NEVER,
     Places,
     Stay,
     Wave,
@@ -21,11 +21,11 @@ from devices.coverage import (
     stays_by_cell,
     waves_of,
 )
-from devices.history import Deed, SentPresence
+from devices.history import NEVER, Deed, SentPresence
 from nabij.chaos.evidence import Evidence
 from nabij.chaos.judgement import Judgement
 from schemas.ids import alert_id, incident_id
-from schemas.messages import Merge, Outcome, Subject
+from schemas.messages import Merge, Outcome, ReplyKind
 from schemas.taxonomy import Audience, PolicyFile
 
 # Whoever comes near an incident so shortly before it closes need not be alerted any more, and
@@ -51,16 +51,13 @@ def judge_alerts(
     users = sorted({moved.user for moved in evidence.moved})
     numbers = {user: number for number, user in enumerate(users)}
     stays = stays_by_cell(_presences(evidence, numbers), policy.timers.presence_s)
-    places = Places(stays)
-    accepted: dict[UUID, list[Deed]] = defaultdict(list)
-    for deed in evidence.confirmed:
-        if deed.subject is Subject.REPLY:
-            accepted[deed.incident].append(Deed(deed.incident, deed.t, deed.done))
+    near = Near(Places(stays), stays, users)
+    accepted = _acceptances(evidence)
     seen = _waves_seen(evidence)
     cases = _cases(evidence)
     for incident, case in cases.items():
         waves = _waves(case, accepted.get(incident, ()), seen.get(incident, {}), policy)
-        must, may = _due(case, waves, places, stays, users, settled_at=settled_at)
+        must, may = _due(case, waves, near, settled_at=settled_at)
         heard = got.pop(incident, set())
         for user in sorted(must - heard):
             judgement.lose("I4", f"{user} was not alerted to {incident}")
@@ -70,9 +67,6 @@ def judge_alerts(
     for incident, strangers in got.items():
         if incident not in unsure:
             judgement.blame("I5", f"{len(strangers)} people were alerted to {incident}: no report")
-
-
-    return incident_id(report)
 
 
 def _got(evidence: Evidence, judgement: Judgement) -> dict[UUID, set[str]]:
@@ -99,6 +93,18 @@ def _presences(evidence: Evidence, numbers: Mapping[str, int]) -> list[SentPrese
         )
         for moved in evidence.moved
     ]
+
+
+def _acceptances(evidence: Evidence) -> dict[UUID, list[Deed]]:
+    """Return who accepted when; of somebody who left again it is never certain that they helped."""
+    left = {(sent.incident, sent.user) for sent in evidence.sent if sent.reply is ReplyKind.LEFT}
+    accepted: dict[UUID, list[Deed]] = defaultdict(list)
+    for sent in evidence.sent:
+        if sent.reply is ReplyKind.ACCEPTED:
+            stayed = (sent.incident, sent.user) not in left
+            done = sent.done if sent.done is not None and stayed else NEVER
+            accepted[sent.incident].append(Deed(sent.incident, sent.t, done))
+    return accepted
 
 
 def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
@@ -155,10 +161,17 @@ def _waves(
     )
 
 
+class Near(NamedTuple):
+    """Who was where: cells by place, and the users' stays in each."""
+
+    places: Places
+    stays: Mapping[int, Sequence[Stay]]
+    users: Sequence[str]
+
+
 def _due(
-    case: Case, waves: Sequence[Wave], places: Places, stays: Mapping[int, Sequence[Stay]],
-    users: Sequence[str], *, settled_at: float,
-) -> tuple[set[str], set[str]]:  # fmt: skip
+    case: Case, waves: Sequence[Wave], near: Near, *, settled_at: float
+) -> tuple[set[str], set[str]]:
     """Return who must, and who may have been alerted."""
     must: set[str] = set()
     may: set[str] = set()
@@ -166,10 +179,10 @@ def _due(
         return must, may
     certain_until = settled_at if case.closed[0] >= settled_at else case.closed[0] - GRACE_S
     first = case.first
-    for distance, cell in places.within(first.lat, first.lon, waves[-1].radius_m):
+    for distance, cell in near.places.within(first.lat, first.lon, waves[-1].radius_m):
         certain, possible = certain_since(waves, distance), possible_since(waves, distance)
-        for stay in stays[cell]:
-            user = users[stay.user]
+        for stay in near.stays[cell]:
+            user = near.users[stay.user]
             surely = max(certain, stay.certain_from)
             maybe = max(possible, stay.possible_from)
             if maybe >= stay.possible_until or maybe >= case.closed[1]:

@@ -3,7 +3,7 @@
 Knows nothing of `broker/core` or the services: the rules are those of `docs/protocol.md`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from uuid import UUID
 
@@ -35,7 +35,7 @@ def judge(
     _one_effect(evidence, policy, judgement)
     judge_alerts(evidence, policy, judgement, settled_at=settled_at)
     _versions(evidence, judgement)
-    _at_rest(evidence, facts, judgement, poison)
+    _at_rest(facts, judgement, poison)
     for what in growth:
         judgement.blame("I9", what)
     _commands(evidence, judgement)
@@ -45,7 +45,13 @@ def judge(
 
 def _kept(evidence: Evidence, facts: StoreFacts, judgement: Judgement) -> None:
     """I1, and I6 for the reports whose receipt was Redis's death."""
-    for report in evidence.accepted():
+    # A device may die between its receipt and its log, after its journal was told.
+    untold = {
+        report
+        for report, created in evidence.created.items()
+        if report in evidence.delivered and report not in evidence.receipts and not created.poison
+    }
+    for report in evidence.accepted().keys() | untold:
         created = evidence.created.get(report)
         name = "I6" if created and created.probe else "I1"
         if facts.reports[report] == 0:
@@ -56,7 +62,7 @@ def _kept(evidence: Evidence, facts: StoreFacts, judgement: Judgement) -> None:
 
 def _journaled_or_receipted(evidence: Evidence, facts: StoreFacts, judgement: Judgement) -> None:
     for report, created in evidence.created.items():
-        if report in evidence.receipts or report in facts.journals:
+        if report in evidence.receipts or report in evidence.delivered or report in facts.journals:
             continue
         if report in evidence.journaled or not _died_after(created, evidence):
             judgement.lose("I2", f"report {report} of {created.user} is nowhere")
@@ -70,15 +76,7 @@ def _died_after(created: Created, evidence: Evidence) -> bool:
 
 def _one_effect(evidence: Evidence, policy: PolicyFile, judgement: Judgement) -> None:
     """I3: the receipts agree, and the police or the city heard of each report under one id."""
-    heard: dict[UUID, set[UUID]] = defaultdict(set)
-    of_incident: dict[UUID, UUID] = {}
-    for told in evidence.escalations:
-        if told.report and told.kind in (EscalationKind.NEW, EscalationKind.UPDATE):
-            heard[told.report].add(told.id)
-            of_incident[told.report] = told.incident
-    for case in evidence.cases:
-        heard[case.report].add(case.id)
-        of_incident[case.report] = case.incident
+    heard = _heard(evidence)
     sequences: dict[int, UUID] = {}
     for report, receipts in evidence.receipts.items():
         created, first = evidence.created.get(report), receipts[0]
@@ -86,18 +84,27 @@ def _one_effect(evidence: Evidence, policy: PolicyFile, judgement: Judgement) ->
             continue
         if len({_told(receipt) for receipt in receipts}) > 1:
             judgement.double("I3", f"report {report} has receipts that differ")
-        if first.outcome is Outcome.REJECTED:
-            if not created.poison:
-                judgement.lose("I3", f"report {report} was rejected: {first.code}")
-            continue
-        if created.poison:
+        if created.poison and first.outcome is Outcome.ACCEPTED:
             judgement.blame("I8", f"report {report} is poison and was accepted")
-            continue
-        _agree(report, first, sequences, judgement)
-        _heard_once(report, heard.get(report, set()), policy, created, judgement)
-        if heard.get(report) and of_incident[report] != first.incident:
-            judgement.blame("I3", f"report {report} was escalated under another incident")
+        elif not created.poison and first.outcome is Outcome.REJECTED:
+            judgement.lose("I3", f"report {report} was rejected: {first.code}")
+        elif not created.poison:
+            _agree(report, first, sequences, judgement)
+            city = policy.categories[created.category].desk is Desk.CITY
+            _heard_once(first, heard[report], "case" if city else "escalation", judgement)
     _overdue_once(evidence, judgement)
+    _counted_once(evidence, judgement)
+
+
+def _heard(evidence: Evidence) -> dict[UUID, set[tuple[UUID, UUID]]]:
+    """Return of each report the ids that its desk heard, each with the incident."""
+    heard: dict[UUID, set[tuple[UUID, UUID]]] = defaultdict(set)
+    for told in evidence.escalations:
+        if told.report and told.kind in (EscalationKind.NEW, EscalationKind.UPDATE):
+            heard[told.report].add((told.id, told.incident))
+    for case in evidence.cases:
+        heard[case.report].add((case.id, case.incident))
+    return heard
 
 
 def _told(receipt: Receipted) -> tuple[object, ...]:
@@ -115,14 +122,15 @@ def _agree(
 
 
 def _heard_once(
-    report: UUID, ids: set[UUID], policy: PolicyFile, created: Created, judgement: Judgement
+    receipt: Receipted, heard: set[tuple[UUID, UUID]], what: str, judgement: Judgement
 ) -> None:
-    category = policy.categories[created.category]
-    what = "case" if category.desk is Desk.CITY else "escalation"
-    if not ids:
-        judgement.lose("I3", f"report {report} ({created.category}) had no {what}")
-    elif len(ids) > 1:
-        judgement.double("I3", f"report {report} had {len(ids)} {what}s")
+    report = receipt.id
+    if not heard:
+        judgement.lose("I3", f"report {report} had no {what}")
+    elif len({identifier for identifier, _ in heard}) > 1:
+        judgement.double("I3", f"report {report} had several {what}s")
+    elif {incident for _, incident in heard} != {receipt.incident}:
+        judgement.blame("I3", f"report {report} had its {what} under another incident")
 
 
 def _overdue_once(evidence: Evidence, judgement: Judgement) -> None:
@@ -136,8 +144,45 @@ def _overdue_once(evidence: Evidence, judgement: Judgement) -> None:
             judgement.double("I3", f"incident {incident} was overdue twice as attempt {attempt}")
 
 
+def _counted_once(evidence: Evidence, judgement: Judgement) -> None:
+    """An incident counts the reports that it has receipts for, each once."""
+    receipted = Counter(receipt.incident for receipt in evidence.accepted().values())
+    unknown = len(evidence.delivered & evidence.created.keys() - evidence.receipts.keys())
+    for state in evidence.retained:
+        if state.reports > receipted[state.incident] + unknown:
+            judgement.double(
+                "I3",
+                f"incident {state.incident} counts {state.reports} reports,"
+                f" {receipted[state.incident]} were receipted",
+            )
+
+
 def _versions(evidence: Evidence, judgement: Judgement) -> None:
     """I7: at a desk, at a desk that comes later, and in what a group is told."""
+    latest, closed = _followed(evidence, judgement)
+    kept = {state.incident: state for state in evidence.retained}
+    told = {each.incident for each in evidence.escalations}
+    for incident in sorted(told | latest.keys(), key=str):
+        version = latest.get(incident, 0)
+        state = kept.get(incident)
+        if state is None:
+            judgement.lose("I7", f"incident {incident} has no retained state")
+        elif state.version < version:
+            judgement.blame(
+                "I7", f"incident {incident} is retained at {state.version}, was at {version}"
+            )
+        elif incident in closed and state.status is not Status.CLOSED:
+            judgement.blame("I7", f"incident {incident} was closed, and is retained as open")
+    numbered: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
+    for event in evidence.groups:
+        numbered[event.incident, event.sequence].add(event.id)
+    for (incident, sequence), ids in numbered.items():
+        if len(ids) > 1:
+            judgement.blame("I7", f"incident {incident} has {len(ids)} group events {sequence}")
+
+
+def _followed(evidence: Evidence, judgement: Judgement) -> tuple[dict[UUID, int], set[UUID]]:
+    """Return the latest version of each incident at its desk, and which are closed there."""
     latest: dict[UUID, int] = {}
     closed: set[UUID] = set()
     for state in evidence.states:
@@ -148,36 +193,16 @@ def _versions(evidence: Evidence, judgement: Judgement) -> None:
             closed.add(state.incident)
         elif state.incident in closed:
             judgement.blame("I7", f"incident {state.incident} was closed, and is {state.status}")
-    kept = {state.incident: state for state in evidence.retained}
-    told = {each.incident for each in evidence.escalations}
-    for incident in sorted(told | latest.keys(), key=str):
-        version = latest.get(incident, 0)
-        state_kept = kept.get(incident)
-        if state_kept is None:
-            judgement.lose("I7", f"incident {incident} has no retained state")
-        elif state_kept.version < version:
-            judgement.blame(
-                "I7", f"incident {incident} is retained at {state_kept.version}, was at {version}"
-            )
-        elif incident in closed and state_kept.status is not Status.CLOSED:
-            judgement.blame("I7", f"incident {incident} was closed, and is retained as open")
-    numbered: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
-    for event in evidence.groups:
-        numbered[event.incident, event.sequence].add(event.id)
-    for (incident, sequence), ids in numbered.items():
-        if len(ids) > 1:
-            judgement.blame("I7", f"incident {incident} has {len(ids)} group events {sequence}")
+    return latest, closed
 
 
-def _at_rest(
-    evidence: Evidence, facts: StoreFacts, judgement: Judgement, poison: Collection[str]
-) -> None:
+def _at_rest(facts: StoreFacts, judgement: Judgement, poison: Collection[str]) -> None:
     for what, count in facts.undone.items():
         if count:
             judgement.blame("I8", f"{count} in {what} at rest")
     letters = facts.dead_letters
-    if letters is None:
-        letters = tuple(letter.payload for letter in evidence.dead_letters)
+    if len(set(letters)) < len(letters):
+        judgement.double("I8", f"{len(letters) - len(set(letters))} dead letters are there twice")
     for letter in sorted(set(letters) - {*poison}):
         judgement.blame("I8", f"a dead letter that nobody injected: {letter[:200]}")
     for letter in sorted({*poison} - set(letters)):
@@ -226,8 +251,8 @@ def _ids_by_text(evidence: Evidence) -> dict[str, set[UUID]]:
 def _talk(evidence: Evidence, judgement: Judgement) -> None:
     """What a member said, and got a receipt for, the group heard once (under I3: one effect)."""
     said = _ids_by_text(evidence)
-    for message in evidence.confirmed:
-        if message.subject is not Subject.MESSAGE:
+    for message in evidence.sent:
+        if message.subject is not Subject.MESSAGE or message.done is None:
             continue
         ids = said.get(message.text, set())
         if not ids:

@@ -11,9 +11,8 @@ from devices.chaos_log import (
     Asked,
     Cased,
     Commanded,
-    Confirmed,
     Created,
-    DeadLetter,
+    Delivered,
     Entry,
     Escalated,
     Grouped,
@@ -23,6 +22,7 @@ from devices.chaos_log import (
     Placed,
     Receipted,
     Retained,
+    Sent,
     Started,
     Stated,
     Tail,
@@ -48,7 +48,7 @@ class StoreFacts:
     reports: Counter[UUID] = field(default_factory=Counter)
     undone: dict[str, int] = field(default_factory=dict)
     journals: set[UUID] = field(default_factory=set)
-    dead_letters: tuple[str, ...] | None = None
+    dead_letters: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -57,8 +57,9 @@ class Evidence:
 
     created: dict[UUID, Created] = field(default_factory=dict)
     journaled: set[UUID] = field(default_factory=set)
+    delivered: set[UUID] = field(default_factory=set)
     receipts: dict[UUID, list[Receipted]] = field(default_factory=lambda: defaultdict(list))
-    confirmed: list[Confirmed] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
     placed: dict[tuple[str, int], float] = field(default_factory=dict)
     alerts: list[Alerted] = field(default_factory=list)
@@ -70,7 +71,6 @@ class Evidence:
     commands: dict[UUID, Commanded] = field(default_factory=dict)
     orders: dict[UUID, list[Ordered]] = field(default_factory=lambda: defaultdict(list))
     cases: list[Cased] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
     started: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     process_of: dict[str, str] = field(default_factory=dict)
 
@@ -96,10 +96,12 @@ class Evidence:
                 self.process_of[entry.user] = process
             case Journaled():
                 self.journaled.add(entry.id)
+            case Delivered():
+                self.delivered.add(entry.id)
             case Receipted(subject=Subject.REPORT):
                 self.receipts[entry.id].append(entry)
-            case Confirmed():
-                self.confirmed.append(entry)
+            case Sent():
+                self.sent.append(entry)
             case Moved():
                 self.moved.append(entry)
             case Placed():
@@ -122,8 +124,6 @@ class Evidence:
                 self.orders[entry.id].append(entry)
             case Cased():
                 self.cases.append(entry)
-            case DeadLetter():
-                self.dead_letters.append(entry)
             case _:
                 pass
 

@@ -9,6 +9,7 @@ keeps every report for a week, by design, so not its memory is judged, but its s
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -42,7 +43,7 @@ class Series:
             return False
         size = len(values) // 4
         quarters = [median(values[size * n : size * (n + 1)]) for n in range(4)]
-        rises = all(low < high for low, high in zip(quarters, quarters[1:], strict=False))
+        rises = all(low < high for low, high in pairwise(quarters))
         return rises and quarters[3] > max(quarters[0] * GROWTH, quarters[0] + self.floor)
 
 
@@ -90,8 +91,7 @@ class Growth:
 async def queue_sizes(redis: Connection) -> dict[str, int]:
     """Return the lengths of the streams and of the outbox."""
     sizes = {
-        f"stream {reader}": int(await redis.call("XLEN", keys.events(reader)))
-        for reader in READERS
+        f"stream {reader}": int(await redis.call("XLEN", keys.events(reader))) for reader in READERS
     }
     return sizes | {"outbox": int(await redis.call("ZCARD", keys.OUTBOX))}
 

@@ -59,7 +59,9 @@ def _took(killed_at: float, work: Iterable[Work]) -> float | None:
 
 def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]]:
     reports = [
-        Work(evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, ""))
+        Work(
+            evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, "")
+        )
         for report, receipts in evidence.receipts.items()
         if report in evidence.created
     ]
@@ -70,8 +72,8 @@ def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]
     ]
     talk = [
         Work(each.t, each.done)
-        for each in evidence.confirmed
-        if each.subject in (Subject.REPLY, Subject.MESSAGE)
+        for each in evidence.sent
+        if each.done is not None and each.subject in (Subject.REPLY, Subject.MESSAGE)
     ]
     places = [
         Work(each.t, evidence.placed[each.user, each.number])

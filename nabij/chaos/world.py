@@ -122,7 +122,7 @@ class World:
             dict.fromkeys(SERVICES, WORKERS), self._environment(), program=self.scale.worker
         )
         await acquired.enter_async_context(self.supervisor)
-        acquired.push_async_callback(self._end_lives)
+        acquired.push_async_callback(self.end_lives)
 
     async def _save_zones(self) -> None:
         async with Store(self.redis.url) as store:
@@ -222,7 +222,8 @@ class World:
             if not self._ending:
                 await asyncio.sleep(RESTART_S)
 
-    async def _end_lives(self) -> None:
+    async def end_lives(self) -> None:
+        """End devices and desks politely: their journals are to be read."""
         self._ending = True
         lives = [*self.devices, *([self.desk] if hasattr(self, "desk") else [])]
         for life in lives:

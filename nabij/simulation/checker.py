@@ -135,11 +135,12 @@ class Checker:
             log = self.logs.devices[user]
             if identifier not in self.receipts and identifier not in log.journal:
                 yield f"report {identifier} of {user} is nowhere"
-        for log in (*self.logs.devices.values(), self.logs.desk):
-            if log.journal:
-                yield f"{len(log.journal)} messages were never confirmed: {sorted(log.journal)[0]}"
+        journals = [log.journal for log in self.logs.devices.values()] + [self.logs.desk.journal]
+        for journal in journals:
+            if journal:
+                yield f"{len(journal)} messages were never confirmed: {min(journal)}"
 
-    def one_effect(self) -> Iterator[str]:
+    def one_effect(self) -> Iterator[str]:  # noqa: C901 - one story, told in order
         """I3: one incident effect and one escalation id per report, whatever was redelivered."""
         effects: dict[UUID, set[tuple[UUID, UUID, int]]] = defaultdict(set)
         for _, escalation in self.logs.desk.escalations:
@@ -227,11 +228,11 @@ class Checker:
         for identifier, incident in self.incidents.items():
             if incident.report.category in self.rules.city:
                 continue
-            state = late.get(identifier)
-            if state is None:
+            kept = late.get(identifier)
+            if kept is None:
                 yield f"who subscribes late does not learn of incident {identifier}"
-            elif state.version < newest[identifier] or state.status is not Status.CLOSED:
-                yield f"incident {identifier} stayed at version {state.version}, {state.status}"
+            elif kept.version < newest[identifier] or kept.status is not Status.CLOSED:
+                yield f"incident {identifier} stayed at version {kept.version}, {kept.status}"
         yield from self._group_sequences()
 
     def _group_sequences(self) -> Iterator[str]:

@@ -117,17 +117,19 @@ class MqttBroker:
         session.waiting.extendleft(reversed(session.sent.values()))
         session.sent.clear()
 
-    def publish(self, message: Message) -> None:
-        """Route a message."""
+    def publish(self, message: Message) -> PubAckReasonCode:
+        """Route a message; return the reason code of its PUBACK (MQTT 5, 3.4.2.1)."""
         if message.retain:
             if message.payload:
                 self.retained[message.topic] = message
             else:
                 self.retained.pop(message.topic, None)
+        taken = False
         groups: dict[str, list[_Session]] = {}
         for session in self._sessions.values():
             client = session.client
             if any(matches(pattern, message.topic) for pattern in client.plain):
+                taken = True
                 self._give(session, message)
             for pattern in client.shared:
                 if matches(pattern, message.topic):
@@ -135,6 +137,9 @@ class MqttBroker:
         for members in groups.values():
             online = [session for session in members if session.link]
             self._give(self._rng.choice(online or members), message)
+        if taken or groups:
+            return PubAckReasonCode.SUCCESS
+        return PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
 
     def acknowledged(self, client: "Client", number: int) -> None:
         """A client has acknowledged a delivery."""
@@ -266,13 +271,13 @@ class Client:
         link.send(UP, lambda: self._arrive(link, number, message))
 
     def _arrive(self, link: Link, number: int, message: Message) -> None:
-        self._broker.publish(message)
-        link.send(DOWN, lambda: self._settle(number))
+        reason = self._broker.publish(message)
+        link.send(DOWN, lambda: self._settle(number, reason))
 
-    def _settle(self, number: int) -> None:
+    def _settle(self, number: int, reason: PubAckReasonCode) -> None:
         found = self._unsettled.pop(number, None)
         if found is not None and not found[1].done():
-            found[1].set_result(PubAckReasonCode.SUCCESS)
+            found[1].set_result(reason)
 
     # -- receiving --------------------------------------------------------------------------------
 

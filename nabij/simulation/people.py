@@ -44,7 +44,7 @@ from schemas.topics import Topic
 
 _RETRY_S = (0.8, 2.5)
 _PRESENT = 0.9  # of the alerted, so many answer
-_JSON = {
+_JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (Alert, Case, Escalation, GroupEvent, IncidentState, Question, Receipt, Rejection)
 }
@@ -75,9 +75,7 @@ class _Unconfirmed:
 class _Sender:
     """A client with a journal: what has no receipt yet is sent again."""
 
-    def __init__(
-        self, ground: Ground, name: str, filters: list[str], response_topic: str
-    ) -> None:
+    def __init__(self, ground: Ground, name: str, filters: list[str], response_topic: str) -> None:
         self.ground = ground
         self.journal: dict[UUID, _Unconfirmed] = {}
         self._name = name
@@ -117,9 +115,7 @@ class _Sender:
     def confirmed(self, topic: str, payload: Any, key: UUID) -> None:
         """Send `payload` until its receipt is here."""
         body = encode(payload)
-        message = Message(
-            topic, body, correlation=key.bytes, response_topic=self._response_topic
-        )
+        message = Message(topic, body, correlation=key.bytes, response_topic=self._response_topic)
         self.journal[key] = _Unconfirmed(message, key)
         self._send(key)
 
@@ -128,7 +124,9 @@ class _Sender:
         if found is None:
             return
         if self.client.online:
-            self.ground.trace(self._name, f"> {found.message.topic} {found.message.payload.decode()}")
+            self.ground.trace(
+                self._name, f"> {found.message.topic} {found.message.payload.decode()}"
+            )
             self.client.publish_nowait(found.message)
         self._later(key)
 
@@ -201,7 +199,7 @@ class Person(_Sender):
         self._handlers[topic](payload)
 
     def _take_receipt(self, payload: bytes) -> None:
-        receipt = _JSON[Receipt].decode(payload)
+        receipt: Receipt = _JSON[Receipt].decode(payload)
         now = self.ground.loop.now
         self.log.receipts.append((now, receipt))
         key = None
@@ -219,7 +217,7 @@ class Person(_Sender):
         self.settle(receipt, key)
 
     def _take_alert(self, payload: bytes) -> None:
-        alert = _JSON[Alert].decode(payload)
+        alert: Alert = _JSON[Alert].decode(payload)
         self.log.alerts.append((self.ground.loop.now, alert))
         rng = self.ground.rng
         if not self._first(alert.id) or rng.random() > _PRESENT:
@@ -239,7 +237,7 @@ class Person(_Sender):
         self.log.events.append((self.ground.loop.now, _JSON[GroupEvent].decode(payload)))
 
     def _take_question(self, payload: bytes) -> None:
-        question = _JSON[Question].decode(payload)
+        question: Question = _JSON[Question].decode(payload)
         self.log.questions.append((self.ground.loop.now, question))
         if self._first(question.id):
             answer = Answer(id=self.ground.new_id(), question=question.id, text="ja")
@@ -278,7 +276,7 @@ class Desk(_Sender):
         elif level == "case":
             self.log.cases.append((now, _JSON[Case].decode(payload)))
         elif level == "receipt":
-            receipt = _JSON[Receipt].decode(payload)
+            receipt: Receipt = _JSON[Receipt].decode(payload)
             self.log.receipts.append((now, receipt))
             self.settle(receipt, None)
         else:
@@ -303,8 +301,6 @@ class Desk(_Sender):
             Ask: {"text": f"wat ziet u? {identifier.hex[-6:]}"},
             Close: {"outcome": "opgelost"},
         }
-        order = kind(
-            id=identifier, incident=escalation.incident, by="desk", **words.get(kind, {})
-        )
+        order = kind(id=identifier, incident=escalation.incident, by="desk", **words.get(kind, {}))
         self.log.commands[identifier] = (self.ground.loop.now, order)
         self.confirmed(topics.COMMAND.topic(zone=escalation.zone), order, identifier)

@@ -3,6 +3,8 @@
 Values are bytes, as on the wire. tests/simulation holds it against a real server.
 """
 
+# ruff: noqa: D102 (each `do_…` is the Redis command of that name)
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -52,13 +54,15 @@ class Database:
         self._now_ms = now_ms
         self._on_change = on_change
         self._expires: dict[bytes, float] = {}
+        self._commands: dict[Word, Callable[..., Any]] = {
+            name.removeprefix("do_").upper(): getattr(self, name) for name in _COMMANDS
+        }
 
     def execute(self, *words: Word) -> Any:
         """Carry out one command and return its answer."""
-        command = str(words[0])
-        method = getattr(self, f"do_{command.lower()}", None)
+        method = self._commands.get(words[0])
         if method is None:
-            raise WrongCommandError(command)
+            raise WrongCommandError(words[0])
         return method(*map(raw, words[1:]))
 
     def value(self, key: bytes) -> Any:
@@ -164,6 +168,9 @@ class Database:
     def do_hkeys(self, key: bytes) -> list[bytes]:
         return list(self.value(key) or {})
 
+    def do_hstrlen(self, key: bytes, field: bytes) -> int:
+        return len((self.value(key) or {}).get(field, b""))
+
     def do_hexists(self, key: bytes, field: bytes) -> int:
         return int(field in (self.value(key) or {}))
 
@@ -194,25 +201,37 @@ class Database:
     def do_llen(self, key: bytes) -> int:
         return len(self.value(key) or [])
 
+    def do_ltrim(self, key: bytes, first: bytes, last: bytes) -> bytes:
+        if (kept := self.do_lrange(key, first, last)) or key in self.data:
+            self.data[key] = kept
+        self._drop_if_empty(key)
+        return b"OK"
+
     def do_lrange(self, key: bytes, first: bytes, last: bytes) -> list[bytes]:
         row: list[bytes] = self.value(key) or []
-        end = int(last)
-        return row[int(first) :] if end == -1 else row[int(first) : end + 1]
+        start, end = int(first), int(last)
+        start = max(0, len(row) + start) if start < 0 else start
+        end = len(row) + end if end < 0 else end
+        return row[start : end + 1]
 
     # -- sorted sets ------------------------------------------------------------------------------
 
     def do_zadd(self, key: bytes, *words: bytes) -> int:
-        only = words[0] if words[0] in (b"XX", b"NX") else b""
+        only = words[0] if words[0] in (b"XX", b"NX", b"LT") else b""
         pairs = words[1:] if only else words
         members = self.zset(key)
         before = len(members)
         for index in range(0, len(pairs), 2):
-            known = pairs[index + 1] in members
-            if not (only == b"XX" and not known) and not (only == b"NX" and known):
-                members[pairs[index + 1]] = float(pairs[index])
+            score, known = float(pairs[index]), members.get(pairs[index + 1])
+            if (only == b"XX" and known is None) or (only == b"NX" and known is not None):
+                continue
+            if only == b"LT" and known is not None and known <= score:
+                continue
+            members[pairs[index + 1]] = score
+        added = len(members) - before
         self._drop_if_empty(key)
         self._on_change(key)
-        return len(members) - before
+        return added
 
     def do_zrem(self, key: bytes, *members: bytes) -> int:
         found = self.value(key) or {}
@@ -286,6 +305,8 @@ class Database:
             for number in found:
                 holder.pending[number] = (consumer, self._now_ms())
                 holder.last = number
+            if found:
+                self._on_change(key)
             return [[key, self._rows(stream, found)]] if found else None
         mine = [n for n, held in sorted(holder.pending.items()) if held[0] == consumer]
         return [[key, self._rows(stream, mine[:count])]]
@@ -306,6 +327,9 @@ class Database:
     @staticmethod
     def _rows(stream: Stream, numbers: Sequence[int]) -> list[Any]:
         return [[b"%d-0" % number, stream.entries.get(number)] for number in numbers]
+
+
+_COMMANDS = [name for name in vars(Database) if name.startswith("do_")]
 
 
 def _number(identifier: bytes) -> int:

@@ -1,7 +1,9 @@
 """Many seeds, one after another, and what they broke."""
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from nabij.simulation.broken import Broken
@@ -9,6 +11,8 @@ from nabij.simulation.checker import JUDGES, Checker, Rules, Violation
 from nabij.simulation.clock import silence
 from nabij.simulation.world import World, policy
 from schemas.taxonomy import Audience, Desk
+
+_COLLECT_EVERY = 20
 
 OnTrace = Callable[[float, str, str], None]
 
@@ -30,10 +34,25 @@ def simulate(
 ) -> Result:
     """Live through the world of each seed and judge it."""
     result = Result()
-    with silence():
-        for seed in seeds:
+    with silence(), _calm():
+        for number, seed in enumerate(seeds, 1):
             _add(result, seed, broken, on_trace)
+            if number % _COLLECT_EVERY == 0:
+                gc.collect()
     return result
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Collect garbage every few worlds only: a dead one is all circles, a living one has none."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def first_failing(seeds: Iterable[int], broken: Broken) -> tuple[int, list[Violation]] | None:

@@ -3,6 +3,7 @@
 Written from what the scripts are for, not line by line; tests/simulation runs both side by side.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[
         if not _holds(database, str(take()), raw(take()), take):
             return [0, guard]
     results: list[Any] = [1]
-    for _ in range(_integer(take())):
+    for _call in range(_integer(take())):
         length = _integer(take())
         targets = str(take()).split() if length < 0 else None
         call = [_resolved(take(), results) for _ in range(abs(length))]
@@ -39,6 +40,8 @@ def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[
 def _holds(database: Database, kind: str, key: bytes, take: Callable[[], Word]) -> bool:
     if kind == "absent":
         return database.value(key) is None
+    if kind == "present":
+        return database.value(key) is not None
     field, wanted = raw(take()), raw(take())
     if kind == "field":
         return (database.do_hget(key, field) or b"") == wanted
@@ -78,19 +81,98 @@ def near(database: Database, keys: Sequence[str], _: Sequence[Word]) -> list[Any
 
 
 def claim(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[bytes]:
-    """Each user once: claimed now, or claimed before and not recorded as sent."""
-    people, alerts = map(raw, keys)
-    member, alert, incident, now, prefix, lifetime = map(raw, words[:6])
-    claimed: list[bytes] = []
-    for user in map(raw, words[6:]):
+    """Each user once: claimed now, or claimed before for the same reason and not yet sent."""
+    people, alerts, unconfirmed, history, open_incidents = map(raw, keys)
+    member, alert, incident, now, prefix, lifetime, look, note = map(raw, words[:8])
+    if database.do_zscore(open_incidents, incident) is None:
+        return []
+    cause, new, claimed = alert.split()[:3], 0, []
+    for user in map(raw, words[8:]):
         if database.do_hsetnx(people, user, member):
             database.do_hset(alerts, user, alert)
             database.do_zadd(prefix + user, now, incident)
             database.do_expire(prefix + user, lifetime)
             claimed += [user, alert]
-        elif (filed := database.do_hget(alerts, user)) and filed.startswith(b"c"):
+            new += 1
+        elif (filed := database.do_hget(alerts, user)) and filed.split()[:3] == cause:
             claimed += [user, filed]
+    if new:
+        database.do_zadd(unconfirmed, b"LT", look, incident)
+        database.do_rpush(history, note.replace(b"{count}", b"%d" % new))
     return claimed
+
+
+def unconfirmed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
+    """What no device has confirmed: expired when too late, else returned when its time has come."""
+    alerts, delivered, watch, open_incidents, history = map(raw, keys)
+    incident, note = raw(words[0]), raw(words[9])
+    now, lifetime = int(words[1]), int(words[2])
+    is_open = database.do_zscore(open_incidents, incident) is not None
+    again: list[bytes] = []
+    expired, looks = 0, []
+    for user, filed in list((database.value(alerts) or {}).items()):
+        parts = filed.split()
+        if parts[0] == b"x" or database.do_hexists(delivered, user):
+            continue
+        ends = int(parts[3]) + lifetime
+        if not is_open or ends <= now:
+            database.do_hset(alerts, user, b" ".join((b"x", *parts[1:4], b"%d" % now, *parts[5:])))
+            expired += 1
+            continue
+        retry = _retry_at(parts, words)
+        if retry <= now:
+            again += [user, filed]
+            parts[4] = b"%d" % now
+            database.do_hset(alerts, user, b" ".join(parts))
+            retry = _retry_at(parts, words)
+        looks.append(ends if parts[0] == b"s" else min(ends, retry))
+    if looks:
+        database.do_zadd(watch, b"%d" % min(looks), incident)
+    else:
+        database.do_zrem(watch, incident)
+    if expired:
+        database.do_rpush(history, note.replace(b"{count}", b"%d" % expired))
+    return [again, expired]
+
+
+def _retry_at(parts: Sequence[bytes], words: Sequence[Word]) -> float:
+    """When an alert is sent again: `parts` are state, wave, reason, claimed, at, tries, code."""
+    sending, first, last, doubt, settled, most = (int(word) for word in words[3:9])
+    state, claimed, at, tries = parts[0], int(parts[3]), int(parts[4]), int(parts[5])
+    if state == b"c":
+        return at + sending
+    if state == b"r":
+        return at + min(last, int(first * 2.0 ** (tries - 1)))
+    return at + settled if claimed >= doubt and tries < most else math.inf
+
+
+def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
+    """Keep a dead letter or forget some; the oldest go when there is no more room or time."""
+    letters, times, counts = map(raw, keys)
+    most, most_bytes, oldest = int(words[0]), int(words[1]), int(words[2])
+    letter, at, body = map(raw, words[3:6])
+
+    def forget(one: bytes) -> int:
+        size = database.do_hstrlen(letters, one)
+        if size:
+            database.do_hdel(letters, one)
+            database.do_zrem(times, one)
+            database.do_hincrby(counts, b"bytes", b"%d" % -size)
+        return int(size > 0)
+
+    forgotten = sum(forget(one) for one in map(raw, words[6:]))
+    if letter:
+        forget(letter)
+        database.do_hset(letters, letter, body)
+        database.do_zadd(times, at, letter)
+        database.do_hincrby(counts, b"bytes", b"%d" % len(body))
+    while rows := database.do_zrange(times, b"0", b"0", b"WITHSCORES"):
+        size = int(database.do_hget(counts, b"bytes") or 0)
+        if database.do_zcard(times) <= most and size <= most_bytes and float(rows[1]) >= oldest:
+            break
+        forget(rows[0])
+        database.do_hincrby(counts, b"dropped", b"1")
+    return forgotten
 
 
 def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:
@@ -102,7 +184,7 @@ def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> lis
     return hits
 
 
-def _place(
+def _place(  # noqa: PLR0917 - as the script has it
     database: Database, prefix: bytes, times: tuple[int, int], number: int, update: Sequence[Word]
 ) -> list[Any]:
     now, lifetime = times
@@ -134,7 +216,7 @@ def _place(
     return hits
 
 
-def _look(
+def _look(  # noqa: PLR0917
     database: Database, prefix: bytes, user: bytes, cell: bytes, asked: tuple[int, int, bytes]
 ) -> list[Any]:
     number, since, place = asked
@@ -160,6 +242,8 @@ SCRIPTS: dict[str, Script] = {
     "neighbourhood": neighbourhood,
     "near": near,
     "claim": claim,
+    "unconfirmed": unconfirmed,
+    "bury": bury,
     "presence": presence,
     "sweep": sweep,
 }

@@ -49,7 +49,9 @@ class RedisServer:
 class Line:
     """One worker's connection, with the methods of `broker.store.redis.Connection`."""
 
-    def __init__(self, server: RedisServer, loop: VirtualLoop, rng: random.Random, delay: Callable[[], float]) -> None:
+    def __init__(
+        self, server: RedisServer, loop: VirtualLoop, rng: random.Random, delay: Callable[[], float]
+    ) -> None:
         self._server = server
         self._loop = loop
         self._rng = rng
@@ -71,12 +73,12 @@ class Line:
         del who, block_ms
         key = raw(words[-2])
         while True:
-            answer = await self.call(*words)
-            if answer is not None:
-                return answer
             stream = self._server.database.stream(key)
-            if not any(stream.last > group.last for group in stream.groups.values()):
+            if self._server.up and all(stream.last == g.last for g in stream.groups.values()):
                 await self._server.watch(key)
+                continue
+            if (answer := await self.call(*words)) is not None:
+                return answer
 
     def _ask(self, run: Callable[[], Any]) -> asyncio.Future[Any]:
         """Carry out at once and answer late, or carry out late and answer at once: by the dice."""
@@ -90,7 +92,7 @@ class Line:
         starts, late_s = server.starts, self._delay()
         at = max(loop.now + late_s, self._answered_at + _APART_S)
         self._answered_at = at
-        first = self._rng.random() < 0.5 and self._arrived_at <= loop.now  # noqa: PLR2004
+        first = self._rng.random() < 0.5 and self._arrived_at <= loop.now
         answer = _Answer(run, future, lambda: server.up and server.starts == starts)
         if first:
             answer.carry_out()

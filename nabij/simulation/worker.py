@@ -8,7 +8,8 @@ import asyncio
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from broker.core.policy import Policy
@@ -24,9 +25,15 @@ from nabij.simulation.server import Line, RedisServer
 _READ_COUNT = 16
 _TAKE_OVER_EVERY_S = 3.0
 _TAKE_OVER_IDLE_MS = 4_000
-_SLOWLY_S = 5.0
+_SLOWLY_S = 100.0  # what only tidies up, or looks for what others have not done
 # What a periodic handler looks at: it need not run while nothing there is due.
-_WATCHED = {"fire_due": raw(keys.DEADLINES), "make_sure": raw(keys.OUTBOX)}
+_WATCHED = {
+    "fire_due": raw(keys.DEADLINES),
+    "make_sure": raw(keys.OUTBOX),
+    "see_to_unconfirmed": raw(keys.UNCONFIRMED),
+}
+_SOON_S = 0.012  # so long, about, a message is in hand
+_LEFT_OUT = {"heal_dropped"}  # the modelled MQTT broker drops nothing that it could tell of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class Surroundings:
     zones: Zones
     group: str
     hurried: bool = False  # a promise broken on purpose: acknowledge first, handle then
+    # By service: what strikes soon after one of its workers has taken something up.
+    traps: "dict[str, Callable[[Worker], None]]" = field(default_factory=dict)
 
 
 class Worker:
@@ -57,6 +66,7 @@ class Worker:
             self.name,
             filters=[shared + one.topic.filter() for one in service.subscriptions],
             on_message=self._take,
+            on_online=self._restore,
         )
         self.store: Store | None = None
         self.dead = False
@@ -79,7 +89,8 @@ class Worker:
             self._start(self._read())
             self._start(self._take_over())
         for interval_s, handler in self.service.periodic:
-            self._start(self._repeat(interval_s, handler))
+            if handler.__name__ not in _LEFT_OUT:
+                self._start(self._repeat(interval_s, handler))
 
     def kill(self) -> None:
         """Die without a word."""
@@ -104,6 +115,15 @@ class Worker:
         if not task.cancelled() and (error := task.exception()):
             raise error
 
+    def _take_up(self) -> None:
+        strike = self._around.traps.pop(self.service.name, None)
+        if strike is not None:
+            self._around.loop.call_later(self._around.rng.uniform(0, _SOON_S), strike, self)
+
+    def _restore(self) -> None:
+        for handler in self.service.restorers:
+            self._start(self.dispatcher.persist(partial(self.dispatcher.run, handler)))
+
     # -- MQTT -------------------------------------------------------------------------------------
 
     def _take(self, message: Message, number: int, epoch: int) -> None:
@@ -114,6 +134,7 @@ class Worker:
             delivery.acknowledge()
         if not self._is_ours(message):
             return
+        self._take_up()
         if self.dispatcher.subscription(delivery).handler is not None:
             self._start(self.dispatcher.deliver(delivery))
             return
@@ -149,6 +170,8 @@ class Worker:
         events, name = self.store.events, self.service.name
         group = self._around.redis.database.stream(raw(keys.events(name))).groups[name.encode()]
         while True:
+            while not group.pending:
+                await self._around.redis.watch(raw(keys.events(name)))
             await asyncio.sleep(_TAKE_OVER_EVERY_S)
             if group.pending:
                 await self._consume_all(
@@ -176,6 +199,7 @@ class Worker:
         assert self.store is not None
         acknowledge = self.store.events.acknowledge
         identifiers = [entry.id for entry in entries]
+        self._take_up()
         if self._around.hurried:
             await acknowledge(self.service.name, identifiers)
         await asyncio.gather(*(self.dispatcher.consume(entry) for entry in entries))

@@ -1,10 +1,12 @@
-"""The broker's side of the wire, played by one raw aiomqtt client."""
+"""The broker's side of the wire: played by one raw aiomqtt client, or the real services."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import importlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +15,16 @@ import pytest
 from msgspec import Struct
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from redis.asyncio import Redis
 
-from broker.embedded import EmbeddedMqtt
+from broker.config import Settings
+from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from broker.runner import run_worker
+from broker.store import Store
 from devices.connection import NODELAY, Broker
 from schemas.codec import encode
 from schemas.ids import alert_id
-from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, Subject
+from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject
 from schemas.taxonomy import Names, Urgency
 
 Answer = Callable[["Received"], Receipt | None]
@@ -143,3 +149,69 @@ def alert(incident: UUID) -> Alert:
         expires_at=now + timedelta(minutes=30),
         advice=Names(nl="Bel 112.", fr="Appelez le 112.", en="Call 112."),
     )
+
+
+@asynccontextmanager
+async def running_services(
+    mqtt_url: str, redis_url: str, directory: Path, names: Sequence[str]
+) -> AsyncIterator[None]:
+    """Run the real services in this process, drained at the end."""
+    settings = Settings(
+        mqtt_url=mqtt_url, redis_url=redis_url, share_group="secret-of-the-test", data_dir=directory
+    )
+    stop, ready = asyncio.Event(), asyncio.Semaphore(0)
+
+    def on_state(state: ServiceState) -> None:
+        if state is ServiceState.READY:
+            ready.release()
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in names:
+            service = importlib.import_module(f"services.{name}").service
+            run = run_worker(service, settings, worker=1, stop=stop, on_state=on_state)
+            tasks.create_task(run, name=name)
+        try:
+            async with asyncio.timeout(15):
+                for _ in names:
+                    await ready.acquire()
+            yield
+        finally:
+            stop.set()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Servers of a test's own, with the real services on them."""
+
+    mqtt: EmbeddedMqtt
+    redis: EmbeddedRedis
+    store: Store
+
+    @property
+    def broker(self) -> Broker:
+        return Broker(self.mqtt.host, self.mqtt.port)
+
+    async def reports(self) -> list[UUID]:
+        """The id of every report in the store: twice, if it is there twice."""
+        redis = Redis.from_url(self.redis.url)
+        async with redis:
+            keys = [key async for key in redis.scan_iter("*:reports:*")]
+            return [UUID(name.decode()) for key in keys for name in await redis.hkeys(key)]
+
+
+@pytest.fixture
+async def stack(
+    own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
+) -> AsyncIterator[Stack]:
+    if not own_mqtt.enforces_acl:
+        pytest.skip("the services share their subscriptions: this needs Mosquitto")
+    async with (
+        Store(own_redis.url) as store,
+        running_services(
+            own_mqtt.url_for(accounts["nabij"]),
+            own_redis.url,
+            data_dir,
+            ("intake", "presence", "alerting", "groups", "police"),
+        ),
+    ):
+        yield Stack(own_mqtt, own_redis, store)

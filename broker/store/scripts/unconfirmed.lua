@@ -2,8 +2,8 @@
 -- sent again is returned, once to whoever asks.
 -- KEYS: alerts, delivered, unconfirmed, open-incidents, history. ARGV: incident, then in ms: now,
 -- lifetime of an alert, when what was claimed is sent again, first and last wait of what was
--- refused; sent from when on is in doubt (in the future: nothing is), and how long it is not; how
--- often at most what is in doubt is sent; the history's note. Answers {{user, alert…}, expired}.
+-- refused; sent from when on is in doubt (in the future: nothing is), how long what was sent again is
+-- not, and how often at most it is sent; the history's note. Answers {{user, alert…}, expired}.
 local incident, now, lifetime, sending = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local first, last = tonumber(ARGV[5]), tonumber(ARGV[6])
 local doubt, settled, most = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -16,7 +16,7 @@ local function retry_at(state, claimed, at, tries)
   elseif state == 'r' then
     return at + math.min(last, first * 2 ^ (tries - 1))
   elseif claimed >= doubt and tries < most then
-    return at + settled
+    return tries < 2 and at or at + settled
   end
   return math.huge
 end

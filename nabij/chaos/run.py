@@ -1,0 +1,291 @@
+"""One run of chaos: everything is started, struck, left to settle, and judged."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import structlog
+
+from broker.core.policy import Policy
+from broker.errors import UnavailableError
+from broker.store import keys
+from broker.store.redis import Connection as Redis
+from devices.chaos_log import (
+    Created,
+    Delivered,
+    Entry,
+    Log,
+    Quiet,
+    Receipted,
+    Retained,
+    Tail,
+)
+from devices.connection import Broker
+from devices.police import PoliceDesk
+from nabij.chaos.checker import judge
+from nabij.chaos.evidence import Blow, Evidence
+from nabij.chaos.growth import EVERY_S, Growth, queue_sizes
+from nabij.chaos.judgement import Judgement
+from nabij.chaos.plan import Strike
+from nabij.chaos.recovery import recovery_s
+from nabij.chaos.store_facts import facts_of, undone
+from nabij.chaos.strikes import Probe, Striker
+from nabij.chaos.world import World
+from schemas.messages import Subject
+
+SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
+QUIET_LOOKS = 3
+LOOK_S = 0.2
+CALM_S = 0.6  # nothing was written to any log for so long
+SETTLED_BEFORE_S = 2.0
+POISON_EVERY = 250  # one garbled stream entry for so many reports
+_POISONED = ("alerting", "groups", "police", "city")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a run came to."""
+
+    judgement: Judgement
+    evidence: Evidence
+    blows: list[Blow]
+    recovery: dict[str, dict[str, float]]
+    most_mb: dict[str, float]
+    began: float
+    settled: bool
+    struck_s: float
+    settle_s: float
+
+
+@dataclass
+class Progress:
+    """How far the devices are, read from their logs as they grow."""
+
+    tails: list[Tail]
+    wanted: int
+    created: set[UUID] = field(default_factory=set)
+    receipted: set[UUID] = field(default_factory=set)
+    quiet: set[str] = field(default_factory=set)
+    last_at: float = 0.0
+
+    def look(self) -> None:
+        """Read what is new."""
+        for tail in self.tails:
+            for entry in tail.entries():
+                self.last_at = time.time()
+                self._take(entry)
+
+    def _take(self, entry: Entry) -> None:
+        match entry:
+            case Created(probe=False):
+                self.created.add(entry.id)
+            case Receipted(subject=Subject.REPORT) | Delivered():
+                self.receipted.add(entry.id)
+            case Quiet():
+                self.quiet.add(entry.process)
+            case _:
+                pass
+
+    @property
+    def done(self) -> int:
+        """How many reports have their receipts."""
+        return len(self.created & self.receipted)
+
+    @property
+    def share(self) -> float:
+        """The same, of all that are wanted."""
+        return self.done / max(1, self.wanted)
+
+    @property
+    def calm(self) -> bool:
+        """Whether nobody has written anything for a while."""
+        return time.time() - self.last_at > CALM_S
+
+
+class Run:
+    """One run in a world that has been entered; `tell` hears how far it is."""
+
+    def __init__(
+        self, world: World, strikes: Sequence[Strike], tell: Callable[[int, int], None]
+    ) -> None:
+        self._world = world
+        self._strikes = strikes
+        self._tell = tell
+        self._growth = Growth()
+        self._poison: set[str] = set()
+        logs = [f"device-{number}" for number in range(1, 5)]
+        self._progress = Progress(
+            [Tail(world.logs / f"{name}.jsonl") for name in (*logs, "desk", "probe")],
+            world.scale.reports,
+        )
+        self._unfinished: list[str] = []
+
+    async def run(self) -> Outcome:
+        """Start desks and devices, strike, settle, judge."""
+        world = self._world
+        await world.supervisor.wait_ready(60.0)
+        await world.start_desk()
+        began = time.time()
+        async with Redis(world.redis.url) as redis, Probe(world) as probe:
+            await self._until(lambda: "desk ready" in self._progress.quiet, 30.0, "desks")
+            await world.start_devices(time.time() + 2.0)
+            striker = Striker(world, probe, lambda: self._progress.share)
+            async with _beside(self._sample(redis)), _beside(self._inject(redis)):
+                striking = asyncio.create_task(striker.strike_all(self._strikes), name="strikes")
+                try:
+                    await self._load(striking)
+                finally:
+                    striking.cancel()
+                    await asyncio.gather(striking, return_exceptions=True)
+                struck_at = time.time()
+                settled_at = await self._settle(redis)
+            ended = time.time()
+        await world.end_lives()
+        async with Redis(world.redis.url) as redis:
+            facts = await facts_of(redis, world.directory / "journals")
+        evidence = await asyncio.to_thread(Evidence.read, world.logs)
+        policy = Policy.parse(world.policy_text).file
+        judgement = await asyncio.to_thread(
+            lambda: judge(
+                evidence, facts, policy, settled_at=settled_at, poison=self._poison,
+                growth=self._growth.judged(began, struck_at),
+            )
+        )  # fmt: skip
+        for what in self._unfinished:
+            judgement.blame("I8", what)
+        return Outcome(
+            judgement=judgement,
+            evidence=evidence,
+            blows=striker.blows,
+            recovery=recovery_s(evidence, striker.blows, policy),
+            most_mb=self._growth.most_mb(),
+            began=began,
+            settled=not self._unfinished,
+            struck_s=struck_at - began,
+            settle_s=ended - struck_at,
+        )
+
+    async def _load(self, striking: asyncio.Task[None]) -> None:
+        """Wait until every report has its receipt and every strike has fallen."""
+        progress = self._progress
+        at, best = time.monotonic(), 0
+        while progress.done < progress.wanted or not striking.done():
+            await asyncio.sleep(LOOK_S)
+            progress.look()
+            self._tell(progress.done, progress.wanted)
+            if striking.done():
+                striking.result()
+            if progress.done > best:
+                at, best = time.monotonic(), progress.done
+            elif time.monotonic() - at > SETTLE_S:
+                self._unfinished.append(
+                    f"stuck at {progress.done} of {progress.wanted} reports for {SETTLE_S:g} s"
+                )
+                return
+
+    async def _settle(self, redis: Redis) -> float:
+        """Let it come to rest, close every incident, let it come to rest again.
+
+        Returns:
+            Until when what was certain had to have arrived.
+        """
+        world = self._world
+        for life in world.devices:
+            if life.process:
+                life.process.send_signal(signal.SIGUSR1)
+        names = {life.orders.stem for life in world.devices}
+        progress = self._progress
+        await self._until(lambda: names <= progress.quiet, SETTLE_S, "devices to be quiet")
+        await self._rest(redis, "at first")
+        settled_at = time.time() - SETTLED_BEFORE_S
+        if world.desk.process:
+            world.desk.process.send_signal(signal.SIGUSR1)
+        await self._until(lambda: "desk" in progress.quiet, SETTLE_S, "desks to close incidents")
+        await self._rest(redis, "in the end")
+        await self._until(lambda: progress.calm, SETTLE_S, "logs to be calm")
+        await self._look_back()
+        return settled_at
+
+    async def _rest(self, redis: Redis, when: str) -> None:
+        """Wait until nothing is undone, several times in a row."""
+        give_up_at = time.monotonic() + SETTLE_S
+        looks, left = 0, {}
+        while looks < QUIET_LOOKS:
+            left = {what: count for what, count in (await undone(redis)).items() if count}
+            looks = 0 if left else looks + 1
+            self._progress.look()
+            if time.monotonic() > give_up_at:
+                self._unfinished.append(f"never at rest ({when}): {left}")
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
+        give_up_at = time.monotonic() + within_s
+        while not condition():
+            if time.monotonic() > give_up_at:
+                self._unfinished.append(f"waited {within_s:g} s in vain for {what}")
+                return
+            await asyncio.sleep(LOOK_S / 2)
+            self._progress.look()
+
+    async def _look_back(self) -> None:
+        """Subscribe as desks that come only now, and log what they are told (I7)."""
+        with Log(self._world.logs / "fresh.jsonl") as log:
+            for zone in self._world.zones:
+                desk = self._world.accounts[f"desk-{zone}"]
+                told_at = time.monotonic()
+                async with PoliceDesk(
+                    desk.username, desk.password, Broker.from_url(self._world.broker_url),
+                    zones=[zone], device="fresh", session_expiry_s=0,
+                ) as fresh:  # fmt: skip
+                    known = -1
+                    while time.monotonic() - told_at < CALM_S:
+                        await asyncio.sleep(LOOK_S)
+                        if len(fresh.states) != known:
+                            known, told_at = len(fresh.states), time.monotonic()
+                    for state in fresh.states.values():
+                        log.write(
+                            Retained(
+                                t=time.time(), zone=zone, incident=state.incident,
+                                version=state.version, status=state.status,
+                                reports=state.reports,
+                            )
+                        )  # fmt: skip
+
+    async def _sample(self, redis: Redis) -> None:
+        """Take memory and queues, again and again."""
+        while True:
+            now = time.time()
+            with contextlib.suppress(Exception):  # a victim may be gone while it is looked at
+                self._growth.memory(now, dict(self._world.processes()))
+            with contextlib.suppress(UnavailableError):
+                self._growth.queues(now, await queue_sizes(redis))
+            await asyncio.sleep(EVERY_S)
+
+    async def _inject(self, redis: Redis) -> None:
+        """Put garbage into the streams: each must end as a dead letter, and harm nothing."""
+        number = 0
+        while True:
+            if self._progress.done >= number * POISON_EVERY:
+                payload, reader = f"poison {number}", _POISONED[number % len(_POISONED)]
+                with contextlib.suppress(UnavailableError):
+                    await redis.call("XADD", keys.events(reader), "*", "e", payload)
+                    self._poison.add(payload)
+                    number += 1
+            await asyncio.sleep(LOOK_S)
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,92 @@
+"""`nabij chaos`: kills things at random, and judges whether anything was lost."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.embedded import MqttEngine
+from nabij.output import Progress, print_json
+
+LOAD_SHARE = 0.8  # of the duration is load; in the rest everything settles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `nabij chaos` was asked for."""
+
+    reports: int
+    kills: int
+    seed: int
+    duration_s: float | None = None
+    engine: MqttEngine = MqttEngine.AUTO
+    as_json: bool = False
+
+
+def chaos(
+    *,
+    reports: Annotated[int, typer.Option(min=1)] = 2_000,
+    kills: Annotated[int, typer.Option(min=0, help="Beside them, a quarter as many pauses.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed, other victims.")] = 1,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=5.0, help="Spread the reports over so long; else as fast as it goes."),
+    ] = None,
+    engine: Annotated[MqttEngine, typer.Option(help="Which MQTT broker.")] = MqttEngine.AUTO,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on standard output.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep logs, journals and stores here.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Kill brokers, services and devices at random; 1 if anything was lost or happened twice.
+
+    nabij chaos --reports 2000 --kills 10 --duration 40 --json
+
+    nabij chaos --reports 20000 --kills 60 --seed 7 --engine iotcore
+    """
+    from broker import log  # noqa: PLC0415 - `nabij --help` must not wait for all of this
+    from nabij.chaos.report import print_report  # noqa: PLC0415
+    from nabij.datadir import temporary_unless  # noqa: PLC0415
+    from nabij.runtime import Interrupted, run_until_signal  # noqa: PLC0415
+
+    log.set_up("error", "auto")
+    options = Options(
+        reports=reports, kills=kills, seed=seed, duration_s=duration, engine=engine,
+        as_json=as_json,
+    )  # fmt: skip
+    with temporary_unless(data_dir) as directory:
+        try:
+            result = run_until_signal(run_chaos(directory, options))
+        except Interrupted:
+            raise typer.Exit(1) from None
+    if as_json:
+        print_json(result)
+    else:
+        print_report(result)
+    raise typer.Exit(0 if result["passed"] else 1)
+
+
+async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
+    """Run once in `directory` and return what `--json` prints."""
+    from nabij.chaos.plan import strikes_of  # noqa: PLC0415
+    from nabij.chaos.report import as_json  # noqa: PLC0415
+    from nabij.chaos.run import Run  # noqa: PLC0415
+    from nabij.chaos.world import Scale, World  # noqa: PLC0415
+
+    began = time.time()
+    scale = Scale(
+        reports=options.reports,
+        lasts_s=options.duration_s and options.duration_s * LOAD_SHARE,
+        seed=options.seed,
+        engine=options.engine,
+    )
+    strikes = strikes_of(options.kills, options.seed)
+    with Progress("reports receipted") as progress:
+        async with World(directory, scale) as world:
+            outcome = await Run(world, strikes, progress.at).run()
+            engine = world.mqtt.description
+    return as_json(outcome, seed=options.seed, engine=engine, began=began)

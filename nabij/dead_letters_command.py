@@ -1,0 +1,219 @@
+"""What `nabij dead-letters` does: list, show, replay and drop what no handler could take."""
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from broker.config import Settings
+from broker.dispatch import REPLAY
+from broker.errors import ConfigError, UnavailableError
+from broker.mqtt import Connection, Endpoint, Message
+from broker.store import DeadLetter, Store
+from nabij.datadir import DataDir
+from nabij.output import print_json, print_line, print_table, say
+from nabij.runtime import run
+from nabij.zones import opened_store
+
+WAIT_S = 10.0  # how long a replay may take until it says that nobody has taken it
+_LOOK_S = 0.05
+
+
+def run_list(settings: Settings, *, as_json: bool) -> None:
+    """Print every dead letter, the oldest first."""
+    letters, dropped = run(_list(settings))
+    if as_json:
+        print_json(
+            {
+                "count": len(letters),
+                "dropped": dropped,
+                "letters": [_described(letter, whole=False) for letter in letters],
+            }
+        )
+        return
+    if letters:
+        print_table(
+            ["id", "time", "service", "topic", "code", "bytes"],
+            [
+                [str(one.id), _time(one.at), one.service, one.topic, one.code,
+                 str(len(one.payload))]
+                for one in letters
+            ],
+        )  # fmt: skip
+    else:
+        say("no dead letters")
+    if dropped:
+        say(f"{dropped} more were dropped, the oldest first, for want of room or being too old")
+
+
+def run_show(settings: Settings, identifier: str, *, as_json: bool) -> bool:
+    """Print one dead letter whole; return whether there is one."""
+    letter = run(_get(settings, _identifier(identifier)))
+    if letter is None:
+        say(f"there is no dead letter {identifier}")
+        return False
+    described = _described(letter, whole=True)
+    if as_json:
+        print_json(described)
+    else:
+        for name, value in described.items():
+            print_line(f"{name}: {_time(value) if isinstance(value, datetime) else value}")
+    return True
+
+
+def run_replay(
+    settings: Settings, identifiers: Sequence[str], *, everything: bool, as_json: bool
+) -> bool:
+    """Put dead letters back where they came from; return whether all have worked now."""
+    wanted = _wanted(identifiers, everything=everything)
+    outcome = run(_replay(settings, wanted))
+    _print_outcome(outcome, as_json=as_json)
+    return not (outcome["failed"] or outcome["waiting"] or outcome["unknown"])
+
+
+def run_drop(
+    settings: Settings, identifiers: Sequence[str], *, everything: bool, as_json: bool
+) -> bool:
+    """Forget dead letters; return whether all of them were there."""
+    wanted = _wanted(identifiers, everything=everything)
+    outcome = run(_drop(settings, wanted))
+    _print_outcome(outcome, as_json=as_json)
+    return not outcome["unknown"]
+
+
+def _print_outcome(outcome: dict[str, list[UUID]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome)
+        return
+    for name, identifiers in outcome.items():
+        for identifier in identifiers:
+            print_line(f"{name}: {identifier}")
+    if not any(outcome.values()):
+        say("no dead letters")
+
+
+# -- what is asked for ---------------------------------------------------------------------------
+
+
+def _identifier(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ConfigError([f"{text!r} is no id; `nabij dead-letters list` has them"]) from None
+
+
+def _wanted(identifiers: Sequence[str], *, everything: bool) -> list[UUID] | None:
+    """Return the ids that were given, None for all of them."""
+    if everything == bool(identifiers):
+        raise ConfigError(["give either ids or --all"])
+    return None if everything else [_identifier(text) for text in identifiers]
+
+
+def _described(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "id": letter.id,
+        "at": letter.at,
+        "service": letter.service,
+        "topic": letter.topic,
+        "code": letter.code,
+        "field": letter.field,
+        "reason": letter.reason,
+        "bytes": len(letter.payload),
+        "replay_of": letter.replay_of,
+    }
+    return {**said, **_payload(letter.payload)} if whole else said
+
+
+def _payload(payload: bytes) -> dict[str, str]:
+    """Return it as text, or in base64 where it is none."""
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
+
+
+# -- in the store, and back on its way -----------------------------------------------------------
+
+
+async def _list(settings: Settings) -> tuple[list[DeadLetter], int]:
+    async with opened_store(settings) as store:
+        return await store.dead_letters.all(), (await store.dead_letters.counts()).dropped
+
+
+async def _get(settings: Settings, identifier: UUID) -> DeadLetter | None:
+    async with opened_store(settings) as store:
+        return await store.dead_letters.get(identifier)
+
+
+async def _drop(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
+    async with opened_store(settings) as store:
+        letters, unknown = await _chosen(store, wanted)
+        dropped = [letter.id for letter in letters]
+        await store.dead_letters.drop(dropped)
+        return {"dropped": dropped, "unknown": unknown}
+
+
+async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
+    async with opened_store(settings) as store, AsyncExitStack() as connected:
+        letters, unknown = await _chosen(store, wanted)
+        messages = [letter for letter in letters if letter.stream is None]
+        if messages:
+            mqtt = await connected.enter_async_context(_connection(settings))
+            for letter in messages:
+                await _publish(mqtt, letter)
+        for letter in letters:
+            if letter.stream is not None:
+                await store.dead_letters.replay_event(letter)
+        return {**await _outcome(store, {one.id for one in letters}), "unknown": unknown}
+
+
+async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLetter], list[UUID]]:
+    """Return the dead letters that are wanted, and the ids of those that are not there."""
+    letters = await store.dead_letters.all()
+    if wanted is None:
+        return letters, []
+    known = {letter.id: letter for letter in letters}
+    found = [known[one] for one in dict.fromkeys(wanted) if one in known]
+    return found, [one for one in wanted if one not in known]
+
+
+async def _publish(mqtt: Connection, letter: DeadLetter) -> None:
+    reason = await mqtt.publish(
+        Message(letter.topic, letter.payload, user_properties=((REPLAY, str(letter.id)),))
+    )
+    if reason.is_failure:
+        raise UnavailableError(f"the MQTT broker refused {letter.id}: {reason.name}")
+
+
+async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:
+    """Wait for what becomes of them: gone, a new dead letter, or nobody has taken it yet."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while True:
+        letters = await store.dead_letters.all()
+        waiting = sorted({letter.id for letter in letters} & replayed)
+        if not waiting or asyncio.get_running_loop().time() > deadline:
+            failed = sorted(one.replay_of for one in letters if one.replay_of in replayed)
+            done = sorted(replayed - {*waiting, *failed})
+            return {"done": done, "failed": failed, "waiting": waiting}
+        await asyncio.sleep(_LOOK_S)
+
+
+def _connection(settings: Settings) -> Connection:
+    running = DataDir(settings.data_dir).running()
+    url = settings.mqtt_url or (running and running.mqtt_url)
+    if not url:
+        raise ConfigError(
+            [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
+        )
+    try:
+        endpoint = Endpoint.from_url(url)
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
+    return Connection(endpoint, client_id=f"nabij-replay-{uuid4().hex[:12]}", session_expiry_s=0)

@@ -1,0 +1,163 @@
+"""What `nabij explain` prints: from the record, what happened to an incident, to whom, and why."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from broker.config import Settings
+from broker.core.groups import Member
+from broker.core.history import Note, not_alerting, reason_of
+from broker.core.incidents import Incident
+from broker.errors import ConfigError
+from broker.store import Alerted, Delivery, Filed
+from nabij.output import print_json, print_line, say
+from nabij.runtime import run
+from nabij.zones import opened_store
+
+_DELIVERY = {
+    Delivery.CLAIMED: "is being sent",
+    Delivery.SENT: "sent, not yet confirmed by the device",
+    Delivery.REFUSED: "refused by the MQTT broker, will be tried again",
+    Delivery.DELIVERED: "delivered, on the device's word",
+    Delivery.EXPIRED: "expired: no device confirmed it in time",
+}
+
+
+def run_explain(settings: Settings, incident: str, user: str | None, *, as_json: bool) -> bool:
+    """Print what the record has; return whether it knows the incident."""
+    found = run(_read(settings, _identifier(incident)))
+    if found is None:
+        say(f"there is no incident {incident}: it never was, or its retention has ended")
+        return False
+    filed, alerts, notes = found
+    told = _about_user(filed, alerts, notes, user) if user else _about_all(filed, alerts, notes)
+    if as_json:
+        print_json(told)
+    else:
+        _print(told)
+    return True
+
+
+def _identifier(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ConfigError([f"{text!r} is no incident's id"]) from None
+
+
+async def _read(
+    settings: Settings, identifier: UUID
+) -> tuple[Filed, Mapping[str, Alerted], list[Note]] | None:
+    async with opened_store(settings) as store:
+        filed = await store.incidents.get(identifier)
+        if filed is None:
+            return None
+        alerts = {one.user: one for one in await store.alerts.of(identifier)}
+        return filed, alerts, await store.history.of(identifier)
+
+
+# -- what it comes to ----------------------------------------------------------------------------
+
+
+def _about_all(filed: Filed, alerts: Mapping[str, Alerted], notes: list[Note]) -> dict[str, Any]:
+    states = [one.state for one in alerts.values()]
+    return {
+        "incident": _incident(filed.incident),
+        "decisions": notes,
+        "deliveries": {state: states.count(state) for state in Delivery},
+        "recipients": [_recipient(one, filed.people.get(one.user)) for one in alerts.values()],
+    }
+
+
+def _about_user(
+    filed: Filed, alerts: Mapping[str, Alerted], notes: list[Note], user: str
+) -> dict[str, Any]:
+    alert = alerts.get(user)
+    member = filed.people.get(user)
+    return {
+        "incident": _incident(filed.incident),
+        "user": user,
+        "alerted": alert is not None,
+        "why": _why(alert) if alert else _why_not(filed.incident, member),
+        "recipient": _recipient(alert, member) if alert else None,
+        "decisions": [note for note in notes if note.user == user],
+    }
+
+
+def _incident(incident: Incident) -> dict[str, Any]:
+    return {
+        "id": incident.id,
+        "category": incident.category,
+        "status": incident.status,
+        "zone": incident.zone,
+        "opened_at": incident.opened_at,
+        "closed_at": incident.closed_at,
+        "radius_m": incident.radius_m,
+        "wave": incident.wave,
+        "reports": incident.reports,
+    }
+
+
+def _recipient(alert: Alerted, member: Member | None) -> dict[str, Any]:
+    return {
+        "user": alert.user,
+        "reason": alert.reason,
+        "wave": alert.wave,
+        "claimed_at": alert.claimed_at,
+        "delivery": alert.state,
+        "delivery_at": alert.at,
+        "tries": alert.tries,
+        "mqtt_reason_code": alert.code,
+        "part": member.part if member else None,
+    }
+
+
+def _why(alert: Alerted) -> str:
+    return f"{reason_of(alert.reason)} (wave {alert.wave}); {_DELIVERY[alert.state]}"
+
+
+def _why_not(incident: Incident, member: Member | None) -> str:
+    if member is not None and member.name.startswith("reporter-"):
+        return "reported the incident: whoever has is not alerted to it"
+    if nobody := not_alerting(incident):
+        return nobody
+    end = f" closed {_time(incident.closed_at)};" if incident.closed_at else ""
+    return (
+        f"not in the record:{end} while it was open no place in effect of theirs was known to be "
+        f"within its radius (at last {incident.radius_m:g} m). Muted, away, or heard of too long "
+        "ago counts as no place; positions are not kept, so that is all that can be said"
+    )
+
+
+# -- for people ----------------------------------------------------------------------------------
+
+
+def _print(told: dict[str, Any]) -> None:
+    incident = told["incident"]
+    print_line(
+        f"incident {incident['id']}: {incident['category']} in zone {incident['zone']}, "
+        f"{incident['status']}, wave {incident['wave']}, {incident['reports']} report(s)"
+    )
+    if "user" in told:
+        verb = "was alerted" if told["alerted"] else "was not alerted"
+        print_line(f"{told['user']} {verb}: {told['why']}")
+    for note in told["decisions"]:
+        who = f" by {note.user}" if note.user else ""
+        print_line(f"{_time(note.at)}  {note.event}{who}: {note.why}")
+    for one in told.get("recipients", [told.get("recipient")]):
+        if one is not None:
+            _print_recipient(one)
+
+
+def _print_recipient(one: dict[str, Any]) -> None:
+    code = f", PUBACK {one['mqtt_reason_code']}" if one["mqtt_reason_code"] else ""
+    print_line(
+        f"{_time(one['claimed_at'])}  alerted {one['user']}: {reason_of(one['reason'])} (wave "
+        f"{one['wave']}); {_time(one['delivery_at'])} {_DELIVERY[one['delivery']]} "
+        f"({one['tries']} tries{code}); now {one['part']}"
+    )
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}Z"

@@ -1,0 +1,149 @@
+"""A small run in which all went well, made by hand, for each test to break in one place."""
+
+import uuid
+from uuid import UUID
+
+import pytest
+
+from broker.core.policy import Policy
+from devices.chaos_log import (
+    Alerted,
+    Commanded,
+    Created,
+    Delivered,
+    Escalated,
+    Grouped,
+    Journaled,
+    Moved,
+    Ordered,
+    Placed,
+    Receipted,
+    Retained,
+    Started,
+    Stated,
+)
+from devices.geofence import cell_at
+from nabij.chaos.checker import judge
+from nabij.chaos.evidence import Evidence, StoreFacts
+from nabij.chaos.judgement import Judgement
+from nabij.chaos.world import policy_text
+from schemas.ids import alert_id, escalation_id, group_event_id, incident_id
+from schemas.messages import (
+    AlertReason,
+    EscalationKind,
+    GroupEventKind,
+    Merge,
+    Outcome,
+    Status,
+    Subject,
+)
+
+SETTLED_AT = 1_000.0
+KORENMARKT = (51.0543, 3.7217)
+FAR_AWAY = (51.10, 3.80)
+
+
+class SmallRun:
+    """ann reports a fire, bob next to it is alerted, cleo far away is not; the police inform."""
+
+    def __init__(self) -> None:
+        self.report = uuid.UUID("01a20010-609a-7508-98ec-a3732a0a98f8")
+        self.incident = incident_id(self.report)
+        self.command = uuid.UUID("01a20010-609a-7508-98ec-a3732a0a98f9")
+        self.facts = StoreFacts()
+        self.facts.reports[self.report] = 1
+        self.poison: set[str] = set()
+        self.growth: list[str] = []
+        self.evidence = Evidence()
+        self.device_log()
+        self.desk_log()
+
+    def device_log(self) -> None:
+        lat, lon = KORENMARKT
+        self.evidence.add(
+            "device-1",
+            [
+                Started(t=1.0, process="device-1", pid=1),
+                self.stands("bob", KORENMARKT), Placed(t=2.1, user="bob", number=1),
+                self.stands("cleo", FAR_AWAY), Placed(t=2.1, user="cleo", number=1),
+                Created(
+                    t=10.0, user="ann", id=self.report, category="fire", lat=lat, lon=lon,
+                    seen_at=10.0,
+                ),
+                Journaled(t=10.1, id=self.report),
+                Delivered(t=10.2, id=self.report),
+                self.receipt(),
+                self.alert("bob"),
+                self.said(group_event_id(self.incident, self.command)),
+            ],
+        )  # fmt: skip
+
+    def desk_log(self) -> None:
+        self.evidence.add(
+            "desk",
+            [
+                self.escalation(escalation_id(self.report)),
+                self.state(1),
+                self.state(2),
+                Commanded(
+                    t=20.0, zone="gent", id=self.command, incident=self.incident,
+                    command="inform", text="inform 1",
+                ),
+                Ordered(t=20.1, zone="gent", id=self.command, outcome=Outcome.ACCEPTED),
+                Retained(
+                    t=30.0, zone="gent", incident=self.incident, version=2, status=Status.OPEN,
+                    reports=1,
+                ),
+            ],
+        )  # fmt: skip
+
+    def stands(self, user: str, place: tuple[float, float]) -> Moved:
+        return Moved(t=2.0, user=user, number=1, cell=cell_at(*place))
+
+    def receipt(self, *, sequence: int = 1) -> Receipted:
+        return Receipted(
+            t=10.2, user="ann", id=self.report, subject=Subject.REPORT, outcome=Outcome.ACCEPTED,
+            incident=self.incident, merge=Merge.OPENED, sequence=sequence,
+        )  # fmt: skip
+
+    def alert(self, user: str, wave: int = 1) -> Alerted:
+        return Alerted(
+            t=10.3, user=user, id=alert_id(self.incident, wave, user), incident=self.incident,
+            wave=wave, reason=AlertReason.NEARBY,
+        )  # fmt: skip
+
+    def said(self, identifier: UUID, sequence: int = 1) -> Grouped:
+        return Grouped(
+            t=20.2, user="ann", id=identifier, incident=self.incident, sequence=sequence,
+            kind=GroupEventKind.SAID, text="inform 1",
+        )  # fmt: skip
+
+    def escalation(self, identifier: UUID) -> Escalated:
+        return Escalated(
+            t=10.25, zone="gent", id=identifier, kind=EscalationKind.NEW, incident=self.incident,
+            version=1, report=self.report,
+        )  # fmt: skip
+
+    def state(self, version: int) -> Stated:
+        return Stated(
+            t=10.3, zone="gent", incident=self.incident, version=version, status=Status.OPEN
+        )
+
+    def judged(self) -> Judgement:
+        return judge(
+            self.evidence,
+            self.facts,
+            Policy.parse(policy_text()).file,
+            settled_at=SETTLED_AT,
+            poison=self.poison,
+            growth=self.growth,
+        )
+
+    def violated(self) -> dict[str, int]:
+        """The invariants that do not hold, with their counts."""
+        return {name: count for name, count in self.judged().counts.items() if count}
+
+
+@pytest.fixture
+def small_run() -> SmallRun:
+    return SmallRun()

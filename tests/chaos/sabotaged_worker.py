@@ -1,0 +1,81 @@
+"""A worker that breaks the promise on purpose; started in place of `nabij.worker` by a test.
+
+python sabotaged_worker.py SABOTAGE SERVICE INDEX PIPE PARENT
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from broker.dispatch import Dispatcher
+from broker.mqtt import Delivery, Message, PubAckReasonCode
+from broker.service import outgoing
+from broker.store.incidents import IncidentStore, Neighbourhood
+from broker.store.transaction import Transaction
+from nabij.worker import main
+from schemas import topics
+from schemas.ids import incident_id
+from schemas.messages import Merge, Outcome, Receipt, Subject
+
+VICTIM = "p-7"
+LATE_S = 1.0
+
+
+def acknowledge_before_commit() -> None:
+    """Receipt and PUBACK first; the commit follows, if nothing happens in between."""
+    honest = Dispatcher.deliver
+
+    async def deliver(self: Dispatcher, delivery: Delivery) -> None:
+        levels = topics.REPORT.parse(delivery.message.topic)
+        if levels is None:
+            return await honest(self, delivery)
+        report = topics.REPORT.decode(delivery.message.payload)
+        receipt = Receipt(
+            subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=datetime.now(UTC), id=report.id,
+            incident=incident_id(report.id), merge=Merge.OPENED, sequence=report.id.int,
+        )  # fmt: skip
+        correlation = delivery.message.correlation
+        user = levels["user"]
+        await self.publish([outgoing(topics.RECEIPT, receipt, correlation=correlation, user=user)])
+        delivery.acknowledge()
+        await asyncio.sleep(LATE_S)
+        return await honest(self, delivery)
+
+    Dispatcher.deliver = deliver  # type: ignore[method-assign]
+
+
+def skip_idempotency() -> None:
+    """Nothing is known of earlier messages."""
+    honest = IncidentStore.neighbourhood
+
+    async def neighbourhood(self: IncidentStore, *arguments: Any) -> Neighbourhood:
+        return (await honest(self, *arguments))._replace(received=None)
+
+    IncidentStore.neighbourhood = neighbourhood  # type: ignore[method-assign, assignment]
+    Transaction.require_absent = lambda *_: None  # type: ignore[method-assign]
+
+
+def drop_an_alert() -> None:
+    """One person's alerts are never sent, and recorded as if they were."""
+    honest = Dispatcher.publish
+    dropped = topics.ALERT.topic(user=VICTIM)
+
+    async def publish(self: Dispatcher, messages: Sequence[Message]) -> Sequence[PubAckReasonCode]:
+        await honest(self, [message for message in messages if message.topic != dropped])
+        return [PubAckReasonCode.SUCCESS] * len(messages)
+
+    Dispatcher.publish = publish  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    {
+        "acknowledge-before-commit": acknowledge_before_commit,
+        "skip-idempotency": skip_idempotency,
+        "drop-an-alert": drop_an_alert,
+    }[sys.argv[1]]()
+    sys.exit(main(sys.argv[2:]))

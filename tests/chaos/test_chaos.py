@@ -1,0 +1,84 @@
+"""Real processes, really killed: nothing is lost; and where the promise is broken, it is told."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.embedded import MqttEngine
+from nabij.chaos.plan import Strike, Victim
+from nabij.chaos.run import Outcome, Run
+from nabij.chaos.world import Scale, World
+
+SABOTAGED = Path(__file__).with_name("sabotaged_worker.py")
+NABIJ = (sys.executable, "-m", "nabij.cli")
+
+
+@pytest.fixture
+def engine(mqtt_engine: MqttEngine) -> MqttEngine:
+    return mqtt_engine
+
+
+def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
+    tmp_path: Path, engine: MqttEngine
+) -> None:
+    result = _chaos(tmp_path, engine, "--reports", "1500", "--kills", "16", "--duration", "60")
+
+    assert result["violations"] == {}
+    assert result["invariants"] == dict.fromkeys((f"I{n}" for n in range(1, 11)), 0)
+    assert (result["lost"], result["duplicated"]) == (0, 0)
+    assert result["reports"] == 1_500
+    assert sum(result["kills"].values()) == 16
+    assert set(result["kills"]) == set(Victim)
+
+
+def _chaos(data_dir: Path, engine: MqttEngine, *words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [*NABIJ, "chaos", *words, "--seed", "3", "--engine", engine, "--json",
+         "--data-dir", str(data_dir)],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr[-3_000:]
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+async def test_a_receipt_before_the_commit_is_caught(tmp_path: Path, engine: MqttEngine) -> None:
+    strikes = [Strike(share, Victim.INTAKE, pick) for share, pick in ((0.3, 0.0), (0.6, 0.9))]
+
+    outcome = await _sabotaged(tmp_path, engine, "acknowledge-before-commit", strikes)
+
+    assert outcome.judgement.counts["I1"] > 0
+    assert outcome.judgement.lost > 0
+
+
+async def test_skipped_idempotency_is_caught(tmp_path: Path, engine: MqttEngine) -> None:
+    strikes = [Strike(0.3, Victim.INTAKE, pick, pause_s=2.0) for pick in (0.0, 0.9)]
+
+    outcome = await _sabotaged(tmp_path, engine, "skip-idempotency", strikes)
+
+    assert outcome.judgement.counts["I3"] > 0
+    assert outcome.judgement.duplicated > 0
+
+
+async def test_a_dropped_alert_is_caught(tmp_path: Path, engine: MqttEngine) -> None:
+    outcome = await _sabotaged(tmp_path, engine, "drop-an-alert", [])
+
+    assert outcome.judgement.counts["I4"] > 0
+    assert all("p-7 " in what for what in outcome.judgement.violations["I4"])
+    assert outcome.judgement.lost > 0
+
+
+async def _sabotaged(
+    directory: Path, engine: MqttEngine, sabotage: str, strikes: Sequence[Strike]
+) -> Outcome:
+    scale = Scale(
+        reports=400, lasts_s=12.0, seed=5, engine=engine,
+        worker=(sys.executable, str(SABOTAGED), sabotage),
+    )  # fmt: skip
+    async with World(directory, scale) as world:
+        return await Run(world, strikes, lambda *_: None).run()

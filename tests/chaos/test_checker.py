@@ -1,0 +1,375 @@
+"""The judge can fail: each invariant is violated once, in logs made by hand, and it is told."""
+
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+
+from broker.core.policy import Policy
+from devices.chaos_log import Escalated, Ordered
+from nabij.chaos.evidence import Blow
+from nabij.chaos.growth import EVERY_S, Growth, Series
+from nabij.chaos.plan import Victim, strikes_of
+from nabij.chaos.recovery import recovery_s
+from nabij.chaos.world import policy_text
+from schemas.ids import alert_id, overdue_id
+from schemas.messages import EscalationKind, Outcome, Status
+
+Run = Any  # tests/chaos/conftest.py: SmallRun
+
+# -- all is well --
+
+
+def test_a_run_in_which_all_went_well_violates_nothing(small_run: Run) -> None:
+    assert small_run.violated() == {}
+
+
+def test_messages_that_come_again_under_their_ids_violate_nothing(small_run: Run) -> None:
+    evidence = small_run.evidence
+    evidence.alerts *= 2
+    evidence.groups *= 2
+    evidence.escalations *= 2
+    evidence.receipts[small_run.report] *= 2
+
+    assert small_run.violated() == {}
+
+
+# -- I1, I6: the store --
+
+
+def test_a_receipted_report_that_the_store_lacks_is_lost(small_run: Run) -> None:
+    small_run.facts.reports.clear()
+
+    judgement = small_run.judged()
+
+    assert small_run.violated() == {"I1": 1}
+    assert judgement.lost == 1
+
+
+def test_a_report_in_two_incidents_is_duplicated(small_run: Run) -> None:
+    small_run.facts.reports[small_run.report] = 2
+
+    assert small_run.violated() == {"I1": 1}
+    assert small_run.judged().duplicated == 1
+
+
+def test_a_probe_that_redis_forgot_when_it_was_killed_violates_i6(small_run: Run) -> None:
+    created = small_run.evidence.created
+    created[small_run.report] = msgspec.structs.replace(created[small_run.report], probe=True)
+    small_run.facts.reports.clear()
+
+    assert small_run.violated() == {"I6": 1}
+
+
+def test_a_report_whose_receipt_only_the_journal_saw_must_be_in_the_store(small_run: Run) -> None:
+    del small_run.evidence.receipts[small_run.report]
+    small_run.facts.reports.clear()
+
+    assert small_run.violated()["I1"] == 1
+
+
+# -- I2: the journal --
+
+
+def test_a_journaled_report_that_is_neither_receipted_nor_journaled_any_more_is_lost(
+    small_run: Run,
+) -> None:
+    _without_receipt(small_run)
+
+    assert small_run.violated()["I2"] == 1
+
+
+def test_a_report_that_is_still_in_its_journal_is_not_lost_but_not_at_rest_either(
+    small_run: Run,
+) -> None:
+    _without_receipt(small_run)
+    small_run.facts.journals.add(small_run.report)
+
+    violated = small_run.violated()
+
+    assert "I2" not in violated
+    assert violated["I8"] == 1
+
+
+def test_what_a_dying_device_had_not_yet_journaled_was_never_promised(small_run: Run) -> None:
+    _without_receipt(small_run)
+    small_run.evidence.journaled.clear()
+    small_run.evidence.started["device-1"].append(11.0)
+
+    assert "I2" not in small_run.violated()
+
+
+def _without_receipt(small_run: Run) -> None:
+    small_run.evidence.receipts.clear()
+    small_run.evidence.delivered.clear()
+
+
+# -- I3: one effect --
+
+
+def test_a_report_that_the_police_never_heard_of_is_lost(small_run: Run) -> None:
+    small_run.evidence.escalations.clear()
+
+    assert small_run.violated() == {"I3": 1}
+
+
+def test_a_second_escalation_id_for_one_report_is_a_duplicate(small_run: Run) -> None:
+    small_run.evidence.escalations.append(small_run.escalation(uuid.uuid4()))
+
+    assert small_run.violated() == {"I3": 1}
+    assert small_run.judged().duplicated == 1
+
+
+def test_receipts_of_one_report_that_differ_violate_i3(small_run: Run) -> None:
+    small_run.evidence.receipts[small_run.report].append(small_run.receipt(sequence=2))
+
+    assert small_run.violated() == {"I3": 1}
+
+
+def test_an_incident_that_counts_one_report_twice_violates_i3(small_run: Run) -> None:
+    (kept,) = small_run.evidence.retained
+    small_run.evidence.retained[:] = [msgspec.structs.replace(kept, reports=2)]
+
+    assert small_run.violated() == {"I3": 1}
+    assert small_run.judged().duplicated == 1
+
+
+def test_an_incident_that_is_overdue_twice_in_one_attempt_violates_i3(small_run: Run) -> None:
+    for identifier in (overdue_id(small_run.incident, 2), uuid.uuid4()):
+        small_run.evidence.escalations.append(
+            Escalated(
+                t=20.0, zone="gent", id=identifier, kind=EscalationKind.OVERDUE,
+                incident=small_run.incident, version=2, attempt=2,
+            )
+        )  # fmt: skip
+
+    assert small_run.violated() == {"I3": 1}
+
+
+# -- I4, I5: alerts --
+
+
+def test_somebody_in_the_radius_who_was_not_alerted_violates_i4(small_run: Run) -> None:
+    small_run.evidence.alerts.clear()
+
+    assert small_run.violated() == {"I4": 1}
+    assert small_run.judged().lost == 1
+
+
+def test_a_second_alert_with_another_id_violates_i4(small_run: Run) -> None:
+    small_run.evidence.alerts.append(small_run.alert("bob", wave=2))
+
+    assert small_run.violated() == {"I4": 1}
+    assert small_run.judged().duplicated == 1
+
+
+def test_an_alert_to_somebody_far_away_violates_i5(small_run: Run) -> None:
+    small_run.evidence.alerts.append(small_run.alert("cleo"))
+
+    assert small_run.violated() == {"I5": 1}
+
+
+def test_an_alert_to_the_reporter_violates_i5(small_run: Run) -> None:
+    small_run.evidence.moved.append(small_run.stands("ann", (51.0543, 3.7217)))
+    small_run.evidence.placed["ann", 1] = 2.1
+    small_run.evidence.alerts.append(small_run.alert("ann"))
+
+    assert small_run.violated() == {"I5": 1}
+
+
+def test_an_alert_to_an_incident_that_nobody_reported_violates_i5(small_run: Run) -> None:
+    incident = uuid.uuid4()
+    small_run.evidence.alerts.append(
+        msgspec.structs.replace(
+            small_run.alert("bob"), incident=incident, id=alert_id(incident, 1, "bob")
+        )
+    )
+
+    assert small_run.violated() == {"I5": 1}
+
+
+def test_who_was_not_yet_confirmed_to_be_there_may_be_alerted_and_need_not_be(
+    small_run: Run,
+) -> None:
+    small_run.evidence.placed.clear()
+    assert small_run.violated() == {}
+
+    small_run.evidence.alerts.clear()
+    assert small_run.violated() == {}
+
+
+# -- I7: versions --
+
+
+def test_a_state_that_goes_back_violates_i7(small_run: Run) -> None:
+    small_run.evidence.states.append(small_run.state(1))
+
+    assert small_run.violated() == {"I7": 1}
+
+
+def test_an_older_retained_state_violates_i7(small_run: Run) -> None:
+    (kept,) = small_run.evidence.retained
+    small_run.evidence.retained[:] = [msgspec.structs.replace(kept, version=1)]
+
+    assert small_run.violated() == {"I7": 1}
+
+
+def test_a_retained_state_that_is_gone_violates_i7(small_run: Run) -> None:
+    small_run.evidence.retained.clear()
+
+    assert small_run.violated() == {"I7": 1}
+
+
+def test_a_closed_incident_that_is_retained_as_open_violates_i7(small_run: Run) -> None:
+    last = small_run.evidence.states[-1]
+    small_run.evidence.states[-1] = msgspec.structs.replace(last, status=Status.CLOSED)
+
+    assert small_run.violated() == {"I7": 1}
+
+
+def test_two_group_events_with_one_number_violate_i7(small_run: Run) -> None:
+    other = msgspec.structs.replace(small_run.said(uuid.uuid4()), text="something else")
+    small_run.evidence.groups.append(other)
+
+    assert small_run.violated() == {"I7": 1}
+
+
+# -- I8: at rest --
+
+
+@pytest.mark.parametrize("what", ["pending of alerting", "outbox", "stream police", "deadlines"])
+def test_what_is_not_done_at_rest_violates_i8(small_run: Run, what: str) -> None:
+    small_run.facts.undone = {what: 3, "pending of city": 0}
+
+    assert small_run.violated() == {"I8": 1}
+
+
+def test_a_dead_letter_that_nobody_injected_violates_i8(small_run: Run) -> None:
+    small_run.facts = replace(small_run.facts, dead_letters=("a report",))
+
+    assert small_run.violated() == {"I8": 1}
+
+
+def test_poison_that_is_in_no_dead_letter_violates_i8(small_run: Run) -> None:
+    small_run.poison = {"poison 1"}
+
+    assert small_run.violated() == {"I8": 1}
+
+
+def test_poison_that_ended_as_a_dead_letter_violates_nothing(small_run: Run) -> None:
+    small_run.poison = {"poison 1"}
+    small_run.facts = replace(small_run.facts, dead_letters=("poison 1",))
+
+    assert small_run.violated() == {}
+
+
+def test_a_dead_letter_that_is_there_twice_violates_i8(small_run: Run) -> None:
+    small_run.poison = {"poison 1"}
+    small_run.facts = replace(small_run.facts, dead_letters=("poison 1", "poison 1"))
+
+    assert small_run.violated() == {"I8": 1}
+
+
+def test_poison_that_was_accepted_violates_i8(small_run: Run) -> None:
+    created = small_run.evidence.created
+    created[small_run.report] = msgspec.structs.replace(created[small_run.report], poison=True)
+
+    assert small_run.violated()["I8"] == 1
+
+
+# -- I9: growth --
+
+
+def test_memory_that_rises_through_the_second_half_grows() -> None:
+    assert _series([50.0 + second for second in range(60)]).grows(0.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [50.0] * 60,
+        [float(second) for second in range(30)] + [30.0] * 30,  # it has found its size
+        [50.0 + second % 20 * 3 for second in range(60)],  # it goes up and down
+        [50.0 + second / 10 for second in range(60)],  # less than a fifth, and than 20 MB
+    ],
+)
+def test_memory_that_does_not_rise_all_the_time_does_not_grow(values: list[float]) -> None:
+    assert not _series(values).grows(0.0, 60.0)
+
+
+def test_a_process_that_was_started_late_is_not_judged() -> None:
+    series = Series(20.0, [(40.0 + n / 2, 50.0 + 3 * n) for n in range(40)])
+
+    assert not series.grows(0.0, 60.0)
+
+
+def test_a_queue_that_grows_is_named_and_violates_i9(small_run: Run) -> None:
+    growth = Growth()
+    for number in range(120):
+        growth.queues(number * EVERY_S, {"outbox": number * 100, "stream city": 5})
+    small_run.growth = growth.judged(0.0, 120 * EVERY_S)
+
+    assert [text.partition(" ")[0] for text in small_run.growth] == ["outbox"]
+    assert small_run.violated() == {"I9": 1}
+
+
+def _series(values: list[float]) -> Series:
+    return Series(20.0, [(float(second), value) for second, value in enumerate(values)])
+
+
+# -- I10: commands --
+
+
+def test_a_command_that_was_never_answered_violates_i10(small_run: Run) -> None:
+    small_run.evidence.orders.clear()
+
+    assert small_run.violated() == {"I10": 1}
+
+
+def test_a_command_whose_effect_is_seen_under_two_ids_violates_i10(small_run: Run) -> None:
+    small_run.evidence.groups.append(small_run.said(uuid.uuid4(), sequence=2))
+
+    assert small_run.violated() == {"I10": 1}
+    assert small_run.judged().duplicated == 1
+
+
+def test_a_command_whose_effect_nobody_saw_violates_i10(small_run: Run) -> None:
+    small_run.evidence.groups.clear()
+
+    assert small_run.violated() == {"I10": 1}
+
+
+def test_a_command_that_came_too_late_violates_nothing(small_run: Run) -> None:
+    small_run.evidence.groups.clear()
+    small_run.evidence.orders[small_run.command] = [
+        Ordered(
+            t=20.1, zone="gent", id=small_run.command, outcome=Outcome.REJECTED,
+            code="incident_closed",
+        )
+    ]  # fmt: skip
+
+    assert small_run.violated() == {}
+
+
+# -- what is struck, and how long it takes --
+
+
+def test_every_kind_of_victim_has_its_turn_and_the_seed_decides() -> None:
+    strikes = strikes_of(10, seed=7)
+
+    assert {strike.victim for strike in strikes if strike.pause_s is None} == set(Victim)
+    assert [strike.share for strike in strikes] == sorted(strike.share for strike in strikes)
+    assert strikes == strikes_of(10, seed=7)
+    assert strikes != strikes_of(10, seed=8)
+
+
+def test_recovery_is_the_time_until_the_last_report_that_the_kill_may_have_hit(
+    small_run: Run,
+) -> None:
+    blows = [Blow(9.9, Victim.INTAKE, "intake-1"), Blow(500.0, Victim.INTAKE, "intake-2")]
+
+    recovered = recovery_s(small_run.evidence, blows, Policy.parse(policy_text()).file)
+
+    assert recovered == {"intake": {"p50": 0.3, "max": 0.3}}

@@ -1,0 +1,63 @@
+"""Servers for one test, the services on them, and the command line beside them."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from tests.services.system import Servers, System
+
+Nabij = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def servers(
+    mqtt_server: EmbeddedMqtt, redis_url: str, accounts: dict[str, Account], tmp_path: Path
+) -> Servers:
+    """The run's servers, with Redis emptied for this test."""
+    if not mqtt_server.enforces_acl:
+        pytest.skip("the services' tests need Mosquitto and its ACL")
+    return Servers(mqtt=mqtt_server, redis_url=redis_url, accounts=accounts, directory=tmp_path)
+
+
+@pytest.fixture
+def own_servers(
+    own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
+) -> Servers:
+    """Servers for this test alone, to be killed and restarted."""
+    if not own_mqtt.enforces_acl:
+        pytest.skip("the services' tests need Mosquitto and its ACL")
+    return Servers(mqtt=own_mqtt, redis_url=own_redis.url, accounts=accounts, directory=data_dir)
+
+
+def environment(system: System) -> dict[str, str]:
+    """The settings of `system`, for a process beside it."""
+    settings = system.settings
+    assert settings.mqtt_url and settings.redis_url and settings.share_group  # noqa: PT018
+    return {
+        "NABIJ_MQTT_URL": settings.mqtt_url,
+        "NABIJ_REDIS_URL": settings.redis_url,
+        "NABIJ_SHARE_GROUP": settings.share_group,
+        "NABIJ_POLICY": str(settings.policy),
+        "NABIJ_DATA_DIR": str(settings.data_dir),
+        "NABIJ_INSTANCE": settings.instance,
+        "NABIJ_LOG_LEVEL": "error",
+    }
+
+
+async def nabij(system: System, *arguments: str) -> tuple[int, Any]:
+    """Run a command with --json beside `system`; return its status and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "nabij.cli", *arguments, "--json",
+        env={**os.environ, **environment(system)}, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    status = process.returncode
+    assert status is not None
+    return status, json.loads(output) if output else None

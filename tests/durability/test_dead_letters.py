@@ -1,0 +1,186 @@
+"""What no handler can take is kept, shown, replayed and dropped; nothing behind it waits."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+
+from broker.events import Change, IncidentChanged
+from broker.store import DeadLetter, Store, dead_letters, keys
+from schemas.ids import new_id
+from schemas.messages import Availability
+from schemas.taxonomy import Desk
+from tests.durability.conftest import nabij
+from tests.services.system import Servers, System, a_presence, polled, running
+
+
+def letter(number: int, **fields: object) -> DeadLetter:
+    values = {
+        "id": uuid4(),
+        "at": datetime.now(UTC) + timedelta(seconds=number),
+        "service": "intake",
+        "topic": "nabij/v1/u/Ann/up/report",
+        "payload": b"x" * 100,
+        "code": "bad_topic",
+        "field": "$",
+        "reason": "No.",
+    }
+    return DeadLetter(**(values | fields))  # type: ignore[arg-type]
+
+
+async def until_kept(system: System, count: int) -> list[DeadLetter]:
+    async def kept() -> bool:
+        return len(await system.store.dead_letters.all()) >= count
+
+    await polled(kept)
+    return await system.store.dead_letters.all()
+
+
+async def test_poison_on_a_stream_is_kept_and_acknowledged_and_holds_up_nobody(
+    servers: Servers,
+) -> None:
+    async with running(servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        corrupt = (await system.report(ann, system.place()))["incident"]
+        system.corrupt(f"incident:{corrupt}", "incident")
+        poison = IncidentChanged(
+            incident=UUID(corrupt), change=Change.WIDENED, at=datetime.now(UTC), desk=Desk.POLICE
+        )
+        with redis.Redis.from_url(servers.redis_url) as client:
+            client.xadd(keys.events("alerting"), {"e": b"no event of ours"})
+        await system.store.events.put([poison])
+        place = system.place()
+        await system.be_at(bob, place)
+
+        behind = (await system.report(ann, place))["incident"]
+
+        await bob.expect("u/bob/down/alert", incident=behind)
+        letters = await until_kept(system, 3)  # alerting's two, and the police read the second too
+        assert sorted((one.topic, one.code) for one in letters) == [
+            ("events:alerting", "internal"),
+            ("events:alerting", "not_json"),
+            ("events:police", "internal"),
+        ]
+
+        async def done() -> bool:
+            return await system.store.events.length("alerting") == 0
+
+        await polled(done)
+
+
+async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers: Servers) -> None:
+    async with running(servers) as system:
+        ann = await system.connect("ann")
+        incident = (await system.report(ann, system.place()))["incident"]
+        name, field = f"incident:{incident}", "incident"
+        with redis.Redis.from_url(servers.redis_url) as client:
+            whole = client.hget(keys.incident(incident), field)
+            assert isinstance(whole, bytes)
+            system.corrupt(name, field)
+            message = {"id": str(new_id()), "incident": incident, "text": "Hallo"}
+            await ann.publish("u/ann/up/message", message)
+            (kept,) = [one for one in await until_kept(system, 1) if one.service == "groups"]
+            status, shown = await nabij(system, "dead-letters", "show", str(kept.id))
+            assert (status, shown["topic"]) == (0, "nabij/v1/u/ann/up/message")
+            assert "Hallo" in shown["payload"]
+
+            status, outcome = await nabij(system, "dead-letters", "replay", str(kept.id))
+            (again,) = [one for one in await until_kept(system, 1) if one.service == "groups"]
+            assert (status, outcome["failed"]) == (1, [str(kept.id)])
+            assert again.id != kept.id
+            assert again.replay_of == kept.id
+            assert again.reason.startswith("Failed again when it was replayed.")
+
+            client.hset(keys.incident(incident), field, whole)
+        status, outcome = await nabij(system, "dead-letters", "replay", "--all")
+
+        assert (status, outcome["failed"], outcome["waiting"]) == (0, [], [])
+        assert str(again.id) in outcome["done"]
+        await ann.expect("u/ann/down/receipt", id=message["id"], outcome="accepted")
+        assert await system.store.dead_letters.all() == []
+
+
+async def test_a_replayed_event_goes_back_on_its_stream(servers: Servers) -> None:
+    async with running(servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        incident = (await system.report(ann, place))["incident"]
+        with redis.Redis.from_url(servers.redis_url) as client:
+            whole = client.hget(keys.incident(incident), "incident")
+            assert isinstance(whole, bytes)
+            system.corrupt(f"incident:{incident}", "incident")
+            await system.be_at(bob, place)  # walks in, and cannot be alerted
+            (kept,) = await until_kept(system, 1)
+            assert kept.stream == "alerting"
+            client.hset(keys.incident(incident), "incident", whole)
+
+        status, outcome = await nabij(system, "dead-letters", "replay", "--all")
+
+        assert (status, outcome["done"]) == (0, [str(kept.id)])
+        await bob.expect("u/bob/down/alert", incident=incident, reason="walked_in")
+
+
+async def test_one_poisoned_message_of_a_batch_is_kept_alone(servers: Servers) -> None:
+    async with running(servers) as system:
+        fleet = await system.connect("nabij", "u/+/down/#")
+        place = system.place()
+        with redis.Redis.from_url(servers.redis_url) as client:
+            client.hset(f"{keys.PREFIX}where:{keys.where_bucket('eve')}", "eve", "nonsense")
+            for user in ("eve", "ann", "bob"):
+                await fleet.publish(
+                    f"u/{user}/up/presence",
+                    a_presence(place, availability=Availability.AVAILABLE),
+                    response_topic=f"u/{user}/down/receipt",
+                )
+
+            for user in ("ann", "bob"):
+                await fleet.expect(f"u/{user}/down/receipt", outcome="accepted")
+            (kept,) = await until_kept(system, 1)
+            assert kept.topic == "nabij/v1/u/eve/up/presence"
+
+
+async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Servers) -> None:
+    async with running(servers) as system:
+        operators = await system.connect("nabij", "ops/rejected/#")
+        for _ in range(3):
+            await operators.publish("u/Nobody/up/report", b"{}")
+        await operators.expect("ops/rejected/intake", count=3)
+
+        status, listed = await nabij(system, "dead-letters", "list")
+
+        assert (status, listed["count"], listed["dropped"]) == (0, 1, 0)
+        status, outcome = await nabij(system, "dead-letters", "drop", "--all")
+        assert (status, len(outcome["dropped"])) == (0, 1)
+        unknown = str(uuid4())
+        assert await nabij(system, "dead-letters", "drop", unknown) == (
+            1, {"dropped": [], "unknown": [unknown]},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["MOST", "MOST_BYTES"])
+async def test_beyond_the_limit_the_oldest_are_dropped_and_counted(
+    limit: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store(redis_url) as store:
+        several = [letter(number) for number in range(8)]
+        size = len(dead_letters.msgspec.msgpack.encode(several[0]))
+        monkeypatch.setattr(dead_letters, limit, 3 if limit == "MOST" else 3 * size + 10)
+
+        for one in several:
+            await store.dead_letters.keep(one)
+
+        assert await store.dead_letters.all() == several[-3:]
+        assert await store.dead_letters.counts() == (3, 5)
+
+
+async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
+    async with Store(redis_url) as store:
+        old = letter(0, at=datetime.now(UTC) - dead_letters.LIFETIME - timedelta(hours=1))
+        await store.dead_letters.keep(old)
+        new = letter(1)
+        await store.dead_letters.keep(new)
+
+        assert await store.dead_letters.all() == [new]
+        assert await store.dead_letters.get(old.id) is None
+        assert await store.dead_letters.counts() == (1, 1)

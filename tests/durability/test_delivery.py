@@ -1,0 +1,229 @@
+"""Each recipient's alert ends as delivered or expired in the record, never in limbo."""
+
+import os
+import signal
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from broker.events import Change, IncidentChanged
+from broker.mqtt import PubAckReasonCode
+from broker.store import Alerted, Delivery, Store
+from broker.store.alerts import MOST_TRIES, SENDING_MS
+from schemas.ids import alert_id
+from schemas.messages import AlertReason
+from schemas.taxonomy import Desk
+from tests.core.samples import START, report
+from tests.services.system import Servers, System, polled, running
+from tests.store.samples import open_incident
+
+LASTS_S = 1_800
+
+
+async def record(system: System, incident: str) -> Mapping[str, Alerted]:
+    return {one.user: one for one in await system.store.alerts.of(UUID(incident))}
+
+
+async def until(system: System, incident: str, user: str, state: Delivery) -> Alerted:
+    async def reached() -> bool:
+        one = (await record(system, incident)).get(user)
+        return one is not None and one.state is state
+
+    await polled(reached)
+    return (await record(system, incident))[user]
+
+
+async def test_an_alert_is_delivered_when_the_device_says_so_by_whatever_reply(
+    servers: Servers,
+) -> None:
+    async with running(servers) as system:
+        ann, bob, cleo = [await system.connect(name) for name in ("ann", "bob", "cleo")]
+        place = system.place()
+        for near in (bob, cleo):
+            await system.be_at(near, place)
+        incident = (await system.report(ann, place))["incident"]
+        for near in (bob, cleo):
+            await near.expect(f"u/{near.name}/down/alert", incident=incident)
+        sent = await until(system, incident, "bob", Delivery.SENT)
+        assert (sent.tries, sent.code, sent.reason) == (1, "SUCCESS", AlertReason.NEARBY)
+
+        await system.reply(bob, incident, "seen")
+        await system.reply(cleo, incident, "declined")
+
+        states = {user: one.state for user, one in (await record(system, incident)).items()}
+        assert states == {"bob": Delivery.DELIVERED, "cleo": Delivery.DELIVERED}
+
+
+async def test_a_sync_that_names_or_covers_an_alert_is_the_devices_word(servers: Servers) -> None:
+    async with running(servers) as system:
+        ann, bob, cleo, dirk = [
+            await system.connect(name) for name in ("ann", "bob", "cleo", "dirk")
+        ]
+        place = system.place()
+        for near in (bob, cleo, dirk):
+            await system.be_at(near, place)
+        incident = (await system.report(ann, place))["incident"]
+        alert = await bob.expect("u/bob/down/alert", incident=incident)
+        for near in (cleo, dirk):
+            await near.expect(f"u/{near.name}/down/alert", incident=incident)
+        assert alert["id"] == str(alert_id(UUID(incident), 1, "bob"))
+        now = datetime.now(UTC)
+
+        await bob.ask(
+            "u/bob/up/sync",
+            {"since": (now - timedelta(hours=1)).isoformat(), "alerts": [alert["id"]]},
+        )
+        await cleo.ask("u/cleo/up/sync", {"since": (now + timedelta(minutes=6)).isoformat()})
+        await dirk.ask("u/dirk/up/sync", {"since": (now + timedelta(minutes=1)).isoformat()})
+
+        states = {user: one.state for user, one in (await record(system, incident)).items()}
+        assert states["bob"] is Delivery.DELIVERED
+        assert states["cleo"] is Delivery.DELIVERED
+        assert states["dirk"] is not Delivery.DELIVERED  # a clock may be ahead of ours by that
+        assert len(bob.on("u/bob/down/alert")) == 1  # what is named is not repeated
+
+
+async def test_what_no_device_confirms_ends_as_expired(
+    servers: Servers,
+) -> None:
+    async with running(
+        servers, timers={"accept_s": 1, "acknowledge_s": 1, "silence_s": 2}
+    ) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        await system.be_at(bob, place)
+
+        incident = (await system.report(ann, place))["incident"]
+
+        await until(system, incident, "bob", Delivery.EXPIRED)
+        assert await system.store.alerts.unconfirmed() == []
+        notes = await system.store.history.of(UUID(incident))
+        assert "expired" in {note.event for note in notes}
+
+
+async def test_with_the_incidents_end_what_is_not_delivered_expires(servers: Servers) -> None:
+    async with running(servers) as system:
+        ann, bob, cleo = [await system.connect(name) for name in ("ann", "bob", "cleo")]
+        desk = await system.connect("desk-gent", "police/gent/#")
+        place = system.place()
+        for near in (bob, cleo):
+            await system.be_at(near, place)
+        incident = (await system.report(ann, place))["incident"]
+        for near in (bob, cleo):
+            await near.expect(f"u/{near.name}/down/alert", incident=incident)
+        await system.reply(bob, incident, "seen")
+
+        await system.command(desk, "close", incident, outcome="solved")
+
+        await until(system, incident, "cleo", Delivery.EXPIRED)
+        assert (await record(system, incident))["bob"].state is Delivery.DELIVERED
+        assert await system.store.alerts.unconfirmed() == []
+        late = await system.reply(cleo, incident, "seen")
+        assert late["code"] == "incident_closed"
+        await until(system, incident, "cleo", Delivery.DELIVERED)  # its word, though late
+
+
+async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_until_it_is_taken(
+    own_servers: Servers,
+) -> None:
+    acl = own_servers.mqtt.directory / "acl"
+    allowed = acl.read_text()
+    denied = allowed.replace("user nabij\n", "user nabij\ntopic deny nabij/v1/u/bob/down/alert\n")
+    assert denied != allowed
+    acl.write_text(denied)
+    os.kill(own_servers.mqtt.pid, signal.SIGHUP)
+    async with running(own_servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        await system.be_at(bob, place)
+        incident = (await system.report(ann, place))["incident"]
+
+        refused = await until(system, incident, "bob", Delivery.REFUSED)
+        assert refused.code == PubAckReasonCode.NOT_AUTHORIZED.name
+        acl.write_text(allowed)
+        os.kill(own_servers.mqtt.pid, signal.SIGHUP)
+
+        await bob.expect("u/bob/down/alert", incident=incident)
+        taken = await until(system, incident, "bob", Delivery.SENT)
+        assert taken.code == PubAckReasonCode.SUCCESS.name
+        assert taken.tries > 1
+
+
+async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -> None:
+    async with running(servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        await system.be_at(bob, place)
+        incident = (await system.report(ann, place))["incident"]
+        await bob.expect("u/bob/down/alert", incident=incident)
+        await until(system, incident, "bob", Delivery.SENT)
+        again = IncidentChanged(
+            incident=UUID(incident), change=Change.OPENED, at=datetime.now(UTC), desk=Desk.POLICE
+        )
+
+        await system.store.events.put([again] * 5)
+
+        async def done() -> bool:
+            return await system.store.events.length("alerting") == 0
+
+        await polled(done)
+        await system.reply(bob, incident, "seen")  # what was sent before has come before
+        assert len(bob.on("u/bob/down/alert")) == 1
+
+
+async def test_what_a_dead_worker_claimed_is_given_to_one_other_and_only_after_a_while(
+    redis_url: str,
+) -> None:
+    async with Store(redis_url) as store, Store(redis_url) as other:
+        incident = await open_incident(store, report())
+        await store.alerts.claim(
+            incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
+        )
+        late = START + timedelta(milliseconds=SENDING_MS)
+
+        async def see_to(of: Store, now: datetime) -> list[str]:
+            claimed, _ = await of.alerts.see_to(incident.id, now=now, lasts_s=LASTS_S)
+            return [alert.user for alert in claimed]
+
+        assert await see_to(store, late - timedelta(seconds=1)) == []
+        assert await store.alerts.due(int(late.timestamp() * 1000)) == [incident.id]
+        assert await see_to(store, late) == ["bob"]
+        assert await see_to(other, late) == []
+
+
+async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_times(
+    redis_url: str,
+) -> None:
+    async with Store(redis_url) as store:
+        incident = await open_incident(store, report())
+        claimed = await store.alerts.claim(
+            incident, ["bob", "cleo"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
+        )
+        await store.alerts.record_alerts(incident.id, claimed, [], now=START)
+        await store.alerts.confirm(incident.id, "cleo", START)
+        sent: list[str] = []
+        for minute in range(1, 11):
+            now = START + timedelta(seconds=20 * minute)
+            again, _ = await store.alerts.see_to(
+                incident.id, now=now, lasts_s=LASTS_S, doubted=True
+            )
+            await store.alerts.record_alerts(incident.id, again, [], now=now)
+            sent += [alert.user for alert in again]
+
+        assert sent == ["bob"] * (MOST_TRIES - 1)
+
+
+async def test_an_alert_expires_though_its_incident_stays_open(redis_url: str) -> None:
+    async with Store(redis_url) as store:
+        incident = await open_incident(store, report())
+        claimed = await store.alerts.claim(
+            incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
+        )
+        await store.alerts.record_alerts(incident.id, claimed, [], now=START)
+        ends = START + timedelta(seconds=LASTS_S)
+        for now, expired in ((ends - timedelta(seconds=1), 0), (ends, 1), (ends, 0)):
+            seen_to = await store.alerts.see_to(incident.id, now=now, lasts_s=LASTS_S)
+            assert seen_to == ([], expired)
+
+        assert [one.state for one in await store.alerts.of(incident.id)] == [Delivery.EXPIRED]
+        assert await store.alerts.unconfirmed() == []

@@ -1,0 +1,107 @@
+"""The modelled Redis beside a real one: what a simulated city asked, asked again, same answers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import pytest
+import redis
+
+from broker.store.redis import _SCRIPTS
+from nabij.simulation.clock import silence
+from nabij.simulation.redis import Database, Word
+from nabij.simulation.scripts import SCRIPTS, Script
+from nabij.simulation.world import World
+
+Asked = tuple[str, Sequence[str], Sequence[Word], Any]  # script or "", keys, words, answer
+
+
+def test_every_script_of_the_store_has_its_model() -> None:
+    assert set(SCRIPTS) == set(_SCRIPTS)
+
+
+def recorded(seed: int) -> list[Asked]:
+    """What the services of a world asked in its first minute: no place has expired by then."""
+    world = World(seed)
+    asked: list[Asked] = []
+    inside: list[str] = []
+
+    def listening(name: str, script: Script) -> Script:
+        def run(database: Database, keys: Sequence[str], words: Sequence[Word]) -> Any:
+            inside.append(name)
+            answer = script(database, keys, words)
+            inside.pop()
+            if world.loop.now < 60:
+                asked.append((name, keys, list(words), answer))
+            return answer
+
+        return run
+
+    execute = world.redis.database.execute
+
+    def listen(*words: Word) -> Any:
+        answer = execute(*words)
+        if not inside and world.loop.now < 60:
+            asked.append(("", (), list(words), answer))
+        return answer
+
+    world.redis.database.execute = listen  # type: ignore[method-assign]
+    for name, script in SCRIPTS.items():
+        world.redis.scripts[name] = listening(name, script)
+    with silence():
+        world.run()
+    return asked
+
+
+def plain(answer: Any) -> Any:
+    """An answer without what says nothing: the order in hashes, and integers' types."""
+    if isinstance(answer, (list, tuple)):
+        return sorted((plain(item) for item in answer), key=repr)
+    return b"%d" % answer if isinstance(answer, int) else answer
+
+
+def numbered(words: Sequence[Word], entries: Counter[str]) -> list[Word]:
+    """`words` with the entries' ids that the model gives: 1-0, 2-0, …, for each stream."""
+    found = list(words)
+    for index, word in enumerate(words):
+        if word == "XADD":
+            entries[str(words[index + 1])] += 1
+            found[index + 2] = f"{entries[str(words[index + 1])]}-0"
+    return found
+
+
+@pytest.mark.parametrize("seed", [2, 9, 73])
+def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
+    client = redis.Redis.from_url(redis_url, protocol=2)
+    server = client.connection_pool.get_connection()
+    folder = resources.files("broker.store").joinpath("scripts")
+    scripts = {
+        name: asked_of(server, ["SCRIPT", "LOAD", folder.joinpath(f"{name}.lua").read_text()])
+        for name in _SCRIPTS
+    }
+    entries: Counter[str] = Counter()
+    compared = 0
+    for name, keys, words, answer in recorded(seed):
+        if words[:1] == ["XAUTOCLAIM"]:
+            break  # what has been idle for how long is another time there
+        if name:
+            again = numbered(words, entries) if answer and answer[0] == 1 else words
+            found = asked_of(server, ["EVALSHA", scripts[name], len(keys), *keys, *again])
+        else:
+            found = asked_of(server, words)
+        assert plain(found) == plain(answer), (name, keys, words)
+        compared += 1
+    client.connection_pool.disconnect()
+    assert compared > 100
+
+
+def asked_of(server: Any, words: Sequence[Word]) -> Any:
+    """The bare answer of a real server, which is not to wait for what does not come."""
+    if words[0] == "XGROUP":
+        words = [*words, "MKSTREAM"]
+    if "BLOCK" in words:
+        at = list(words).index("BLOCK")
+        words = [*words[:at], *words[at + 2 :]]
+    server.send_command(*words)
+    return server.read_response()
