@@ -11,7 +11,7 @@ before the message is acknowledged: they must be quick.
 import bisect
 import enum
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -67,7 +67,8 @@ class Participant:
     `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
     each incident's events in order of sequence. Events reach `on_group` in the order in which they
     come, since news is never held back for what was missed. `on_receipt` gets the receipts that
-    nobody awaits: late ones, and the rejection of a presence that asked for none.
+    nobody awaits: late ones, and the rejection of a presence that asked for none. To the topics of
+    `deaf_to` it does not subscribe.
     """
 
     def __init__(  # noqa: PLR0913 - a device has that many ends
@@ -84,6 +85,7 @@ class Participant:
         connect_timeout_s: float = 10.0,
         device: str = "device",
         session_expiry_s: int = SESSION_EXPIRY_S,
+        deaf_to: Collection[Topic[Any]] = (),
     ) -> None:
         self.user = user
         self.alerts: dict[UUID, Alert] = {}
@@ -95,11 +97,16 @@ class Participant:
         self._on_question = on_question
         self._on_receipt = on_receipt
         self._receipt_topic = topics.RECEIPT.topic(user=user)
-        self._handlers: Mapping[str, Callable[[Incoming], None]] = {
-            self._receipt_topic: self._take_receipt,
-            topics.ALERT.topic(user=user): self._take_alert,
-            topics.GROUP.topic(user=user): self._take_group,
-            topics.QUESTION.topic(user=user): self._take_question,
+        handlers: Mapping[Topic[Any], Callable[[Incoming], None]] = {
+            topics.RECEIPT: self._take_receipt,
+            topics.ALERT: self._take_alert,
+            topics.GROUP: self._take_group,
+            topics.QUESTION: self._take_question,
+        }
+        self._handlers = {
+            topic.topic(user=user): handler
+            for topic, handler in handlers.items()
+            if topic not in deaf_to
         }
         self._connection = Connection(
             broker,
