@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID, uuid5
@@ -165,6 +165,14 @@ class Dispatcher:
         await self._replayed(_replay_of(delivery))
 
     # -- one event of the stream ------------------------------------------------------------------
+
+    def worth_handling(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Leave out the entries that a later one of the same key makes superfluous."""
+        newest: dict[Hashable, Entry] = {}
+        for entry in entries:
+            key_of = self.service.newest_of.get(type(entry.event))
+            newest[key_of(entry.event) if key_of else entry.id] = entry
+        return list(newest.values())
 
     async def consume(self, entry: Entry) -> None:
         """Handle one entry of the stream, to its end; the caller acknowledges it."""

@@ -30,7 +30,7 @@ _RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends th
 _BATCH = 1_000
 _IN_HAND = 2_000
 _READERS = 4  # concurrent readers of the stream: a long fan-out must not hold up the next alert
-_READ_COUNT = 16
+_READ_COUNT = 32
 _BLOCK_MS = 1_000
 _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
@@ -279,7 +279,7 @@ class _Worker:
 
     async def _consume(self, entries: Sequence[Entry]) -> None:
         async with asyncio.TaskGroup() as group:
-            for entry in entries:
+            for entry in self._dispatcher.worth_handling(entries):
                 group.create_task(self._dispatcher.consume(entry), name=f"event {entry.id}")
         await self._store.events.acknowledge(self._service.name, [entry.id for entry in entries])
 

@@ -11,7 +11,7 @@ that is done; `broker/runner.py` does both, then acknowledges.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, overload
@@ -136,22 +136,36 @@ class Service:
         self.name = name
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
+        self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}
         self.periodic: list[tuple[float, Periodic]] = []
         self.restorers: list[Periodic] = []
 
     @overload
     def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
     @overload
-    def on(self, source: EventKind[T]) -> Callable[[Handler[T]], Handler[T]]: ...
+    def on(
+        self, source: EventKind[T], *, newest_of: Callable[[T], Hashable] | None = None
+    ) -> Callable[[Handler[T]], Handler[T]]: ...
 
-    def on(self, source: Topic[T] | EventKind[T]) -> Callable[[Handler[T]], Handler[T]]:
-        """Handle each message on a topic, or each event of a kind."""
+    def on(
+        self,
+        source: Topic[T] | EventKind[T],
+        *,
+        newest_of: Callable[[T], Hashable] | None = None,
+    ) -> Callable[[Handler[T]], Handler[T]]:
+        """Handle each message on a topic, or each event of a kind.
+
+        With `newest_of`, of the events that are read together only the newest of each key is
+        handled: for handlers that look at how things stand, not at what has happened.
+        """
 
         def register(handler: Handler[T]) -> Handler[T]:
             if isinstance(source, Topic):
                 self.subscriptions.append(Subscription(source, handler=handler))
             else:
                 self.event_handlers[source.payload] = handler
+                if newest_of is not None:
+                    self.newest_of[source.payload] = newest_of
             return handler
 
         return register

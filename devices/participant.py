@@ -20,7 +20,7 @@ import bisect
 import enum
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -92,7 +92,8 @@ class Participant:
     `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
     each incident's events in order of sequence. Events reach `on_group` in the order in which they
     come, since news is never held back for what was missed. `on_receipt` gets the receipts that
-    nobody awaits: late ones, and the rejection of a presence that asked for none.
+    nobody awaits: late ones, and the rejection of a presence that asked for none. To the topics of
+    `deaf_to` it does not subscribe.
 
     With a `journal`, reports, replies, messages and answers are on disk before they are sent, go on
     being sent after NotConfirmed and after a restart, and are deleted on their receipt. `alerts`,
@@ -122,6 +123,7 @@ class Participant:
         on_journaled: OnEntry | None = None,
         on_unconfirmed: OnEntry | None = None,
         on_expired: OnEntry | None = None,
+        deaf_to: Collection[Topic[Any]] = (),
     ) -> None:
         self.user = user
         self.alerts: dict[UUID, Alert] = {}
@@ -133,11 +135,16 @@ class Participant:
         self._on_question = on_question
         self._on_receipt = on_receipt
         self._receipt_topic = topics.RECEIPT.topic(user=user)
-        self._handlers: Mapping[str, Callable[[Incoming], None]] = {
-            self._receipt_topic: self._take_receipt,
-            topics.ALERT.topic(user=user): self._take_alert,
-            topics.GROUP.topic(user=user): self._take_group,
-            topics.QUESTION.topic(user=user): self._take_question,
+        handlers: Mapping[Topic[Any], Callable[[Incoming], None]] = {
+            topics.RECEIPT: self._take_receipt,
+            topics.ALERT: self._take_alert,
+            topics.GROUP: self._take_group,
+            topics.QUESTION: self._take_question,
+        }
+        self._handlers = {
+            topic.topic(user=user): handler
+            for topic, handler in handlers.items()
+            if topic not in deaf_to
         }
         self._connection = Connection(
             broker,

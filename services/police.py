@@ -238,36 +238,35 @@ def _to_user(receipt: Receipt, ctx: Context) -> Message:
     return outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
 
 
-@service.on(events.INCIDENT_CHANGED)
+@service.on(events.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
 async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish how the incident stands, retained, for operations that subscribe later."""
-    state = await _state(change.incident, ctx)
-    if state is None:
-        return NOTHING
-
-    async def overtaken(_: object) -> None:
-        """Another worker may have published a newer state just before: then ours must not stay."""
-        latest = await ctx.store.incidents.version(change.incident)
-        if latest is None:  # erased meanwhile: the clearing may have come before our state
-            await ctx.store.events.put([Erased(incident=change.incident, zone=state.zone)])
-        elif latest > state.version:
-            await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])
-
-    message = outgoing(topics.INCIDENT, state, zone=state.zone, incident=str(state.incident))
-    return Effects([message], overtaken)
-
-
-async def _state(incident: UUID, ctx: Context) -> IncidentState | None:
-    filed = await ctx.store.incidents.get(incident)
+    filed = await ctx.store.incidents.get(change.incident)
     if filed is None or filed.incident.desk is not Desk.POLICE:
-        return None
-    return state_of(
+        return NOTHING
+    state = state_of(
         filed.incident,
-        alerted=await ctx.store.alerts.alerted(incident),
+        alerted=await ctx.store.alerts.alerted(change.incident),
         accepted=groups.helpers(filed.people),
         on_scene=sum(member.on_scene for member in filed.people.values()),
         now=ctx.now,
     )
+    message = outgoing(topics.INCIDENT, state, zone=state.zone, incident=str(state.incident))
+    return Effects([message], partial(_record_state, ctx, change, state, filed.stated))
+
+
+async def _record_state(
+    ctx: Context, change: IncidentChanged, state: IncidentState, before: int, _: object
+) -> None:
+    """Record a published state; if another worker published one meanwhile, ours may not stay."""
+    incidents = ctx.store.incidents
+    if await incidents.state_published(state.incident, state.version, before=before):
+        return
+    if await incidents.version(state.incident) is None:
+        # Erased meanwhile: the clearing may have come before our state.
+        await ctx.store.events.put([Erased(incident=state.incident, zone=state.zone)])
+    else:
+        await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])
 
 
 @service.on(events.ERASED)

@@ -68,12 +68,16 @@ class Neighbourhood(NamedTuple):
 
 
 class Filed(NamedTuple):
-    """An incident as stored, with its people and how many group events there were."""
+    """An incident as stored, with its people and how many group events there were.
+
+    `stated` is the version that the police's retained state was last published with.
+    """
 
     incident: Incident
     people: People
     group_events: int
     active_at: datetime
+    stated: int
 
 
 class ReportFiled(msgspec.Struct, frozen=True):
@@ -119,15 +123,18 @@ class IncidentStore:
     async def get(self, identifier: UUID) -> Filed | None:
         """Return an incident with its people, or None when there is none."""
         transaction = Transaction()
-        transaction.call("HMGET", keys.incident(identifier), "v", "incident", "active")
+        transaction.call("HMGET", keys.incident(identifier), "v", "incident", "active", "stated")
         transaction.call("HGETALL", keys.people(identifier))
         transaction.call("LLEN", keys.group_log(identifier))
         results = await transaction.run(self._redis)
         assert results is not None  # there are no guards
-        (version, blob, active), people, events = results
+        (version, blob, active, stated), people, events = results
         if blob is None:
             return None
-        return Filed(_incident(version, blob), _people(people), events, _moment(int(active)))
+        return Filed(
+            _incident(version, blob), _people(people), events, _moment(int(active)),
+            int(stated or 0),
+        )  # fmt: skip
 
     async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
         """Return a report of `incident`, or None."""
@@ -234,6 +241,15 @@ class IncidentStore:
         """
         transaction.require_field(keys.incident(before.id), "v", before.version)
         transaction.call("HSET", keys.incident(before.id), "v", after.version)
+        return await transaction.run(self._redis) is not None
+
+    async def state_published(self, incident: UUID, version: int, *, before: int) -> bool:
+        """Record that the state of `version` was published; False when another was since `before`."""
+        transaction = Transaction()
+        key = keys.incident(incident)
+        transaction.require_present(key)
+        transaction.require_field(key, "stated", before or "")
+        transaction.call("HSET", key, "stated", version)
         return await transaction.run(self._redis) is not None
 
     async def erase(self, incident: Incident, people: People, event: Event) -> None:

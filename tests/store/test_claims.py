@@ -16,10 +16,10 @@ async def test_everybody_is_claimed_once_by_however_many(store: Store, other_sto
     chance = random.Random(1)
 
     async def claim_and_send(of: Store, some: list[str]) -> list[str]:
-        claimed = await of.incidents.claim(
+        claimed = await of.alerts.claim(
             incident, some, reason=AlertReason.NEARBY, now=START, retention_s=600
         )
-        await of.incidents.record_alerts(
+        await of.alerts.record_alerts(
             incident.id, claimed, [], now=START, event=changed(incident, Change.ALERTED)
         )
         return [alert.user for alert in claimed]
@@ -30,7 +30,7 @@ async def test_everybody_is_claimed_once_by_however_many(store: Store, other_sto
     everybody = [user for some in sent for user in some]
     assert len(everybody) == len(set(everybody))
     assert "ann" not in everybody  # the reporter
-    assert await store.incidents.alerted(incident.id) == len(everybody)
+    assert await store.alerts.alerted(incident.id) == len(everybody)
 
 
 async def test_claims_for_two_reasons_at_once_give_the_alert_to_one(
@@ -40,40 +40,40 @@ async def test_claims_for_two_reasons_at_once_give_the_alert_to_one(
     wider = await widen(store, incident, 900.0)
 
     first, second = await asyncio.gather(
-        store.incidents.claim(
+        store.alerts.claim(
             incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
         ),
-        other_store.incidents.claim(
+        other_store.alerts.claim(
             wider, ["bob"], reason=AlertReason.WIDENED, now=START, retention_s=9
         ),
     )
 
     assert len(first) + len(second) == 1  # the other leaves it to the event that has it in hand
-    assert await store.incidents.alerted(incident.id) == 1
+    assert await store.alerts.alerted(incident.id) == 1
 
 
 async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: Store) -> None:
     incident = await open_incident(store, report())
 
     async def claim() -> set[str]:
-        claimed = await store.incidents.claim(
+        claimed = await store.alerts.claim(
             incident, ["bob", "cleo", "dirk"], reason=AlertReason.NEARBY, now=START, retention_s=9
         )
         return {alert.user for alert in claimed}
 
-    claimed = await store.incidents.claim(
+    claimed = await store.alerts.claim(
         incident, ["bob", "cleo", "dirk"], reason=AlertReason.NEARBY, now=START, retention_s=9
     )
     assert await claim() == {"bob", "cleo", "dirk"}  # whoever claimed has died
-    await store.incidents.record_alerts(
+    await store.alerts.record_alerts(
         incident.id, claimed[:1], claimed[1:2], now=START, event=changed(incident, Change.ALERTED)
     )
 
     assert await claim() == {"dirk"}
-    assert await store.incidents.claim(
+    assert await store.alerts.claim(
         incident, [], reason=AlertReason.NEARBY, now=START, retention_s=9
     ) == []  # fmt: skip
-    alert = await store.incidents.alert_of(incident.id, "bob")
+    alert = await store.alerts.alert_of(incident.id, "bob")
     assert alert is not None
     assert (alert.user, alert.wave, alert.reason) == ("bob", 1, AlertReason.NEARBY)
 
@@ -81,13 +81,13 @@ async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: S
 async def test_recording_many_thousand_alerts_is_one_change(store: Store) -> None:
     incident = await open_incident(store, report())
     users = [f"u-{n}" for n in range(9_000)]
-    claimed = await store.incidents.claim(
+    claimed = await store.alerts.claim(
         incident, users, reason=AlertReason.NEARBY, now=START, retention_s=600
     )
 
-    await store.incidents.record_alerts(
+    await store.alerts.record_alerts(
         incident.id, claimed, [], now=START, event=changed(incident, Change.ALERTED)
     )
 
-    assert len(claimed) == await store.incidents.alerted(incident.id) == 9_000
+    assert len(claimed) == await store.alerts.alerted(incident.id) == 9_000
     assert await store.incidents.version(incident.id) == 2

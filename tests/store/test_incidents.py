@@ -289,10 +289,10 @@ async def test_incident_stays_joinable_when_its_neighbour_of_the_same_kind_close
 
 async def test_erasing_leaves_no_key_of_the_incident(store: Store, client: redis.Redis) -> None:
     incident = await open_incident(store, report())
-    claimed = await store.incidents.claim(
+    claimed = await store.alerts.claim(
         incident, ["bob", "cleo"], reason=AlertReason.NEARBY, now=START, retention_s=600
     )
-    await store.incidents.record_alerts(
+    await store.alerts.record_alerts(
         incident.id, claimed[:1], claimed[1:], now=START, event=changed(incident, Change.ALERTED)
     )
     filed = await store.incidents.get(incident.id)

@@ -42,7 +42,7 @@ async def test_keys_in_redis_are_of_the_types_in_the_table(
     store: Store, client: redis.Redis
 ) -> None:
     incident = await open_incident(store, report())
-    await store.incidents.claim(
+    await store.alerts.claim(
         incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
     )
     await store.presence.update(

@@ -33,7 +33,7 @@ QUESTIONS: dict[str, Question] = {
     "outbox": lambda store: store.outbox.due(NOW_MS),
     "published": lambda store: store.outbox.published("x"),
     "zones": lambda store: store.zones.load(),
-    "claim": lambda store: store.incidents.claim(
+    "claim": lambda store: store.alerts.claim(
         opened(report()), ["ann"], reason=AlertReason.NEARBY, now=START, retention_s=9
     ),
 }
@@ -120,7 +120,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
                 now_ms=NOW_MS, presence_s=TIMERS.presence_s,
             )  # fmt: skip
         with pytest.raises(UnavailableError, match="OOM"):
-            await store.incidents.claim(
+            await store.alerts.claim(
                 opened(one), ["ann"], reason=AlertReason.NEARBY, now=START, retention_s=9
             )
 

@@ -124,7 +124,7 @@ async def test_presence_is_what_the_model_says(
                 await close(store, model.incidents.pop(0))
             case 3 if model.incidents:
                 one, user = chance.choice(model.incidents), chance.choice(users)
-                await store.incidents.claim(one, [user], reason=AlertReason.NEARBY, now=START,
+                await store.alerts.claim(one, [user], reason=AlertReason.NEARBY, now=START,
                                             retention_s=60)  # fmt: skip
                 model.alerted.add((user, str(one.id)))
             case 4:
@@ -196,7 +196,7 @@ async def test_reporter_is_never_hit_and_somebody_alerted_never_again(store: Sto
 
     assert await moved(store, "ann", here, NOW_MS) == []
     assert len(await moved(store, "bob", here, NOW_MS)) == 1
-    await store.incidents.claim(
+    await store.alerts.claim(
         incident, ["bob"], reason=AlertReason.WALKED_IN, now=START, retention_s=60
     )
     assert await moved(store, "bob", PLACES[0], NOW_MS + 1) == []

@@ -1,0 +1,62 @@
+"""Which of the events that are read together are handled."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from broker import events
+from broker.core.policy import Policy
+from broker.core.zones import ZoneIndex
+from broker.dispatch import Dispatcher
+from broker.events import Change, IncidentChanged
+from broker.mqtt import Connection, Endpoint
+from broker.service import NOTHING, Context, Effects, Service, Zones
+from broker.store import Entry, Store
+from schemas.ids import new_id
+from schemas.taxonomy import Desk, default_policy_text
+
+
+def dispatcher_of(service: Service) -> Dispatcher:
+    return Dispatcher(
+        service,
+        store=Store("redis://127.0.0.1:1"),
+        mqtt=Connection(Endpoint(host="127.0.0.1", port=1), client_id="nobody"),
+        policy=Policy.parse(default_policy_text()),
+        zones=Zones(ZoneIndex([]), ZoneIndex([])),
+    )
+
+
+def entry(number: int, incident: UUID, change: Change) -> Entry:
+    event = IncidentChanged(
+        incident=incident, change=change, at=datetime.now(UTC), desk=Desk.POLICE
+    )
+    return Entry(f"{number}-0", event, b"")
+
+
+@pytest.mark.parametrize(
+    ("newest_of", "handled"),
+    [
+        (lambda change: change.incident, ["2-0", "3-0", "9-0"]),
+        (None, ["1-0", "2-0", "3-0", "9-0"]),
+    ],
+)
+async def test_only_the_newest_event_of_a_key_is_worth_handling(
+    newest_of: Callable[[IncidentChanged], UUID] | None, handled: list[str]
+) -> None:
+    service = Service("test")
+
+    @service.on(events.INCIDENT_CHANGED, newest_of=newest_of)
+    async def handle(_change: IncidentChanged, _ctx: Context) -> Effects:
+        return NOTHING
+
+    fire, fight = new_id(), new_id()
+    unreadable = Entry("9-0", None, b"?")
+    read = [
+        entry(1, fire, Change.OPENED),
+        entry(2, fight, Change.OPENED),
+        entry(3, fire, Change.ALERTED),
+        unreadable,
+    ]
+    assert sorted(one.id for one in dispatcher_of(service).worth_handling(read)) == handled
