@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 import redis
+from hypothesis import settings
 
 from broker.embedded import (
     Account,
@@ -22,6 +23,10 @@ from broker.embedded import (
     Role,
     find_program,
 )
+
+# On a machine with other work an example takes as long as it takes; and CI repeats what it tells.
+settings.register_profile("nabij", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("nabij")
 
 REPOSITORY = Path(__file__).parents[1]
 ZONES = ("gent", "kortrijk", "maaseik", "unassigned")
