@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from schemas.messages import Report
 from schemas.taxonomy import Desk
 
 
@@ -36,7 +35,7 @@ class IncidentChanged(
     change: Change
     at: datetime
     desk: Desk
-    report: Report | None = None
+    report: UUID | None = None
 
 
 class WalkedIn(Struct, frozen=True, kw_only=True, tag="walked_in"):

@@ -40,7 +40,7 @@ from schemas.messages import (
 
 IDLE = 0.1  # of the incidents nobody acknowledges: they become overdue
 INFORMING, ASKING, ASSIGNING = 0.4, 0.3, 0.3
-CLOSE_AFTER_S = (20.0, 60.0)
+CLOSE_AFTER_S = (12.0, 40.0)
 COMMANDING = 32  # at once
 
 

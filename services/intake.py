@@ -13,7 +13,7 @@ import structlog
 from msgspec.structs import replace
 
 from broker import metrics
-from broker.core.escalation import escalation_of
+from broker.core.escalation import case_of, escalation_of
 from broker.core.grid import place_of
 from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, merge_target, merged, opened_by
@@ -27,7 +27,7 @@ from broker.store import Filing, Neighbourhood, Posted, Received
 from broker.store.incidents import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.codec import encode
-from schemas.messages import Escalation, Merge, Outcome, Receipt, Report, Subject
+from schemas.messages import Merge, Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Category, Desk, Urgency
 
 service = Service("intake")
@@ -41,7 +41,7 @@ _GRACE_MS = 3_000  # so long the police service leaves an escalation to us
 class _Decision(NamedTuple):
     incident: Incident | None  # None: the report was committed before
     receipt: Receipt
-    posted: Posted | None  # the escalation, where the category is the police's
+    posted: Posted | None  # for the desk: an escalation, or a case
 
 
 @service.on(topics.REPORT)
@@ -119,7 +119,7 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
                 change=Change.OPENED if opened else Change.MERGED,
                 at=ctx.now,
                 desk=incident.desk,
-                report=report if incident.desk is Desk.CITY else None,
+                report=report.id,
             ),
             posted=decision.posted,
             timers=ctx.policy.timers,
@@ -165,10 +165,7 @@ def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Contex
         if category.urgency is Urgency.URGENT
         else None,
     )
-    posted = None
-    if category.desk is Desk.POLICE:
-        posted = _posted(escalation_of(report, incident, ctx.now))
-    return _Decision(incident, receipt, posted)
+    return _Decision(incident, receipt, _posted(report, incident, ctx))
 
 
 def _tell_unassigned(incident: Incident) -> None:
@@ -189,26 +186,29 @@ async def _member(incident: Incident, ctx: Context) -> Member | None:
     return reporter(people, ctx.user)
 
 
-def _posted(escalation: Escalation) -> Posted:
-    return Posted(
-        id=str(escalation.id),
-        topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
-        payload=encode(escalation),
-        # From the commit: in a burst the message came in long before.
-        due_ms=int(time.time() * 1000) + _GRACE_MS,
-    )
+def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:
+    """Return what the desk that answers for the report is to read: an escalation, or a case."""
+    if incident.desk is Desk.POLICE:
+        escalation = escalation_of(report, incident, ctx.now)
+        topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
+        identifier, payload = escalation.id, encode(escalation)
+    else:
+        case = case_of(report, incident, ctx.now)
+        topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
+        identifier, payload = case.id, encode(case)
+    # From the commit: in a burst the message came in long before.
+    due_ms = int(time.time() * 1000) + _GRACE_MS
+    return Posted(id=str(identifier), topic=topic, payload=payload, due_ms=due_ms)
 
 
 def _effects(decision: _Decision, ctx: Context) -> Effects:
     receipt = outgoing(topics.RECEIPT, decision.receipt, correlation=ctx.correlation, user=ctx.user)
     posted = decision.posted
-    if posted is None:
+    if posted is None or decision.incident is None or decision.incident.desk is Desk.CITY:
         return Effects([receipt])
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        if not outcomes[0].was_taken:  # it stays in the outbox: the police service tries again
-            return
         metrics.passed(metrics.Stage.ESCALATED, time.time() - ctx.received_at)
-        await ctx.store.outbox.published(posted.id)
+        await ctx.store.outbox.settle([posted], [outcomes[0].was_taken], now_ms=ctx.now_ms)
 
     return Effects([Message(posted.topic, posted.payload), receipt], record)

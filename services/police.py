@@ -54,7 +54,6 @@ _log = structlog.get_logger()
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 _KEPT_MS = 300_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
-_REFUSED_MS = 2_000  # after so long, what the MQTT broker refused is tried again
 
 
 class _Plan(NamedTuple):
@@ -318,9 +317,5 @@ async def _strike_off(
     ctx: Context, posted: Sequence[Posted], outcomes: Sequence[PubAckReasonCode]
 ) -> None:
     """Record what was published; what nobody took, or the broker refused, is tried again later."""
-    by_id = {one.id: outcome for one, outcome in zip(posted, outcomes, strict=False)}
-    later = [one for one, outcome in by_id.items() if not outcome.was_taken]
-    if later:
-        await ctx.store.outbox.postpone(*later, due_ms=ctx.now_ms + _REFUSED_MS)
-    if published := [one for one in by_id if one not in later]:
-        await ctx.store.outbox.published(*published)
+    taken = [outcome.was_taken for outcome in outcomes]
+    await ctx.store.outbox.settle(posted, taken, now_ms=ctx.now_ms)

@@ -7,6 +7,8 @@ killed forgets what it had acknowledged: then it is published again. Readers dro
 
 import asyncio
 import time
+from collections.abc import Sequence
+from uuid import UUID
 
 import msgspec
 
@@ -14,6 +16,7 @@ from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
+_FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
 
 
@@ -95,12 +98,23 @@ class Outbox:
             repeated += len(some)
         return repeated
 
-    async def postpone(self, *identifiers: str, due_ms: int) -> None:
-        """Set messages that could not be published for later."""
+    async def get(self, identifier: UUID) -> Posted | None:
+        """Return a message, published or not; None when it is not kept any more."""
+        body = await self._redis.call("HGET", keys.OUTBOX_MESSAGES, str(identifier))
+        return msgspec.msgpack.decode(body, type=Posted) if body else None
+
+    async def settle(self, posted: Sequence[Posted], taken: Sequence[bool], *, now_ms: int) -> None:
+        """Strike off what was taken, and set the rest for later: the older, the longer."""
+        if done := [one.id for one, was_taken in zip(posted, taken, strict=False) if was_taken]:
+            await self.published(*done)
         transaction = Transaction()
-        for identifier in identifiers:
-            transaction.call("ZADD", keys.OUTBOX, "XX", due_ms, identifier)
-        await transaction.run(self._redis)
+        for one in posted:
+            if one.id not in done:
+                wait_ms = (now_ms - one.due_ms) // 2
+                again_ms = now_ms + min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, wait_ms))
+                transaction.call("ZADD", keys.OUTBOX, "XX", again_ms, one.id)
+        if len(done) < len(posted):
+            await transaction.run(self._redis)
 
     async def size(self) -> int:
         """Return how many messages are waiting."""

@@ -96,7 +96,10 @@ def _presences(evidence: Evidence, numbers: Mapping[str, int]) -> list[SentPrese
 
 
 def _acceptances(evidence: Evidence) -> dict[UUID, list[Deed]]:
-    """Return who accepted when; of somebody who left again it is never certain that they helped."""
+    """Return what keeps the radius as it is: somebody helps, or the police are on the scene.
+
+    Of somebody who left again it is never certain that they were still there.
+    """
     left = {(sent.incident, sent.user) for sent in evidence.sent if sent.reply is ReplyKind.LEFT}
     accepted: dict[UUID, list[Deed]] = defaultdict(list)
     for sent in evidence.sent:
@@ -104,7 +107,16 @@ def _acceptances(evidence: Evidence) -> dict[UUID, list[Deed]]:
             stayed = (sent.incident, sent.user) not in left
             done = sent.done if sent.done is not None and stayed else NEVER
             accepted[sent.incident].append(Deed(sent.incident, sent.t, done))
+    for identifier, command in evidence.commands.items():
+        if command.command == "setstatus":  # the desks of chaos set no status but on_scene
+            done = _accepted_at(evidence, identifier)
+            accepted[command.incident].append(Deed(command.incident, command.t, done))
     return accepted
+
+
+def _accepted_at(evidence: Evidence, command: UUID) -> float:
+    answers = evidence.orders.get(command, ())
+    return min((each.t for each in answers if each.outcome is Outcome.ACCEPTED), default=NEVER)
 
 
 def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
@@ -129,10 +141,8 @@ def _cases(evidence: Evidence) -> dict[UUID, Case]:
     for identifier, command in evidence.commands.items():
         case = cases.get(command.incident)
         if command.command == "close" and case is not None:
-            answers = evidence.orders.get(identifier, ())
-            done = [each.t for each in answers if each.outcome is Outcome.ACCEPTED]
             certain = min(case.closed[0], command.t)
-            case.closed = (certain, min(case.closed[1], *done, NEVER))
+            case.closed = (certain, min(case.closed[1], _accepted_at(evidence, identifier)))
     return cases
 
 

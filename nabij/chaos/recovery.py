@@ -1,8 +1,9 @@
 """How long the system needed after each kill, seen from outside.
 
-Whatever was begun in the seconds before a kill, or within one second after it, is work that the
-kill may have hit. The time to recover is from the kill until the last of that work was done: the
-receipt of a report, the alert of an incident, a command's receipt, whatever the victim is for.
+From the kill until the first thing that was begun after it is done: a report has its receipt, an
+incident its first alert, a command its receipt, whatever the victim is for. And, harder, until the
+last of all that was done which the kill may have hit: begun in the seconds before it, or within
+one second after it.
 """
 
 from collections import defaultdict
@@ -28,33 +29,40 @@ class Work(NamedTuple):
 def recovery_s(
     evidence: Evidence, blows: Iterable[Blow], policy: PolicyFile
 ) -> dict[str, dict[str, float]]:
-    """Return p50 and max for each kind of victim that was killed; nothing where nothing tells."""
+    """Return p50 and max for each kind of victim that was killed; nothing where nothing tells.
+
+    `backlog_max` is the longest time until all that a kill may have hit was done.
+    """
     work = _work(evidence, policy)
     times: dict[Victim, list[float]] = defaultdict(list)
+    backlogs: dict[Victim, list[float]] = defaultdict(list)
     for blow in blows:
-        if blow.pause_s is None:
-            some = work[blow.victim]
-            if blow.victim is Victim.DEVICE:
-                some = [each for each in some if each.process == blow.process]
-            if (took := _took(blow.t, some)) is not None:
-                times[blow.victim].append(took)
+        if blow.pause_s is not None:
+            continue
+        some = work[blow.victim]
+        if blow.victim is Victim.DEVICE:
+            some = [each for each in some if each.process == blow.process]
+        next_done = [each.done - blow.t for each in some if each.began >= blow.t]
+        if next_done:
+            times[blow.victim].append(min(next_done))
+            backlogs[blow.victim].append(max(_hit(blow.t, some), default=0.0))
     return {
         victim.value: {
             "p50": round(sorted(each)[(len(each) - 1) // 2], 3),
             "max": round(max(each), 3),
+            "backlog_max": round(max(backlogs[victim]), 3),
         }
         for victim, each in times.items()
     }
 
 
-def _took(killed_at: float, work: Iterable[Work]) -> float | None:
-    """Return how long after the kill the last of the work that it may have hit was done."""
-    hit = [
+def _hit(killed_at: float, work: Iterable[Work]) -> list[float]:
+    """Return how long after the kill each piece of work that it may have hit was done."""
+    return [
         each.done - killed_at
         for each in work
         if killed_at - BEFORE_S <= each.began <= killed_at + AFTER_S and each.done > killed_at
     ]
-    return max(hit, default=None)
 
 
 def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]]:

@@ -60,8 +60,10 @@ def print_report(result: dict[str, Any]) -> None:
         [victim, str(count), str(pauses.get(victim, 0)), *_times(recovery.get(victim))]
         for victim, count in sorted(kills.items())
     ]
-    print_table(["victim", "kills", "pauses", "recovered p50 s", "max s"], rows)
+    print_table(["victim", "kills", "pauses", "next p50 s", "max s", "backlog max s"], rows)
 
 
 def _times(recovery: dict[str, float] | None) -> list[str]:
-    return [f"{recovery['p50']:.2f}", f"{recovery['max']:.2f}"] if recovery else ["-", "-"]
+    if recovery is None:
+        return ["-"] * 3
+    return [f"{recovery[name]:.2f}" for name in ("p50", "max", "backlog_max")]

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from broker.core.policy import Policy
-from devices.chaos_log import Escalated, Ordered
+from devices.chaos_log import Commanded, Escalated, Ordered, Sent
 from nabij.chaos.evidence import Blow
 from nabij.chaos.growth import EVERY_S, Growth, Series
 from nabij.chaos.plan import Victim, strikes_of
 from nabij.chaos.recovery import recovery_s
 from nabij.chaos.world import policy_text
 from schemas.ids import alert_id, overdue_id
-from schemas.messages import EscalationKind, Outcome, Status
+from schemas.messages import EscalationKind, Outcome, ReplyKind, Status, Subject
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -200,6 +200,52 @@ def test_who_was_not_yet_confirmed_to_be_there_may_be_alerted_and_need_not_be(
     assert small_run.violated() == {}
 
 
+NEXT_DOOR = (51.0543 + 800 / 111_195, 3.7217)  # in the second wave's radius, not in the first's
+
+
+def test_who_came_into_a_radius_that_certainly_grew_must_be_alerted(small_run: Run) -> None:
+    _dirk_stands(small_run)
+
+    assert small_run.violated() == {"I4": 1}
+
+
+def test_a_radius_must_not_grow_while_somebody_helps_but_may_when_they_left(
+    small_run: Run,
+) -> None:
+    _dirk_stands(small_run)
+    small_run.evidence.alerts.append(small_run.alert("dirk", wave=2))
+    small_run.evidence.sent.append(_reply(small_run, ReplyKind.ACCEPTED))
+    assert small_run.violated() == {"I5": 1}
+
+    small_run.evidence.sent.append(_reply(small_run, ReplyKind.LEFT))
+    assert small_run.violated() == {}
+
+
+def test_a_radius_does_not_have_to_grow_while_the_police_are_on_the_scene(small_run: Run) -> None:
+    _dirk_stands(small_run)
+    command = uuid.uuid4()
+    small_run.evidence.commands[command] = Commanded(
+        t=12.0, zone="gent", id=command, incident=small_run.incident, command="setstatus"
+    )
+    small_run.evidence.orders[command] = [
+        Ordered(t=12.1, zone="gent", id=command, outcome=Outcome.ACCEPTED)
+    ]
+
+    assert small_run.violated() == {}
+
+
+def _dirk_stands(small_run: Run) -> None:
+    small_run.evidence.moved.append(small_run.stands("dirk", NEXT_DOOR))
+    small_run.evidence.placed["dirk", 1] = 2.1
+
+
+def _reply(small_run: Run, kind: ReplyKind) -> Sent:
+    return Sent(
+        t=11.0, done=11.1, user="bob", subject=Subject.REPLY, incident=small_run.incident,
+        reply=kind,
+    )  # fmt: skip
+
+
 # -- I7: versions --
 
 
@@ -365,11 +411,9 @@ def test_every_kind_of_victim_has_its_turn_and_the_seed_decides() -> None:
     assert strikes != strikes_of(10, seed=8)
 
 
-def test_recovery_is_the_time_until_the_last_report_that_the_kill_may_have_hit(
-    small_run: Run,
-) -> None:
+def test_recovery_is_the_time_until_the_next_report_has_its_receipt(small_run: Run) -> None:
     blows = [Blow(9.9, Victim.INTAKE, "intake-1"), Blow(500.0, Victim.INTAKE, "intake-2")]
 
     recovered = recovery_s(small_run.evidence, blows, Policy.parse(policy_text()).file)
 
-    assert recovered == {"intake": {"p50": 0.3, "max": 0.3}}
+    assert recovered == {"intake": {"p50": 0.3, "max": 0.3, "backlog_max": 0.3}}

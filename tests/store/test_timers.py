@@ -1,6 +1,7 @@
 """Deadlines fire once, messages in the outbox go out until recorded, zones are replaced at once."""
 
 import asyncio
+import time
 from datetime import timedelta
 from uuid import UUID
 
@@ -122,7 +123,32 @@ async def test_message_posted_twice_goes_out_once(store: Store, client: redis.Re
 
     assert await store.outbox.due(NOW_MS) == [message(1)]
     await store.outbox.published("m-1")
+    assert await store.outbox.size() == 0
+    await store.outbox.forget(int(time.time() * 1000) + 1)
     assert client.keys("nabij:{p0}:outbox*") == []
+
+
+async def test_what_was_published_lately_can_be_published_again(store: Store) -> None:
+    await posted(store, message(1), message(2))
+    await store.outbox.published("m-1")
+    now_ms = int(time.time() * 1000)
+
+    assert await store.outbox.repeat(now_ms - 60_000, NOW_MS) == 1
+    assert {one.id for one in await store.outbox.due(NOW_MS)} == {"m-1", "m-2"}
+    assert await store.outbox.forget(now_ms + 1) == 0
+
+
+async def test_what_nobody_took_is_tried_again_later_and_ever_later(store: Store) -> None:
+    await posted(store, message(1), message(2))
+    young = message(1).due_ms
+
+    await store.outbox.settle([message(1), message(2)], [False, True], now_ms=young)
+    assert await store.outbox.due(young + 1_999) == []
+    assert [one.id for one in await store.outbox.due(young + 2_000)] == ["m-1"]
+    old = young + 3_600_000
+    await store.outbox.settle([message(1)], [False], now_ms=old)
+    assert await store.outbox.due(old + 299_999) == []
+    assert [one.id for one in await store.outbox.due(old + 300_000)] == ["m-1"]
 
 
 async def test_many_are_struck_off_at_once_by_many(store: Store, client: redis.Redis) -> None:
@@ -132,6 +158,7 @@ async def test_many_are_struck_off_at_once_by_many(store: Store, client: redis.R
     await asyncio.gather(*(store.outbox.published(one.id) for one in several[:2_400]))
 
     assert await store.outbox.size() == 100
+    await store.outbox.forget(int(time.time() * 1000) + 1)
     assert client.hlen("nabij:{p0}:outbox-messages") == 100
     await store.outbox.published(*(one.id for one in several))
     assert await store.outbox.size() == 0

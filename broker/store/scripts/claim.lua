@@ -5,7 +5,7 @@
 -- alert…} for those who are to be sent to now: newly claimed, or claimed before for the same reason
 -- and not yet recorded as sent.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local cause = string.match(alert, '^c %S+ %S+')
+local cause = string.match(alert, '^c %S+ (%S+)')
 local claimed, new = {}, 0
 if not redis.call('ZSCORE', KEYS[5], incident) then
   return claimed -- it has closed since it was read: nobody is called to what is over
@@ -22,7 +22,7 @@ for index = 9, #ARGV do
   else
     local filed = redis.call('HGET', KEYS[2], user)
     -- Claimed for another reason, it is in another event's hands, which is not done before it is sent.
-    if filed and string.match(filed, '^c %S+ %S+') == cause then
+    if filed and string.match(filed, '^c %S+ (%S+)') == cause then
       claimed[#claimed + 1] = user
       claimed[#claimed + 1] = filed
     end
