@@ -1,7 +1,7 @@
 """Groups: who answers an alert joins the group around the incident and hears it until it closes."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -48,7 +48,6 @@ _SYNC_AT_MOST = 200  # incidents in one sync
 # it has seen.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
-_DAWN = datetime(2020, 1, 1, tzinfo=UTC)
 
 Decide = Callable[[Filed], tuple[Member | None, GroupEvent | None]]
 
@@ -240,7 +239,8 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
 async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts and group events that a participant may have missed."""
     messages: list[Message] = []
-    for identifier in (await ctx.store.incidents.involving(ctx.user, _DAWN))[-_SYNC_AT_MOST:]:
+    incidents = await ctx.store.incidents.to_sync(ctx.user, request.since, _SYNC_AT_MOST)
+    for identifier in incidents:
         filed = await ctx.store.incidents.get(identifier)
         if filed is None or ctx.user not in filed.people:
             continue

@@ -6,7 +6,7 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 |---|---|---|---|
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
-| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `stated` version of the retained state | retention after close |
+| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `touched` ms of the last change, `stated` version of the retained state | retention after close |
 | `open:{cell9}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
 | `join:{kind}:{cell10}` | hash | incident near enough to join → nothing; `#` is the latest opened | while open |
 | `open-incidents` | zset | incident by opening ms | while open |

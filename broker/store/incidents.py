@@ -1,5 +1,6 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -146,12 +147,28 @@ class IncidentStore:
         rows = await self._redis.call("LRANGE", keys.group_log(incident), since, -1)
         return [_GROUP_EVENT.decode(row) for row in rows]
 
-    async def involving(self, user: str, since: datetime) -> list[UUID]:
-        """Return the incidents that `user` was alerted to or reported, not before `since`."""
-        rows = await self._redis.call(
-            "ZRANGE", keys.involved(user), milliseconds(since), "+inf", "BYSCORE"
-        )
-        return [UUID(row.decode()) for row in rows]
+    async def to_sync(self, user: str, since: datetime, at_most: int) -> list[UUID]:
+        """Return the newest incidents of `user` in which they may have missed something `since`.
+
+        Those that changed, to which they were alerted, or whose alerts await a word of a device: a
+        device that comes back is in hundreds, and to read each was most of what `groups` did.
+        """
+        rows = await self._redis.call("ZRANGE", keys.involved(user), -at_most, -1, "WITHSCORES")
+        names, alerted_ms = rows[::2], [int(float(score)) for score in rows[1::2]]
+        transaction = Transaction()
+        for name in names:
+            transaction.call("HGET", keys.incident(name.decode()), "touched")
+            transaction.call("ZSCORE", keys.UNCONFIRMED, name)
+        results = await transaction.run(self._redis)
+        assert results is not None  # there are no guards
+        since_ms = milliseconds(since)
+        return [
+            UUID(name.decode())
+            for name, at_ms, touched, unconfirmed in zip(
+                names, alerted_ms, results[::2], results[1::2], strict=True
+            )
+            if at_ms >= since_ms or int(touched or 0) >= since_ms or unconfirmed
+        ]
 
     async def version(self, incident: UUID) -> int | None:
         """Return the version of an incident, or None when there is none."""
@@ -240,7 +257,8 @@ class IncidentStore:
         Unlike `change`, this is no activity that would keep the incident open.
         """
         transaction.require_field(keys.incident(before.id), "v", before.version)
-        transaction.call("HSET", keys.incident(before.id), "v", after.version)
+        key = keys.incident(before.id)
+        transaction.call("HSET", key, "v", after.version, "touched", _now_ms())
         return await transaction.run(self._redis) is not None
 
     async def state_published(self, incident: UUID, version: int, *, before: int) -> bool:
@@ -295,10 +313,14 @@ def file_receipt(transaction: Transaction, filing: Filing) -> None:
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
     transaction.call(
         "HSET", keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
-        "active", milliseconds(active_at),
+        "active", milliseconds(active_at), "touched", _now_ms(),
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def acknowledge_before_commit() -> None:
         report = topics.REPORT.decode(delivery.message.payload)
         receipt = Receipt(
             subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=datetime.now(UTC), id=report.id,
-            incident=incident_id(report.id), merge=Merge.OPENED, sequence=report.id.int,
+            incident=incident_id(report.id), merge=Merge.OPENED, sequence=report.id.int % 2**31,
         )  # fmt: skip
         correlation = delivery.message.correlation
         user = levels["user"]
