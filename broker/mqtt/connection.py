@@ -310,7 +310,7 @@ class Connection:
             except ConnectRefused as error:
                 _log.error("mqtt connect refused", client_id=self._client_id, why=str(error))
             except (OSError, MqttError) as error:
-                _log.debug("mqtt connect failed", client_id=self._client_id, why=str(error))
+                _log.warning("mqtt connect failed", client_id=self._client_id, why=str(error))
         raise AssertionError("the backoff never ends")
 
     @property
