@@ -216,6 +216,52 @@ def explain(
         raise typer.Exit(1)
 
 
+@app.command()
+def chaos(
+    *,
+    reports: Annotated[int, typer.Option(min=1)] = 2_000,
+    kills: Annotated[int, typer.Option(min=0, help="Beside them, a quarter as many pauses.")] = 10,
+    seed: Annotated[int, typer.Option(help="Another seed, other victims.")] = 1,
+    duration: Annotated[
+        float | None, typer.Option(min=5.0, help="Spread the reports over so many seconds.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, mosquitto or iotcore.")] = "auto",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Kill brokers, services and devices at random; 1 if anything was lost or happened twice.
+
+    nabij chaos --reports 2000 --kills 10 --duration 40 --json
+    """
+    from nabij import chaos_command
+
+    chaos_command.chaos(
+        reports=reports, kills=kills, seed=seed, duration=duration,
+        engine=engine, as_json=as_json, data_dir=data_dir,
+    )  # fmt: skip
+
+
+@app.command()
+def simulate(
+    *,
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 500,
+    first: Annotated[int, typer.Option("--first", "--seed", min=0, help="The first seed.")] = 0,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell everything that happens.")] = False,
+    broken: Annotated[
+        str | None, typer.Option(help="Break a promise on purpose: it must be seen.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Live through small worlds in which everything goes wrong, and judge what was promised.
+
+    nabij simulate --seeds 1 --first 5394 --trace
+    """
+    from nabij.simulate_command import run_simulation
+
+    if not run_simulation(range(first, first + seeds), broken, trace=trace, as_json=as_json):
+        raise typer.Exit(1)
+
+
 @zones_app.command("import")
 def import_zones(
     *,

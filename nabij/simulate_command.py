@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Annotated
 
 import typer
 
@@ -11,26 +10,18 @@ from nabij.simulation.broken import Broken
 from nabij.simulation.run import Result, lines, simulate
 from nabij.simulation.wire import simulate_wires
 
-FAILED = 1
 
-
-def simulate_command(
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many worlds")] = 500,
-    first: Annotated[int, typer.Option("--first", "--seed", min=0, help="the first seed")] = 0,
-    *,
-    trace: Annotated[bool, typer.Option(help="tell everything that happens, in order")] = False,
-    broken: Annotated[
-        Broken | None, typer.Option(help="break this promise on purpose: it must be seen")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document")] = False,
-) -> None:
-    """Live through small worlds in which everything goes wrong, and judge what was promised.
+def run_simulation(chosen: range, breaking: str | None, *, trace: bool, as_json: bool) -> bool:
+    """Simulate these seeds and print the judgement; return whether nothing was violated.
 
     The services' own code, with a modelled clock, network, Redis and MQTT broker. A seed always
     tells the same story: `nabij simulate --seeds 1 --first SEED --trace` replays it.
     """
+    try:
+        broken = Broken(breaking) if breaking else None
+    except ValueError:
+        raise typer.BadParameter(f"one of {', '.join(Broken)}", param_hint="--broken") from None
     began = time.perf_counter()
-    chosen = range(first, first + seeds)
     result = simulate(chosen, broken=broken, on_trace=_tell if trace else None)
     wires = [] if broken else simulate_wires(chosen)
     took_s = time.perf_counter() - began
@@ -38,8 +29,7 @@ def simulate_command(
         print_json(_summary(result, wires, took_s))
     else:
         _print(result, wires, took_s)
-    if result.failing or wires:
-        raise typer.Exit(FAILED)
+    return not (result.failing or wires)
 
 
 def _tell(now: float, who: str, what: str) -> None:

@@ -141,7 +141,7 @@ class System:
 
     async def involving(self, user: str) -> Sequence[UUID]:
         """The incidents that the store knows a user to be involved in."""
-        return await self.store.incidents.involving(user, datetime(2020, 1, 1, tzinfo=UTC))
+        return await self.store.incidents.to_sync(user, datetime(2020, 1, 1, tzinfo=UTC), 1_000)
 
     async def stop(self, service: str) -> None:
         """Drain and stop the workers of one service."""

@@ -40,9 +40,7 @@ async def test_claims_for_two_reasons_at_once_give_the_alert_to_one(
     wider = await widen(store, incident, 900.0)
 
     first, second = await asyncio.gather(
-        store.alerts.claim(
-            incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
-        ),
+        store.alerts.claim(incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9),
         other_store.alerts.claim(
             wider, ["bob"], reason=AlertReason.WIDENED, now=START, retention_s=9
         ),

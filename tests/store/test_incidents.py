@@ -75,7 +75,7 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     assert (received.user, received.digest) == ("ann", "digest")
     assert received.receipt == replace(receipt_of(one.id), sequence=1)
     assert await store.outbox.due(NOW_MS) == [posted]
-    assert await store.incidents.involving("ann", START) == [incident.id]
+    assert await store.incidents.to_sync("ann", START, 100) == [incident.id]
     assert await store.incidents.open_count() == 1
     assert await store.incidents.get(new_id()) is None
 
@@ -310,7 +310,7 @@ async def test_erasing_leaves_no_key_of_the_incident(store: Store, client: redis
         assert str(incident.id) not in key
         assert str(incident.id) not in content or ":receipt:" in key
     assert await store.incidents.get(incident.id) is None
-    assert await store.incidents.involving("bob", START) == []
+    assert await store.incidents.to_sync("bob", START, 100) == []
 
 
 def _content(client: redis.Redis, key: str) -> str:

@@ -42,9 +42,7 @@ async def test_keys_in_redis_are_of_the_types_in_the_table(
     store: Store, client: redis.Redis
 ) -> None:
     incident = await open_incident(store, report())
-    await store.alerts.claim(
-        incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
-    )
+    await store.alerts.claim(incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9)
     await store.presence.update(
         [Update("ann", 0x8A1FA4A24C2FFFF, Availability.AVAILABLE, NOW_MS)],
         now_ms=NOW_MS, presence_s=9,
