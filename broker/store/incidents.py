@@ -175,10 +175,6 @@ class IncidentStore:
         """Return how many people were alerted."""
         return int(await self._redis.call("HLEN", keys.alerts(incident)))
 
-    async def open_count(self) -> int:
-        """Return how many incidents are not closed."""
-        return int(await self._redis.call("ZCARD", keys.OPEN_INCIDENTS))
-
     # -- committing -------------------------------------------------------------------------------
 
     async def commit_report(
