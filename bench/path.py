@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from broker import log
 from broker.config import Settings
 from broker.mqtt import Connection, Endpoint, Message
 from nabij.runtime import run
@@ -79,6 +80,7 @@ class Bench:
     def __init__(self, stack: Stack, clients: AsyncExitStack) -> None:
         self._stack = stack
         self._clients = clients
+        self._numbers = itertools.count()
         self._receipts = Arrivals()
         self._escalations = Arrivals()
         self._spots = {count: _spots(*place) for count, place in PLACES.items()}
@@ -89,7 +91,7 @@ class Bench:
         return await self._clients.enter_async_context(
             Connection(
                 Endpoint.from_url(self._stack.mqtt_url_for(user)),
-                client_id=f"bench-{user}",
+                client_id=f"bench-{user}-{next(self._numbers)}",
                 subscriptions=[f"{ROOT}/{one}" for one in filters],
             )
         )
@@ -254,6 +256,7 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=200, help="per size, at most 240 (200)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    log.set_up("error", "text")
     figures = run(measure(arguments.reports))
     if arguments.json:
         json.dump(figures, sys.stdout, indent=1)

@@ -11,7 +11,6 @@ from h3.api import basic_int as h3
 
 PLACE_RESOLUTION = 10
 INDEX_RESOLUTION = 9
-PARTITION_RESOLUTION = 5
 
 EARTH_RADIUS_M = 6_371_007.180918475  # authalic, as H3 itself uses
 _EDGE_M = {
@@ -34,12 +33,6 @@ def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> fl
 def place_of(lat: float, lon: float) -> int:
     """Return the cell of resolution 10 that holds the point."""
     cell: int = h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION)
-    return cell
-
-
-def index_cell_of(lat: float, lon: float) -> int:
-    """Return the cell of resolution 9 that the point's place is filed under."""
-    cell: int = h3.cell_to_parent(place_of(lat, lon), INDEX_RESOLUTION)
     return cell
 
 
@@ -83,8 +76,3 @@ def cover(
     middle = place if resolution == PLACE_RESOLUTION else filed(place)[0]
     per_edge, margin = _RINGS
     return _disk(middle, math.ceil(per_edge * radius_m / _EDGE_M[resolution] + margin))
-
-
-def partition_of(cell: int, partitions: int) -> int:
-    """Return the partition of a cell: its resolution-5 parent modulo their number."""
-    return h3.cell_to_parent(cell, PARTITION_RESOLUTION) % partitions if partitions > 1 else 0

@@ -180,10 +180,6 @@ class IncidentStore:
         row = await self._redis.call("HMGET", keys.question(identifier), "user", "question")
         return (row[0].decode(), _QUESTION.decode(row[1])) if row[0] else None
 
-    async def open_count(self) -> int:
-        """Return how many incidents are not closed."""
-        return int(await self._redis.call("ZCARD", keys.OPEN_INCIDENTS))
-
     # -- committing -------------------------------------------------------------------------------
 
     async def commit_report(

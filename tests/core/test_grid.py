@@ -27,6 +27,12 @@ def away(point: Point, bearing: float, metres: float) -> Point:
     ) % 360 - 180
 
 
+def index_cell_of(lat: float, lon: float) -> int:
+    """The cell of resolution 9 that a place is filed under."""
+    cell: int = grid.filed(grid.place_of(lat, lon))[0]
+    return cell
+
+
 bearings = st.floats(0, 2 * math.pi)
 belgium = st.tuples(st.floats(49.49, 51.51), st.floats(2.54, 6.41))
 worldwide = st.tuples(st.floats(-1, 1).map(lambda z: math.degrees(math.asin(z))),
@@ -40,7 +46,7 @@ points = st.one_of(belgium, worldwide, near_pentagons, poles, antimeridian)
 @st.composite
 def corners(draw: st.DrawFn) -> Point:
     """Where a disk of cells reaches least far: a corner of its middle cell."""
-    corner = draw(st.sampled_from(h3.cell_to_boundary(grid.index_cell_of(*draw(points)))))
+    corner = draw(st.sampled_from(h3.cell_to_boundary(index_cell_of(*draw(points)))))
     return away(corner, draw(bearings), draw(st.floats(0, 20)))
 
 
@@ -102,7 +108,7 @@ def test_cover_is_distinct_holds_the_middle_and_is_not_much_too_large(
     cover = grid.cover(*centre, radius_m)
 
     assert len(cover) == len(set(cover))
-    assert grid.index_cell_of(*centre) in cover
+    assert index_cell_of(*centre) in cover
     rings = radius_m / EDGE_M + 1.5
     assert len(cover) <= 1 + 3 * rings * (rings + 1)
     assert set(cover) <= set(grid.cover(*centre, radius_m * 1.5))
@@ -110,7 +116,7 @@ def test_cover_is_distinct_holds_the_middle_and_is_not_much_too_large(
 
 def rings_without_margin(centre: Point, radius_m: float) -> set[int]:
     rings = math.ceil(radius_m / (math.sqrt(3) * EDGE_M))
-    return set(h3.grid_disk(grid.index_cell_of(*centre), rings))
+    return set(h3.grid_disk(index_cell_of(*centre), rings))
 
 
 def test_rings_of_radius_by_root_three_edges_would_lose_people() -> None:
@@ -157,7 +163,7 @@ def test_filing_a_place_and_finding_it_again(point: Point) -> None:
     place = grid.place_of(*point)
     cell, child = grid.filed(place)
 
-    assert cell == grid.index_cell_of(*point)
+    assert cell == h3.cell_to_parent(place, grid.INDEX_RESOLUTION)
     assert 0 <= child <= 6
     assert grid.unfiled(cell, child) == place
     assert h3.get_resolution(place) == 10
@@ -166,18 +172,8 @@ def test_filing_a_place_and_finding_it_again(point: Point) -> None:
 @settings(deadline=None)
 @given(point=points)
 def test_all_places_of_a_cell_are_filed_apart(point: Point) -> None:
-    cell = grid.index_cell_of(*point)
+    cell = index_cell_of(*point)
     places = h3.cell_to_children(cell, grid.PLACE_RESOLUTION)
 
     assert sorted(grid.filed(place)[1] for place in places) == list(range(len(places)))
     assert {grid.unfiled(cell, child) for child in range(len(places))} == set(places)
-
-
-@given(point=points, partitions=st.integers(1, 16))
-def test_partition_is_one_of_them_and_the_same_for_a_cell_and_its_places(
-    point: Point, partitions: int
-) -> None:
-    partition = grid.partition_of(grid.index_cell_of(*point), partitions)
-
-    assert 0 <= partition < partitions
-    assert grid.partition_of(grid.place_of(*point), partitions) == partition

@@ -16,7 +16,7 @@ from broker.mqtt import (
     PubAckReasonCode,
     SessionTakenOver,
 )
-from tests.mqtt.brokers import BrokerProcess
+from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 from tests.mqtt.exchange import WITHIN_S, disconnected, drop, numbered, take, until
 
 
@@ -169,3 +169,24 @@ async def test_the_owner_is_told_of_every_connect(mosquitto: BrokerProcess) -> N
             await asyncio.to_thread(mosquitto.start)
             await connects.acquire()
         assert connection.connected
+
+
+async def test_a_session_with_more_in_flight_than_our_receive_maximum_is_resumed(
+    start_mosquitto: StartMosquitto,
+) -> None:
+    broker = start_mosquitto("max_inflight_messages 100")
+    async with (
+        Connection(
+            broker.endpoint, client_id="to", subscriptions=["t"], receive_maximum=100
+        ) as before,
+        Connection(broker.endpoint, client_id="from") as sender,
+    ):
+        await sender.publish_batch(numbered(60))
+        async with asyncio.timeout(WITHIN_S):
+            held = await before.receive(100)
+            while len(held) < 60:
+                held += await before.receive(100)
+    async with Connection(
+        broker.endpoint, client_id="to", subscriptions=["t"], receive_maximum=5
+    ) as after:
+        assert sorted(map(int, await take(after, 60))) == list(range(60))
