@@ -248,7 +248,7 @@ async def test_after_the_mqtt_broker_was_killed_the_services_resume(
             await desk.expect("police/gent/incident/", incident=receipt["incident"])
             done = await system.command(desk, "acknowledge", first["incident"])
             assert done["outcome"] == "accepted"
-        await _emptied(system.store)
+            await _emptied(system.store)  # while a desk takes what is published
 
 
 async def test_an_escalation_that_the_mqtt_broker_refuses_is_not_lost(

@@ -93,7 +93,7 @@ def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
         assert plain(found) == plain(answer), (name, keys, words)
         compared += 1
     client.connection_pool.disconnect()
-    assert compared > 100
+    assert compared > 50  # XAUTOCLAIM comes sooner or later
 
 
 def asked_of(server: Any, words: Sequence[Word]) -> Any:
