@@ -239,20 +239,21 @@ class _Worker:
     # -- the stream -------------------------------------------------------------------------------
 
     async def _read(self, number: int) -> None:
+        """Handle what this reader was given before, then what is new, until Redis fails.
+
+        Whatever the failure cut off - an answer on its way, an acknowledgement - is then ours and
+        not done: it is read again, not left to a take-over.
+        """
         name, consumer = self._service.name, f"{self._consumer}-{number}"
-        await self._persist(
-            lambda: self._consume_all(
-                lambda: self._store.events.own_pending(name, consumer, count=_READ_COUNT)
-            )
+        own = partial(self._store.events.own_pending, name, consumer, count=_READ_COUNT)
+        new = partial(
+            self._store.events.read, name, consumer, count=_READ_COUNT, block_ms=_BLOCK_MS
         )
         while True:
-            await self._persist(
-                lambda: self._consume_once(
-                    lambda: self._store.events.read(
-                        name, consumer, count=_READ_COUNT, block_ms=_BLOCK_MS
-                    )
-                )
-            )
+            await self._persist(lambda: self._consume_all(own))
+            with contextlib.suppress(UnavailableError):
+                while True:
+                    await self._consume_once(new)
 
     async def _take_over(self) -> None:
         name, consumer = self._service.name, f"{self._consumer}-0"

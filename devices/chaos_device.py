@@ -151,7 +151,7 @@ class Phone:
             if here != cell or now - said_at > 60.0:
                 cell, said_at = here, now
                 await self._say_where(place, here, now)
-            await asyncio.sleep(random.uniform(0.5, 2.0))
+            await asyncio.sleep(random.uniform(1.0, 3.0))
 
     async def _say_where(self, place: Position, cell: int, now: float) -> None:
         number = int(now * 1e6)

@@ -9,7 +9,7 @@ import typer
 from broker.embedded import MqttEngine
 from nabij.output import Progress, print_json
 
-LOAD_SHARE = 0.75  # of the duration is load; in the rest everything settles
+LOAD_SHARE = 0.65  # of the duration is load; in the rest everything settles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

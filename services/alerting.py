@@ -105,13 +105,13 @@ async def _record(
 ) -> None:  # fmt: skip
     """Record each alert with the reason code of its PUBACK."""
     pairs = [
-        (alert._replace(code=outcome.name), outcome.is_failure)
+        (alert._replace(code=outcome.name), outcome.was_taken)
         for alert, outcome in zip(claimed, outcomes, strict=True)
     ]
     await ctx.store.alerts.record_alerts(
         incident,
-        sent=[alert for alert, failed in pairs if not failed],
-        refused=[alert for alert, failed in pairs if failed],
+        sent=[alert for alert, taken in pairs if taken],
+        refused=[alert for alert, taken in pairs if not taken],
         now=datetime.now(UTC),
         event=told,
     )

@@ -46,8 +46,9 @@ async def fire_due(ctx: Context) -> Effects:
 
     Together: one after another they fell minutes behind in a replay of 99,477 calls.
     """
+    due = await ctx.store.deadlines.due(ctx.now_ms)
     async with asyncio.TaskGroup() as tasks:
-        for deadline in await ctx.store.deadlines.due(ctx.now_ms):
+        for deadline in due:
             name = f"deadline {deadline.kind} {deadline.incident}"
             tasks.create_task(_fire_alone(deadline, ctx), name=name)
     return NOTHING
@@ -55,16 +56,13 @@ async def fire_due(ctx: Context) -> Effects:
 
 async def _fire_alone(deadline: Deadline, ctx: Context) -> None:
     try:
-        await _fire(deadline, ctx)
+        try:
+            await _fire(deadline, ctx)
+        except (Invalid, msgspec.MsgspecError, CorruptError):  # the incident cannot be read
+            _log.exception("deadline failed", kind=deadline.kind, incident=str(deadline.incident))
+            await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
     except UnavailableError as error:  # it stands: the next turn tries again
         _log.warning("a deadline has to wait", kind=deadline.kind, why=str(error))
-    except (
-        Invalid,
-        msgspec.MsgspecError,
-        CorruptError,
-    ):  # an incident that cannot be read or changed
-        _log.exception("deadline failed", kind=deadline.kind, incident=str(deadline.incident))
-        await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
 
 
 async def _fire(deadline: Deadline, ctx: Context) -> None:

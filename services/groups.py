@@ -11,7 +11,6 @@ from broker.core import groups
 from broker.core.alerts import alerts_of
 from broker.core.groups import Member
 from broker.core.history import Note, replied
-from broker.core.incidents import Incident
 from broker.errors import Code, Rejected
 from broker.events import Change, IncidentChanged, Informed
 from broker.mqtt import Message
@@ -19,6 +18,7 @@ from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
     Filed,
     Filing,
+    Missed,
     People,
     Received,
     Transaction,
@@ -29,6 +29,7 @@ from broker.store import (
 )
 from schemas import topics
 from schemas.messages import (
+    Alert,
     GroupEvent,
     GroupEventKind,
     GroupMessage,
@@ -239,41 +240,51 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
 async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts and group events that a participant may have missed."""
     messages: list[Message] = []
-    incidents = await ctx.store.incidents.to_sync(ctx.user, request.since, _SYNC_AT_MOST)
-    for identifier in incidents:
-        filed = await ctx.store.incidents.get(identifier)
-        if filed is None or ctx.user not in filed.people:
-            continue
-        messages += await _missed_alert(filed.incident, request, ctx)
-        messages += await _missed_events(filed, request, ctx)
+    told: list[UUID] = []
+    for missed in await ctx.store.missed.since(ctx.user, request.since, _SYNC_AT_MOST):
+        alert = _alert(missed, ctx)
+        if alert is not None and _has(alert, missed, request) and not missed.confirmed:
+            told.append(missed.incident.id)
+        messages += _missed_alert(alert, missed, request, ctx)
+        messages += _missed_events(missed, request, ctx)
+    if told:
+        await ctx.store.missed.confirm(told, ctx.user, ctx.now)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])
 
 
-async def _missed_alert(incident: Incident, request: Sync, ctx: Context) -> list[Message]:
-    alert = await ctx.store.alerts.alert_of(incident.id, ctx.user)
-    category = ctx.policy.category(incident.category)
+def _alert(missed: Missed, ctx: Context) -> Alert | None:
+    alert, category = missed.alert, ctx.policy.category(missed.incident.category)
     if alert is None or category is None:
-        return []
+        return None
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
-    payload = alerts_of(incident, category, ctx.policy.advice, expires_at=expires_at)(
-        ctx.user, alert.wave, alert.reason
-    )
-    if payload.id in request.alerts or alert.at < request.since - _CLOCKS_DIFFER:
-        await ctx.store.alerts.confirm(incident.id, ctx.user, ctx.now)
-    if payload.id in request.alerts or alert.at < request.since:
-        return []
-    if incident.status is Status.CLOSED:
-        return []
-    return [outgoing(topics.ALERT, payload, user=ctx.user)]
+    draw_up = alerts_of(missed.incident, category, ctx.policy.advice, expires_at=expires_at)
+    return draw_up(ctx.user, alert.wave, alert.reason)
 
 
-async def _missed_events(filed: Filed, request: Sync, ctx: Context) -> list[Message]:
-    in_group = filed.people[ctx.user].in_group
-    missed = [
+def _has(alert: Alert, missed: Missed, request: Sync) -> bool:
+    """Whether the device says that it has the alert."""
+    assert missed.alert is not None
+    return alert.id in request.alerts or missed.alert.at < request.since - _CLOCKS_DIFFER
+
+
+def _missed_alert(
+    alert: Alert | None, missed: Missed, request: Sync, ctx: Context
+) -> list[Message]:
+    if alert is None or missed.alert is None or missed.incident.status is Status.CLOSED:
+        return []
+    if alert.id in request.alerts or missed.alert.at < request.since:
+        return []
+    return [outgoing(topics.ALERT, alert, user=ctx.user)]
+
+
+def _missed_events(missed: Missed, request: Sync, ctx: Context) -> list[Message]:
+    in_group = missed.member.in_group
+    events = [
         event
-        for event in await ctx.store.incidents.group_events(filed.incident.id)
+        for event in missed.events
         if event.at >= request.since and (in_group or event.kind is GroupEventKind.CLOSED)
     ]
-    return [message for e in missed for message in _to(e, [ctx.user], filed.people, ctx)]
+    people = {ctx.user: missed.member}
+    return [message for event in events for message in _to(event, [ctx.user], people, ctx)]

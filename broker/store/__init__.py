@@ -48,6 +48,7 @@ from broker.store.incidents import (
     file_receipt,
     file_reply,
 )
+from broker.store.missed import Missed
 from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
 from broker.store.redis import CorruptError
@@ -69,6 +70,7 @@ __all__ = [
     "Filing",
     "Hit",
     "IncidentStore",
+    "Missed",
     "Neighbourhood",
     "People",
     "Posted",

@@ -97,11 +97,6 @@ class AlertStore:
         filed, words = (dict(zip(row[::2], row[1::2], strict=True)) for row in results)
         return [_alerted(user, filed[user], words.get(user)) for user in sorted(filed)]
 
-    async def alert_of(self, incident: UUID, user: str) -> Claimed | None:
-        """Return the alert of `incident` that `user` was sent, or None."""
-        filed = await self._redis.call("HGET", keys.alerts(incident), user)
-        return _claimed(user, filed) if filed else None
-
     async def alerted(self, incident: UUID) -> int:
         """Return how many people were alerted."""
         return int(await self._redis.call("HLEN", keys.alerts(incident)))
@@ -140,7 +135,7 @@ class AlertStore:
                 now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)), *users,
             ],
         )  # fmt: skip
-        return [_claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
+        return [claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
 
     async def record_alerts(
         self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
@@ -194,8 +189,8 @@ class AlertStore:
                 encoded(history.Note("expired", now, _EXPIRED)),
             ],
         )  # fmt: skip
-        claimed = [_claimed(again[i].decode(), again[i + 1]) for i in range(0, len(again), 2)]
-        return claimed, int(expired)
+        unsent = [claimed(again[i].decode(), again[i + 1]) for i in range(0, len(again), 2)]
+        return unsent, int(expired)
 
     # -- what the MQTT broker has dropped ---------------------------------------------------------
 
@@ -232,7 +227,8 @@ def _filed(state: str, alert: Claimed, now_ms: int) -> Iterable[str]:
     yield f"{state} {alert.wave} {alert.reason} {claimed_ms} {now_ms} {alert.tries + 1} {alert.code}"
 
 
-def _claimed(user: str, filed: bytes) -> Claimed:
+def claimed(user: str, filed: bytes) -> Claimed:
+    """Return an alert as its hash has it."""
     _, wave, reason, claimed_ms, _, tries, code = filed.decode().split()
     return Claimed(user, int(wave), _REASONS[reason], _moment(claimed_ms), int(tries), code)
 

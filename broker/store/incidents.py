@@ -33,10 +33,10 @@ RECEIPT_LIFETIME_S = 7 * 86_400
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
-_MEMBER = msgspec.json.Decoder(Member)
+decode_member = msgspec.json.Decoder(Member).decode
 _RECEIPT = msgspec.json.Decoder(Receipt)
 _QUESTION = msgspec.json.Decoder(Question)
-_GROUP_EVENT = msgspec.json.Decoder(GroupEvent)
+decode_group_event = msgspec.json.Decoder(GroupEvent).decode
 
 People = Mapping[str, Member]
 
@@ -114,7 +114,7 @@ class IncidentStore:
         return Neighbourhood(
             received=_received(receipt),
             marker=marker.decode(),
-            candidates=[_incident(version, blob) for version, blob in found],
+            candidates=[decode_incident(version, blob) for version, blob in found],
         )
 
     async def received(self, message: UUID) -> Received | None:
@@ -133,7 +133,7 @@ class IncidentStore:
         if blob is None:
             return None
         return Filed(
-            _incident(version, blob), _people(people), events, _moment(int(active)),
+            decode_incident(version, blob), _people(people), events, _moment(int(active)),
             int(stated or 0),
         )  # fmt: skip
 
@@ -145,30 +145,7 @@ class IncidentStore:
     async def group_events(self, incident: UUID, *, since: int = 0) -> list[GroupEvent]:
         """Return the group events of `incident` with a sequence above `since`."""
         rows = await self._redis.call("LRANGE", keys.group_log(incident), since, -1)
-        return [_GROUP_EVENT.decode(row) for row in rows]
-
-    async def to_sync(self, user: str, since: datetime, at_most: int) -> list[UUID]:
-        """Return the newest incidents of `user` in which they may have missed something `since`.
-
-        Those that changed, to which they were alerted, or whose alerts await a word of a device: a
-        device that comes back is in hundreds, and to read each was most of what `groups` did.
-        """
-        rows = await self._redis.call("ZRANGE", keys.involved(user), -at_most, -1, "WITHSCORES")
-        names, alerted_ms = rows[::2], [int(float(score)) for score in rows[1::2]]
-        transaction = Transaction()
-        for name in names:
-            transaction.call("HGET", keys.incident(name.decode()), "touched")
-            transaction.call("ZSCORE", keys.UNCONFIRMED, name)
-        results = await transaction.run(self._redis)
-        assert results is not None  # there are no guards
-        since_ms = milliseconds(since)
-        return [
-            UUID(name.decode())
-            for name, at_ms, touched, unconfirmed in zip(
-                names, alerted_ms, results[::2], results[1::2], strict=True
-            )
-            if at_ms >= since_ms or int(touched or 0) >= since_ms or unconfirmed
-        ]
+        return [decode_group_event(row) for row in rows]
 
     async def version(self, incident: UUID) -> int | None:
         """Return the version of an incident, or None when there is none."""
@@ -381,7 +358,8 @@ def _schedule_all(transaction: Transaction, incident: Incident, timers: Timers) 
     schedule(transaction, DeadlineKind.SILENCE, incident.id, quiet)
 
 
-def _incident(version: bytes, blob: bytes) -> Incident:
+def decode_incident(version: bytes, blob: bytes) -> Incident:
+    """Return an incident as its hash has it."""
     return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
 
 
@@ -400,7 +378,7 @@ def _received(row: Sequence[bytes]) -> Received | None:
 
 
 def _people(row: Sequence[bytes]) -> People:
-    return {row[i].decode(): _MEMBER.decode(row[i + 1]) for i in range(0, len(row), 2)}
+    return {row[i].decode(): decode_member(row[i + 1]) for i in range(0, len(row), 2)}
 
 
 def _moment(ms: int) -> datetime:

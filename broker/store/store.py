@@ -7,6 +7,7 @@ from broker.store.alerts import AlertStore
 from broker.store.dead_letters import DeadLetters
 from broker.store.history import History
 from broker.store.incidents import IncidentStore
+from broker.store.missed import MissedStore
 from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
 from broker.store.redis import Connection
@@ -26,6 +27,7 @@ class Store:
         self._redis = Connection(url)
         self.incidents = IncidentStore(self._redis)
         self.alerts = AlertStore(self._redis)
+        self.missed = MissedStore(self._redis)
         self.history = History(self._redis)
         self.dead_letters = DeadLetters(self._redis)
         self.presence = PresenceStore(self._redis)

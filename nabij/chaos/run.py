@@ -237,26 +237,26 @@ class Run:
     async def _look_back(self) -> None:
         """Subscribe as desks that come only now, and log what they are told (I7)."""
         with Log(self._world.logs / "fresh.jsonl") as log:
-            for zone in self._world.zones:
-                desk = self._world.accounts[f"desk-{zone}"]
-                told_at = time.monotonic()
-                async with PoliceDesk(
-                    desk.username, desk.password, Broker.from_url(self._world.broker_url),
-                    zones=[zone], device="fresh", session_expiry_s=0,
-                ) as fresh:  # fmt: skip
-                    known = -1
-                    while time.monotonic() - told_at < CALM_S:
-                        await asyncio.sleep(LOOK_S)
-                        if len(fresh.states) != known:
-                            known, told_at = len(fresh.states), time.monotonic()
-                    for state in fresh.states.values():
-                        log.write(
-                            Retained(
-                                t=time.time(), zone=zone, incident=state.incident,
-                                version=state.version, status=state.status,
-                                reports=state.reports,
-                            )
-                        )  # fmt: skip
+            await asyncio.gather(*(self._look_at(zone, log) for zone in self._world.zones))
+
+    async def _look_at(self, zone: str, log: Log) -> None:
+        account = self._world.accounts[f"desk-{zone}"]
+        async with PoliceDesk(
+            account.username, account.password, Broker.from_url(self._world.broker_url),
+            zones=[zone], device="fresh", session_expiry_s=0,
+        ) as fresh:  # fmt: skip
+            known, told_at = -1, time.monotonic()
+            while time.monotonic() - told_at < CALM_S:
+                await asyncio.sleep(LOOK_S)
+                if len(fresh.states) != known:
+                    known, told_at = len(fresh.states), time.monotonic()
+            for state in fresh.states.values():
+                log.write(
+                    Retained(
+                        t=time.time(), zone=zone, incident=state.incident, version=state.version,
+                        status=state.status, reports=state.reports,
+                    )
+                )  # fmt: skip
 
     async def _sample(self, redis: Redis) -> None:
         """Take memory and queues, again and again."""

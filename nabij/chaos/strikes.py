@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Self
 
 from devices.chaos_device import GHENT, EvidentJournal
-from devices.chaos_log import Created, Grouped, Log, Receipted, Started, Struck
+from devices.chaos_log import Asked, Created, Grouped, Log, Receipted, Started, Struck
 from devices.participant import Broker, NotConfirmed, Participant, Rejected
 from nabij.chaos.evidence import Blow
 from nabij.chaos.plan import Strike, Victim
 from nabij.chaos.world import World
 from schemas.ids import new_id
-from schemas.messages import GroupEvent, Outcome, Position, Receipt, Report, Subject
+from schemas.messages import GroupEvent, Outcome, Position, Question, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 
 WHOLE_S = 8.0  # so long a strike waits until what fell before it stands again
@@ -40,6 +40,7 @@ class Probe:
             journal=self._journal,
             on_receipt=self._late,
             on_group=self._grouped,
+            on_question=self._asked,
         )
         self._late_tasks: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
@@ -110,6 +111,14 @@ class Probe:
             Grouped(
                 t=received_at, user="probe", id=event.id, incident=event.incident,
                 sequence=event.sequence, kind=event.kind, text=event.text,
+            )
+        )  # fmt: skip
+
+    def _asked(self, question: Question, received_at: float) -> None:
+        self._log.write(
+            Asked(
+                t=received_at, user="probe", id=question.id, incident=question.incident,
+                text=question.text,
             )
         )  # fmt: skip
 

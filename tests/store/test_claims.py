@@ -71,7 +71,8 @@ async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: S
     assert await store.alerts.claim(
         incident, [], reason=AlertReason.NEARBY, now=START, retention_s=9
     ) == []  # fmt: skip
-    alert = await store.alerts.alert_of(incident.id, "bob")
+    [missed] = await store.missed.since("bob", START, 100)
+    alert = missed.alert
     assert alert is not None
     assert (alert.user, alert.wave, alert.reason) == ("bob", 1, AlertReason.NEARBY)
 

@@ -80,7 +80,8 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     assert (received.user, received.digest) == ("ann", "digest")
     assert received.receipt == replace(receipt_of(one.id), sequence=1)
     assert await store.outbox.due(NOW_MS) == [posted]
-    assert await store.incidents.to_sync("ann", START, 100) == [incident.id]
+    [missed] = await store.missed.since("ann", START, 100)
+    assert missed.incident.id == incident.id
     assert await open_incidents(store) == 1
     assert await store.incidents.get(new_id()) is None
 
@@ -315,7 +316,7 @@ async def test_erasing_leaves_no_key_of_the_incident(store: Store, client: redis
         assert str(incident.id) not in key
         assert str(incident.id) not in content or ":receipt:" in key
     assert await store.incidents.get(incident.id) is None
-    assert await store.incidents.to_sync("bob", START, 100) == []
+    assert await store.missed.since("bob", START, 100) == []
 
 
 def _content(client: redis.Redis, key: str) -> str:
