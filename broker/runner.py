@@ -102,6 +102,10 @@ def _connection(
         subscriptions=[shared + one.topic.filter() for one in service.subscriptions],
         will=_status(service, instance, ServiceState.LOST),
         receive_maximum=_RECEIVE_MAXIMUM,
+        # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
+        # resumes its session; what it held comes again, since devices repeat until the receipt.
+        clean_start=not shared,
+        keep_alive_s=30 if shared else 3,
         on_connect=on_connect,
     )
 

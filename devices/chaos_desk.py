@@ -17,6 +17,7 @@ from random import Random
 from uuid import UUID
 
 import msgspec
+import uvloop
 
 from devices.chaos_log import Cased, Commanded, Escalated, Log, Ordered, Quiet, Stated
 from devices.connection import Broker, Connection, Identity, Incoming
@@ -39,7 +40,7 @@ from schemas.messages import (
 )
 
 IDLE = 0.1  # of the incidents nobody acknowledges: they become overdue
-INFORMING, ASKING, ASSIGNING = 0.4, 0.3, 0.3
+INFORMING, ASKING, ASSIGNING = 0.25, 0.25, 0.25
 CLOSE_AFTER_S = (12.0, 40.0)
 COMMANDING = 32  # at once
 
@@ -216,7 +217,7 @@ async def watch(orders: DeskOrders) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the desks."""
-    asyncio.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
+    uvloop.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
 
 
 if __name__ == "__main__":

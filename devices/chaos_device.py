@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import uvloop
 
 from devices.chaos_log import (
     Alerted,
@@ -56,7 +57,7 @@ from schemas.taxonomy import Audience
 
 GHENT, KORTRIJK = (51.0543, 3.7217), (50.8276, 3.2650)
 ELSEWHERE = 0.1  # of the reports come from Kortrijk: another zone, another desk
-SPREAD_M = 2_500.0
+SPREAD_M = 3_500.0
 METRES_PER_DEGREE = 111_195.0
 HOT_SPOTS = 12  # places where reports merge
 HOT = 0.5
@@ -65,7 +66,7 @@ CATEGORIES = (
     "suspicious", "graffiti", "noise", "illegal-dumping", "bicycle-theft", "parking",
 )  # fmt: skip
 POISON = 0.02
-ACCEPTING, SPEAKING, LEAVING = 0.15, 0.4, 0.2
+ACCEPTING, SPEAKING, LEAVING = 0.1, 0.4, 0.2
 IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
 CONNECTING = 25
 
@@ -405,7 +406,7 @@ async def live(orders: Orders) -> None:
 def main(arguments: list[str]) -> None:
     """Run one process of devices."""
     orders = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Orders)
-    asyncio.run(live(orders))
+    uvloop.run(live(orders))
 
 
 if __name__ == "__main__":

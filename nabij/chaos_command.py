@@ -9,7 +9,7 @@ import typer
 from broker.embedded import MqttEngine
 from nabij.output import Progress, print_json
 
-LOAD_SHARE = 0.65  # of the duration is load; in the rest everything settles
+BESIDE_S, LOAD_SHARE = 20.0, 0.4  # start and settling take so long, and load at least that share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
     began = time.time()
     scale = Scale(
         reports=options.reports,
-        lasts_s=options.duration_s and options.duration_s * LOAD_SHARE,
+        lasts_s=_load_s(options.duration_s),
         seed=options.seed,
         engine=options.engine,
     )
@@ -81,3 +81,7 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
             outcome = await Run(world, strikes, progress.at).run()
             engine = world.mqtt.description
     return as_json(outcome, seed=options.seed, engine=engine, began=began)
+
+
+def _load_s(duration_s: float | None) -> float | None:
+    return duration_s and max(duration_s - BESIDE_S, duration_s * LOAD_SHARE)

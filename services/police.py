@@ -52,6 +52,7 @@ service = Service("police")
 _log = structlog.get_logger()
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
+_LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
 _KEPT_MS = 300_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
 
@@ -302,7 +303,7 @@ async def forget_published(ctx: Context) -> Effects:
 @service.every(0.25)
 async def make_sure(ctx: Context) -> Effects:
     """Publish what was committed and not recorded as published by whoever should have."""
-    due = await ctx.store.outbox.due(ctx.now_ms)
+    due = await ctx.store.outbox.take(ctx.now_ms, lease_ms=_LEASE_MS)
     if not due:
         return NOTHING
     late_ms = ctx.now_ms - min(message.due_ms for message in due)

@@ -79,7 +79,7 @@ class Connection:
         receive_maximum: int = 1_000,
         keep_alive_s: int = 30,
         window: int = 500,
-        clean_start_first: bool = False,
+        clean_start: bool = False,
         max_queue: int = 20_000,
         max_packet_bytes: int = 1_048_576,
         connect_timeout_s: float = 10.0,
@@ -104,7 +104,7 @@ class Connection:
                 receive_maximum=receive_maximum,
                 keep_alive_s=keep_alive_s,
                 window=window,
-                clean_start_first=clean_start_first,
+                clean_start=clean_start,
                 max_packet_bytes=max_packet_bytes,
             )
         )

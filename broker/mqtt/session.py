@@ -56,7 +56,7 @@ class SessionConfig:
     receive_maximum: int = 1_000
     keep_alive_s: int = 30
     window: int = 500
-    clean_start_first: bool = False
+    clean_start: bool = False
     max_packet_bytes: int = 1_048_576
 
 
@@ -96,7 +96,6 @@ class Session:
         self._outbound = Outbound(config.window)
         self._state = State.DISCONNECTED
         self._epoch = 0
-        self._clean_start = config.clean_start_first
         self._decoder = Decoder(config.max_packet_bytes)
         self._out: list[bytes] = []
         # QoS 1 deliveries of this connection by packet id, in order of arrival: True for those that
@@ -142,7 +141,7 @@ class Session:
             config.client_id,
             username=config.username,
             password=None if config.password is None else config.password.encode(),
-            clean_start=self._clean_start,
+            clean_start=config.clean_start,
             will=None if config.will is None else encode_will(config.will),
             keep_alive=config.keep_alive_s,
             session_expiry_interval=config.session_expiry_s,
@@ -303,7 +302,6 @@ class Session:
             self._accepted(packet, events)
 
     def _accepted(self, connack: mqtt5.ConnAckPacket, events: list[Event]) -> None:
-        self._clean_start = False
         if connack.server_keep_alive is not None:  # section 3.2.2.3.14: the server's value counts
             self._keep_alive_s = float(connack.server_keep_alive)
         else:

@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
+
+_log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
@@ -38,15 +41,36 @@ class Outbox:
         self._struck: set[str] = set()
         self._striking: asyncio.Task[None] | None = None
 
-    async def due(self, now_ms: int, limit: int = 100) -> list[Posted]:
-        """Return messages that nobody has recorded as published by `now_ms`, oldest first."""
-        found = await self._redis.call(
-            "ZRANGE", keys.OUTBOX, 0, now_ms, "BYSCORE", "LIMIT", 0, limit
+    async def take(self, now_ms: int, *, lease_ms: int, limit: int = 1_000) -> list[Posted]:
+        """Return messages that nobody has recorded as published by `now_ms`, oldest first.
+
+        Nobody else is given them for `lease_ms`; then they are due again, if they still stand.
+        """
+        while limit:
+            rows = await self._redis.call(
+                "ZRANGE", keys.OUTBOX, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
+            )
+            if not rows:
+                return []
+            bodies = await self._lease(rows, now_ms + lease_ms)
+            if bodies is not None:
+                return [message for body in bodies if body and (message := _decoded(body))]
+            limit //= 4  # others took some meanwhile, or recorded them: fewer are sooner ours
+        return []
+
+    async def _lease(self, rows: Sequence[bytes], until_ms: int) -> list[bytes] | None:
+        """Return the bodies of messages that are ours until then; None if they have changed."""
+        found = [name.decode() for name in rows[::2]]
+        transaction = Transaction()
+        for name, score in zip(found, rows[1::2], strict=True):
+            transaction.require_score(keys.OUTBOX, name, int(float(score)))
+            transaction.call("ZADD", keys.OUTBOX, until_ms, name)
+        for first in range(0, len(found), _AT_ONCE):
+            transaction.call("HMGET", keys.OUTBOX_MESSAGES, *found[first : first + _AT_ONCE])
+        results = await transaction.run(self._redis)
+        return (
+            None if results is None else [body for some in results[len(found) :] for body in some]
         )
-        if not found:
-            return []
-        bodies = await self._redis.call("HMGET", keys.OUTBOX_MESSAGES, *found)
-        return [msgspec.msgpack.decode(body, type=Posted) for body in bodies if body]
 
     async def published(self, *identifiers: str) -> None:
         """Strike messages off, together with what others strike off at this moment."""
@@ -101,7 +125,7 @@ class Outbox:
     async def get(self, identifier: UUID) -> Posted | None:
         """Return a message, published or not; None when it is not kept any more."""
         body = await self._redis.call("HGET", keys.OUTBOX_MESSAGES, str(identifier))
-        return msgspec.msgpack.decode(body, type=Posted) if body else None
+        return _decoded(body) if body else None
 
     async def settle(self, posted: Sequence[Posted], taken: Sequence[bool], *, now_ms: int) -> None:
         """Strike off what was taken, and set the rest for later: the older, the longer."""
@@ -119,6 +143,15 @@ class Outbox:
     async def size(self) -> int:
         """Return how many messages are waiting."""
         return int(await self._redis.call("ZCARD", keys.OUTBOX))
+
+
+def _decoded(body: bytes) -> Posted | None:
+    """Return a message; one that cannot be read stays, told again and again, and holds up no other."""
+    try:
+        return msgspec.msgpack.decode(body, type=Posted)
+    except msgspec.MsgspecError as error:
+        _log.error("a message in the outbox cannot be read", why=str(error), body=body[:100])
+        return None
 
 
 def post(transaction: Transaction, message: Posted) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 PAUSES_PER_KILL = 0.25
-PAUSE_S = (0.5, 5.0)
+PAUSE_S = (0.5, 3.0)
 FROM, UNTIL = 0.03, 0.88  # of the reports: something must be going on, before and after
 
 

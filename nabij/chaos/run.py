@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from broker.core.policy import Policy
+from broker.embedded import Account
 from broker.errors import UnavailableError
 from broker.store import keys
 from broker.store.redis import Connection as Redis
@@ -22,24 +24,26 @@ from devices.chaos_log import (
     Quiet,
     Receipted,
     Retained,
+    Stated,
     Tail,
 )
-from devices.connection import Broker
-from devices.police import PoliceDesk
+from devices.connection import Broker, Connection, Identity
 from nabij.chaos.checker import judge
 from nabij.chaos.evidence import Blow, Evidence
-from nabij.chaos.growth import EVERY_S, Growth, queue_sizes
+from nabij.chaos.growth import EVERY_S, NOT_JUDGED, Growth, queue_sizes
 from nabij.chaos.judgement import Judgement
 from nabij.chaos.plan import Strike
 from nabij.chaos.recovery import recovery_s
 from nabij.chaos.store_facts import facts_of, undone
 from nabij.chaos.strikes import Probe, Striker
 from nabij.chaos.world import World
-from schemas.messages import Subject
+from schemas import topics
+from schemas.messages import IncidentState, Subject
 
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
 LOOK_S = 0.2
+FILTERS = 50  # in one SUBSCRIBE
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports
@@ -72,6 +76,7 @@ class Progress:
     created: set[UUID] = field(default_factory=set)
     receipted: set[UUID] = field(default_factory=set)
     quiet: set[str] = field(default_factory=set)
+    stated: defaultdict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     last_at: float = 0.0
 
     def look(self) -> None:
@@ -87,6 +92,8 @@ class Progress:
                 self.created.add(entry.id)
             case Receipted(subject=Subject.REPORT) | Delivered():
                 self.receipted.add(entry.id)
+            case Stated():
+                self.stated[entry.zone].add(entry.incident)
             case Quiet():
                 self.quiet.add(entry.process)
             case _:
@@ -117,7 +124,9 @@ class Run:
         self._world = world
         self._strikes = strikes
         self._tell = tell
-        self._growth = Growth()
+        # rumqttd keeps a log of each filter, and fills it to its bound (see `iotcore_config`).
+        unbounded = () if world.mqtt.shares_subscriptions else ("mqtt",)
+        self._growth = Growth((*NOT_JUDGED, *unbounded))
         self._poison: set[str] = set()
         logs = [f"device-{number}" for number in range(1, 5)]
         self._progress = Progress(
@@ -240,23 +249,37 @@ class Run:
             await asyncio.gather(*(self._look_at(zone, log) for zone in self._world.zones))
 
     async def _look_at(self, zone: str, log: Log) -> None:
+        """Read a zone's retained states; one by one where rumqttd gives 100 to a filter at most."""
         account = self._world.accounts[f"desk-{zone}"]
-        async with PoliceDesk(
-            account.username, account.password, Broker.from_url(self._world.broker_url),
-            zones=[zone], device="fresh", session_expiry_s=0,
-        ) as fresh:  # fmt: skip
-            known, told_at = -1, time.monotonic()
-            while time.monotonic() - told_at < CALM_S:
-                await asyncio.sleep(LOOK_S)
-                if len(fresh.states) != known:
-                    known, told_at = len(fresh.states), time.monotonic()
-            for state in fresh.states.values():
+        filters = [topics.INCIDENT.filter(zone=zone)]
+        if not self._world.mqtt.shares_subscriptions:
+            known = self._progress.stated[zone]
+            filters = [topics.INCIDENT.topic(zone=zone, incident=str(one)) for one in known]
+        for first in range(0, len(filters), FILTERS):
+            states = await self._retained(account, filters[first : first + FILTERS])
+            for state in states:
                 log.write(
                     Retained(
                         t=time.time(), zone=zone, incident=state.incident, version=state.version,
                         status=state.status, reports=state.reports,
                     )
                 )  # fmt: skip
+
+    async def _retained(self, account: Account, filters: Sequence[str]) -> list[IncidentState]:
+        states: list[IncidentState] = []
+        fresh = Connection(
+            Broker.from_url(self._world.broker_url),
+            Identity(account.username, account.password, f"{account.username}-fresh", 0),
+            filters=filters,
+            on_message=lambda message: states.append(topics.INCIDENT.decode(message.payload)),
+        )
+        async with fresh:
+            known, told_at = -1, time.monotonic()
+            while time.monotonic() - told_at < CALM_S:
+                await asyncio.sleep(LOOK_S)
+                if len(states) != known:
+                    known, told_at = len(states), time.monotonic()
+        return states
 
     async def _sample(self, redis: Redis) -> None:
         """Take memory and queues, again and again."""

@@ -22,7 +22,7 @@ from schemas.taxonomy import Audience
 
 WHOLE_S = 8.0  # so long a strike waits until what fell before it stands again
 PROBE_S = 3.0
-GAP_S = 0.5  # a death takes a moment to be seen
+GAP_S = 0.3  # a death takes a moment to be seen
 LOOK_S = 0.02
 
 

@@ -40,7 +40,7 @@ PROCESSES = 4
 RESTART_S = 0.3
 END_S = 5.0
 # Quick enough that deadlines fire within a short run.
-POLICY = {"accept_s": "3", "acknowledge_s": "3", "max_waves": "2"}
+POLICY = {"accept_s": "8", "acknowledge_s": "6", "max_waves": "2"}
 
 _ROOT = Path(nabij.__file__).parents[1]
 

@@ -38,7 +38,7 @@ def test_connect_carries_what_the_settings_say() -> None:
         receive_maximum=7,
         session_expiry_s=99,
         keep_alive_s=11,
-        clean_start_first=True,
+        clean_start=True,
     )
     session.connect(0.0)
     [packet] = written(session)
@@ -50,7 +50,7 @@ def test_connect_carries_what_the_settings_say() -> None:
 
 
 def test_clean_start_is_asked_for_once_only() -> None:
-    session = session_of(clean_start_first=True)
+    session = session_of(clean_start=True)
     go_online(session)
     session.lost()
     session.connect(1.0)

@@ -105,15 +105,38 @@ def message(number: int, due_ms: int = NOW_MS) -> Posted:
     return Posted(id=f"m-{number}", topic="a/b", payload=b"\0\xff{}", retain=True, due_ms=due_ms)
 
 
+async def take(store: Store, now_ms: int, lease_ms: int = 0) -> list[Posted]:
+    return await store.outbox.take(now_ms, lease_ms=lease_ms)
+
+
+async def test_what_one_took_nobody_else_is_given_for_a_while(store: Store) -> None:
+    await posted(store, message(1), message(2, NOW_MS + 1))
+
+    both = await asyncio.gather(*(take(store, NOW_MS + 1, 500) for _ in range(4)))
+    assert sorted(one.id for some in both for one in some) == ["m-1", "m-2"]
+    assert await take(store, NOW_MS + 500) == []
+    assert [one.id for one in await take(store, NOW_MS + 501)] == ["m-1", "m-2"]
+
+
+async def test_a_message_that_cannot_be_read_holds_up_no_other(
+    store: Store, client: redis.Redis
+) -> None:
+    await posted(store, message(1), message(2))
+    client.hset("nabij:{p0}:outbox-messages", "m-1", b"\xc1")
+
+    assert await take(store, NOW_MS) == [message(2)]
+    assert await store.outbox.size() == 2
+
+
 async def test_message_waits_in_the_outbox_until_it_is_recorded(store: Store) -> None:
     late, soon = message(1, NOW_MS + 5), message(2)
     await posted(store, late, soon)
 
-    assert await store.outbox.due(NOW_MS) == [soon]
-    assert await store.outbox.due(NOW_MS + 5) == [soon, late]
-    assert await store.outbox.due(NOW_MS + 5, limit=1) == [soon]
+    assert await take(store, NOW_MS - 1) == []
+    assert await take(store, NOW_MS) == [soon]
+    assert await take(store, NOW_MS + 5) == [soon, late]
     await store.outbox.published("m-2")
-    assert await store.outbox.due(NOW_MS + 5) == [late]
+    assert await take(store, NOW_MS + 5) == [late]
     await store.outbox.published("m-1", "m-2", "unknown")
     assert await store.outbox.size() == 0
 
@@ -121,7 +144,7 @@ async def test_message_waits_in_the_outbox_until_it_is_recorded(store: Store) ->
 async def test_message_posted_twice_goes_out_once(store: Store, client: redis.Redis) -> None:
     await posted(store, message(1), message(1))
 
-    assert await store.outbox.due(NOW_MS) == [message(1)]
+    assert await take(store, NOW_MS) == [message(1)]
     await store.outbox.published("m-1")
     assert await store.outbox.size() == 0
     await store.outbox.forget(int(time.time() * 1000) + 1)
@@ -134,7 +157,7 @@ async def test_what_was_published_lately_can_be_published_again(store: Store) ->
     now_ms = int(time.time() * 1000)
 
     assert await store.outbox.repeat(now_ms - 60_000, NOW_MS) == 1
-    assert {one.id for one in await store.outbox.due(NOW_MS)} == {"m-1", "m-2"}
+    assert {one.id for one in await take(store, NOW_MS)} == {"m-1", "m-2"}
     assert await store.outbox.forget(now_ms + 1) == 0
 
 
@@ -143,12 +166,12 @@ async def test_what_nobody_took_is_tried_again_later_and_ever_later(store: Store
     young = message(1).due_ms
 
     await store.outbox.settle([message(1), message(2)], [False, True], now_ms=young)
-    assert await store.outbox.due(young + 1_999) == []
-    assert [one.id for one in await store.outbox.due(young + 2_000)] == ["m-1"]
+    assert await take(store, young + 1_999) == []
+    assert [one.id for one in await take(store, young + 2_000)] == ["m-1"]
     old = young + 3_600_000
     await store.outbox.settle([message(1)], [False], now_ms=old)
-    assert await store.outbox.due(old + 299_999) == []
-    assert [one.id for one in await store.outbox.due(old + 300_000)] == ["m-1"]
+    assert await take(store, old + 299_999) == []
+    assert [one.id for one in await take(store, old + 300_000)] == ["m-1"]
 
 
 async def test_many_are_struck_off_at_once_by_many(store: Store, client: redis.Redis) -> None:
