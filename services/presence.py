@@ -34,9 +34,17 @@ def in_time(presence: Presence, ctx: Context) -> None:
 
 @service.on_batch(topics.PRESENCE, check=in_time)
 async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
-    """Apply a batch in one script; tell `alerting` who came into an open incident."""
+    """Apply a batch; tell `alerting` who came into an open incident.
+
+    Of several from one person only the newest counts: the others would be in effect for no time.
+    """
     ctx = batch[-1][1]
-    updates = [_update(presence, one) for presence, one in batch]
+    newest: dict[str, Update] = {}
+    for presence, one in batch:
+        new = _update(presence, one)
+        if new.user not in newest or new.at_ms >= newest[new.user].at_ms:
+            newest[new.user] = new
+    updates = list(newest.values())
     hits = await ctx.store.presence.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )

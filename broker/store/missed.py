@@ -1,4 +1,8 @@
-"""What one participant may have missed: read for a sync, in two round trips however much it is."""
+"""What one participant may have missed: read for a sync, in a few round trips however much it is.
+
+Not in scripts: after the loss of the MQTT broker every device asks at once, and none of them may
+hold up what the others commit.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -14,9 +18,14 @@ from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 from schemas.messages import GroupEvent
 
+_TAIL = 20  # group events that are read of every incident
+
 
 class Missed(NamedTuple):
-    """One incident of a participant; `alert` is theirs, if they were sent one."""
+    """One incident of a participant; `alert` is theirs, if they were sent one.
+
+    `events` are at least those since the moment asked for that concern them.
+    """
 
     incident: Incident
     member: Member
@@ -39,16 +48,18 @@ class MissedStore:
         `groups` did.
         """
         names = await self._names(user, since, at_most)
-        transaction = Transaction()
-        for name in names:
-            transaction.call("HMGET", keys.incident(name), "v", "incident")
-            transaction.call("HGET", keys.people(name), user)
-            transaction.call("HGET", keys.alerts(name), user)
-            transaction.call("HEXISTS", keys.delivered(name), user)
-            transaction.call("LRANGE", keys.group_log(name), 0, -1)
-        rows = await transaction.run(self._redis) if names else []
-        assert rows is not None  # there are no guards
-        return [
+        rows = await self._redis.calls(
+            words
+            for name in names
+            for words in (
+                ("HMGET", keys.incident(name), "v", "incident"),
+                ("HGET", keys.people(name), user),
+                ("HGET", keys.alerts(name), user),
+                ("HEXISTS", keys.delivered(name), user),
+                ("LRANGE", keys.group_log(name), -_TAIL, -1),
+            )
+        )
+        found = [
             Missed(
                 incident=decode_incident(*incident),
                 member=decode_member(member),
@@ -59,17 +70,35 @@ class MissedStore:
             for incident, member, alert, delivered, events in zip(*[iter(rows)] * 5, strict=True)
             if incident[1] and member
         ]
+        return await self._with_all_events(found, since)
+
+    async def _with_all_events(self, found: Sequence[Missed], since: datetime) -> list[Missed]:
+        """Read the whole log of a group that has said more since than its last events."""
+        long = [
+            one.incident.id for one in found
+            if one.member.in_group and len(one.events) == _TAIL and one.events[0].at >= since
+        ]  # fmt: skip
+        logs = await self._redis.calls(("LRANGE", keys.group_log(name), 0, -1) for name in long)
+        whole = dict(zip(long, logs, strict=True))
+        return [
+            one._replace(events=[decode_group_event(event) for event in whole[one.incident.id]])
+            if one.incident.id in whole
+            else one
+            for one in found
+        ]
 
     async def _names(self, user: str, since: datetime, at_most: int) -> list[UUID]:
         rows = await self._redis.call("ZRANGE", keys.involved(user), -at_most, -1, "WITHSCORES")
         names = [UUID(name.decode()) for name in rows[::2]]
         alerted_ms = [int(float(score)) for score in rows[1::2]]
-        transaction = Transaction()
-        for name in names:
-            transaction.call("HGET", keys.incident(name), "touched")
-            transaction.call("ZSCORE", keys.UNCONFIRMED, str(name))
-        results = await transaction.run(self._redis) if names else []
-        assert results is not None  # there are no guards
+        results = await self._redis.calls(
+            words
+            for name in names
+            for words in (
+                ("HGET", keys.incident(name), "touched"),
+                ("ZSCORE", keys.UNCONFIRMED, str(name)),
+            )
+        )
         since_ms = milliseconds(since)
         return [
             name

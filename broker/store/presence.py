@@ -1,5 +1,6 @@
 """Where people are: batched updates, who is in these cells, and forgetting."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -17,6 +18,7 @@ _SHORT = {
     Availability.AWAY: "w",
 }
 _LONG = {short: availability for availability, short in _SHORT.items()}
+_UPDATES_PER_CALL = 100  # where many incidents are open, each costs a look at all of them
 _CELLS_PER_CALL = 1_000  # a read of more cells would hold up every other client
 _SWEEP_COUNT = 500
 
@@ -52,6 +54,14 @@ class PresenceStore:
 
         An update older than the one in effect changes nothing.
         """
+        parts = [
+            updates[first : first + _UPDATES_PER_CALL]
+            for first in range(0, len(updates), _UPDATES_PER_CALL)
+        ]
+        found = await asyncio.gather(*(self._update(part, now_ms, presence_s) for part in parts))
+        return [hit for hits in found for hit in hits]
+
+    async def _update(self, updates: Sequence[Update], now_ms: int, presence_s: int) -> list[Hit]:
         words: list[Word] = [keys.PREFIX, now_ms, presence_s * 1000]
         for update in updates:
             cell, child = filed(update.place) if update.place is not None else (None, 0)

@@ -4,7 +4,8 @@ Nothing is retried here: what is safe to repeat is decided above, where effects 
 reads have connections of their own.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, Self
 
@@ -60,6 +61,14 @@ class Connection:
             return await self._wire.call(*words)
         except Refused as error:
             raise _ours(error) from error
+
+    async def calls(self, several: Iterable[Sequence[Word]]) -> list[Any]:
+        """Return the answers to several commands that do not depend on each other, sent together.
+
+        Raises:
+            UnavailableError, CorruptError: as `call`.
+        """
+        return await asyncio.gather(*(self.call(*words) for words in several))
 
     async def blocking(self, who: str, block_ms: int, *words: Word) -> Any:
         """Return the answer to a command that may block for `block_ms`, on a connection of `who`.

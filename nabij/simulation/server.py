@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broker.errors import UnavailableError
@@ -62,6 +62,10 @@ class Line:
     async def call(self, *words: Word) -> Any:
         """Return the answer to one command."""
         return await self._ask(lambda: self._server.database.execute(*words))
+
+    async def calls(self, several: Iterable[Sequence[Word]]) -> list[Any]:
+        """Return the answers to several commands."""
+        return await asyncio.gather(*(self.call(*words) for words in several))
 
     async def script(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Return the answer of a script."""

@@ -149,6 +149,26 @@ async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_u
         assert taken.tries > 1
 
 
+async def test_an_alert_that_nobody_took_is_sent_again_until_the_device_is_there(
+    servers: Servers,
+) -> None:
+    async with running(servers) as system:
+        ann, stranger = (
+            await system.connect("ann"),
+            await system.connect("nabij", "u/+/down/receipt"),
+        )
+        place = system.place()
+        await system.be_at(stranger, place, user="bob")  # bob's device is known, and not connected
+
+        incident = (await system.report(ann, place))["incident"]
+
+        nobody = await until(system, incident, "bob", Delivery.REFUSED)
+        assert nobody.code == PubAckReasonCode.NO_MATCHING_SUBSCRIBERS.name
+        bob = await system.connect("bob")
+        await bob.expect("u/bob/down/alert", incident=incident)  # and it did not ask
+        assert (await until(system, incident, "bob", Delivery.SENT)).tries > 1
+
+
 async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -> None:
     async with running(servers) as system:
         ann, bob = [await system.connect(name) for name in ("ann", "bob")]

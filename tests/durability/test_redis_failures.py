@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -14,8 +14,10 @@ import structlog
 
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from broker.errors import UnavailableError
+from broker.events import READERS
 from broker.store import Store, keys
 from broker.store.redis import Connection, CorruptError
+from broker.store.streams import Events
 from tests.core.samples import north, report
 from tests.services.client import Client
 from tests.services.system import Servers, a_report, polled, running
@@ -275,3 +277,32 @@ async def test_cancelled_callers_leave_the_connection_in_step(redis_url: str) ->
                     assert isinstance(answer, asyncio.CancelledError)
                 else:
                     assert answer == f"{turn}-{number}".encode()
+
+
+async def test_what_a_reader_could_not_acknowledge_is_its_again_at_once(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the entries of a Redis that was killed waited half a minute for a take-over."""
+    acknowledge, failed = Events.acknowledge, 0
+
+    async def unavailable_at_first(self: Events, group: str, identifiers: Sequence[str]) -> None:
+        nonlocal failed
+        if failed < len(READERS):
+            failed += 1
+            raise UnavailableError("Redis: the connection broke")
+        await acknowledge(self, group, identifiers)
+
+    monkeypatch.setattr(Events, "acknowledge", unavailable_at_first)
+    async with running(servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        await system.be_at(bob, place)
+        receipt = await system.report(ann, place)
+        await bob.expect("u/bob/down/alert", incident=receipt["incident"])
+
+        async def all_done() -> bool:
+            lengths = [await system.store.events.length(reader) for reader in READERS]
+            return failed == len(READERS) and not any(lengths)
+
+        async with asyncio.timeout(5.0):  # a take-over comes after 30 s
+            await polled(all_done)

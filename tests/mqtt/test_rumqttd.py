@@ -89,3 +89,21 @@ async def test_a_killed_rumqttd_forgets_all_and_our_publishes_survive_it(
             assert await waiting is PubAckReasonCode.SUCCESS
         [delivery] = await take(connection, 1)
         assert delivery.message.payload == b"patience"
+
+
+async def test_a_subscription_is_given_a_hundred_retained_messages_at_most(
+    rumqttd: BrokerProcess,
+) -> None:
+    """A desk that comes late sees no more states than that, as README says."""
+    topics = [f"state/{number}" for number in range(130)]
+    async with Connection(rumqttd.endpoint, client_id="d") as desk:
+        await desk.publish_batch([Message(topic, b"open", retain=True) for topic in topics])
+        await desk.publish(Message("other", b""))
+        async with Connection(rumqttd.endpoint, client_id="w", subscriptions=["state/+"]) as late:
+            seen = await take(late, 100)
+            for delivery in seen:
+                delivery.acknowledge()
+            await desk.publish(Message("state/last", b"live"))
+            [live] = await take(late, 1)
+            assert len({one.message.topic for one in seen} & set(topics)) == 100
+            assert live.message.payload == b"live"

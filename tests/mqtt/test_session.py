@@ -49,14 +49,15 @@ def test_connect_carries_what_the_settings_say() -> None:
     assert (packet.will.topic, packet.will.payload, packet.will.retain) == ("w", b"gone", True)
 
 
-def test_clean_start_is_asked_for_once_only() -> None:
+def test_clean_start_is_asked_for_on_every_connection() -> None:
+    """A server that cannot resume a session, as rumqttd, must not try (tests/mqtt/test_rumqttd)."""
     session = session_of(clean_start=True)
     go_online(session)
     session.lost()
     session.connect(1.0)
     [packet] = written(session)
     assert isinstance(packet, mqtt5.ConnectPacket)
-    assert not packet.clean_start
+    assert packet.clean_start
 
 
 def test_subscribing_completes_the_connect() -> None:
