@@ -22,7 +22,14 @@ from msgspec.structs import replace
 from broker import metrics
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
+from broker.mqtt import (
+    Connection,
+    Delivery,
+    Message,
+    MqttError,
+    PubAckReasonCode,
+    ServerStatus,
+)
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
 from broker.store import DeadLetter, Entry, Store, stream_topic
 from schemas import topics
@@ -48,13 +55,15 @@ class Dispatcher:
     """Runs the handlers of one service with one store and one MQTT connection."""
 
     def __init__(
-        self, service: Service, *, store: Store, mqtt: Connection, policy: Policy, zones: Zones
-    ) -> None:
+        self, service: Service, *, store: Store, mqtt: Connection, policy: Policy, zones: Zones,
+        status: ServerStatus | None = None,
+    ) -> None:  # fmt: skip
         self.service = service
         self.zones = zones
         self._store = store
         self._mqtt = mqtt
         self._policy = policy
+        self._status = status or ServerStatus()
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._by_level = {sub.topic.name: sub for sub in service.subscriptions}
 
@@ -75,6 +84,7 @@ class Dispatcher:
             message=delivery.message if delivery else None,
             received_at=delivery.received_at if delivery else 0.0,
             locks=self._locks,
+            mqtt=self._status,
         )
 
     # -- one message ------------------------------------------------------------------------------

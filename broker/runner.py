@@ -17,7 +17,7 @@ from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.dispatch import Dispatcher
 from broker.errors import ConfigError, UnavailableError
-from broker.mqtt import Connection, Delivery, Endpoint, Message, MqttError
+from broker.mqtt import Connection, Delivery, Endpoint, Message, MqttError, ServerStatus
 from broker.service import Context, Effects, Service, Zones, outgoing
 from broker.store import Entry, Store
 from schemas import topics
@@ -61,7 +61,10 @@ async def run_worker(
         try:
             async with mqtt:
                 zones, zones_version = await _zones(store)
-                dispatcher = Dispatcher(service, store=store, mqtt=mqtt, policy=policy, zones=zones)
+                dispatcher = Dispatcher(
+                    service, store=store, mqtt=mqtt, policy=policy, zones=zones,
+                    status=_server_status(settings),
+                )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
                     dispatcher,
@@ -108,6 +111,12 @@ def _connection(
         keep_alive_s=30 if shared else 3,
         on_connect=on_connect,
     )
+
+
+def _server_status(settings: Settings) -> ServerStatus:
+    """Without a share group the MQTT broker is rumqttd, which takes such questions ill."""
+    assert settings.mqtt_url is not None
+    return ServerStatus(Endpoint.from_url(settings.mqtt_url) if settings.share_group else None)
 
 
 def _status(service: Service, instance: str, state: ServiceState) -> Message:

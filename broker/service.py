@@ -21,7 +21,7 @@ from msgspec import Struct
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.events import EventKind
-from broker.mqtt import Message, PubAckReasonCode
+from broker.mqtt import Message, PubAckReasonCode, ServerStatus
 from broker.store import Store
 from schemas import codec
 from schemas.topics import Topic
@@ -42,7 +42,7 @@ class Context:
     """What a handler may use. `now` is when the message was taken up (UTC).
 
     `levels` are the topic's levels and `message` the MQTT message, where one is handled;
-    `received_at` is when it came in (Unix seconds).
+    `received_at` is when it came in (Unix seconds). `mqtt` tells what the server says of itself.
     """
 
     store: Store
@@ -53,6 +53,7 @@ class Context:
     message: Message | None = None
     received_at: float = 0.0
     locks: Sequence[asyncio.Lock] = ()
+    mqtt: ServerStatus = field(default_factory=ServerStatus)
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""

@@ -8,14 +8,13 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
-from broker import config, events, metrics
+from broker import events, metrics
 from broker.core.alerts import alerts_of
 from broker.core.grid import cover
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
-from broker.mqtt import Endpoint, Message, PubAckReasonCode
-from broker.mqtt.dropped import dropped
+from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Claimed
 from schemas import topics
@@ -129,12 +128,12 @@ async def see_to_unconfirmed(ctx: Context) -> Effects:
 @service.every(5.0)
 async def heal_dropped(ctx: Context) -> Effects:
     """Send again what the MQTT broker may have dropped lately: it says only how many it were."""
-    count = await _dropped()
-    healed = await ctx.store.alerts.dropped()
+    count = await ctx.mqtt.dropped()
+    healed = await ctx.store.outages.dropped()
     if count is None or count == healed:
         return NOTHING
     if count == 0:  # it has started anew
-        await ctx.store.alerts.healed(0)
+        await ctx.store.outages.healed(0)
         return NOTHING
     _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
     effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="dropped", doubted=True)
@@ -142,20 +141,9 @@ async def heal_dropped(ctx: Context) -> Effects:
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         if effects.record is not None:
             await effects.record(outcomes)
-        await ctx.store.alerts.healed(count)
+        await ctx.store.outages.healed(count)
 
     return Effects(effects.messages, record)
-
-
-async def _dropped() -> int | None:
-    """Return how many messages Mosquitto has dropped; None where that cannot be known.
-
-    Without a share group the MQTT broker is rumqttd, which takes such a question ill.
-    """
-    settings = config.load()
-    if settings.mqtt_url is None or settings.share_group is None:
-        return None
-    return await dropped(Endpoint.from_url(settings.mqtt_url))
 
 
 async def _again(

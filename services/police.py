@@ -1,5 +1,6 @@
 """Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -55,6 +56,10 @@ _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 _LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
 _KEPT_MS = 300_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
+_YOUNG_MS = 60_000  # an MQTT broker of this age may have been started twice since somebody looked
+_SAME_START_MS = 15_000  # its start is known to a `sys_interval`
+_BEHIND = 100  # so many entries may wait while states are published anew
+_LOOK_S = 0.05
 
 
 class _Plan(NamedTuple):
@@ -278,18 +283,31 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 @service.on_connect
 async def restate(ctx: Context) -> Effects:
-    """Have every retained state, and what was published lately, published anew.
+    """Have every retained state, and what was published lately, published anew, if need be.
 
-    The MQTT broker may be another one, or have forgotten what it acknowledged.
+    The MQTT broker may be another one, or have forgotten what it acknowledged. That it has not is
+    known where it says since when it runs. All this waits behind what is new.
     """
+    started_ms = await ctx.mqtt.started_at_ms()
+    if started_ms is not None and ctx.now_ms - started_ms > _YOUNG_MS:
+        known_ms = await ctx.store.outages.restored_to()
+        if known_ms is not None and abs(started_ms - known_ms) < _SAME_START_MS:
+            return NOTHING
+    repeated = await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
+    restated = 0
     async for some in ctx.store.deadlines.incidents():
+        while await ctx.store.events.length(service.name) > _BEHIND:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
         await ctx.store.events.put(
             [
                 IncidentChanged(incident=one, change=Change.RESTATED, at=ctx.now, desk=Desk.POLICE)
                 for one in some
             ]
         )
-    await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
+        restated += len(some)
+    _log.info("published anew", states=restated, messages=repeated)
+    if started_ms is not None:
+        await ctx.store.outages.restored(started_ms)
     return NOTHING
 
 

@@ -16,6 +16,7 @@ from broker.mqtt.errors import (
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.reasons import PubAckReasonCode
 from broker.mqtt.stats import ConnectionStats
+from broker.mqtt.status import ServerStatus
 
 __all__ = [
     "ConnectRefused",
@@ -31,6 +32,7 @@ __all__ = [
     "ProtocolError",
     "PubAckReasonCode",
     "ServerDisconnected",
+    "ServerStatus",
     "SessionTakenOver",
     "Unreachable",
 ]

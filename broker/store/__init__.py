@@ -27,6 +27,7 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `outbox-sent` | zset | message id by ms of its publication | some minutes, for an MQTT broker that forgets |
 | `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox and outbox-sent |
 | `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
+| `restored` | string | when the MQTT broker was started that everything was published anew to (ms) | for ever |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |

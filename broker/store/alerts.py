@@ -192,16 +192,6 @@ class AlertStore:
         unsent = [claimed(again[i].decode(), again[i + 1]) for i in range(0, len(again), 2)]
         return unsent, int(expired)
 
-    # -- what the MQTT broker has dropped ---------------------------------------------------------
-
-    async def dropped(self) -> int:
-        """Return how many messages the MQTT broker had dropped when we healed the last time."""
-        return int(await self._redis.call("GET", keys.DROPPED) or 0)
-
-    async def healed(self, dropped: int) -> None:
-        """Record that what was dropped so far has been seen to."""
-        await self._redis.call("SET", keys.DROPPED, dropped)
-
 
 _EXPIRED = f"{history.COUNT} alerts were not confirmed by their devices in time"
 

@@ -20,6 +20,7 @@ from broker.store.transaction import Transaction
 _log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
+_APART_MS = 2
 _AT_ONCE = 1_000  # Lua's unpack has a limit
 
 
@@ -109,14 +110,18 @@ class Outbox:
         return forgotten
 
     async def repeat(self, since_ms: int, due_ms: int) -> int:
-        """Have what was published since `since_ms` published again; return how many there are."""
+        """Have what was published since `since_ms` published again; return how many there are.
+
+        The first at `due_ms`, and then so slowly that what is new need not wait for them.
+        """
         repeated = 0
         while some := await self._redis.call(
             "ZRANGE", keys.OUTBOX_SENT, since_ms, "+inf", "BYSCORE", "LIMIT", 0, _AT_ONCE
         ):
             transaction = Transaction()
             transaction.call("ZREM", keys.OUTBOX_SENT, *some)
-            scored = [word for one in some for word in (due_ms, one)]
+            due = [due_ms + (repeated + number) * _APART_MS for number in range(len(some))]
+            scored = [word for pair in zip(due, some, strict=True) for word in pair]
             transaction.call("ZADD", keys.OUTBOX, *scored)
             await transaction.run(self._redis)
             repeated += len(some)

@@ -8,6 +8,7 @@ from broker.store.dead_letters import DeadLetters
 from broker.store.history import History
 from broker.store.incidents import IncidentStore
 from broker.store.missed import MissedStore
+from broker.store.outages import Outages
 from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
 from broker.store.redis import Connection
@@ -33,6 +34,7 @@ class Store:
         self.presence = PresenceStore(self._redis)
         self.events = Events(self._redis)
         self.outbox = Outbox(self._redis)
+        self.outages = Outages(self._redis)
         self.deadlines = Deadlines(self._redis)
         self.zones = ZoneStore(self._redis)
 

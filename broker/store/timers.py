@@ -10,7 +10,7 @@ from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
-_PAGE = 1_000
+_PAGE = 100
 
 
 class DeadlineKind(enum.StrEnum):
@@ -45,10 +45,12 @@ class Deadlines:
 
     async def incidents(self) -> AsyncIterator[list[UUID]]:
         """Yield, page by page, the incidents that have a deadline: every one that is not erased."""
-        first = 0
-        while rows := await self._redis.call("ZRANGE", keys.DEADLINES, first, first + _PAGE - 1):
-            yield list(dict.fromkeys(UUID(row.decode().split()[1]) for row in rows))
-            first += _PAGE
+        cursor = b"0"
+        while True:  # by ZSCAN, which misses nobody, whatever fires meanwhile
+            cursor, rows = await self._redis.call("ZSCAN", keys.DEADLINES, cursor, "COUNT", _PAGE)
+            yield list(dict.fromkeys(UUID(row.decode().split()[1]) for row in rows[::2]))
+            if int(cursor) == 0:
+                return
 
     async def drop(self, deadline: Deadline) -> None:
         """Strike off a deadline that has lost its meaning, unless it was set anew."""

@@ -242,6 +242,10 @@ class Database:
     def do_zcard(self, key: bytes) -> int:
         return len(self.value(key) or {})
 
+    def do_zscan(self, key: bytes, cursor: bytes, *options: bytes) -> list[Any]:
+        del cursor, options
+        return [b"0", self.do_zrange(key, b"0", b"-1", b"WITHSCORES")]
+
     def do_zscore(self, key: bytes, member: bytes) -> bytes | None:
         score = (self.value(key) or {}).get(member)
         return None if score is None else score_text(score)

@@ -11,7 +11,7 @@ import pytest
 
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, replace_options
 from broker.mqtt import Endpoint
-from broker.mqtt.dropped import dropped
+from broker.mqtt.status import ServerStatus
 from broker.store import Delivery
 from tests.services.client import WITHIN_S
 from tests.services.system import Servers, moved, polled, running
@@ -119,9 +119,10 @@ async def test_an_alert_that_the_mqtt_broker_dropped_is_sent_again_under_the_sam
 
         await back.expect("u/bob/down/alert", incident=incident)
 
+        status = ServerStatus(Endpoint.from_url(url))
         (one,) = await system.store.alerts.of(UUID(incident))
         assert one.tries >= 1
-        assert await dropped(Endpoint.from_url(url)) == await system.store.alerts.dropped()
+        assert await status.dropped() == await system.store.outages.dropped()
 
 
 async def test_an_mqtt_broker_without_such_a_count_has_none(
@@ -131,5 +132,7 @@ async def test_an_mqtt_broker_without_such_a_count_has_none(
     async with EmbeddedMqtt(
         tmp_path, list(accounts.values()), engine=MqttEngine.IOTCORE
     ) as rumqttd:
-        assert await dropped(Endpoint.from_url(rumqttd.url_for(accounts["nabij"]))) is None
+        status = ServerStatus(Endpoint.from_url(rumqttd.url_for(accounts["nabij"])))
+        assert await status.dropped() is None
+        assert await status.started_at_ms() is None
         assert rumqttd.running

@@ -1,0 +1,52 @@
+"""What a Mosquitto says of itself: how many messages it has dropped, and since when it runs.
+
+It tells under `$SYS` (mosquitto(8), "Broker status"), retained, each `sys_interval`. Asked on a
+connection of its own, for a moment: rumqttd closes the connection on such a SUBSCRIBE.
+"""
+
+import asyncio
+import time
+from uuid import uuid4
+
+from broker.mqtt.connection import Connection
+from broker.mqtt.endpoint import Endpoint
+from broker.mqtt.errors import MqttError
+
+_DROPPED = "$SYS/broker/publish/messages/dropped"
+_UPTIME = "$SYS/broker/uptime"
+_TIMEOUT_S = 2.0
+
+
+class ServerStatus:
+    """The status of the MQTT broker at `endpoint`; without one nothing is known."""
+
+    def __init__(self, endpoint: Endpoint | None = None) -> None:
+        self._endpoint = endpoint
+
+    async def dropped(self) -> int | None:
+        """Return how many messages were dropped since the start because nobody read them."""
+        return await self._number(_DROPPED)
+
+    async def started_at_ms(self) -> int | None:
+        """Return when the server was started (Unix ms), at most a `sys_interval` too late."""
+        uptime_s = await self._number(_UPTIME)
+        return None if uptime_s is None else int((time.time() - uptime_s) * 1000)
+
+    async def _number(self, topic: str) -> int | None:
+        """Return the number that the payload on `topic` begins with; None where there is none."""
+        if self._endpoint is None:
+            return None
+        connection = Connection(
+            self._endpoint,
+            client_id=f"nabij-status-{uuid4().hex[:12]}",
+            subscriptions=[topic],
+            session_expiry_s=0,
+            connect_timeout_s=_TIMEOUT_S,
+        )
+        try:
+            async with connection, asyncio.timeout(_TIMEOUT_S):
+                delivery = (await connection.receive(1))[0]
+                delivery.acknowledge()
+                return int(delivery.message.payload.split()[0])
+        except (MqttError, TimeoutError, ValueError, IndexError):
+            return None
