@@ -21,7 +21,8 @@ EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
 FIRST = timedelta(days=1)  # asked for by a journal that has never synced
 RETRY_BASE_S, RETRY_MOST_S = 2.0, 60.0  # after each time without an answer
-_GATHER_S = 1.0  # gaps that come together are one question
+_GATHER_S = 1.0  # gaps that come together are one question,
+_GAP_APART_S = 10.0  # and so are those that come again so soon
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,12 @@ class CatchUp:
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
-        failures = 0
+        failures, by_gap = 0, False
         waits: set[asyncio.Future[Any]]
         while True:
             link = await self._connection.link()
             self._gap = gap = loop.create_future()
+            asked_at = loop.time()
             if not await self._ask():
                 failures = min(failures + 1, 5)
                 waits = {link.lost}  # unless the connection changes: then at once
@@ -79,7 +81,10 @@ class CatchUp:
             waits = {link.lost, gap}
             await asyncio.wait(waits, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
             if gap.done():
-                await asyncio.sleep(random.uniform(0, _GATHER_S))
+                again_at = asked_at + _GAP_APART_S if by_gap else loop.time()
+                wait_s = max(0.0, again_at - loop.time()) + random.uniform(0, _GATHER_S)
+                await asyncio.wait({link.lost}, timeout=wait_s)
+            by_gap = gap.done()
 
     async def _ask(self) -> bool:
         since = self._journal.synced_at or datetime.now(UTC) - FIRST

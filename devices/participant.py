@@ -48,6 +48,7 @@ from schemas.messages import (
     Answer,
     Availability,
     GroupEvent,
+    GroupEventKind,
     GroupMessage,
     Position,
     Presence,
@@ -130,6 +131,7 @@ class Participant:
         self.questions: dict[UUID, Question] = {}
         self.groups: dict[UUID, list[GroupEvent]] = {}
         self.repeats: Counter[UUID] = Counter()
+        self._outside: set[UUID] = set()  # groups that we have left
         self._on_alert = on_alert
         self._on_group = on_group
         self._on_question = on_question
@@ -324,11 +326,20 @@ class Participant:
             self._on_group(event, incoming.received_at)
 
     def _note_heard(self, event: GroupEvent) -> None:
-        """Remember how far this group was heard; ask for what is missing in between."""
+        """Remember how far this group was heard; ask for what is missing in between.
+
+        Nothing is missing for who was outside in between: after leaving, until joining again.
+        """
         if self._journal is None:
             return
+        mine = event.you is not None and event.member == event.you
+        was_outside = event.incident in self._outside
+        if mine and event.kind is GroupEventKind.LEFT:
+            self._outside.add(event.incident)
+        elif mine and event.kind is GroupEventKind.JOINED:
+            self._outside.discard(event.incident)
         newest = self._journal.heard.get(event.incident)
-        if newest is not None and event.sequence > newest + 1:
+        if newest is not None and event.sequence > newest + 1 and not was_outside:
             self._catch_up.note_gap()
         if newest is None or event.sequence > newest:
             self._journal.note_heard(event.incident, event.sequence)

@@ -241,7 +241,11 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts and group events that a participant may have missed."""
     messages: list[Message] = []
     told: list[UUID] = []
-    for missed in await ctx.store.missed.since(ctx.user, request.since, _SYNC_AT_MOST):
+    found = await ctx.store.missed.since(
+        ctx.user, request.since, _SYNC_AT_MOST,
+        told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
+    )  # fmt: skip
+    for missed in found:
         alert = _alert(missed, ctx)
         if alert is not None and _has(alert, missed, request) and not missed.confirmed:
             told.append(missed.incident.id)

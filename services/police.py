@@ -54,7 +54,7 @@ _log = structlog.get_logger()
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 _LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
-_KEPT_MS = 300_000  # so long what was published can be published again after an outage
+_KEPT_MS = 120_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
 _YOUNG_MS = 60_000  # an MQTT broker of this age may have been started twice since somebody looked
 _SAME_START_MS = 15_000  # its start is known to a `sys_interval`

@@ -5,7 +5,7 @@ hold up what the others commit.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -40,14 +40,16 @@ class MissedStore:
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
 
-    async def since(self, user: str, since: datetime, at_most: int) -> list[Missed]:
+    async def since(
+        self, user: str, since: datetime, at_most: int, *, told_before: timedelta = timedelta()
+    ) -> list[Missed]:
         """Return the newest incidents of `user` in which they may have missed something.
 
-        Those that changed since, to which they were alerted since, or whose alerts await a word of
-        a device: a device that comes back is in hundreds, and to read each was most of what
-        `groups` did.
+        Those that changed since, to which they were alerted since, or to which they were alerted
+        more than `told_before` before, without a word of their device so far. A device that comes
+        back is in hundreds, and to read each was most of what `groups` did.
         """
-        names = await self._names(user, since, at_most)
+        names = await self._names(user, since, at_most, told_before)
         rows = await self._redis.calls(
             words
             for name in names
@@ -87,7 +89,9 @@ class MissedStore:
             for one in found
         ]
 
-    async def _names(self, user: str, since: datetime, at_most: int) -> list[UUID]:
+    async def _names(
+        self, user: str, since: datetime, at_most: int, told_before: timedelta
+    ) -> list[UUID]:
         rows = await self._redis.call("ZRANGE", keys.involved(user), -at_most, -1, "WITHSCORES")
         names = [UUID(name.decode()) for name in rows[::2]]
         alerted_ms = [int(float(score)) for score in rows[1::2]]
@@ -96,16 +100,18 @@ class MissedStore:
             for name in names
             for words in (
                 ("HGET", keys.incident(name), "touched"),
-                ("ZSCORE", keys.UNCONFIRMED, str(name)),
+                ("HEXISTS", keys.delivered(name), user),
             )
         )
-        since_ms = milliseconds(since)
+        since_ms, told_ms = milliseconds(since), milliseconds(since - told_before)
         return [
             name
-            for name, at_ms, touched, unconfirmed in zip(
+            for name, at_ms, touched, delivered in zip(
                 names, alerted_ms, results[::2], results[1::2], strict=True
             )
-            if at_ms >= since_ms or int(touched or 0) >= since_ms or unconfirmed
+            if at_ms >= since_ms
+            or int(touched or 0) >= since_ms
+            or (not delivered and at_ms < told_ms)
         ]
 
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:

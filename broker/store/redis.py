@@ -4,7 +4,6 @@ Nothing is retried here: what is safe to repeat is decided above, where effects 
 reads have connections of their own.
 """
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any, Self
@@ -68,7 +67,10 @@ class Connection:
         Raises:
             UnavailableError, CorruptError: as `call`.
         """
-        return await asyncio.gather(*(self.call(*words) for words in several))
+        try:
+            return await self._wire.calls(several)
+        except Refused as error:
+            raise _ours(error) from error
 
     async def blocking(self, who: str, block_ms: int, *words: Word) -> Any:
         """Return the answer to a command that may block for `block_ms`, on a connection of `who`.

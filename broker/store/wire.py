@@ -11,7 +11,8 @@ RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -54,13 +55,18 @@ class Wire:
         line = self._line
         if line is None or line.broken:
             line = await self._connected()
-        answer = line.send(words)
-        try:
-            async with asyncio.timeout(self._answer_s):
-                return await answer
-        except TimeoutError:
-            line.close(f"no answer for {self._answer_s} s")
-            raise UnavailableError(f"Redis: no answer for {self._answer_s} s") from None
+        return await line.send(words)
+
+    async def calls(self, several: Iterable[Sequence[Word]]) -> list[Any]:
+        """Return the answers to commands that do not depend on each other, sent in one write.
+
+        Raises:
+            Refused, UnavailableError: as `call`, the first of them.
+        """
+        line = self._line
+        if line is None or line.broken:
+            line = await self._connected()
+        return await asyncio.gather(*line.send_all(several))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -91,44 +97,72 @@ class Wire:
 
     async def _open(self) -> "_Line":
         address, loop = self._address, asyncio.get_running_loop()
+        new = partial(_Line, self._answer_s)
         if "path" in address:
-            _, line = await loop.create_unix_connection(_Line, address["path"])
+            _, line = await loop.create_unix_connection(new, address["path"])
             return line
         secure = "SSL" in getattr(address.get("connection_class"), "__name__", "")
         host, port = address.get("host", "localhost"), address.get("port", 6379)
         tls = ssl.create_default_context() if secure else None
-        _, line = await loop.create_connection(_Line, host, port, ssl=tls)
+        _, line = await loop.create_connection(new, host, port, ssl=tls)
         return line
 
 
 class _Line(asyncio.Protocol):
-    """The bytes: one write a command, and the waiting callers in the order of their commands."""
+    """The bytes, and the waiting callers with when they asked, in the order of their commands.
 
-    def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+    One timer watches over the oldest of them: one for each call was a tenth of a service's work.
+    """
+
+    def __init__(self, answer_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answer_s = answer_s
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
         self._reader = hiredis.Reader(replyError=Refused)
         self._transport: asyncio.Transport | None = None
-        self._future: Callable[[], asyncio.Future[Any]] = asyncio.get_running_loop().create_future
+        self._future: Callable[[], asyncio.Future[Any]] = self._loop.create_future
         self.broken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
-    def send(self, words: tuple[Word, ...]) -> asyncio.Future[Any]:
+    def send(self, words: Sequence[Word]) -> asyncio.Future[Any]:
         """Write one command; return what will be its answer."""
-        future = self._future()
+        return self.send_all((words,))[0]
+
+    def send_all(self, several: Iterable[Sequence[Word]]) -> list[asyncio.Future[Any]]:
+        """Write commands; return what will be their answers."""
+        packed = [_pack(tuple(words)) for words in several]
+        futures = [self._future() for _ in packed]
         if self.broken or self._transport is None:
-            future.set_exception(UnavailableError("Redis: the connection is gone"))
-            return future
-        self._waiting.append(future)
-        self._transport.write(_pack(words))
-        return future
+            for future in futures:
+                future.set_exception(UnavailableError("Redis: the connection is gone"))
+            return futures
+        now = self._loop.time()
+        self._waiting.extend((future, now) for future in futures)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._answer_s, self._look)
+        if packed:
+            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+        return futures
+
+    def _look(self) -> None:
+        """Give the connection up if the oldest caller has waited too long."""
+        self._watch = None
+        if not self._waiting or self.broken:
+            return
+        left_s = self._waiting[0][1] + self._answer_s - self._loop.time()
+        if left_s <= 0:
+            self.close(f"no answer for {self._answer_s} s")
+        else:
+            self._watch = self._loop.call_later(left_s, self._look)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
         try:
             while (answer := self._reader.gets()) is not False:
-                future = self._waiting.popleft()
+                future, _ = self._waiting.popleft()
                 if future.done():  # its caller was cancelled
                     continue
                 if isinstance(answer, Refused):
@@ -144,9 +178,11 @@ class _Line(asyncio.Protocol):
     def close(self, why: str) -> None:
         """Give the connection up; whoever waits hears `why`."""
         self.broken = True
+        if self._watch is not None:
+            self._watch.cancel()
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:
-            future = self._waiting.popleft()
+            future, _ = self._waiting.popleft()
             if not future.done():
                 future.set_exception(UnavailableError(f"Redis: the connection broke: {why}"))
