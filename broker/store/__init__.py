@@ -24,7 +24,7 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |
-| `outbox-sent` | zset | message id by ms of its publication | some minutes, for an MQTT broker that forgets |
+| `outbox-sent` | zset | message id by ms of its first publication | some minutes, for an MQTT broker that forgets |
 | `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox and outbox-sent |
 | `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
 | `restored` | string | when the MQTT broker was started that everything was published anew to (ms) | for ever |

@@ -90,40 +90,49 @@ class Outbox:
                 transaction = Transaction()
                 transaction.call("ZREM", keys.OUTBOX, *part)
                 scored = [word for one in part for word in (now_ms, one)]
-                transaction.call("ZADD", keys.OUTBOX_SENT, *scored)
+                transaction.call("ZADD", keys.OUTBOX_SENT, "NX", *scored)
                 await transaction.run(self._redis)
                 self._struck.difference_update(part)
         finally:
             self._striking = None
 
     async def forget(self, before_ms: int) -> int:
-        """Forget what was published before `before_ms`; return how many there were."""
-        forgotten = 0
+        """Forget what was first published before `before_ms`, and is not about to be again.
+
+        Returns:
+            How many there were.
+        """
+        forgotten = passed = 0
         while some := await self._redis.call(
-            "ZRANGE", keys.OUTBOX_SENT, 0, before_ms, "BYSCORE", "LIMIT", 0, _AT_ONCE
+            "ZRANGE", keys.OUTBOX_SENT, 0, before_ms, "BYSCORE", "LIMIT", passed, _AT_ONCE
         ):
-            transaction = Transaction()
-            transaction.call("ZREM", keys.OUTBOX_SENT, *some)
-            transaction.call("HDEL", keys.OUTBOX_MESSAGES, *some)
-            await transaction.run(self._redis)
-            forgotten += len(some)
+            waiting = await self._redis.calls(("ZSCORE", keys.OUTBOX, name) for name in some)
+            done = [name for name, due in zip(some, waiting, strict=True) if due is None]
+            if done:
+                transaction = Transaction()
+                transaction.call("ZREM", keys.OUTBOX_SENT, *done)
+                transaction.call("HDEL", keys.OUTBOX_MESSAGES, *done)
+                await transaction.run(self._redis)
+            forgotten += len(done)
+            passed += len(some) - len(done)
         return forgotten
 
     async def repeat(self, since_ms: int, due_ms: int) -> int:
-        """Have what was published since `since_ms` published again; return how many there are.
+        """Have what was first published since `since_ms` published again.
 
         The first at `due_ms`, and then so slowly that what is new need not wait for them.
+
+        Returns:
+            How many there are.
         """
         repeated = 0
         while some := await self._redis.call(
-            "ZRANGE", keys.OUTBOX_SENT, since_ms, "+inf", "BYSCORE", "LIMIT", 0, _AT_ONCE
+            "ZRANGE", keys.OUTBOX_SENT, since_ms, "+inf", "BYSCORE", "LIMIT", repeated, _AT_ONCE
         ):
-            transaction = Transaction()
-            transaction.call("ZREM", keys.OUTBOX_SENT, *some)
             due = [due_ms + (repeated + number) * _APART_MS for number in range(len(some))]
             scored = [word for pair in zip(due, some, strict=True) for word in pair]
-            transaction.call("ZADD", keys.OUTBOX, *scored)
-            await transaction.run(self._redis)
+            # What waits already, for whatever reason, waits on.
+            await self._redis.call("ZADD", keys.OUTBOX, "NX", *scored)
             repeated += len(some)
         return repeated
 

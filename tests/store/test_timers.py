@@ -161,6 +161,20 @@ async def test_what_was_published_lately_can_be_published_again(store: Store) ->
     assert await store.outbox.forget(now_ms + 1) == 0
 
 
+async def test_what_is_published_again_is_not_kept_any_longer_for_that(store: Store) -> None:
+    """Else outages that come often would have everything published again for ever."""
+    await posted(store, message(1))
+    await store.outbox.published("m-1")
+    first_ms = int(time.time() * 1000)
+
+    assert await store.outbox.repeat(0, first_ms) == 1
+    assert await store.outbox.forget(first_ms + 1) == 0  # it waits to be published again
+    assert await take(store, first_ms) == [message(1)]
+    await store.outbox.published("m-1")
+    assert await store.outbox.repeat(first_ms + 1, first_ms) == 0
+    assert await store.outbox.forget(first_ms + 1) == 1
+
+
 async def test_what_nobody_took_is_tried_again_later_and_ever_later(store: Store) -> None:
     await posted(store, message(1), message(2))
     young = message(1).due_ms
