@@ -7,6 +7,7 @@ done. SIGTERM: end.
 """
 
 import asyncio
+import logging
 import signal
 import sys
 import time
@@ -217,6 +218,8 @@ async def watch(orders: DeskOrders) -> None:
 
 def main(arguments: list[str]) -> None:
     """Run the desks."""
+    logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
+    logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
     uvloop.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
 
 

@@ -7,6 +7,7 @@ journals of its devices. SIGUSR1: make nothing new, and say when nothing is left
 """
 
 import asyncio
+import logging
 import math
 import os
 import signal
@@ -406,6 +407,8 @@ async def live(orders: Orders) -> None:
 def main(arguments: list[str]) -> None:
     """Run one process of devices."""
     orders = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Orders)
+    logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
+    logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
     uvloop.run(live(orders))
 
 
