@@ -18,7 +18,6 @@ from random import Random
 from uuid import UUID
 
 import msgspec
-import uvloop
 
 from devices.chaos_log import Cased, Commanded, Escalated, Log, Ordered, Quiet, Stated
 from devices.connection import Broker, Connection, Identity, Incoming
@@ -220,7 +219,7 @@ def main(arguments: list[str]) -> None:
     """Run the desks."""
     logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
     logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
-    uvloop.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
+    asyncio.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-import uvloop
 
 from devices.chaos_log import (
     Alerted,
@@ -409,7 +408,7 @@ def main(arguments: list[str]) -> None:
     orders = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=Orders)
     logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
     logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
-    uvloop.run(live(orders))
+    asyncio.run(live(orders))
 
 
 if __name__ == "__main__":
