@@ -9,6 +9,7 @@ import typer
 from broker.embedded import MqttEngine
 from nabij.output import Progress, print_json
 
+RATE = 60.0  # reports per second, unless a duration is given
 BESIDE_S, LOAD_SHARE = 20.0, 0.4  # start and settling take so long, and load at least that share
 
 
@@ -71,7 +72,7 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
     began = time.time()
     scale = Scale(
         reports=options.reports,
-        lasts_s=_load_s(options.duration_s),
+        lasts_s=_load_s(options),
         seed=options.seed,
         engine=options.engine,
     )
@@ -83,5 +84,8 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
     return as_json(outcome, seed=options.seed, engine=engine, began=began)
 
 
-def _load_s(duration_s: float | None) -> float | None:
-    return duration_s and max(duration_s - BESIDE_S, duration_s * LOAD_SHARE)
+def _load_s(options: Options) -> float:
+    """Return how long the reports take: chaos is no load test, and what is overloaded hides."""
+    if options.duration_s is None:
+        return options.reports / RATE
+    return max(options.duration_s - BESIDE_S, options.duration_s * LOAD_SHARE)

@@ -223,7 +223,10 @@ def chaos(
     kills: Annotated[int, typer.Option(min=0, help="Beside them, a quarter as many pauses.")] = 10,
     seed: Annotated[int, typer.Option(help="Another seed, other victims.")] = 1,
     duration: Annotated[
-        float | None, typer.Option(min=5.0, help="Spread the reports over so many seconds.")
+        float | None,
+        typer.Option(
+            min=5.0, help="About how long it is to take, in seconds; else 60 reports a second."
+        ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, mosquitto or iotcore.")] = "auto",
     as_json: Json = False,

@@ -249,6 +249,8 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     filed = await ctx.store.incidents.get(change.incident)
     if filed is None or filed.incident.desk is not Desk.POLICE:
         return NOTHING
+    if filed.stated == filed.incident.version and change.change is not Change.RESTATED:
+        return NOTHING  # whoever published it has seen this change too
     state = state_of(
         filed.incident,
         alerted=await ctx.store.alerts.alerted(change.incident),

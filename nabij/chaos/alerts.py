@@ -157,7 +157,9 @@ def _add_reporter(case: Case, created: Created, receipt: Receipted) -> None:
 def _waves(
     case: Case, accepted: Sequence[Deed], seen: Mapping[int, float], policy: PolicyFile
 ) -> list[Wave]:
-    category = policy.categories[case.first.category]
+    category = policy.categories.get(case.first.category)
+    if category is None:  # accepted though it is poison, which I1 tells
+        return []
     audiences = (category.audience, case.first.audience)
     if category.radius_m == 0 or Audience.POLICE in audiences:
         return []
