@@ -167,7 +167,8 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
         if messages:
             mqtt = await connected.enter_async_context(_connection(settings))
             for letter in messages:
-                await _publish(mqtt, letter)
+                if await _publish(mqtt, letter):
+                    await store.dead_letters.drop([letter.id])
         for letter in letters:
             if letter.stream is not None:
                 await store.dead_letters.replay_event(letter)
@@ -184,12 +185,14 @@ async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLet
     return found, [one for one in wanted if one not in known]
 
 
-async def _publish(mqtt: Connection, letter: DeadLetter) -> None:
+async def _publish(mqtt: Connection, letter: DeadLetter) -> bool:
+    """Publish it again; return whether that was all: else whoever handles it drops it."""
     reason = await mqtt.publish(
         Message(letter.topic, letter.payload, user_properties=((REPLAY, str(letter.id)),))
     )
     if reason.is_failure:
         raise UnavailableError(f"the MQTT broker refused {letter.id}: {reason.name}")
+    return letter.outgoing and reason.was_taken
 
 
 async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:

@@ -19,6 +19,7 @@ from broker.events import Change, Erased, Event, IncidentChanged, Informed
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
+    DeadLetter,
     Filed,
     Filing,
     Posted,
@@ -53,6 +54,7 @@ service = Service("police")
 _log = structlog.get_logger()
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
+_GIVE_UP_MS = 72 * 3_600_000
 _LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
 _KEPT_MS = 120_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
@@ -294,6 +296,7 @@ async def restate(ctx: Context) -> Effects:
     if started_ms is not None and ctx.now_ms - started_ms > _YOUNG_MS:
         known_ms = await ctx.store.outages.restored_to()
         if known_ms is not None and abs(started_ms - known_ms) < _SAME_START_MS:
+            _log.info("kept by the MQTT broker", since_ms=started_ms)
             return NOTHING
     repeated = await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
     restated = 0
@@ -323,7 +326,10 @@ async def forget_published(ctx: Context) -> Effects:
 @service.every(0.25)
 async def make_sure(ctx: Context) -> Effects:
     """Publish what was committed and not recorded as published by whoever should have."""
-    due = await ctx.store.outbox.take(ctx.now_ms, lease_ms=_LEASE_MS)
+    taken = await ctx.store.outbox.take(ctx.now_ms, lease_ms=_LEASE_MS)
+    due = [message for message in taken if message.due_ms >= ctx.now_ms - _GIVE_UP_MS]
+    if len(due) < len(taken):
+        await _give_up([message for message in taken if message not in due], ctx)
     if not due:
         return NOTHING
     late_ms = ctx.now_ms - min(message.due_ms for message in due)
@@ -332,6 +338,25 @@ async def make_sure(ctx: Context) -> Effects:
         [Message(message.topic, message.payload, retain=message.retain) for message in due],
         partial(_strike_off, ctx, due),
     )
+
+
+async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
+    """Lay aside what nobody has subscribed to for days, for an operator to see."""
+    for message in stale:
+        _log.error("nobody has taken a message", id=message.id, topic=message.topic)
+        letter = DeadLetter(
+            id=UUID(message.id),
+            at=ctx.now,
+            service=service.name,
+            topic=message.topic,
+            payload=message.payload,
+            code=Code.EXPIRED,
+            field="$",
+            reason="For 72 hours nobody subscribed to its topic, or the MQTT broker refused it.",
+            outgoing=True,
+        )
+        await ctx.store.dead_letters.keep(letter)
+    await ctx.store.outbox.give_up([message.id for message in stale])
 
 
 async def _strike_off(

@@ -1,4 +1,4 @@
-"""Dead letters: what no handler could take, kept whole until somebody replays or drops it."""
+"""Dead letters: what no handler or desk could take, kept whole until somebody replays or drops it."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ _LETTER_KEYS = [keys.DEAD_LETTERS, keys.DEAD_LETTER_TIMES, keys.DEAD_LETTER_COUN
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message or event that `service` could not handle.
+    """A message or event that `service` could not handle, or, `outgoing`, that nobody took from it.
 
     `topic` is the message's, or `events:` and the service whose stream it was on. `replay_of` is
     the dead letter that was replayed, where this is what came of it.
@@ -35,6 +35,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     reason: str
     replay_of: UUID | None = None
+    outgoing: bool = False
 
     @property
     def stream(self) -> str | None:

@@ -136,6 +136,13 @@ class Outbox:
             repeated += len(some)
         return repeated
 
+    async def give_up(self, identifiers: Sequence[str]) -> None:
+        """Strike messages off that were never published."""
+        transaction = Transaction()
+        transaction.call("ZREM", keys.OUTBOX, *identifiers)
+        transaction.call("HDEL", keys.OUTBOX_MESSAGES, *identifiers)
+        await transaction.run(self._redis)
+
     async def get(self, identifier: UUID) -> Posted | None:
         """Return a message, published or not; None when it is not kept any more."""
         body = await self._redis.call("HGET", keys.OUTBOX_MESSAGES, str(identifier))

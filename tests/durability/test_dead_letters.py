@@ -11,6 +11,7 @@ from broker.store import DeadLetter, Store, dead_letters, keys
 from schemas.ids import new_id
 from schemas.messages import Availability
 from schemas.taxonomy import Desk
+from services import police
 from tests.durability.conftest import nabij
 from tests.services.system import Servers, System, a_presence, polled, running
 
@@ -184,3 +185,26 @@ async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
         assert await store.dead_letters.all() == [new]
         assert await store.dead_letters.get(old.id) is None
         assert await store.dead_letters.counts() == (1, 1)
+
+
+async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is_replayed(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(police, "_GIVE_UP_MS", 1_000)
+    async with running(servers) as system:
+        ann = await system.connect("ann")
+        receipt = await system.report(ann, system.place())  # and no desk has subscribed
+
+        async def laid_aside() -> bool:
+            return (await system.store.dead_letters.counts()).kept == 1
+
+        await polled(laid_aside)
+        assert await system.store.outbox.size() == 0
+        status, listed = await nabij(system, "dead-letters", "list")
+        (letter,) = listed["letters"]
+        assert (status, letter["code"], letter["service"]) == (0, "expired", "police")
+        desk = await system.connect("desk-gent", "police/gent/escalation/#")
+        status, outcome = await nabij(system, "dead-letters", "replay", letter["id"])
+        assert (status, outcome["done"]) == (0, [letter["id"]])
+        await desk.expect("police/gent/escalation/", incident=receipt["incident"])
+        assert not await laid_aside()
