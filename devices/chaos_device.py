@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,20 +25,21 @@ import msgspec
 
 from devices.chaos_log import (
     Alerted,
-    Asked,
     Created,
     Delivered,
-    Grouped,
     Journaled,
     Log,
     Moved,
     Placed,
     Quiet,
-    Receipted,
     Sent,
     Started,
     Tail,
+    asked,
+    grouped,
+    receipted,
 )
+from devices.chaos_reports import GHENT, draw_report, moved, somewhere
 from devices.geofence import cell_at
 from devices.journal import Entry, Journal
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
@@ -53,19 +54,7 @@ from schemas.messages import (
     Report,
     Subject,
 )
-from schemas.taxonomy import Audience
 
-GHENT, KORTRIJK = (51.0543, 3.7217), (50.8276, 3.2650)
-ELSEWHERE = 0.1  # of the reports come from Kortrijk: another zone, another desk
-SPREAD_M = 3_500.0
-METRES_PER_DEGREE = 111_195.0
-HOT_SPOTS = 12  # places where reports merge
-HOT = 0.5
-CATEGORIES = (
-    "fire", "theft", "robbery", "fight", "medical", "vandalism", "traffic-accident", "threat",
-    "suspicious", "graffiti", "noise", "illegal-dumping", "bicycle-theft", "parking",
-)  # fmt: skip
-POISON = 0.02
 ACCEPTING, SPEAKING, LEAVING = 0.1, 0.4, 0.2
 IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
 CONNECTING = 25
@@ -118,7 +107,7 @@ class Phone:
         self.user = user
         self._process = process
         self._log = process.log
-        self._home = _somewhere(random, GHENT)
+        self._home = somewhere(random, GHENT)
         self._phase = (random.uniform(0.0, math.tau), random.uniform(0.0, math.tau))
         self._reach_m = random.uniform(100.0, 500.0)
         self.journal = EvidentJournal(Path(orders.journals) / f"{user}.journal", process.log)
@@ -138,7 +127,7 @@ class Phone:
         turn = now * 5.0 / self._reach_m
         north = self._reach_m * math.sin(turn + self._phase[0])
         east = self._reach_m * math.sin(turn * 0.7 + self._phase[1])
-        return _moved(self._home, north, east)
+        return moved(self._home, north, east)
 
     async def walk(self, random: Random) -> None:
         """Say where it is whenever it comes into another cell."""
@@ -172,20 +161,8 @@ class Phone:
 
     def file(self, receipt: Receipt) -> None:
         """Log what became of a message."""
-        if receipt.id is not None:
-            self._log.write(
-                Receipted(
-                    t=time.time(),
-                    user=self.user,
-                    id=receipt.id,
-                    subject=receipt.subject,
-                    outcome=receipt.outcome,
-                    incident=receipt.incident,
-                    merge=receipt.merge,
-                    sequence=receipt.sequence,
-                    code=receipt.code,
-                )
-            )
+        if entry := receipted(self.user, receipt):
+            self._log.write(entry)
 
     def _receipted(self, receipt: Receipt, _: float) -> None:
         self.file(receipt)
@@ -206,28 +183,10 @@ class Phone:
             self._process.start(self._help(alert.incident, random))
 
     def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(
-            Grouped(
-                t=received_at,
-                user=self.user,
-                id=event.id,
-                incident=event.incident,
-                sequence=event.sequence,
-                kind=event.kind,
-                text=event.text,
-            )
-        )
+        self._log.write(grouped(self.user, event, received_at))
 
     def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(
-            Asked(
-                t=received_at,
-                user=self.user,
-                id=question.id,
-                incident=question.incident,
-                text=question.text,
-            )
-        )
+        self._log.write(asked(self.user, question, received_at))
         self._process.start(self._answer(question))
 
     async def _help(self, incident: UUID, random: Random) -> None:
@@ -317,7 +276,7 @@ class Process:
                 await asyncio.wait(self._reporting, return_when=asyncio.FIRST_COMPLETED)
             random = Random(f"{orders.process} {orders.seed} report {number}")
             phone = random.choice(self._phones)
-            report, poison = _report(random)
+            report, poison = draw_report(random)
             task = self.start(self._report(phone, report, poison=poison))
             self._reporting.add(task)
             task.add_done_callback(self._reporting.discard)
@@ -345,45 +304,6 @@ class Process:
             except NotConfirmed:
                 continue
             return
-
-
-def _report(random: Random) -> tuple[Report, bool]:
-    """Return a report, and whether it is poison, that must be rejected."""
-    now = datetime.now(UTC)
-    seen_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
-    around = KORTRIJK if random.random() < ELSEWHERE else GHENT
-    if random.random() < HOT:
-        spot = Random(f"hot spot {random.randrange(HOT_SPOTS)}")
-        lat, lon = _somewhere(spot, around)
-        place = _moved((lat, lon), random.gauss(0.0, 20.0), random.gauss(0.0, 20.0))
-    else:
-        place = Position(*_somewhere(random, around))
-    category, poison = random.choice(CATEGORIES), random.random() < POISON
-    if poison and random.random() < 0.5:
-        category = "no-such-thing"
-    elif poison:
-        seen_at -= timedelta(days=8)
-    report = Report(
-        id=new_id(),
-        category=category,
-        location=place,
-        seen_at=seen_at,
-        text="chaos",
-        audience=Audience.POLICE if random.random() < 0.1 else Audience.POLICE_AND_NEARBY,
-    )
-    return report, poison
-
-
-def _somewhere(random: Random, around: tuple[float, float]) -> tuple[float, float]:
-    away_m, bearing = SPREAD_M * math.sqrt(random.random()), random.uniform(0.0, math.tau)
-    place = _moved(around, away_m * math.cos(bearing), away_m * math.sin(bearing))
-    return place.lat, place.lon
-
-
-def _moved(place: tuple[float, float], north_m: float, east_m: float) -> Position:
-    lat = place[0] + north_m / METRES_PER_DEGREE
-    lon = place[1] + east_m / METRES_PER_DEGREE / math.cos(math.radians(place[0]))
-    return Position(lat=lat, lon=lon)
 
 
 def made_before(log: Path) -> int:

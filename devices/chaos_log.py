@@ -4,6 +4,7 @@ One JSON object a line, appended and flushed before the device goes on, so that 
 leaves all that it did but perhaps half a line. `t` is Unix time in seconds, on one machine's clock.
 """
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +17,13 @@ from msgspec import Struct
 from schemas.messages import (
     AlertReason,
     EscalationKind,
+    GroupEvent,
     GroupEventKind,
     Merge,
     Mode,
     Outcome,
+    Question,
+    Receipt,
     ReplyKind,
     Status,
     Subject,
@@ -281,3 +285,29 @@ class Tail:
                     yield _decoder.decode(line)
                 except msgspec.MsgspecError:
                     continue
+
+
+def receipted(user: str, receipt: Receipt) -> Receipted | None:
+    """Return the entry for a receipt; None for one that is about no message in particular."""
+    if receipt.id is None:
+        return None
+    return Receipted(
+        t=time.time(), user=user, id=receipt.id, subject=receipt.subject, outcome=receipt.outcome,
+        incident=receipt.incident, merge=receipt.merge, sequence=receipt.sequence,
+        code=receipt.code,
+    )  # fmt: skip
+
+
+def grouped(user: str, event: GroupEvent, received_at: float) -> Grouped:
+    """Return the entry for a group event."""
+    return Grouped(
+        t=received_at, user=user, id=event.id, incident=event.incident, sequence=event.sequence,
+        kind=event.kind, text=event.text,
+    )  # fmt: skip
+
+
+def asked(user: str, question: Question, received_at: float) -> Asked:
+    """Return the entry for a question of the police."""
+    return Asked(
+        t=received_at, user=user, id=question.id, incident=question.incident, text=question.text
+    )

@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from devices.chaos_device import GHENT, EvidentJournal
-from devices.chaos_log import Asked, Created, Grouped, Log, Receipted, Started, Struck
+from devices.chaos_device import EvidentJournal
+from devices.chaos_log import Created, Log, Started, Struck, asked, grouped, receipted
+from devices.chaos_reports import GHENT
 from devices.participant import Broker, NotConfirmed, Participant, Rejected
 from nabij.chaos.evidence import Blow
 from nabij.chaos.plan import Strike, Victim
 from nabij.chaos.world import World
 from schemas.ids import new_id
-from schemas.messages import GroupEvent, Outcome, Position, Question, Receipt, Report, Subject
+from schemas.messages import GroupEvent, Position, Question, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 
 WHOLE_S = 8.0  # so long a strike waits until what fell before it stands again
@@ -97,30 +98,15 @@ class Probe:
         self._file(receipt)
 
     def _file(self, receipt: Receipt) -> None:
-        if receipt.id is not None and receipt.subject is Subject.REPORT:
-            self._log.write(
-                Receipted(
-                    t=time.time(), user="probe", id=receipt.id, subject=receipt.subject,
-                    outcome=Outcome(receipt.outcome), incident=receipt.incident,
-                    merge=receipt.merge, sequence=receipt.sequence, code=receipt.code,
-                )
-            )  # fmt: skip
+        entry = receipted("probe", receipt)
+        if entry is not None and receipt.subject is Subject.REPORT:
+            self._log.write(entry)
 
     def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(
-            Grouped(
-                t=received_at, user="probe", id=event.id, incident=event.incident,
-                sequence=event.sequence, kind=event.kind, text=event.text,
-            )
-        )  # fmt: skip
+        self._log.write(grouped("probe", event, received_at))
 
     def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(
-            Asked(
-                t=received_at, user="probe", id=question.id, incident=question.incident,
-                text=question.text,
-            )
-        )  # fmt: skip
+        self._log.write(asked("probe", question, received_at))
 
 
 class Striker:
