@@ -21,8 +21,8 @@ EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
 FIRST = timedelta(days=1)  # asked for by a journal that has never synced
 RETRY_BASE_S, RETRY_MOST_S = 2.0, 60.0  # after each time without an answer
-_GATHER_S = 1.0  # gaps that come together are one question,
-_GAP_APART_S = 10.0  # and so are those that come again so soon
+_LATE_S = 1.0  # so long what is missing may still come by itself
+_GAP_APART_S = 5.0  # so soon after a question, a gap does not ask again
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class CatchUp:
     """Keeps one device's journal up to date, while the `async with` lasts.
 
-    `sync` asks the services for what came since.
+    `sync` asks the services for what came since; `is_missing` says whether a gap is still open.
     """
 
     def __init__(
@@ -38,10 +38,13 @@ class CatchUp:
         connection: Connection,
         journal: Journal,
         sync: Callable[[datetime], Awaitable[Receipt]],
+        *,
+        is_missing: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._journal = journal
         self._sync = sync
+        self._is_missing = is_missing
         self._gap: asyncio.Future[None] | None = None
         self._watch: asyncio.Task[None]
 
@@ -65,7 +68,7 @@ class CatchUp:
 
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
-        failures, by_gap = 0, False
+        failures = 0
         waits: set[asyncio.Future[Any]]
         while True:
             link = await self._connection.link()
@@ -78,13 +81,25 @@ class CatchUp:
                 await asyncio.wait(waits, timeout=wait_s)
                 continue
             failures = 0
-            waits = {link.lost, gap}
-            await asyncio.wait(waits, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-            if gap.done():
-                again_at = asked_at + _GAP_APART_S if by_gap else loop.time()
-                wait_s = max(0.0, again_at - loop.time()) + random.uniform(0, _GATHER_S)
-                await asyncio.wait({link.lost}, timeout=wait_s)
-            by_gap = gap.done()
+            await self._until_due(link.lost, gap, asked_at)
+
+    async def _until_due(
+        self, lost: asyncio.Future[None], gap: asyncio.Future[None], asked_at: float
+    ) -> None:
+        """Return when it is time to ask again.
+
+        What is missing may only be late: events go by several workers, and pass each other.
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.wait({lost, gap}, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+        while gap.done() and not lost.done():
+            apart_s = max(0.0, asked_at + _GAP_APART_S - loop.time())
+            await asyncio.wait({lost}, timeout=apart_s + random.uniform(_LATE_S, 2 * _LATE_S))
+            if self._is_missing() or lost.done():
+                return
+            self._gap = gap = loop.create_future()
+            left_s = max(0.0, asked_at + EVERY_S - loop.time())
+            await asyncio.wait({lost, gap}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
 
     async def _ask(self) -> bool:
         since = self._journal.synced_at or datetime.now(UTC) - FIRST

@@ -74,6 +74,8 @@ __all__ = [
     "accepted",
 ]
 
+_SYNC_TIMEOUT_S = 60.0
+
 OnAlert = Callable[[Alert, float], None]
 OnGroup = Callable[[GroupEvent, float], None]
 OnQuestion = Callable[[Question, float], None]
@@ -132,6 +134,7 @@ class Participant:
         self.groups: dict[UUID, list[GroupEvent]] = {}
         self.repeats: Counter[UUID] = Counter()
         self._outside: set[UUID] = set()  # groups that we have left
+        self._missing: set[tuple[UUID, int]] = set()  # group events that others came after
         self._on_alert = on_alert
         self._on_group = on_group
         self._on_question = on_question
@@ -169,7 +172,9 @@ class Participant:
                 on_unconfirmed=on_unconfirmed,
                 on_expired=on_expired,
             )
-            self._catch_up = CatchUp(self._connection, journal, self._sync_once)
+            self._catch_up = CatchUp(
+                self._connection, journal, self._sync_once, is_missing=lambda: bool(self._missing)
+            )
 
     @property
     def connected(self) -> bool:
@@ -256,14 +261,17 @@ class Participant:
         return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
 
     async def _sync_once(self, since: datetime) -> Receipt:
-        """`sync`, repeated on a new connection alone: it costs the services much."""
+        """`sync`, repeated on a new connection or after a minute: it costs the services much."""
         request = Request(
             topics.SYNC.topic(user=self.user),
             encode(Sync(since=since)),
             self._receipt_topic,
             fresh_key(),
         )
-        return await self._receipts.confirmed(request, repeat_after_s=math.inf)
+        self._missing.clear()  # what it does not bring is not there
+        return await self._receipts.confirmed(
+            request, repeat_after_s=math.inf, timeout_s=_SYNC_TIMEOUT_S
+        )
 
     async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         """Keep the message in the journal, if there is one, and send it until it is confirmed."""
@@ -339,7 +347,10 @@ class Participant:
         elif mine and event.kind is GroupEventKind.JOINED:
             self._outside.discard(event.incident)
         newest = self._journal.heard.get(event.incident)
+        self._missing.discard((event.incident, event.sequence))
         if newest is not None and event.sequence > newest + 1 and not was_outside:
+            between = range(newest + 1, event.sequence)
+            self._missing.update((event.incident, number) for number in between)
             self._catch_up.note_gap()
         if newest is None or event.sequence > newest:
             self._journal.note_heard(event.incident, event.sequence)

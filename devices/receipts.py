@@ -60,7 +60,10 @@ class Receipts:
         self._timeout_s = timeout_s
         self._awaited: dict[UUID, asyncio.Future[Receipt]] = {}
 
-    async def confirmed(self, request: Request, *, repeat_after_s: float | None = None) -> Receipt:
+    async def confirmed(
+        self, request: Request, *, repeat_after_s: float | None = None,
+        timeout_s: float | None = None,
+    ) -> Receipt:  # fmt: skip
         """Send `request` until its receipt is here, again after so long (None: 2 s) or on a new link.
 
         Raises:
@@ -70,7 +73,7 @@ class Receipts:
         fresh: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         awaited = self._awaited.setdefault(request.key, fresh)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s or self._timeout_s):
                 while not awaited.done():
                     await self._send(request, awaited, repeat_after_s or REPEAT_AFTER_S)
         except TimeoutError:

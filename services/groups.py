@@ -1,6 +1,7 @@
 """Groups: who answers an alert joins the group around the incident and hears it until it closes."""
 
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -44,6 +45,7 @@ from schemas.messages import (
 service = Service("groups")
 
 _SYNC_AT_MOST = 200  # incidents in one sync
+_SYNCS_AT_ONCE = 4
 
 # So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
 # it has seen.
@@ -241,10 +243,9 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts and group events that a participant may have missed."""
     messages: list[Message] = []
     told: list[UUID] = []
-    found = await ctx.store.missed.since(
-        ctx.user, request.since, _SYNC_AT_MOST,
-        told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
-    )  # fmt: skip
+    # Few at once: after an outage every device asks, and what else this worker does must go on.
+    async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
+        found = await _missed(request, ctx)
     for missed in found:
         alert = _alert(missed, ctx)
         if alert is not None and _has(alert, missed, request) and not missed.confirmed:
@@ -256,6 +257,13 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])
+
+
+async def _missed(request: Sync, ctx: Context) -> Sequence[Missed]:
+    told_before = timedelta() if request.alerts else _CLOCKS_DIFFER
+    return await ctx.store.missed.since(
+        ctx.user, request.since, _SYNC_AT_MOST, told_before=told_before
+    )
 
 
 def _alert(missed: Missed, ctx: Context) -> Alert | None:

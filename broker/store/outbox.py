@@ -20,7 +20,7 @@ from broker.store.transaction import Transaction
 _log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
-_APART_MS = 2
+_APART_MS = 5
 _AT_ONCE = 1_000  # Lua's unpack has a limit
 
 

@@ -13,6 +13,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, cast
 
 import hiredis
@@ -66,7 +67,7 @@ class Wire:
         line = self._line
         if line is None or line.broken:
             line = await self._connected()
-        return await asyncio.gather(*line.send_all(several))
+        return await line.send_all(several)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -117,7 +118,7 @@ class _Line(asyncio.Protocol):
     def __init__(self, answer_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._answer_s = answer_s
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[_One, float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
         self._reader = hiredis.Reader(replyError=Refused)
         self._transport: asyncio.Transport | None = None
@@ -129,23 +130,29 @@ class _Line(asyncio.Protocol):
 
     def send(self, words: Sequence[Word]) -> asyncio.Future[Any]:
         """Write one command; return what will be its answer."""
-        return self.send_all((words,))[0]
+        future = self._future()
+        self._write(_pack(tuple(words)), 1, _One(future))
+        return future
 
-    def send_all(self, several: Iterable[Sequence[Word]]) -> list[asyncio.Future[Any]]:
-        """Write commands; return what will be their answers."""
+    def send_all(self, several: Iterable[Sequence[Word]]) -> asyncio.Future[list[Any]]:
+        """Write commands; return what will be all their answers, in order."""
         packed = [_pack(tuple(words)) for words in several]
-        futures = [self._future() for _ in packed]
+        future = self._future()
+        if packed:
+            self._write(b"".join(packed), len(packed), _Several(future, len(packed)))
+        else:
+            future.set_result([])
+        return future
+
+    def _write(self, data: bytes, count: int, waiting: "_One") -> None:
         if self.broken or self._transport is None:
-            for future in futures:
-                future.set_exception(UnavailableError("Redis: the connection is gone"))
-            return futures
-        now = self._loop.time()
-        self._waiting.extend((future, now) for future in futures)
+            waiting.fail(UnavailableError("Redis: the connection is gone"))
+            return
+        entry = (waiting, self._loop.time())
+        self._waiting.extend(repeat(entry, count))
         if self._watch is None:
             self._watch = self._loop.call_later(self._answer_s, self._look)
-        if packed:
-            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
-        return futures
+        self._transport.write(data)
 
     def _look(self) -> None:
         """Give the connection up if the oldest caller has waited too long."""
@@ -162,13 +169,7 @@ class _Line(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (answer := self._reader.gets()) is not False:
-                future, _ = self._waiting.popleft()
-                if future.done():  # its caller was cancelled
-                    continue
-                if isinstance(answer, Refused):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+                self._waiting.popleft()[0].take(answer)
         except (hiredis.ProtocolError, IndexError) as error:
             self.close(f"not the Redis protocol: {error}")
 
@@ -183,6 +184,42 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:
-            future, _ = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(UnavailableError(f"Redis: the connection broke: {why}"))
+            self._waiting.popleft()[0].fail(UnavailableError(f"Redis: the connection broke: {why}"))
+
+
+class _One:
+    """Whoever waits for one answer."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+
+    def take(self, answer: Any) -> None:
+        if self._future.done():  # its caller was cancelled
+            return
+        if isinstance(answer, Refused):
+            self._future.set_exception(answer)
+        else:
+            self._future.set_result(answer)
+
+    def fail(self, error: Exception) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class _Several(_One):
+    """Whoever waits for several answers together; the first error is theirs."""
+
+    __slots__ = ("_answers", "_count")
+
+    def __init__(self, future: asyncio.Future[Any], count: int) -> None:
+        super().__init__(future)
+        self._answers: list[Any] = []
+        self._count = count
+
+    def take(self, answer: Any) -> None:
+        self._answers.append(answer)
+        if len(self._answers) == self._count:
+            errors = (one for one in self._answers if isinstance(one, Refused))
+            super().take(next(errors, self._answers))
