@@ -69,9 +69,12 @@ class Outbox:
         for first in range(0, len(found), _AT_ONCE):
             transaction.call("HMGET", keys.OUTBOX_MESSAGES, *found[first : first + _AT_ONCE])
         results = await transaction.run(self._redis)
-        return (
-            None if results is None else [body for some in results[len(found) :] for body in some]
-        )
+        if results is None:
+            return None
+        bodies = [body for some in results[len(found) :] for body in some]
+        if gone := [name for name, body in zip(found, bodies, strict=True) if body is None]:
+            await self._redis.call("ZREM", keys.OUTBOX, *gone)  # forgotten as they were repeated
+        return bodies
 
     async def published(self, *identifiers: str) -> None:
         """Strike messages off, together with what others strike off at this moment."""

@@ -175,6 +175,16 @@ async def test_what_is_published_again_is_not_kept_any_longer_for_that(store: St
     assert await store.outbox.forget(first_ms + 1) == 1
 
 
+async def test_what_was_forgotten_just_as_it_was_to_be_repeated_does_not_wait_for_ever(
+    store: Store, client: redis.Redis
+) -> None:
+    await posted(store, message(1), message(2))
+    client.hdel("nabij:{p0}:outbox-messages", "m-1")
+
+    assert await take(store, NOW_MS) == [message(2)]
+    assert await store.outbox.size() == 1
+
+
 async def test_what_nobody_took_is_tried_again_later_and_ever_later(store: Store) -> None:
     await posted(store, message(1), message(2))
     young = message(1).due_ms
