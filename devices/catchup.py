@@ -21,6 +21,7 @@ EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
 FIRST = timedelta(days=1)  # asked for by a journal that has never synced
 RETRY_BASE_S, RETRY_MOST_S = 2.0, 60.0  # after each time without an answer
+_BACK_S = 2.0  # so long services may take to reconnect
 _LATE_S = 1.0  # so long what is missing may still come by itself
 _GAP_APART_S = 5.0  # so soon after a question, a gap does not ask again
 
@@ -72,6 +73,8 @@ class CatchUp:
         waits: set[asyncio.Future[Any]]
         while True:
             link = await self._connection.link()
+            if self._connection.connections > 1 and await self._lost_soon(link.lost):
+                continue
             self._gap = gap = loop.create_future()
             asked_at = loop.time()
             if not await self._ask():
@@ -82,6 +85,16 @@ class CatchUp:
                 continue
             failures = 0
             await self._until_due(link.lost, gap, asked_at)
+
+    async def _lost_soon(self, lost: asyncio.Future[None]) -> bool:
+        """Leave the services a moment to come back too; return whether the connection is lost.
+
+        When the MQTT broker is started anew they may not have subscribed yet, and it forgets what
+        nobody has subscribed to. Nor need all devices ask at once.
+        """
+        waits: set[asyncio.Future[None]] = {lost}
+        await asyncio.wait(waits, timeout=random.uniform(_BACK_S / 2, _BACK_S))
+        return lost.done()
 
     async def _until_due(
         self, lost: asyncio.Future[None], gap: asyncio.Future[None], asked_at: float

@@ -74,7 +74,7 @@ __all__ = [
     "accepted",
 ]
 
-_SYNC_TIMEOUT_S = 60.0
+_SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
 
 OnAlert = Callable[[Alert, float], None]
 OnGroup = Callable[[GroupEvent, float], None]
@@ -261,7 +261,7 @@ class Participant:
         return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
 
     async def _sync_once(self, since: datetime) -> Receipt:
-        """`sync`, repeated on a new connection or after a minute: it costs the services much."""
+        """`sync`, repeated on a new connection, or as a new question: it costs the services much."""
         request = Request(
             topics.SYNC.topic(user=self.user),
             encode(Sync(since=since)),

@@ -86,6 +86,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courier, "RECEIPT_WITHIN_S", 0.02)
     monkeypatch.setattr(courier, "RETRY_MOST_S", 0.05)
     monkeypatch.setattr(catchup, "_LATE_S", 0.05)
+    monkeypatch.setattr(catchup, "_BACK_S", 0.0)
     monkeypatch.setattr(catchup, "_GAP_APART_S", 0.0)
 
 
