@@ -343,7 +343,7 @@ async def make_sure(ctx: Context) -> Effects:
 async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
     """Lay aside what nobody has subscribed to for days, for an operator to see."""
     for message in stale:
-        _log.error("nobody has taken a message", id=message.id, topic=message.topic)
+        _log.error("nobody has taken a message", id=message.id)
         letter = DeadLetter(
             id=UUID(message.id),
             at=ctx.now,

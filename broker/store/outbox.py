@@ -153,7 +153,7 @@ class Outbox:
 
     async def settle(self, posted: Sequence[Posted], taken: Sequence[bool], *, now_ms: int) -> None:
         """Strike off what was taken, and set the rest for later: the older, the longer."""
-        if done := [one.id for one, was_taken in zip(posted, taken, strict=False) if was_taken]:
+        if done := {one.id for one, was_taken in zip(posted, taken, strict=False) if was_taken}:
             await self.published(*done)
         transaction = Transaction()
         for one in posted:
@@ -174,7 +174,8 @@ def _decoded(body: bytes) -> Posted | None:
     try:
         return msgspec.msgpack.decode(body, type=Posted)
     except msgspec.MsgspecError as error:
-        _log.error("a message in the outbox cannot be read", why=str(error), body=body[:100])
+        # Nothing of it: it may hold what somebody said, and where.
+        _log.error("a message in the outbox cannot be read", why=str(error), size=len(body))
         return None
 
 
