@@ -50,6 +50,10 @@ def chaos(
         reports=reports, kills=kills, seed=seed, duration_s=duration, engine=chosen,
         as_json=as_json,
     )  # fmt: skip
+    if data_dir is not None and (data_dir / "logs").exists():
+        raise typer.BadParameter(
+            f"{data_dir} holds an earlier run; choose another directory", param_hint="--data-dir"
+        )
     with temporary_unless(data_dir) as directory:
         try:
             result = run_until_signal(run_chaos(directory, options))
