@@ -63,7 +63,7 @@ async def run_worker(
                 zones, zones_version = await _zones(store)
                 dispatcher = Dispatcher(
                     service, store=store, mqtt=mqtt, policy=policy, zones=zones,
-                    status=_server_status(settings),
+                    status=_server_status(settings, mqtt),
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
@@ -113,10 +113,11 @@ def _connection(
     )
 
 
-def _server_status(settings: Settings) -> ServerStatus:
+def _server_status(settings: Settings, mqtt: Connection) -> ServerStatus:
     """Without a share group the MQTT broker is rumqttd, which takes such questions ill."""
     assert settings.mqtt_url is not None
-    return ServerStatus(Endpoint.from_url(settings.mqtt_url) if settings.share_group else None)
+    endpoint = Endpoint.from_url(settings.mqtt_url) if settings.share_group else None
+    return ServerStatus(endpoint, mqtt)
 
 
 def _status(service: Service, instance: str, state: ServiceState) -> Message:

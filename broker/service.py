@@ -11,6 +11,7 @@ that is done; `broker/runner.py` does both, then acknowledges.
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -68,6 +69,12 @@ class Context:
     def correlation(self) -> bytes | None:
         """What the sender wants back on its receipt (MQTT 5, 3.3.2.3.6)."""
         return self.message.correlation if self.message else None
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the sender has said that by now nobody waits any more (MQTT 5, 3.3.2.3.3)."""
+        expiry_s = self.message.expiry_s if self.message else None
+        return expiry_s is not None and time.time() > self.received_at + expiry_s
 
     @property
     def digest(self) -> str:

@@ -259,12 +259,21 @@ class Process:
             self.quiet = True
             while self._tasks and not stop.is_set():
                 await asyncio.wait(self._tasks, timeout=0.5)
+            while await self._has_undelivered() and not stop.is_set():  # noqa: ASYNC110
+                await asyncio.sleep(0.5)
             if not stop.is_set():
                 self.log.write(Quiet(t=time.time(), process=self.orders.process))
             await stop.wait()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _has_undelivered(self) -> bool:
+        """Whether something is in a journal that nobody here awaits any more."""
+        for phone in self._phones:
+            if await phone.journal.entries():
+                return True
+        return False
 
     async def _report_all(self, made: int) -> None:
         orders = self.orders

@@ -267,6 +267,7 @@ class Participant:
             encode(Sync(since=since)),
             self._receipt_topic,
             fresh_key(),
+            expiry_s=math.ceil(_SYNC_TIMEOUT_S),
         )
         self._missing.clear()  # what it does not bring is not there
         return await self._receipts.confirmed(

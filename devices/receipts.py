@@ -37,18 +37,24 @@ class Rejected(Exception):  # noqa: N818 - read as `except Rejected`
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message that asks for a receipt. `key` is its id, or a fresh one when it has none."""
+    """A message that asks for a receipt. `key` is its id, or a fresh one when it has none.
+
+    With an `expiry_s` nobody needs to answer it later than that.
+    """
 
     topic: str
     payload: bytes
     response_topic: str
     key: UUID
+    expiry_s: int | None = None
 
     async def send(self, link: Link) -> None:
         """Send once, with where the receipt goes and what it carries back (MQTT 5, 4.10)."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = self.response_topic
         properties.CorrelationData = self.key.bytes
+        if self.expiry_s is not None:
+            properties.MessageExpiryInterval = self.expiry_s
         await link.publish(self.topic, self.payload, qos=1, properties=properties)
 
 

@@ -111,10 +111,9 @@ async def _take(
     """
     message, incident = ids
     while True:
-        received = await ctx.store.incidents.received(message)
+        received, filed = await ctx.store.incidents.get_for(message, incident)
         if received is not None:
-            return await _repeat(received, incident, ctx)
-        filed = await ctx.store.incidents.get(incident)
+            return await _repeat(received, filed, ctx)
         if filed is None:
             raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
         if filed.incident.status is Status.CLOSED:
@@ -143,15 +142,14 @@ async def _take(
             return _effects(receipt, event, people, ctx)
 
 
-async def _repeat(received: Received, incident: UUID, ctx: Context) -> Effects:
+async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effects:
     """Answer a repeated message as before, and tell the group again: readers drop it by id."""
     if received.user != ctx.user or received.digest != ctx.digest:
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
-    filed = await ctx.store.incidents.get(incident)
     event = None
     if filed is not None and received.group_sequence is not None:
         since = received.group_sequence - 1
-        event = (await ctx.store.incidents.group_events(incident, since=since))[0]
+        event = (await ctx.store.incidents.group_events(filed.incident.id, since=since))[0]
     return _effects(received.receipt, event, filed.people if filed else {}, ctx)
 
 
@@ -194,7 +192,7 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
             sequence=filed.group_events + 1,
             name=groups.POLICE,
             people=filed.people,
-            at=informed.at,
+            at=ctx.now,  # as told: a sync asks from a moment on
             text=informed.text,
         )
         logged = await _log(event, filed, ctx)
@@ -218,7 +216,7 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
             sequence=filed.group_events + 1,
             name=groups.POLICE if filed.incident.acknowledged_by else "nabij",
             people=filed.people,
-            at=change.at,
+            at=ctx.now,
             text=filed.incident.outcome,
         )
         logged = await _log(event, filed, ctx)
@@ -245,6 +243,8 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     told: list[UUID] = []
     # Few at once: after an outage every device asks, and what else this worker does must go on.
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
+        if ctx.is_expired:
+            return NOTHING  # the device has stopped waiting, and asks anew when it is ready
         found = await _missed(request, ctx)
     for missed in found:
         alert = _alert(missed, ctx)

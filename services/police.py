@@ -1,25 +1,21 @@
 """Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
 
-import asyncio
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-import structlog
 from msgspec.structs import replace
 
-from broker import events
+from broker import events, sweeps
 from broker.core import groups
 from broker.core.escalation import answer_of
 from broker.core.history import Note, commanded
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
 from broker.events import Change, Erased, Event, IncidentChanged, Informed
-from broker.mqtt import Message, PubAckReasonCode
+from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
-    DeadLetter,
     Filed,
     Filing,
     Posted,
@@ -51,17 +47,8 @@ from schemas.messages import (
 from schemas.taxonomy import Desk
 
 service = Service("police")
-_log = structlog.get_logger()
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
-_GIVE_UP_MS = 72 * 3_600_000
-_LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
-_KEPT_MS = 120_000  # so long what was published can be published again after an outage
-_BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
-_YOUNG_MS = 60_000  # an MQTT broker of this age may have been started twice since somebody looked
-_SAME_START_MS = 15_000  # its start is known to a `sys_interval`
-_BEHIND = 100  # so many entries may wait while states are published anew
-_LOOK_S = 0.05
 
 
 class _Plan(NamedTuple):
@@ -77,10 +64,10 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
     """Carry out a command, once, and answer with its receipt."""
     sender = f"police-{ctx.levels['zone']}"
     while True:
-        received = await ctx.store.incidents.received(order.id)
+        received, filed = await ctx.store.incidents.get_for(order.id, order.incident)
         if received is not None:
             return _answer(_same(received, sender, ctx), ctx)
-        filed = await _filed(order.incident, ctx)
+        filed = _existing(filed, order.incident)
         if filed.incident.zone != ctx.levels["zone"]:
             raise Rejected(
                 Code.WRONG_ZONE,
@@ -175,7 +162,7 @@ def _answer(receipt: Receipt, ctx: Context, *posted: Posted) -> Effects:
         return Effects([message])
     return Effects(
         [*(Message(p.topic, p.payload) for p in posted), message],
-        partial(_strike_off, ctx, posted),
+        partial(sweeps.strike_off, ctx, posted),
     )
 
 
@@ -185,8 +172,7 @@ def _same(received: Received, sender: str, ctx: Context) -> Receipt:
     return received.receipt
 
 
-async def _filed(incident: UUID, ctx: Context) -> Filed:
-    filed = await ctx.store.incidents.get(incident)
+def _existing(filed: Filed | None, incident: UUID) -> Filed:
     if filed is None:
         raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
     return filed
@@ -204,7 +190,8 @@ async def answer(given: Answer, ctx: Context) -> Effects:
             raise Rejected(
                 Code.UNKNOWN_QUESTION, "$.question", "You were not asked such a question."
             )
-        filed = await _filed(asked[1].incident, ctx)
+        name = asked[1].incident
+        filed = _existing(await ctx.store.incidents.get(name), name)
         incident = filed.incident
         after = replace(incident, version=incident.version + 1)
         escalation = answer_of(given, after, asked[1].report, ctx.now)
@@ -237,7 +224,7 @@ async def answer(given: Answer, ctx: Context) -> Effects:
         ):  # fmt: skip
             return Effects(
                 [Message(posted.topic, posted.payload), _to_user(receipt, ctx)],
-                partial(_strike_off, ctx, [posted]),
+                partial(sweeps.strike_off, ctx, [posted]),
             )
 
 
@@ -285,83 +272,8 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
     return Effects([Message(topic, b"", retain=True)])
 
 
-@service.on_connect
-async def restate(ctx: Context) -> Effects:
-    """Have every retained state, and what was published lately, published anew, if need be.
-
-    The MQTT broker may be another one, or have forgotten what it acknowledged. That it has not is
-    known where it says since when it runs. All this waits behind what is new.
-    """
-    started_ms = await ctx.mqtt.started_at_ms()
-    if started_ms is not None and ctx.now_ms - started_ms > _YOUNG_MS:
-        known_ms = await ctx.store.outages.restored_to()
-        if known_ms is not None and abs(started_ms - known_ms) < _SAME_START_MS:
-            _log.info("kept by the MQTT broker", since_ms=started_ms)
-            return NOTHING
-    repeated = await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
-    restated = 0
-    async for some in ctx.store.deadlines.incidents():
-        while await ctx.store.events.length(service.name) > _BEHIND:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
-        await ctx.store.events.put(
-            [
-                IncidentChanged(incident=one, change=Change.RESTATED, at=ctx.now, desk=Desk.POLICE)
-                for one in some
-            ]
-        )
-        restated += len(some)
-    _log.info("published anew", states=restated, messages=repeated)
-    if started_ms is not None:
-        await ctx.store.outages.restored(started_ms)
-    return NOTHING
-
-
-@service.every(10.0)
-async def forget_published(ctx: Context) -> Effects:
-    """Forget what was published long enough ago that no MQTT broker's death can undo it."""
-    await ctx.store.outbox.forget(ctx.now_ms - _KEPT_MS)
-    return NOTHING
-
-
-@service.every(0.25)
-async def make_sure(ctx: Context) -> Effects:
-    """Publish what was committed and not recorded as published by whoever should have."""
-    taken = await ctx.store.outbox.take(ctx.now_ms, lease_ms=_LEASE_MS)
-    due = [message for message in taken if message.due_ms >= ctx.now_ms - _GIVE_UP_MS]
-    if len(due) < len(taken):
-        await _give_up([message for message in taken if message not in due], ctx)
-    if not due:
-        return NOTHING
-    late_ms = ctx.now_ms - min(message.due_ms for message in due)
-    _log.info("publishing from the outbox", messages=len(due), late_ms=late_ms)
-    return Effects(
-        [Message(message.topic, message.payload, retain=message.retain) for message in due],
-        partial(_strike_off, ctx, due),
-    )
-
-
-async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
-    """Lay aside what nobody has subscribed to for days, for an operator to see."""
-    for message in stale:
-        _log.error("nobody has taken a message", id=message.id)
-        letter = DeadLetter(
-            id=UUID(message.id),
-            at=ctx.now,
-            service=service.name,
-            topic=message.topic,
-            payload=message.payload,
-            code=Code.EXPIRED,
-            field="$",
-            reason="For 72 hours nobody subscribed to its topic, or the MQTT broker refused it.",
-            outgoing=True,
-        )
-        await ctx.store.dead_letters.keep(letter)
-    await ctx.store.outbox.give_up([message.id for message in stale])
-
-
-async def _strike_off(
-    ctx: Context, posted: Sequence[Posted], outcomes: Sequence[PubAckReasonCode]
-) -> None:
-    """Record what was published; what nobody took, or the broker refused, is tried again later."""
-    taken = [outcome.was_taken for outcome in outcomes]
-    await ctx.store.outbox.settle(posted, taken, now_ms=ctx.now_ms)
+service.on_connect(sweeps.restate)
+service.every(2.0)(sweeps.witness)
+service.every(0.25)(sweeps.publish_again)
+service.every(0.25)(sweeps.make_sure)
+service.every(10.0)(sweeps.forget_published)

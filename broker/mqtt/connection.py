@@ -110,6 +110,7 @@ class Connection:
         )
         self._inbox = Inbox(max_queue)
         self._online = asyncio.Event()
+        self._online_at = 0.0
         self._idle = asyncio.Event()
         self._wire: Wire | None = None
         self._supervisor: asyncio.Task[None] | None = None
@@ -149,6 +150,13 @@ class Connection:
     def connected(self) -> bool:
         """Whether we are connected and subscribed."""
         return self._online.is_set()
+
+    @property
+    def heard(self) -> tuple[float, float] | None:
+        """Since and until when one and the same server was heard (Unix s); None: not connected."""
+        if self._wire is None or not self._online.is_set():
+            return None
+        return self._online_at, max(self._online_at, self._wire.heard_at)
 
     async def wait_connected(self) -> None:
         """Wait until connected and subscribed."""
@@ -379,6 +387,7 @@ class Connection:
     def _handle_change(self, event: Accepted | Subscribed | Closed) -> None:
         if isinstance(event, Subscribed):
             self._connects += 1
+            self._online_at = time.time()
             self._online.set()
             if self._on_connect is not None:
                 asyncio.get_running_loop().call_soon(self._on_connect)

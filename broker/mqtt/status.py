@@ -1,7 +1,8 @@
-"""What a Mosquitto says of itself: how many messages it has dropped, and since when it runs.
+"""What is known of the MQTT broker: since when it holds our connection, and what it tells itself.
 
-It tells under `$SYS` (mosquitto(8), "Broker status"), retained, each `sys_interval`. Asked on a
-connection of its own, for a moment: rumqttd closes the connection on such a SUBSCRIBE.
+A Mosquitto tells how many messages it has dropped, and since when it runs, under `$SYS`
+(mosquitto(8), "Broker status"), retained, each `sys_interval`. Asked on a connection of its own,
+for a moment: rumqttd closes the connection on such a SUBSCRIBE.
 """
 
 import asyncio
@@ -18,10 +19,18 @@ _TIMEOUT_S = 2.0
 
 
 class ServerStatus:
-    """The status of the MQTT broker at `endpoint`; without one nothing is known."""
+    """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers."""
 
-    def __init__(self, endpoint: Endpoint | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint | None = None, connection: Connection | None = None
+    ) -> None:
         self._endpoint = endpoint
+        self._connection = connection
+
+    def heard_ms(self) -> tuple[int, int] | None:
+        """Return since and until when our connection heard one and the same server (Unix ms)."""
+        heard = self._connection.heard if self._connection else None
+        return heard and (int(heard[0] * 1000), int(heard[1] * 1000))
 
     async def dropped(self) -> int | None:
         """Return how many messages were dropped since the start because nobody read them."""

@@ -6,6 +6,7 @@ spares a task switch per packet.
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -39,6 +40,7 @@ class Wire(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
         self._error: MqttError | None = None
+        self.heard_at = 0.0  # when the last bytes came (Unix s)
         self.ready: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[MqttError] = loop.create_future()
 
@@ -60,6 +62,7 @@ class Wire(asyncio.Protocol):
         """Refill the window before anything else, then let the events be handled."""
         if self.closed.done():
             return
+        self.heard_at = time.time()
         events = self._session.receive(data, self._loop.time())
         self.flush()
         self._dispatch(events)

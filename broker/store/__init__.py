@@ -6,7 +6,7 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 |---|---|---|---|
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
-| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `touched` ms of the last change, `stated` version of the retained state | retention after close |
+| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state | retention after close |
 | `open:{cell9}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
 | `join:{kind}:{cell10}` | hash | incident near enough to join → nothing; `#` is the latest opened | while open |
 | `open-incidents` | zset | incident by opening ms | while open |
@@ -25,9 +25,11 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |
 | `outbox-sent` | zset | message id by ms of its first publication | some minutes, for an MQTT broker that forgets |
+| `outbox-again` | zset | message id by ms from when it may be published again, the newest first | until in outbox |
 | `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox and outbox-sent |
 | `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
-| `restored` | string | when the MQTT broker was started that everything was published anew to (ms) | for ever |
+| `restored` | string | last time (ms) at which the MQTT broker was known to have been given everything anew | for ever |
+| `restoring` | string | somebody is about to give it everything anew | 5 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |

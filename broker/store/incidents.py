@@ -1,6 +1,5 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -123,19 +122,25 @@ class IncidentStore:
 
     async def get(self, identifier: UUID) -> Filed | None:
         """Return an incident with its people, or None when there is none."""
-        transaction = Transaction()
-        transaction.call("HMGET", keys.incident(identifier), "v", "incident", "active", "stated")
-        transaction.call("HGETALL", keys.people(identifier))
-        transaction.call("LLEN", keys.group_log(identifier))
+        transaction = _reading(identifier)
         results = await transaction.run(self._redis)
         assert results is not None  # there are no guards
-        (version, blob, active, stated), people, events = results
-        if blob is None:
-            return None
-        return Filed(
-            decode_incident(version, blob), _people(people), events, _moment(int(active)),
-            int(stated or 0),
-        )  # fmt: skip
+        return _filed(*results)
+
+    async def get_for(
+        self, message: UUID, identifier: UUID
+    ) -> tuple[Received | None, Filed | None]:
+        """Return what became of `message`, if it was committed before, and its incident.
+
+        Of one moment: else a message that comes twice at once might meet its own effect, and be
+        rejected for that.
+        """
+        transaction = _reading(identifier)
+        transaction.call("HGETALL", keys.receipt(message))
+        results = await transaction.run(self._redis)
+        assert results is not None  # there are no guards
+        *filed, receipt = results
+        return _received(receipt), _filed(*filed)
 
     async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
         """Return a report of `incident`, or None."""
@@ -231,13 +236,15 @@ class IncidentStore:
         """
         transaction.require_field(keys.incident(before.id), "v", before.version)
         key = keys.incident(before.id)
-        transaction.call("HSET", key, "v", after.version, "touched", _now_ms())
+        transaction.call("HSET", key, "v", after.version)
         return await transaction.run(self._redis) is not None
 
     async def state_published(self, incident: UUID, version: int, *, before: int) -> bool:
         """Record that the state of `version` was published; False when another was since `before`."""
-        transaction = Transaction()
         key = keys.incident(incident)
+        if version == before:
+            return bool(await self._redis.call("HGET", key, "stated") == b"%d" % before)
+        transaction = Transaction()
         transaction.require_present(key)
         transaction.require_field(key, "stated", before or "")
         transaction.call("HSET", key, "stated", version)
@@ -256,6 +263,24 @@ class IncidentStore:
         await transaction.run(self._redis)
 
 
+def _reading(incident: UUID) -> Transaction:
+    transaction = Transaction()
+    transaction.call("HMGET", keys.incident(incident), "v", "incident", "active", "stated")
+    transaction.call("HGETALL", keys.people(incident))
+    transaction.call("LLEN", keys.group_log(incident))
+    return transaction
+
+
+def _filed(fields: Sequence[bytes | None], people: Sequence[bytes], events: int) -> Filed | None:
+    version, blob, active, stated = fields
+    if version is None or blob is None or active is None:
+        return None
+    return Filed(
+        decode_incident(version, blob), _people(people), events, _moment(int(active)),
+        int(stated or 0),
+    )  # fmt: skip
+
+
 def file_reply(
     transaction: Transaction, incident: Incident, *, user: str, member: Member | None,
     event: GroupEvent | None,
@@ -265,6 +290,7 @@ def file_reply(
         transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
     if event is not None:
         transaction.call("RPUSH", keys.group_log(incident.id), _ENCODE(event))
+        transaction.call("HSET", keys.incident(incident.id), "told", milliseconds(event.at))
 
 
 def file_question(transaction: Transaction, question: Question, user: str) -> None:
@@ -286,14 +312,10 @@ def file_receipt(transaction: Transaction, filing: Filing) -> None:
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 
-def _now_ms() -> int:
-    return int(time.time() * 1000)
-
-
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
     transaction.call(
         "HSET", keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
-        "active", milliseconds(active_at), "touched", _now_ms(),
+        "active", milliseconds(active_at),
     )  # fmt: skip
 
 

@@ -45,9 +45,9 @@ class MissedStore:
     ) -> list[Missed]:
         """Return the newest incidents of `user` in which they may have missed something.
 
-        Those that changed since, to which they were alerted since, or to which they were alerted
-        more than `told_before` before, without a word of their device so far. A device that comes
-        back is in hundreds, and to read each was most of what `groups` did.
+        Those whose group was told something since, to which they were alerted since, or more than
+        `told_before` before, without a word of their device so far. A device that comes back is in
+        hundreds, and to read each was most of what `groups` did.
         """
         names = await self._names(user, since, at_most, told_before)
         rows = await self._redis.calls(
@@ -99,18 +99,18 @@ class MissedStore:
             words
             for name in names
             for words in (
-                ("HGET", keys.incident(name), "touched"),
+                ("HGET", keys.incident(name), "told"),
                 ("HEXISTS", keys.delivered(name), user),
             )
         )
         since_ms, told_ms = milliseconds(since), milliseconds(since - told_before)
         return [
             name
-            for name, at_ms, touched, delivered in zip(
+            for name, at_ms, told, delivered in zip(
                 names, alerted_ms, results[::2], results[1::2], strict=True
             )
             if at_ms >= since_ms
-            or int(touched or 0) >= since_ms
+            or int(told or 0) >= since_ms
             or (not delivered and at_ms < told_ms)
         ]
 

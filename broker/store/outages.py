@@ -2,6 +2,9 @@
 
 from broker.store import keys
 from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+
+_CLAIM_MS = 5_000
 
 
 class Outages:
@@ -18,11 +21,25 @@ class Outages:
         """Record that what was dropped so far has been seen to."""
         await self._redis.call("SET", keys.DROPPED, dropped)
 
-    async def restored_to(self) -> int | None:
-        """Return when the server was started (Unix ms) that all was published anew to."""
-        started_ms = await self._redis.call("GET", keys.RESTORED)
-        return int(started_ms) if started_ms else None
+    async def restored_ms(self) -> int:
+        """Return when the server that ran was last known to have been given all anew (Unix ms)."""
+        return int(await self._redis.call("GET", keys.RESTORED) or 0)
 
-    async def restored(self, started_ms: int) -> None:
-        """Record that all was published anew to the server that was started then."""
-        await self._redis.call("SET", keys.RESTORED, started_ms)
+    async def restore(self) -> bool:
+        """Claim the giving anew, for 5 s from now on; False when another has, who may be dead."""
+        return bool(await self._redis.call("SET", keys.RESTORING, 1, "NX", "PX", _CLAIM_MS))
+
+    async def restoring(self) -> None:
+        """Hold the claim for 5 s more."""
+        await self._redis.call("SET", keys.RESTORING, 1, "PX", _CLAIM_MS)
+
+    async def restored(self, at_ms: int) -> None:
+        """Record that the server that ran at `at_ms` has been given all anew; end the claim."""
+        transaction = Transaction()
+        transaction.call("SET", keys.RESTORED, at_ms)
+        transaction.call("DEL", keys.RESTORING)
+        await transaction.run(self._redis)
+
+    async def witnessed(self, at_ms: int) -> None:
+        """Record that the server which runs at `at_ms` is the one that was given all anew."""
+        await self._redis.call("SET", keys.RESTORED, at_ms)

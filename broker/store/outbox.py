@@ -20,7 +20,6 @@ from broker.store.transaction import Transaction
 _log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
-_APART_MS = 5
 _AT_ONCE = 1_000  # Lua's unpack has a limit
 
 
@@ -109,8 +108,14 @@ class Outbox:
         while some := await self._redis.call(
             "ZRANGE", keys.OUTBOX_SENT, 0, before_ms, "BYSCORE", "LIMIT", passed, _AT_ONCE
         ):
-            waiting = await self._redis.calls(("ZSCORE", keys.OUTBOX, name) for name in some)
-            done = [name for name, due in zip(some, waiting, strict=True) if due is None]
+            waiting = await self._redis.calls(
+                ("ZSCORE", key, name) for name in some for key in (keys.OUTBOX, keys.OUTBOX_AGAIN)
+            )
+            done = [
+                name
+                for name, due, again in zip(some, waiting[::2], waiting[1::2], strict=True)
+                if due is None and again is None
+            ]
             if done:
                 transaction = Transaction()
                 transaction.call("ZREM", keys.OUTBOX_SENT, *done)
@@ -121,23 +126,46 @@ class Outbox:
         return forgotten
 
     async def repeat(self, since_ms: int, due_ms: int) -> int:
-        """Have what was first published since `since_ms` published again.
+        """Have what was first published since `since_ms` published again, from `due_ms` on.
 
-        The first at `due_ms`, and then so slowly that what is new need not wait for them.
+        The last that was published comes first: what had arrived is most probably older. It goes
+        to the outbox by portions (`next_again`), so that what is new need not wait for it.
 
         Returns:
             How many there are.
         """
         repeated = 0
         while some := await self._redis.call(
-            "ZRANGE", keys.OUTBOX_SENT, since_ms, "+inf", "BYSCORE", "LIMIT", repeated, _AT_ONCE
-        ):
-            due = [due_ms + (repeated + number) * _APART_MS for number in range(len(some))]
-            scored = [word for pair in zip(due, some, strict=True) for word in pair]
-            # What waits already, for whatever reason, waits on.
-            await self._redis.call("ZADD", keys.OUTBOX, "NX", *scored)
+            "ZRANGE", keys.OUTBOX_SENT, "+inf", since_ms, "BYSCORE", "REV",
+            "LIMIT", repeated, _AT_ONCE,
+        ):  # fmt: skip
+            scored = [word for place, one in enumerate(some, repeated)
+                      for word in (due_ms + place, one)]  # fmt: skip
+            await self._redis.call("ZADD", keys.OUTBOX_AGAIN, *scored)
             repeated += len(some)
         return repeated
+
+    async def has_again(self, now_ms: int) -> bool:
+        """Whether there is something to be published again by now."""
+        return bool(await self._redis.call("ZCOUNT", keys.OUTBOX_AGAIN, 0, now_ms))
+
+    async def next_again(self, now_ms: int, most: int) -> int:
+        """Put the next messages that are to be published again into the outbox; return how many."""
+        some = await self._redis.call(
+            "ZRANGE", keys.OUTBOX_AGAIN, 0, now_ms, "BYSCORE", "LIMIT", 0, most
+        )
+        if some:
+            transaction = Transaction()
+            scored = [word for one in some for word in (now_ms, one)]
+            # What waits already, for whatever reason, waits on.
+            transaction.call("ZADD", keys.OUTBOX, "NX", *scored)
+            transaction.call("ZREM", keys.OUTBOX_AGAIN, *some)
+            await transaction.run(self._redis)
+        return len(some)
+
+    async def late(self, now_ms: int) -> int:
+        """Return how many messages ought to have been published by now."""
+        return int(await self._redis.call("ZCOUNT", keys.OUTBOX, 0, now_ms))
 
     async def give_up(self, identifiers: Sequence[str]) -> None:
         """Strike messages off that were never published."""

@@ -92,11 +92,14 @@ class Growth:
 
 
 async def queue_sizes(redis: Connection) -> dict[str, int]:
-    """Return the lengths of the streams and of the outbox."""
+    """Return the lengths of the streams and of the outbox, and of what is published again."""
     sizes = {
         f"stream {reader}": int(await redis.call("XLEN", keys.events(reader))) for reader in READERS
     }
-    return sizes | {"outbox": int(await redis.call("ZCARD", keys.OUTBOX))}
+    return sizes | {
+        "outbox": int(await redis.call("ZCARD", keys.OUTBOX)),
+        "outbox again": int(await redis.call("ZCARD", keys.OUTBOX_AGAIN)),
+    }
 
 
 def resident(pid: int) -> float | None:

@@ -195,6 +195,7 @@ class Client:
         self._epoch = 0
         self._dead = False
         self._number = 0
+        self._online_at = 0.0
         self._unsettled: OrderedDict[int, tuple[Message, Outcome]] = OrderedDict()
         self._unacknowledged: OrderedDict[int, bool] = OrderedDict()
 
@@ -232,16 +233,23 @@ class Client:
         self._loop.call_later(self._rng.uniform(0.01, _NOTICE_S + _RETRY_S), self.start)
 
     def _connect(self, link: Link) -> None:
-        if self._broker.up:
-            self._broker.attach(self, link)
-            link.send(DOWN, self._connected)
-            self._broker.subscribed(self)
+        if not self._broker.up:
+            self.cut()
+            return
+        self._broker.attach(self, link)
+        link.send(DOWN, self._connected)
+        self._broker.subscribed(self)
 
     def _connected(self) -> None:
-        self.online = True
+        self.online, self._online_at = True, self._loop.unix()
         for number, (message, _) in self._unsettled.items():
             self._send(number, message)
         self._on_online()
+
+    @property
+    def heard(self) -> tuple[float, float] | None:
+        """As in `broker.mqtt.Connection`; here nothing keeps a loss from being noticed at once."""
+        return (self._online_at, self._loop.unix()) if self.online else None
 
     # -- publishing -------------------------------------------------------------------------------
 

@@ -118,9 +118,13 @@ class Database:
         found: bytes | None = self.value(key)
         return found
 
-    def do_set(self, key: bytes, value: bytes) -> bytes:
+    def do_set(self, key: bytes, value: bytes, *options: bytes) -> bytes | None:
+        if b"NX" in options and self.value(key) is not None:
+            return None
         self.data[key] = value
         self._expires.pop(key, None)
+        if b"PX" in options:
+            self.do_pexpire(key, options[options.index(b"PX") + 1])
         return b"OK"
 
     def do_incr(self, key: bytes) -> int:
@@ -242,6 +246,10 @@ class Database:
     def do_zcard(self, key: bytes) -> int:
         return len(self.value(key) or {})
 
+    def do_zcount(self, key: bytes, first: bytes, last: bytes) -> int:
+        scores = (self.value(key) or {}).values()
+        return sum(float(first) <= score <= float(last) for score in scores)
+
     def do_zscan(self, key: bytes, cursor: bytes, *options: bytes) -> list[Any]:
         del cursor, options
         return [b"0", self.do_zrange(key, b"0", b"-1", b"WITHSCORES")]
@@ -255,6 +263,9 @@ class Database:
         rows = sorted((score, member) for member, score in members.items())
         if b"BYSCORE" in options:
             low, high = float(first), float(last)
+            if b"REV" in options:
+                low, high = high, low
+                rows.reverse()
             rows = [row for row in rows if low <= row[0] <= high]
         else:
             end = int(last)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from broker.core.policy import Policy
 from broker.dispatch import Dispatcher
-from broker.mqtt import Connection, Delivery, Message
+from broker.mqtt import Connection, Delivery, Message, ServerStatus
 from broker.service import Context, Effects, Service, Zones
 from broker.store import Entry, Store, keys
 from nabij.simulation.clock import VirtualLoop
@@ -30,6 +30,7 @@ _SLOWLY_S = 100.0  # what only tidies up, or looks for what others have not done
 _WATCHED = {
     "fire_due": raw(keys.DEADLINES),
     "make_sure": raw(keys.OUTBOX),
+    "publish_again": raw(keys.OUTBOX_AGAIN),
     "see_to_unconfirmed": raw(keys.UNCONFIRMED),
 }
 _SOON_S = 0.012  # so long, about, a message is in hand
@@ -83,6 +84,7 @@ class Worker:
         self._dispatcher = Dispatcher(
             self.service, store=self.store, mqtt=cast("Connection", self.client),
             policy=around.policy, zones=around.zones,
+            status=ServerStatus(connection=cast("Connection", self.client)),
         )  # fmt: skip
         self.client.start()
         if self.service.event_handlers:

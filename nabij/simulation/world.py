@@ -280,6 +280,7 @@ class World:
         left = {
             "deadlines": database.do_zcard(raw(keys.DEADLINES)),
             "outbox": database.do_zcard(raw(keys.OUTBOX)),
+            "outbox again": database.do_zcard(raw(keys.OUTBOX_AGAIN)),
             "outbox messages": database.do_hlen(raw(keys.OUTBOX_MESSAGES)),
             "open incidents": database.do_zcard(raw(keys.OPEN_INCIDENTS)),
             "retained states": len(self.mqtt.retained),

@@ -1,38 +1,55 @@
-"""After the loss of the MQTT broker everything is published anew, and only then."""
+"""After the loss of the MQTT broker everything is published anew, by one worker, and only then."""
 
 import pytest
 import structlog
 
+from broker.mqtt import ServerStatus
 from broker.store import Store
-from services import police
 from tests.services.system import Servers, polled, running
 
+TOLD = ("published anew", "kept by the MQTT broker")
 
-async def anew(servers: Servers) -> bool:
-    """Whether a police service that starts publishes everything anew; there is one incident."""
+
+async def anew(servers: Servers, *, workers: int = 1) -> int:
+    """How many of the police workers that start publish everything anew; there is one incident."""
     with structlog.testing.capture_logs() as logs:
-        async with running(servers) as system:
+        async with running(servers, workers=workers) as system:
             ann = await system.connect("ann")
             await system.report(ann, system.place())
 
             async def told() -> bool:
-                return any(line["event"] in ("published anew", "kept by the MQTT broker")
-                           for line in logs)  # fmt: skip
+                return sum(line["event"] in TOLD for line in logs) == workers
 
             await polled(told)
-    return any(line["event"] == "published anew" for line in logs)
+    return sum(line["event"] == "published anew" for line in logs)
 
 
 async def test_what_a_running_mqtt_broker_keeps_is_not_published_anew(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await anew(own_servers)  # nothing is known of it yet
-    assert await anew(own_servers)  # it is young: it may be another one since
-    monkeypatch.setattr(police, "_YOUNG_MS", -60_000)
-    assert not await anew(own_servers)
+    assert await anew(own_servers) == 1  # nothing is known of it yet
+
+    async def long_ago(_: ServerStatus) -> int:
+        return 1_000
+
+    monkeypatch.setattr(ServerStatus, "started_at_ms", long_ago)
+    assert await anew(own_servers) == 0
     async with Store(own_servers.redis_url) as store:
-        restored_to = await store.outages.restored_to()
-        assert restored_to is not None
-        await store.outages.restored(restored_to - 60_000)
-    assert await anew(own_servers)  # what was restored was another server's memory
-    assert not await anew(own_servers)
+        await store.outages.witnessed(999)
+    assert await anew(own_servers) == 1  # what was given all was another server
+    assert await anew(own_servers) == 0
+
+
+async def test_of_several_workers_one_publishes_anew(own_servers: Servers) -> None:
+    assert await anew(own_servers, workers=2) == 1
+
+
+async def test_where_the_server_does_not_say_since_when_it_runs_each_start_publishes_anew(
+    own_servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(_: ServerStatus) -> None:
+        return None
+
+    monkeypatch.setattr(ServerStatus, "started_at_ms", unknown)
+    assert await anew(own_servers) == 1
+    assert await anew(own_servers) == 1

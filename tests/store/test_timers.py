@@ -157,8 +157,29 @@ async def test_what_was_published_lately_can_be_published_again(store: Store) ->
     now_ms = int(time.time() * 1000)
 
     assert await store.outbox.repeat(now_ms - 60_000, NOW_MS) == 1
+    assert not await store.outbox.has_again(NOW_MS - 1)
+    assert await store.outbox.has_again(NOW_MS)
+    assert await store.outbox.forget(now_ms + 1) == 0
+    assert await store.outbox.next_again(NOW_MS, 10) == 1
+    assert await store.outbox.next_again(NOW_MS, 10) == 0
     assert {one.id for one in await take(store, NOW_MS)} == {"m-1", "m-2"}
     assert await store.outbox.forget(now_ms + 1) == 0
+
+
+async def test_the_last_that_was_published_is_the_first_to_be_published_again(
+    store: Store, client: redis.Redis
+) -> None:
+    several = [message(number) for number in range(1_200)]
+    await posted(store, *several)
+    await store.outbox.published(*(one.id for one in several))
+    client.zadd("nabij:{p0}:outbox-sent", {one.id: NOW_MS + n for n, one in enumerate(several)})
+
+    assert await store.outbox.repeat(NOW_MS + 100, NOW_MS) == 1_100
+    assert await store.outbox.next_again(NOW_MS + 5_000, 3) == 3
+    assert {one.id for one in await take(store, NOW_MS + 5_000)} == {"m-1199", "m-1198", "m-1197"}
+    while await store.outbox.next_again(NOW_MS + 5_000, 500):
+        pass
+    assert await store.outbox.size() == 1_100
 
 
 async def test_what_is_published_again_is_not_kept_any_longer_for_that(store: Store) -> None:
@@ -169,6 +190,7 @@ async def test_what_is_published_again_is_not_kept_any_longer_for_that(store: St
 
     assert await store.outbox.repeat(0, first_ms) == 1
     assert await store.outbox.forget(first_ms + 1) == 0  # it waits to be published again
+    assert await store.outbox.next_again(first_ms, 1) == 1
     assert await take(store, first_ms) == [message(1)]
     await store.outbox.published("m-1")
     assert await store.outbox.repeat(first_ms + 1, first_ms) == 0
