@@ -30,7 +30,6 @@ _RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends th
 _BATCH = 1_000
 _IN_HAND = 2_000
 _READERS = 4  # concurrent readers of the stream: a long fan-out must not hold up the next alert
-_READ_COUNT = 32
 _BLOCK_MS = 1_000
 _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
@@ -259,10 +258,9 @@ class _Worker:
         not done: it is read again, not left to a take-over.
         """
         name, consumer = self._service.name, f"{self._consumer}-{number}"
-        own = partial(self._store.events.own_pending, name, consumer, count=_READ_COUNT)
-        new = partial(
-            self._store.events.read, name, consumer, count=_READ_COUNT, block_ms=_BLOCK_MS
-        )
+        count = self._service.read_count
+        own = partial(self._store.events.own_pending, name, consumer, count=count)
+        new = partial(self._store.events.read, name, consumer, count=count, block_ms=_BLOCK_MS)
         while True:
             await self._persist(lambda: self._consume_all(own))
             with contextlib.suppress(UnavailableError):
@@ -271,12 +269,13 @@ class _Worker:
 
     async def _take_over(self) -> None:
         name, consumer = self._service.name, f"{self._consumer}-0"
+        count = self._service.read_count
         while True:
             await asyncio.sleep(_TAKE_OVER_EVERY_S)
             await self._persist(
                 lambda: self._consume_all(
                     lambda: self._store.events.take_over(
-                        name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=_READ_COUNT
+                        name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=count
                     )
                 )
             )

@@ -138,10 +138,15 @@ class Subscription:
 
 
 class Service:
-    """One microservice: a name and its handlers."""
+    """One microservice: a name and its handlers.
 
-    def __init__(self, name: str) -> None:
+    Of the stream it reads up to `read_count` entries at a time: many, where each is little work,
+    and a later one often makes an earlier one superfluous.
+    """
+
+    def __init__(self, name: str, *, read_count: int = 32) -> None:
         self.name = name
+        self.read_count = read_count
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
         self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}

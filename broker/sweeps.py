@@ -58,20 +58,21 @@ async def restate(ctx: Context) -> Effects:
 
 
 async def _restate_all(ctx: Context) -> int:
-    """Put every incident on the stream, whose state is then published; return how many."""
+    """Put every incident that has a state on the stream, to be published; return how many."""
     restated = 0
     async for some in ctx.store.deadlines.incidents():
         while await ctx.store.events.length(_POLICE) > _BEHIND:
             await ctx.store.outages.restoring()
             await asyncio.sleep(_LOOK_S)
         await ctx.store.outages.restoring()
+        stated = await ctx.store.incidents.with_state(some)
         await ctx.store.events.put(
             [
                 IncidentChanged(incident=one, change=Change.RESTATED, at=ctx.now, desk=Desk.POLICE)
-                for one in some
+                for one in stated
             ]
         )
-        restated += len(some)
+        restated += len(stated)
     return restated
 
 

@@ -1,5 +1,6 @@
 """Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
 
+import asyncio
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -46,7 +47,7 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Desk
 
-service = Service("police")
+service = Service("police", read_count=256)
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 
@@ -235,14 +236,16 @@ def _to_user(receipt: Receipt, ctx: Context) -> Message:
 @service.on(events.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
 async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish how the incident stands, retained, for operations that subscribe later."""
-    filed = await ctx.store.incidents.get(change.incident)
+    filed, alerted = await asyncio.gather(
+        ctx.store.incidents.get(change.incident), ctx.store.alerts.alerted(change.incident)
+    )
     if filed is None or filed.incident.desk is not Desk.POLICE:
         return NOTHING
     if filed.stated == filed.incident.version and change.change is not Change.RESTATED:
         return NOTHING  # whoever published it has seen this change too
     state = state_of(
         filed.incident,
-        alerted=await ctx.store.alerts.alerted(change.incident),
+        alerted=alerted,
         accepted=groups.helpers(filed.people),
         on_scene=sum(member.on_scene for member in filed.people.values()),
         now=ctx.now,

@@ -157,6 +157,13 @@ class IncidentStore:
         version = await self._redis.call("HGET", keys.incident(incident), "v")
         return int(version) if version else None
 
+    async def with_state(self, several: Sequence[UUID]) -> list[UUID]:
+        """Return those of `several` whose state was ever published."""
+        stated = await self._redis.calls(
+            ("HEXISTS", keys.incident(one), "stated") for one in several
+        )
+        return [one for one, is_stated in zip(several, stated, strict=True) if is_stated]
+
     async def question(self, identifier: UUID) -> tuple[str, Question] | None:
         """Return who was asked a question, and the question; None when there is none."""
         row = await self._redis.call("HMGET", keys.question(identifier), "user", "question")

@@ -97,7 +97,7 @@ class Client:
     async def publish(
         self, topic: str, payload: Any, *, response_topic: str | None = None,
         correlation: bytes | None = None, qos: int = 1, retain: bool = False,
-        user_properties: Sequence[tuple[str, str]] = (),
+        user_properties: Sequence[tuple[str, str]] = (), expiry_s: int | None = None,
     ) -> None:  # fmt: skip
         """Publish bytes as they are, anything else as JSON; topics are without the root."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
@@ -108,6 +108,8 @@ class Client:
             settings.CorrelationData = correlation
         if user_properties:
             settings.UserProperty = list(user_properties)
+        if expiry_s is not None:
+            settings.MessageExpiryInterval = expiry_s
         await self.mqtt.publish(
             f"{ROOT}/{topic}", body, qos=qos, retain=retain, properties=settings, timeout=WITHIN_S
         )

@@ -111,6 +111,23 @@ async def test_a_question_repeated_by_its_commands_id_is_asked_once(
     assert len({one["id"] for one in ann.on("u/ann/down/question", text="Where?")}) == 1
 
 
+async def test_a_command_that_comes_often_at_once_does_not_meet_its_own_effect(
+    system: System, connect: Connect
+) -> None:
+    ann = await connect("ann")
+    desk = await connect("desk-gent", "police/gent/#")
+    for _ in range(10):
+        incident = (await system.report(ann, system.place()))["incident"]
+        order = {
+            "command": "close", "id": str(new_id()), "incident": incident, "by": "me",
+            "outcome": "x",
+        }  # fmt: skip
+
+        receipts = await asyncio.gather(*(system.send_command(desk, order) for _ in range(30)))
+
+        assert {receipt["outcome"] for receipt in receipts} == {"accepted"}
+
+
 @pytest.mark.parametrize(
     ("before", "command", "code"),
     [
