@@ -24,7 +24,7 @@ from broker.events import Change, IncidentChanged
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import Context, Effects, Service, outgoing
 from broker.store import Filing, Neighbourhood, Posted, Received
-from broker.store.incidents import RECEIPT_LIFETIME_S
+from broker.store.receipts import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.codec import encode
 from schemas.messages import Merge, Outcome, Receipt, Report, Subject

@@ -42,18 +42,16 @@ from broker.store.dead_letters import DeadLetter, stream_topic
 from broker.store.history import log
 from broker.store.incidents import (
     Filed,
-    Filing,
     IncidentStore,
     Neighbourhood,
     People,
-    Received,
     file_question,
-    file_receipt,
     file_reply,
 )
 from broker.store.missed import Missed
 from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
+from broker.store.receipts import Filing, Received, file_receipt
 from broker.store.redis import CorruptError
 from broker.store.store import Store
 from broker.store.streams import Entry, emit

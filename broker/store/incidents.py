@@ -16,11 +16,12 @@ from broker.events import Event, IncidentChanged
 from broker.store import alerts, keys
 from broker.store.history import log
 from broker.store.outbox import Posted, post
+from broker.store.receipts import RECEIPT_LIFETIME_S, Filing, Received, file_receipt, received_in
 from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.timers import DeadlineKind, schedule, unschedule
 from broker.store.transaction import Transaction
-from schemas.messages import GroupEvent, Mode, Question, Receipt, Report
+from schemas.messages import GroupEvent, Mode, Question, Report
 from schemas.taxonomy import Audience, Timers
 
 # Everything around an incident that is erased with it.
@@ -28,35 +29,14 @@ _ALL = (
     keys.incident, keys.people, keys.alerts, keys.delivered, keys.reports, keys.group_log,
     keys.history,
 )  # fmt: skip
-RECEIPT_LIFETIME_S = 7 * 86_400
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
 decode_member = msgspec.json.Decoder(Member).decode
-_RECEIPT = msgspec.json.Decoder(Receipt)
 _QUESTION = msgspec.json.Decoder(Question)
 decode_group_event = msgspec.json.Decoder(GroupEvent).decode
 
 People = Mapping[str, Member]
-
-
-class Received(NamedTuple):
-    """What became of a message before: whose it was, its digest, its receipt, its group event."""
-
-    user: str
-    digest: str
-    receipt: Receipt
-    group_sequence: int | None
-
-
-class Filing(NamedTuple):
-    """What is kept of a device's message, so that repeating it repeats its receipt."""
-
-    message: UUID
-    user: str
-    digest: str
-    receipt: Receipt
-    group_sequence: int | None = None
 
 
 class Neighbourhood(NamedTuple):
@@ -111,14 +91,14 @@ class IncidentStore:
             [keys.incident("")],
         )
         return Neighbourhood(
-            received=_received(receipt),
+            received=received_in(receipt),
             marker=marker.decode(),
             candidates=[decode_incident(version, blob) for version, blob in found],
         )
 
     async def received(self, message: UUID) -> Received | None:
         """Return what became of a device's message, if it was committed before."""
-        return _received(await self._redis.call("HGETALL", keys.receipt(message)))
+        return received_in(await self._redis.call("HGETALL", keys.receipt(message)))
 
     async def get(self, identifier: UUID) -> Filed | None:
         """Return an incident with its people, or None when there is none."""
@@ -140,7 +120,7 @@ class IncidentStore:
         results = await transaction.run(self._redis)
         assert results is not None  # there are no guards
         *filed, receipt = results
-        return _received(receipt), _filed(*filed)
+        return received_in(receipt), _filed(*filed)
 
     async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
         """Return a report of `incident`, or None."""
@@ -307,18 +287,6 @@ def file_question(transaction: Transaction, question: Question, user: str) -> No
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 
-def file_receipt(transaction: Transaction, filing: Filing) -> None:
-    """Add to `transaction` the receipt of a message, which must not have one yet."""
-    key = keys.receipt(filing.message)
-    transaction.require_absent(key)
-    transaction.call(
-        "HSET", key, "user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)
-    )
-    if filing.group_sequence is not None:
-        transaction.call("HSET", key, "group", filing.group_sequence)
-    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
-
-
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
     transaction.call(
         "HSET", keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
@@ -390,20 +358,6 @@ def _schedule_all(transaction: Transaction, incident: Incident, timers: Timers) 
 def decode_incident(version: bytes, blob: bytes) -> Incident:
     """Return an incident as its hash has it."""
     return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
-
-
-def _received(row: Sequence[bytes]) -> Received | None:
-    if not row:
-        return None
-    fields = dict(zip(row[::2], row[1::2], strict=True))
-    receipt = _RECEIPT.decode(fields[b"body"])
-    if b"sequence" in fields:
-        receipt = msgspec.structs.replace(receipt, sequence=int(fields[b"sequence"]))
-    group = fields.get(b"group")
-    return Received(
-        fields[b"user"].decode(), fields[b"digest"].decode(), receipt,
-        int(group) if group else None,
-    )  # fmt: skip
 
 
 def _people(row: Sequence[bytes]) -> People:

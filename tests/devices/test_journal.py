@@ -262,7 +262,7 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_event_loop(
 
 
 def test_a_day_less_than_the_idempotency_is_what_a_journal_lives() -> None:
-    from broker.store.incidents import RECEIPT_LIFETIME_S  # noqa: PLC0415 - only to compare
+    from broker.store.receipts import RECEIPT_LIFETIME_S  # noqa: PLC0415 - only to compare
     from devices.courier import LIFETIME  # noqa: PLC0415
 
     assert timedelta(days=1) + LIFETIME < timedelta(seconds=RECEIPT_LIFETIME_S)

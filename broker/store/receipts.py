@@ -1,0 +1,62 @@
+"""What became of each message: kept longer than any device repeats it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from broker.store import keys
+from broker.store.transaction import Transaction
+from schemas.messages import Receipt
+
+RECEIPT_LIFETIME_S = 7 * 86_400
+
+_ENCODE = msgspec.json.Encoder().encode
+_RECEIPT = msgspec.json.Decoder(Receipt)
+
+
+class Received(NamedTuple):
+    """What became of a message before: whose it was, its digest, its receipt, its group event."""
+
+    user: str
+    digest: str
+    receipt: Receipt
+    group_sequence: int | None
+
+
+class Filing(NamedTuple):
+    """What is kept of a device's message, so that repeating it repeats its receipt."""
+
+    message: UUID
+    user: str
+    digest: str
+    receipt: Receipt
+    group_sequence: int | None = None
+
+
+def file_receipt(transaction: Transaction, filing: Filing) -> None:
+    """Add to `transaction` the receipt of a message, which must not have one yet."""
+    key = keys.receipt(filing.message)
+    transaction.require_absent(key)
+    transaction.call(
+        "HSET", key, "user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)
+    )
+    if filing.group_sequence is not None:
+        transaction.call("HSET", key, "group", filing.group_sequence)
+    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
+
+
+def received_in(row: Sequence[bytes]) -> Received | None:
+    """Return what the fields of a receipt's hash say; None when there is none."""
+    if not row:
+        return None
+    fields = dict(zip(row[::2], row[1::2], strict=True))
+    receipt = _RECEIPT.decode(fields[b"body"])
+    if b"sequence" in fields:
+        receipt = msgspec.structs.replace(receipt, sequence=int(fields[b"sequence"]))
+    group = fields.get(b"group")
+    return Received(
+        fields[b"user"].decode(), fields[b"digest"].decode(), receipt,
+        int(group) if group else None,
+    )  # fmt: skip
