@@ -1,11 +1,12 @@
 # Everything that a fresh machine needs is Python 3.11 or newer; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format clean help
+.PHONY: demo test bench lint format clean help
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
 
 # The first Python on the PATH that is new enough; empty where there is none.
 PYTHON = $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
@@ -17,6 +18,9 @@ demo: $(STAMP) ## watch incidents, alerts and escalations live, on brokers of it
 
 test: $(STAMP) ## run all tests
 	@$(BIN)/pytest
+
+bench: $(BENCH_STAMP) ## a short form of all benchmarks, and the report bench.html
+	@$(BIN)/nabij bench all --quick --html bench.html
 
 lint: $(STAMP) ## check style, format, types and import directions
 	@$(BIN)/ruff check .
@@ -43,4 +47,9 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Histograms, plots, and the peers to compare with: only for benchmarks.
+$(BENCH_STAMP): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from nabij.bench_app import bench
 from nabij.dead_letters_app import dead_letters_app
 from nabij.options import DataDir, Json, Workers, settings_of
 
@@ -242,6 +243,9 @@ def chaos(
         reports=reports, kills=kills, seed=seed, duration=duration,
         engine=engine, as_json=as_json, data_dir=data_dir,
     )  # fmt: skip
+
+
+app.command()(bench)
 
 
 @app.command()

@@ -73,8 +73,9 @@ class Progress:
 
     tails: list[Tail]
     wanted: int
-    created: set[UUID] = field(default_factory=set)
-    receipted: set[UUID] = field(default_factory=set)
+    done: int = 0  # reports that have their receipts
+    _created: set[UUID] = field(default_factory=set)
+    _receipted: set[UUID] = field(default_factory=set)
     quiet: set[str] = field(default_factory=set)
     stated: defaultdict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     last_at: float = 0.0
@@ -88,21 +89,20 @@ class Progress:
 
     def _take(self, entry: Entry) -> None:
         match entry:
-            case Created(probe=False):
-                self.created.add(entry.id)
-            case Receipted(subject=Subject.REPORT) | Delivered():
-                self.receipted.add(entry.id)
+            case Created(probe=False) if entry.id not in self._created:
+                self._created.add(entry.id)
+                self.done += entry.id in self._receipted
+            case Receipted(subject=Subject.REPORT) | Delivered() if (
+                entry.id is not None and entry.id not in self._receipted
+            ):
+                self._receipted.add(entry.id)
+                self.done += entry.id in self._created
             case Stated():
                 self.stated[entry.zone].add(entry.incident)
             case Quiet():
                 self.quiet.add(entry.process)
             case _:
                 pass
-
-    @property
-    def done(self) -> int:
-        """How many reports have their receipts."""
-        return len(self.created & self.receipted)
 
     @property
     def share(self) -> float:

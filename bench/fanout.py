@@ -1,0 +1,142 @@
+"""One report to 10, 100, 1,000 and 5,000 recipients, beside as many packets written in one go."""
+
+import asyncio
+import sys
+import time
+
+import mqtt5
+
+from bench.figures import Histogram, Plot, Ratio, Result, Row
+from bench.world import World, world
+from broker.mqtt import Endpoint
+from schemas import topics
+from schemas.ids import new_id
+
+SIZES = (10, 100, 1_000, 5_000)
+GOALS = {1_000: "≤ 1.3", 5_000: "≤ 1.2"}
+_ALERT_BYTES = 700
+_PAUSE_S = 0.05
+
+
+class Volley(asyncio.Protocol):
+    """A connection that writes packets made before, as one: nothing is faster to the same broker."""
+
+    def __init__(self, url: str) -> None:
+        endpoint = Endpoint.from_url(url)
+        self._connect = mqtt5.ConnectPacket(
+            f"bench-volley-{new_id().hex[-8:]}",
+            username=endpoint.username,
+            password=(endpoint.password or "").encode(),
+            clean_start=True,
+            keep_alive=0,
+        ).write()
+        self._transport: asyncio.Transport
+        self._rest = b""
+        self._acknowledged, self._wanted = 0, sys.maxsize
+        self._enough: asyncio.Future[None] | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Introduce ourselves."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._connect)
+
+    def data_received(self, data: bytes) -> None:
+        """CONNACK comes first, then PUBACKs: four bytes each, or with a reason code five, or six."""
+        if not self.ready.done():
+            self.ready.set_result(None)
+            return
+        data, at = self._rest + data, 0
+        while at + 1 < len(data) and at + 2 + data[at + 1] <= len(data):
+            at += 2 + data[at + 1]
+            self._acknowledged += 1
+        self._rest = data[at:]
+        if self._acknowledged >= self._wanted and self._enough and not self._enough.done():
+            self._enough.set_result(None)
+
+    async def acknowledged(self, count: int) -> None:
+        """Wait until so many PUBACKs have come since the last wait."""
+        self._wanted, self._enough = count, asyncio.get_running_loop().create_future()
+        if self._acknowledged < count:
+            async with asyncio.timeout(60.0):
+                await self._enough
+        self._acknowledged, self._wanted = self._acknowledged - count, sys.maxsize
+
+    def fire(self, packets: bytes) -> float:
+        """Write them; return when that began."""
+        began = time.perf_counter()
+        self._transport.write(packets)
+        return began
+
+
+async def volley_at(here: World) -> Volley:
+    """Connect as the services do."""
+    url = here.stack.mqtt_url
+    endpoint = Endpoint.from_url(url)
+    _, volley = await asyncio.get_running_loop().create_connection(
+        lambda: Volley(url), endpoint.host, endpoint.port
+    )
+    await volley.ready
+    return volley
+
+
+def packets_to(users: list[str], key: str) -> bytes:
+    """Return one PUBLISH of QoS 1 to each of `users`, of an alert's size."""
+    payload = f'{{"incident":"{key}",'.encode().ljust(_ALERT_BYTES, b"x")
+    return b"".join(
+        mqtt5.PublishPacket(
+            topics.ALERT.topic(user=user), payload, qos=mqtt5.QoS(1), packet_id=number % 65_535 + 1
+        ).write()
+        for number, user in enumerate(users)
+    )
+
+
+async def floor_of(here: World, volley: Volley, size: int) -> float:
+    """Return how long until the last of `size` packets, written in one go, has come (s)."""
+    key = str(new_id())
+    packets = packets_to(list(here.groups[size].users), key)
+    began = volley.fire(packets)
+    answer = await here.recipients[size].ask(size, 20.0)
+    group = answer.groups[key]
+    if group.count != size:
+        raise RuntimeError(f"{group.count} of {size} packets came")
+    return group.last - began
+
+
+async def measure(*, quick: bool) -> Result:
+    """Measure each size in rounds of one report and one volley."""
+    rounds = {10: 30, 100: 30, 1_000: 15, 5_000: 5} if quick else {
+        10: 200, 100: 200, 1_000: 60, 5_000: 20,
+    }  # fmt: skip
+    keys: dict[str, object] = {}
+    rows = []
+    curves: dict[str, list[tuple[float, float]]] = {"last alert": [], "floor": []}
+    async with world(SIZES) as here:
+        volley = await volley_at(here)
+        for size in SIZES:
+            ours, floors = [], []
+            for number in range(rounds[size] + 3):
+                floor = await floor_of(here, volley, size)
+                await asyncio.sleep(_PAUSE_S)
+                (sent,) = await here.send(1, 1.0, size)
+                await asyncio.sleep(_PAUSE_S)
+                if number >= 3:
+                    ours.append(sent.last - sent.due)
+                    floors.append(floor)
+            ratio = Ratio.of(ours, floors)
+            last, bare = Histogram(ours).ms(50), Histogram(floors).ms(50)
+            keys |= {
+                f"ratio_last_{size}": ratio.median,
+                f"last_{size}_ms": last,
+                f"floor_last_{size}_ms": bare,
+            }
+            rows.append(
+                Row(
+                    f"last of {size:,} alerts, p50", f"{last:.1f} ms", f"{bare:.1f} ms",
+                    str(ratio), GOALS.get(size, ""),
+                )
+            )  # fmt: skip
+            curves["last alert"].append((size, last))
+            curves["floor"].append((size, bare))
+    return Result("fanout", keys, rows, [Plot("Last alert", "recipients", "ms", curves)])

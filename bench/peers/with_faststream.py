@@ -1,0 +1,52 @@
+"""FastStream's MQTT and redis.asyncio."""
+
+import asyncio
+import json
+import logging
+import sys
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import redis.asyncio
+from faststream.mqtt import MQTTBroker, QoS
+from faststream.security import SASLPlaintext
+
+from bench import aside
+
+_ALERT_TEXT = "x" * 550  # an alert of ours has some 700 bytes
+
+
+async def main(mqtt_url: str, redis_url: str) -> None:
+    """Serve until the process is ended."""
+    url = urlsplit(mqtt_url)
+    store = redis.asyncio.from_url(redis_url, decode_responses=True)
+    broker = MQTTBroker(
+        host=url.hostname or "", port=url.port or 1883, log_level=logging.DEBUG,
+        security=SASLPlaintext(unquote(url.username or ""), unquote(url.password or "")),
+    )  # fmt: skip
+
+    @broker.subscriber(aside.REPORT, qos=QoS.AT_LEAST_ONCE, max_workers=100)
+    async def handle(report: dict[str, Any]) -> None:
+        ids = {name: report[name] for name in ("id", "incident", "report")}
+        await broker.publish(ids, aside.RECEIPT, qos=QoS.AT_LEAST_ONCE)
+        await broker.publish(report, aside.POLICE, qos=QoS.AT_LEAST_ONCE)
+        near = await store.geosearch(
+            aside.PEOPLE, longitude=report["lon"], latitude=report["lat"],
+            radius=aside.RADIUS_M, unit="m",
+        )  # fmt: skip
+        alert = json.dumps({**ids, "text": _ALERT_TEXT}, separators=(",", ":"))
+        await asyncio.gather(
+            *(
+                broker.publish(alert, aside.alert_topic(str(user)), qos=QoS.AT_LEAST_ONCE)
+                for user in near
+            )
+        )
+
+    async with broker:
+        await broker.start()
+        print(aside.READY, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

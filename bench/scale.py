@@ -1,0 +1,95 @@
+"""From 10,000 to a million participants at one density, from 1 to 10,000 open incidents."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+
+from bench.figures import Histogram, Plot, Ratio, Result, Row
+from bench.world import CENTRE, World, moved, place_all, world
+from broker.store.redis import Connection as Redis
+from schemas.messages import Position
+
+RECIPIENTS = 50
+RATE = 10.0
+PER_KM2 = 1_000
+_HOLE_M = 1_500.0  # around the recipients: they alone are alerted
+_OPEN = (1_000, 10_000)
+
+
+def population() -> Iterator[tuple[str, Position]]:
+    """Yield people in rings around the centre, ever further out, at one density."""
+    apart_m = 1_000.0 / math.sqrt(PER_KM2)
+    numbers = itertools.count()
+    for ring in itertools.count(int(_HOLE_M / apart_m)):
+        radius_m = ring * apart_m
+        around = int(2 * math.pi * radius_m / apart_m)
+        for step in range(around):
+            angle = 2 * math.pi * step / around
+            place = moved(CENTRE, radius_m * math.cos(angle), radius_m * math.sin(angle))
+            yield f"s{next(numbers)}", place
+
+
+async def _memory(here: World) -> int:
+    async with Redis(here.stack.redis_url) as redis:
+        info = (await redis.call("INFO", "memory")).decode()
+    line = next(one for one in info.splitlines() if one.startswith("used_memory:"))
+    return int(line.partition(":")[2])
+
+
+async def _police_ms(here: World, rounds: int, count: int) -> list[float]:
+    """Return the median to the police of each round (ms)."""
+    medians = []
+    for _ in range(rounds):
+        sent = await here.send(count, RATE, RECIPIENTS)
+        medians.append(Histogram(one.police - one.due for one in sent).ms(50))
+    return medians
+
+
+async def measure(*, quick: bool) -> Result:
+    """Measure at each size in turn, in one and the same system."""
+    sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
+    rounds, count = (3, 20) if quick else (5, 100)
+    keys: dict[str, object] = {}
+    rows = []
+    curve: list[tuple[float, float]] = []
+    people = population()
+    async with world([RECIPIENTS]) as here:
+        await here.send(50, RATE * 2, RECIPIENTS)  # warm-up
+        before, placed = await _memory(here), 0
+        smallest: list[float] = []
+        for size in sizes:
+            began = time.perf_counter()
+            await place_all(here.stack, list(itertools.islice(people, size - placed)))
+            loaded_s, placed = time.perf_counter() - began, size
+            per_head = (await _memory(here) - before) / size
+            medians = await _police_ms(here, rounds, count)
+            smallest = smallest or medians
+            ratio = Ratio.of(medians, smallest)
+            name = f"{size // 1_000_000}m" if size >= 1_000_000 else f"{size // 1_000}k"
+            middle = sorted(medians)[len(medians) // 2]
+            keys |= {f"ratio_p50_{name}": ratio.median, "bytes_per_participant": per_head}
+            curve.append((size, middle))
+            rows.append(
+                Row(
+                    f"report → police, p50, {size:,} participants", f"{middle:.2f} ms",
+                    f"{smallest[0]:.2f} ms", str(ratio), "≤ 1.3",
+                )
+            )  # fmt: skip
+            rows.append(
+                Row(f"bytes a participant, {size:,} (placed in {loaded_s:.1f} s)",
+                    f"{per_head:.0f}", goal="≤ 250")
+            )  # fmt: skip
+        opened = len(here.sent)
+        for many in _OPEN[: 1 if quick else 2]:
+            await here.send(many - opened, 100.0, RECIPIENTS)
+            opened = many
+            medians = await _police_ms(here, rounds, count)
+            ratio = Ratio.of(medians, smallest)
+            keys[f"ratio_p50_{many}_incidents"] = ratio.median
+            rows.append(
+                Row(f"report → police, p50, {many:,} open incidents there",
+                    f"{sorted(medians)[len(medians) // 2]:.2f} ms", "", str(ratio))
+            )  # fmt: skip
+    plot = Plot("Report to police, p50", "participants", "ms", {"Nabij": curve})
+    return Result("scale", keys, rows, [plot])
