@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from typing import cast
 
 import mqtt5
 
@@ -38,9 +39,8 @@ class Volley(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._connect)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.write(self._connect)
 
     def data_received(self, data: bytes) -> None:
         """CONNACK comes first, then PUBACKs: four bytes each, or with a reason code five, or six."""

@@ -11,7 +11,7 @@ RATE = 10.0  # a second: far below what it carries, so that nothing queues
 
 async def measure(*, quick: bool) -> Result:
     """Measure in rounds, each with its floor."""
-    rounds, count = (5, 40) if quick else (10, 200)
+    rounds, count = (5, 30) if quick else (10, 200)
     ours, floors = [], []
     async with world([RECIPIENTS]) as here, beside(here, "bench.relay"):
         await here.open_aside()

@@ -12,6 +12,7 @@ import asyncio
 import sys
 import time
 from collections import deque
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import mqtt5
@@ -111,9 +112,8 @@ class Recipient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._connect)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.write(self._connect)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing heals here: a measurement that loses a connection is void."""

@@ -55,7 +55,7 @@ def policy_text() -> str:
     fires during a measurement.
     """
     replaced = {
-        "merge_m": 1, "merge_s": 1, "accept_s": 86_400, "acknowledge_s": 86_400,
+        "merge_m": 1, "merge_s": 1, "accept_s": 80_000, "acknowledge_s": 80_000,
         "silence_s": 86_400, "presence_s": 86_400,
     }  # fmt: skip
     lines = []
