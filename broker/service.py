@@ -141,12 +141,14 @@ class Service:
     """One microservice: a name and its handlers.
 
     Of the stream it reads up to `read_count` entries at a time: many, where each is little work,
-    and a later one often makes an earlier one superfluous.
+    and a later one often makes an earlier one superfluous. `niceness` (nice(2)) says who waits where
+    processors are short: what a report and its escalation go through has the least.
     """
 
-    def __init__(self, name: str, *, read_count: int = 32) -> None:
+    def __init__(self, name: str, *, read_count: int = 32, niceness: int = 0) -> None:
         self.name = name
         self.read_count = read_count
+        self.niceness = niceness
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
         self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}

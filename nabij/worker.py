@@ -68,6 +68,7 @@ async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     from broker.runner import run_worker  # noqa: PLC0415 - after the log has been set up
 
     service = importlib.import_module(f"services.{name}").service
+    os.nice(service.niceness)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 

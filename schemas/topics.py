@@ -6,7 +6,7 @@ REPORT.filter()           →  "nabij/v1/u/+/up/report"
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -62,6 +62,22 @@ class Topic(Generic[T]):
             return f"{ROOT}/{self.template.format(**levels)}"
         except KeyError as missing:
             raise ValueError(f"topic {self.template} needs the level {missing}") from None
+
+    def by(self, level: str) -> Callable[[str], str]:
+        """Return `topic` for its only level, with all the rest done once: for a fan-out.
+
+        Raises:
+            ValueError: from what is returned, when the level is not `[a-z0-9-]{1,40}`.
+        """
+        before, after = self.topic(**{level: "0"}).split("/0/")
+        before, after = f"{before}/", f"/{after}"
+
+        def topic(value: str) -> str:
+            if not _LEVEL_ONLY.fullmatch(value):
+                raise ValueError(f"topic level {level}={value!r} is not {LEVEL}")
+            return before + value + after
+
+        return topic
 
     def parse(self, topic: str) -> Mapping[str, str] | None:
         """Return the levels of `topic`, or None when it is not one of these."""

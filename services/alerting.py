@@ -1,30 +1,41 @@
 """Alerting: alerts every eligible participant near an incident, nearest first, each once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, overload
 from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from broker import events, metrics
-from broker.core.alerts import alerts_of
+from broker.core.alerts import payloads_of
 from broker.core.grid import cover
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
 from broker.mqtt import Message, PubAckReasonCode
-from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
 from schemas import topics
 from schemas.messages import AlertReason, Status
 
-service = Service("alerting")
+service = Service("alerting", niceness=1)
 _log = structlog.get_logger()
 
 _AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dropped", ["why"])
 _EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
+
+_topic_of = topics.ALERT.by("user")
+
+
+class _Kind(NamedTuple):
+    """What the alerts of one wave, reason and time have in common."""
+
+    payload: Callable[[str], bytes]
+    expiry_s: int
+
 
 _REASONS = {Change.OPENED: AlertReason.NEARBY, Change.WIDENED: AlertReason.WIDENED}
 
@@ -75,27 +86,52 @@ async def _alert(
         metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
         await _record(incident.id, claimed, outcomes, ctx, told=told)
 
-    return Effects(_messages(incident, claimed, ctx), record)
+    return Effects(_Alerts(incident, claimed, ctx), record)
 
 
-def _messages(incident: Incident, claimed: Sequence[Claimed], ctx: Context) -> list[Message]:
-    category = ctx.policy.category(incident.category)
-    assert category is not None  # it was checked when the incident opened
-    lasts = timedelta(seconds=ctx.policy.timers.silence_s)
-    # Whenever it is sent, an alert expires at the same moment: that of its record.
-    draw_up = {
-        at: alerts_of(incident, category, ctx.policy.advice, expires_at=at + lasts)
-        for at in {alert.at for alert in claimed}
-    }
-    return [
-        outgoing(
-            topics.ALERT,
-            draw_up[alert.at](alert.user, alert.wave, alert.reason),
-            expiry_s=max(1, int((alert.at + lasts - ctx.now).total_seconds())),
-            user=alert.user,
-        )
-        for alert in claimed
-    ]
+class _Alerts(Sequence[Message]):
+    """The messages of claimed alerts, each drawn up when it is sent: the first need not wait."""
+
+    def __init__(self, incident: Incident, claimed: Sequence[Claimed], ctx: Context) -> None:
+        category = ctx.policy.category(incident.category)
+        assert category is not None  # it was checked when the incident opened
+        self._incident, self._category, self._claimed = incident, category, claimed
+        self._now, self._advice = ctx.now, ctx.policy.advice
+        self._lasts = timedelta(seconds=ctx.policy.timers.silence_s)
+        self._kinds: dict[tuple[int, AlertReason, datetime], _Kind] = {}
+
+    def __len__(self) -> int:
+        return len(self._claimed)
+
+    def __iter__(self) -> Iterator[Message]:
+        return map(self._message, self._claimed)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
+        if isinstance(index, slice):
+            return [self._message(alert) for alert in self._claimed[index]]
+        return self._message(self._claimed[index])
+
+    def _message(self, alert: Claimed) -> Message:
+        kind = self._kinds.get(alert[1:4])
+        if kind is None:
+            kind = self._kinds[alert[1:4]] = self._kind(alert)
+        return Message(
+            _topic_of(alert.user), kind.payload(alert.user), qos=topics.ALERT.qos,
+            expiry_s=kind.expiry_s,
+        )  # fmt: skip
+
+    def _kind(self, alert: Claimed) -> _Kind:
+        # Whenever it is sent, an alert expires at the same moment: that of its record.
+        expires_at = alert.at + self._lasts
+        payload = payloads_of(
+            self._incident, self._category, self._advice, expires_at=expires_at,
+            wave=alert.wave, reason=alert.reason,
+        )  # fmt: skip
+        return _Kind(payload, max(1, int((expires_at - self._now).total_seconds())))
 
 
 async def _record(
@@ -160,7 +196,7 @@ async def _again(
         filed = await ctx.store.incidents.get(identifier) if claimed else None
         if filed is not None:
             rounds.append((identifier, claimed))
-            messages += _messages(filed.incident, claimed, ctx)
+            messages += _Alerts(filed.incident, claimed, ctx)
             _log.info("alerts sent again", incident=str(identifier), count=len(claimed), why=why)
     if not rounds:
         return NOTHING

@@ -14,7 +14,7 @@ from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Posted
 from schemas.ids import case_id
 
-service = Service("city")
+service = Service("city", niceness=3)
 
 
 @service.on(events.INCIDENT_CHANGED)

@@ -33,7 +33,7 @@ from schemas import topics
 from schemas.codec import Invalid, encode
 from schemas.messages import Status
 
-service = Service("deadlines")
+service = Service("deadlines", niceness=3)
 _log = structlog.get_logger()
 
 _POISON = timedelta(seconds=60)  # one that fails must not hold up all that are due after it

@@ -42,7 +42,7 @@ from schemas.messages import (
     Sync,
 )
 
-service = Service("groups")
+service = Service("groups", niceness=3)
 
 _SYNC_AT_MOST = 200  # incidents in one sync
 _SYNCS_AT_ONCE = 4

@@ -16,7 +16,7 @@ from broker.store import Hit, Update
 from schemas import topics
 from schemas.messages import Outcome, Presence, Receipt, Subject
 
-service = Service("presence")
+service = Service("presence", niceness=3)
 
 _AHEAD = timedelta(minutes=5)
 

@@ -2,24 +2,28 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from uuid import UUID
+
+from msgspec.structs import replace
 
 from broker.core.incidents import Incident
+from schemas.codec import encode
 from schemas.ids import alert_id, alert_ids
 from schemas.messages import Alert, AlertReason
 from schemas.taxonomy import Category, Names
 
 DrawUp = Callable[[str, int, AlertReason], Alert]
+_NOBODY = UUID(int=0)  # stands where each recipient's id comes
 
 
 def alerts_of(
     incident: Incident, category: Category, advice: Names, *, expires_at: datetime
 ) -> DrawUp:
     """Return what draws up the alert of `incident` for (user, wave, reason)."""
-    identify = alert_ids(incident.id, incident.wave)
 
     def draw_up(user: str, wave: int, reason: AlertReason) -> Alert:
         return Alert(
-            id=identify(user) if wave == incident.wave else alert_id(incident.id, wave, user),
+            id=alert_id(incident.id, wave, user),
             incident=incident.id,
             wave=wave,
             reason=reason,
@@ -36,3 +40,18 @@ def alerts_of(
         )
 
     return draw_up
+
+
+def payloads_of(
+    incident: Incident, category: Category, advice: Names, *, expires_at: datetime, wave: int,
+    reason: AlertReason,
+) -> Callable[[str], bytes]:  # fmt: skip
+    """Return what encodes the alert of each user: all but the id is encoded once."""
+    alert = alerts_of(incident, category, advice, expires_at=expires_at)("", wave, reason)
+    before, after = encode(replace(alert, id=_NOBODY)).split(str(_NOBODY).encode(), 1)
+    identify = alert_ids(incident.id, wave)
+
+    def payload(user: str) -> bytes:
+        return before + identify(user).encode() + after
+
+    return payload

@@ -16,7 +16,7 @@ MAX_PACKET_ID = 65_535
 MAX_PACKET_BYTES = 268_435_455  # section 2.1.4
 # One refill hands at most this much to the transport, so that a batch of QoS 0 (which no window
 # bounds) still meets the transport's back-pressure.
-_REFILL_BYTES = 262_144
+_REFILL_BYTES = 66_000  # just above what uvloop begins to write at once
 
 
 class Publication(msgspec.Struct, frozen=True):

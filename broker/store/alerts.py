@@ -132,10 +132,18 @@ class AlertStore:
             ],
             [
                 _MEMBER, alert, name, now_ms, keys.involved(""), retention_s,
-                now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)), *users,
+                now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)),
+                *dict.fromkeys(users),
             ],
         )  # fmt: skip
-        return [claimed(rows[i].decode(), rows[i + 1]) for i in range(0, len(rows), 2)]
+        filed = alert.encode()
+        new = claimed("", filed)
+        return [  # most are as they were just claimed, which is read once
+            new._replace(user=rows[i].decode())
+            if rows[i + 1] == filed
+            else claimed(rows[i].decode(), rows[i + 1])
+            for i in range(0, len(rows), 2)
+        ]
 
     async def record_alerts(
         self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
@@ -149,7 +157,7 @@ class AlertStore:
         transaction = Transaction()
         transaction.require_present(keys.incident(incident))  # or it was erased meanwhile
         for state, alerts in (("s", sent), ("r", refused)):
-            words = [word for alert in alerts for word in _filed(state, alert, now_ms)]
+            words = _all_filed(state, alerts, now_ms)
             for first in range(0, len(words), _AT_ONCE):
                 transaction.call("HSET", keys.alerts(incident), *words[first : first + _AT_ONCE])
         # It may have ended meanwhile, and nobody would look again.
@@ -211,10 +219,20 @@ def end(transaction: Transaction, incident: UUID) -> None:
     transaction.call("ZADD", keys.UNCONFIRMED, "XX", 0, str(incident))
 
 
-def _filed(state: str, alert: Claimed, now_ms: int) -> Iterable[str]:
-    claimed_ms = _milliseconds(alert.at)
-    yield alert.user
-    yield f"{state} {alert.wave} {alert.reason} {claimed_ms} {now_ms} {alert.tries + 1} {alert.code}"
+def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
+    """Return users and what is filed of their alerts, by turns; most are filed alike."""
+    alike: dict[tuple[object, ...], str] = {}
+    words: list[str] = []
+    for alert in alerts:
+        user, *rest = alert
+        filed = alike.get(key := tuple(rest))
+        if filed is None:
+            filed = alike[key] = (
+                f"{state} {alert.wave} {alert.reason} {_milliseconds(alert.at)} {now_ms}"
+                f" {alert.tries + 1} {alert.code}"
+            )
+        words += (user, filed)
+    return words
 
 
 def claimed(user: str, filed: bytes) -> Claimed:

@@ -1,6 +1,7 @@
 """What the police and the city read, and by when somebody must have answered."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from broker.core import escalation
-from broker.core.alerts import alerts_of
+from broker.core.alerts import alerts_of, payloads_of
 from broker.core.incidents import merged, widened
 from schemas import ids
+from schemas.codec import encode
 from schemas.messages import AlertReason, Answer, EscalationKind, Status
 from tests.core.samples import POLICY, at, category, incident, north, report
 
@@ -114,3 +116,20 @@ def test_alert_has_the_id_of_its_wave_and_keeps_it_when_sent_again_later() -> No
     assert draw_second("bob", 2, AlertReason.WIDENED).radius_m == 900.0
     assert claimed_in_wave_1.text is None
     assert claimed_in_wave_1.advice == POLICY.advice
+
+
+@given(
+    user=st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True),
+    text=st.sampled_from(["", "help", str(UUID(int=0)), '"id":"']),
+    wave=st.integers(1, 9),
+    reason=st.sampled_from(AlertReason),
+)
+def test_an_alert_that_is_encoded_for_many_is_as_it_would_be_for_one(
+    user: str, text: str, wave: int, reason: AlertReason
+) -> None:
+    one = replace(incident(), text=text)
+    rules = (one, category("fire"), POLICY.advice)
+
+    payload = payloads_of(*rules, expires_at=at(30), wave=wave, reason=reason)(user)
+
+    assert payload == encode(alerts_of(*rules, expires_at=at(30))(user, wave, reason))

@@ -121,7 +121,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
             )  # fmt: skip
         with pytest.raises(UnavailableError, match="OOM"):
             await store.alerts.claim(
-                opened(one), ["ann"], reason=AlertReason.NEARBY, now=START, retention_s=9
+                opened(one), ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
             )
 
         assert {key: client.dump(key) for key in client.scan_iter()} == before

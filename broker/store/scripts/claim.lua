@@ -10,22 +10,37 @@ local claimed, new = {}, 0
 if not redis.call('ZSCORE', KEYS[5], incident) then
   return claimed -- it has closed since it was read: nobody is called to what is over
 end
-for index = 9, #ARGV do
-  local user = ARGV[index]
-  if redis.call('HSETNX', KEYS[1], user, member) == 1 then
-    redis.call('HSET', KEYS[2], user, alert)
-    redis.call('ZADD', ARGV[5] .. user, now, incident)
-    redis.call('EXPIRE', ARGV[5] .. user, ARGV[6])
-    claimed[#claimed + 1] = user
-    claimed[#claimed + 1] = alert
-    new = new + 1
-  else
-    local filed = redis.call('HGET', KEYS[2], user)
-    -- Claimed for another reason, it is in another event's hands, which is not done before it is sent.
-    if filed and string.match(filed, '^c %S+ (%S+)') == cause then
+local lifetime = tonumber(ARGV[6])
+for first = 9, #ARGV, 1000 do -- `unpack` has a limit
+  local last = math.min(first + 999, #ARGV)
+  local known = redis.call('HMGET', KEYS[1], unpack(ARGV, first, last))
+  local people, alerts = {}, {}
+  for index = first, last do
+    local user = ARGV[index]
+    if not known[index - first + 1] then
+      people[#people + 1], people[#people + 2] = user, member
+      alerts[#alerts + 1], alerts[#alerts + 2] = user, alert
+      local involved = ARGV[5] .. user
+      redis.call('ZADD', involved, now, incident)
+      if redis.call('TTL', involved) < lifetime - 86400 then -- a day more or less: a write saved
+        redis.call('EXPIRE', involved, lifetime + 86400)
+      end
       claimed[#claimed + 1] = user
-      claimed[#claimed + 1] = filed
+      claimed[#claimed + 1] = alert
+      new = new + 1
+    else
+      local filed = redis.call('HGET', KEYS[2], user)
+      -- Claimed for another reason, it is in another event's hands, which is not done before it is
+      -- sent.
+      if filed and string.match(filed, '^c %S+ (%S+)') == cause then
+        claimed[#claimed + 1] = user
+        claimed[#claimed + 1] = filed
+      end
     end
+  end
+  if #people > 0 then
+    redis.call('HSET', KEYS[1], unpack(people))
+    redis.call('HSET', KEYS[2], unpack(alerts))
   end
 end
 if new > 0 then
