@@ -13,7 +13,7 @@ from nabij.output import print_json, print_line, print_table, say
 from nabij.runtime import Interrupted, run_until_signal
 
 NAMES = (
-    "latency", "fanout", "saturation", "presence", "mixed", "scale", "restart", "peers",
+    "latency", "fanout", "saturation", "presence", "mixed", "scale", "restart", "peers", "stages",
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import asyncio
 import enum
 import itertools
 import math
-import resource
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from broker.config import Settings
 from broker.core.grid import place_of
 from broker.mqtt import Connection, Endpoint, Message
 from broker.store import Store, Update
+from broker.tether import raise_open_files
 from nabij.datadir import SERVICES_ACCOUNT
 from nabij.stack import Stack
 from schemas import topics
@@ -258,7 +258,7 @@ async def world(
     sizes: Sequence[int], *, workers: Mapping[str, int] | None = None
 ) -> AsyncIterator[World]:
     """Start everything, with a group of recipients of each of these sizes, at places of their own."""
-    _allow_many_files()
+    raise_open_files()  # a recipient is a connection, at both ends
     groups = {size: _group(size, number) for number, size in enumerate(sizes)}
     users = [REPORTER, *(user for group in groups.values() for user in group.users)]
     with tempfile.TemporaryDirectory(prefix="nabij-bench-") as directory:
@@ -320,12 +320,6 @@ async def place_all(stack: Stack, people: Sequence[tuple[str, Position]]) -> Non
                 for user, place in people[first : first + _PLACED_AT_ONCE]
             ]
             await store.presence.update(updates, now_ms=now_ms, presence_s=86_400)
-
-
-def _allow_many_files() -> None:
-    """A recipient is a connection, at both ends."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _group(size: int, number: int) -> Group:

@@ -13,10 +13,11 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
+import msgspec
 from msgspec import Struct
 
 from broker.core.policy import Policy
@@ -38,8 +39,7 @@ class Zones:
     municipality: ZoneIndex
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use. `now` is when the message was taken up (UTC).
 
     `levels` are the topic's levels and `message` the MQTT message, where one is handled;
@@ -50,11 +50,11 @@ class Context:
     policy: Policy
     zones: Zones
     now: datetime
-    levels: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, str] = {}
     message: Message | None = None
     received_at: float = 0.0
     locks: Sequence[asyncio.Lock] = ()
-    mqtt: ServerStatus = field(default_factory=ServerStatus)
+    mqtt: ServerStatus = msgspec.field(default_factory=ServerStatus)
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""

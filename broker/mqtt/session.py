@@ -29,6 +29,9 @@ from broker.mqtt.reasons import REASON_OF
 _MAX_SILENCE_AFTER_PING_S = 10.0
 
 
+_PUBACK = b"\x40\x02"  # of success, without properties (section 3.4)
+
+
 class State(enum.Enum):
     """Where the current network connection stands."""
 
@@ -238,7 +241,7 @@ class Session:
             if not self._unacknowledged[head]:
                 return
             del self._unacknowledged[head]
-            self._out.append(mqtt5.PubAckPacket(head).write())
+            self._out.append(_PUBACK + head.to_bytes(2, "big"))
 
     # Keep-alive
 

@@ -44,11 +44,19 @@ class Deadlines:
         return [_deadline(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
 
     async def incidents(self) -> AsyncIterator[list[UUID]]:
-        """Yield, page by page, the incidents that have a deadline: every one that is not erased."""
+        """Yield, page by page and each once, the incidents that are not erased; open ones first."""
+        yielded: set[UUID] = set()
+        names = await self._redis.call("ZRANGE", keys.OPEN_INCIDENTS, 0, -1, "REV")
+        for first in range(0, len(names), _PAGE):
+            some = [UUID(name.decode()) for name in names[first : first + _PAGE]]
+            yielded.update(some)
+            yield some
         cursor = b"0"
         while True:  # by ZSCAN, which misses nobody, whatever fires meanwhile
             cursor, rows = await self._redis.call("ZSCAN", keys.DEADLINES, cursor, "COUNT", _PAGE)
-            yield list(dict.fromkeys(UUID(row.decode().split()[1]) for row in rows[::2]))
+            found = dict.fromkeys(UUID(row.decode().split()[1]) for row in rows[::2])
+            yield [name for name in found if name not in yielded]
+            yielded.update(found)
             if int(cursor) == 0:
                 return
 

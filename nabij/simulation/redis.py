@@ -265,9 +265,10 @@ class Database:
             low, high = float(first), float(last)
             if b"REV" in options:
                 low, high = high, low
-                rows.reverse()
             rows = [row for row in rows if low <= row[0] <= high]
-        else:
+        if b"REV" in options:
+            rows.reverse()
+        if b"BYSCORE" not in options:
             end = int(last)
             rows = rows[int(first) :] if end == -1 else rows[int(first) : end + 1]
         if b"LIMIT" in options:

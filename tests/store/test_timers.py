@@ -276,3 +276,18 @@ async def test_two_imports_of_different_kinds_at_once_both_stand(
             other_store.zones.save(ZoneKind.MUNICIPALITY, ZONES[ZoneKind.MUNICIPALITY]),
         )
         assert len(await store.zones.load()) == 80
+
+
+async def test_incidents_come_open_ones_first_the_newest_before_and_each_once(
+    store: Store, client: redis.Redis
+) -> None:
+    names = [uuid4() for _ in range(700)]
+    client.zadd("nabij:{p0}:open-incidents", {str(name): n for n, name in enumerate(names[:300])})
+    kinds = ("silence", "erase")
+    client.zadd("nabij:{p0}:deadlines", {f"{kind} {name}": 1 for name in names for kind in kinds})
+
+    found = [name async for some in store.deadlines.incidents() for name in some]
+
+    assert found[:300] == names[299::-1]
+    assert set(found) == set(names)
+    assert len(found) == len(names)

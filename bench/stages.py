@@ -1,0 +1,102 @@
+"""Processor time of each process: for a report, for one more alert of it, for a position update."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+
+from bench.fanout import volley_at
+from bench.figures import Result, Row
+from bench.presence import updates
+from bench.world import World, world
+
+FEW, MANY = 1, 101
+RATE = 20.0
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_UPDATES_PER_S, _SLICES_PER_S = 4_000, 50
+_SERVERS = ("mosquitto", "redis-server", "valkey-server")
+
+
+def processor_s(here: World) -> dict[str, float]:
+    """Return what each service and server has used so far (s), by name."""
+    used = {one.service: _used_s(one.pid) for one in here.stack.supervisor.workers if one.pid}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text(encoding="utf-8").partition(")")
+        except OSError:
+            continue
+        name, parent = name.partition("(")[2], int(rest.split()[1])
+        if name in _SERVERS and parent == os.getpid():
+            used[name] = _used_s(int(path.parent.name))
+    return used
+
+
+def _used_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
+
+
+async def _idle(here: World, lasts_s: float) -> Mapping[str, float]:
+    """Return what each uses while nothing happens (s per s)."""
+    before = processor_s(here)
+    await asyncio.sleep(lasts_s)
+    return {name: (used - before[name]) / lasts_s for name, used in processor_s(here).items()}
+
+
+async def _reports(
+    here: World, size: int, lasts_s: float, idle: Mapping[str, float]
+) -> Mapping[str, float]:
+    """Return what each uses for a report to `size` people (s)."""
+    before = processor_s(here)
+    sent = await here.send(int(RATE * lasts_s), RATE, size)
+    await asyncio.sleep(0.5)  # what is recorded afterwards belongs to it
+    after = processor_s(here)
+    took_s = lasts_s + 0.5
+    return {name: (after[name] - before[name] - idle[name] * took_s) / len(sent) for name in after}
+
+
+async def _positions(here: World, lasts_s: float, idle: Mapping[str, float]) -> Mapping[str, float]:
+    """Return what each uses for a position update (s)."""
+    volley = await volley_at(here)
+    packets = updates(int(_UPDATES_PER_S * lasts_s), Random(7))
+    portion = _UPDATES_PER_S // _SLICES_PER_S
+    before = processor_s(here)
+    for first in range(0, len(packets), portion):
+        volley.fire(b"".join(packets[first : first + portion]))
+        await asyncio.sleep(1 / _SLICES_PER_S)
+    await volley.acknowledged(len(packets))
+    await asyncio.sleep(0.5)
+    after = processor_s(here)
+    took_s = lasts_s + 0.5
+    return {
+        name: (after[name] - before[name] - idle[name] * took_s) / len(packets) for name in after
+    }
+
+
+async def measure(*, quick: bool) -> Result:
+    """Measure at a rate that leaves the processors time."""
+    lasts_s = 8.0 if quick else 30.0
+    async with world([FEW, MANY]) as here:
+        await here.send(40, RATE, FEW)  # warm-up
+        await here.send(10, RATE, MANY)
+        idle = await _idle(here, 3.0)
+        few = await _reports(here, FEW, lasts_s, idle)
+        many = await _reports(here, MANY, lasts_s, idle)
+        positions = await _positions(here, lasts_s / 2, idle)
+    keys: dict[str, object] = {}
+    rows = [Row("microseconds of processor time", "a report", "an alert more", "a position")]
+    total = [0.0, 0.0, 0.0]
+    for name in few:
+        each = [few[name], (many[name] - few[name]) / (MANY - FEW), positions[name]]
+        each = [max(0.0, one) * 1e6 for one in each]
+        total = [sum(pair) for pair in zip(total, each, strict=True)]
+        keys[name] = dict(zip(("report_us", "alert_us", "position_us"), each, strict=True))
+        rows.append(_row(name, each))
+    rows.append(_row("all", total))
+    return Result("stages", keys, rows, [])
+
+
+def _row(name: str, each: list[float]) -> Row:
+    report, alert, position = each
+    return Row(name, f"{report:,.0f}", f"{alert:.1f}", f"{position:.1f}")
