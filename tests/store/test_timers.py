@@ -3,7 +3,7 @@
 import asyncio
 import time
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import redis
 from msgspec.structs import replace
