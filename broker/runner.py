@@ -29,7 +29,6 @@ _log = structlog.get_logger()
 _RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
 _BATCH = 1_000
 _IN_HAND = 2_000
-_READERS = 4  # concurrent readers of the stream: a long fan-out must not hold up the next alert
 _BLOCK_MS = 1_000
 _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
@@ -192,7 +191,9 @@ class _Worker:
         if self._service.subscriptions:
             loops.append(("mqtt", self._receive()))
         if self._service.event_handlers:
-            loops += [(f"events {number}", self._read(number)) for number in range(_READERS)]
+            loops += [
+                (f"events {number}", self._read(number)) for number in range(self._service.readers)
+            ]
             loops.append(("take-over", self._take_over()))
         loops += [
             (handler.__name__, self._repeat(interval_s, handler))
@@ -260,12 +261,21 @@ class _Worker:
         name, consumer = self._service.name, f"{self._consumer}-{number}"
         count = self._service.read_count
         own = partial(self._store.events.own_pending, name, consumer, count=count)
-        new = partial(self._store.events.read, name, consumer, count=count, block_ms=_BLOCK_MS)
+        new = partial(self._gathered, name, consumer)
         while True:
             await self._persist(lambda: self._consume_all(own))
             with contextlib.suppress(UnavailableError):
                 while True:
                     await self._consume_once(new)
+
+    async def _gathered(self, name: str, consumer: str) -> list[Entry]:
+        """Wait for entries; return them, with what comes in the moment after."""
+        count, read = self._service.read_count, self._store.events.read
+        entries = await read(name, consumer, count=count, block_ms=_BLOCK_MS)
+        if entries and self._service.gather_s and len(entries) < count:
+            await asyncio.sleep(self._service.gather_s)
+            entries += await read(name, consumer, count=count - len(entries))
+        return entries
 
     async def _take_over(self) -> None:
         name, consumer = self._service.name, f"{self._consumer}-0"

@@ -140,14 +140,20 @@ class Subscription:
 class Service:
     """One microservice: a name and its handlers.
 
-    Of the stream it reads up to `read_count` entries at a time: many, where each is little work,
-    and a later one often makes an earlier one superfluous. `niceness` (nice(2)) says who waits where
+    Of the stream it reads up to `read_count` entries at a time, with so many `readers` a worker.
+    With `gather_s` it leaves the processors to others for that long first, and handles what has
+    come by then together: where a later entry often makes an earlier one superfluous. `niceness` (nice(2)) says who waits where
     processors are short: what a report and its escalation go through has the least.
     """
 
-    def __init__(self, name: str, *, read_count: int = 32, niceness: int = 0) -> None:
+    def __init__(
+        self, name: str, *, read_count: int = 32, readers: int = 4, gather_s: float = 0.0,
+        niceness: int = 0,
+    ) -> None:  # fmt: skip
         self.name = name
         self.read_count = read_count
+        self.readers = readers
+        self.gather_s = gather_s
         self.niceness = niceness
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}

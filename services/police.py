@@ -47,7 +47,7 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Desk
 
-service = Service("police", read_count=256, niceness=2)
+service = Service("police", read_count=256, readers=1, gather_s=0.03, niceness=2)
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 

@@ -49,12 +49,18 @@ class Events:
             emit(transaction, event)
         await transaction.run(self._redis)
 
-    async def read(self, group: str, consumer: str, *, count: int, block_ms: int) -> list[Entry]:
+    async def read(
+        self, group: str, consumer: str, *, count: int, block_ms: int = 0
+    ) -> list[Entry]:
         """Return up to `count` new entries for `group`; waits at most `block_ms` for the first."""
-        answer = await self._redis.blocking(
-            consumer, block_ms, "XREADGROUP", "GROUP", group, consumer, "COUNT", count,
-            "BLOCK", block_ms, "STREAMS", keys.events(group), ">",
-        )  # fmt: skip
+        words = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count)
+        stream = ("STREAMS", keys.events(group), ">")
+        if block_ms:
+            answer = await self._redis.blocking(
+                consumer, block_ms, *words, "BLOCK", block_ms, *stream
+            )
+        else:
+            answer = await self._redis.call(*words, *stream)
         return _entries(answer[0][1]) if answer else []
 
     async def own_pending(self, group: str, consumer: str, *, count: int) -> list[Entry]:
