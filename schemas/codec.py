@@ -167,7 +167,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _LOADS = json.JSONDecoder(object_pairs_hook=_unique, parse_int=float).decode
 
 
+# A string and, if it is a key, the colon after it; in valid JSON without a backslash.
+_STRINGS = re.compile(r'"([^"]*+)"\s*+(:?)')
+
+
 def _refuse_duplicate_keys(text: str) -> None:
+    if "\\" not in text:
+        keys = [string for string, colon in _STRINGS.findall(text) if colon]
+        if len(set(keys)) == len(keys):
+            return  # not even in different objects: a third of the time of another parser
     try:
         _LOADS(text)
     except _DuplicateKeyError as error:

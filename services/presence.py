@@ -79,8 +79,8 @@ def _is_inside(hit: Hit) -> bool:
 
 def _wants_receipt(ctx: Context) -> bool:
     """Whether the sender asked, by a response topic that is their own and no other."""
-    message = ctx.message
-    return message is not None and message.response_topic == topics.RECEIPT.topic(user=ctx.user)
+    wanted = ctx.message and ctx.message.response_topic
+    return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)
 
 
 def _receipt(ctx: Context) -> Message:

@@ -233,6 +233,27 @@ def _depth_of(value: object) -> int:
     return 1 + max(map(_depth_of, value), default=0) if isinstance(value, list) else 0
 
 
+@given(
+    keys=st.lists(st.sampled_from(["a", "b", 'a":', ":", "", "\\", "é", "\n"]), max_size=4),
+    texts=st.lists(st.sampled_from(["", ":", '"', '":', '","a":"', "\\"]), min_size=4, max_size=4),
+    gap=st.sampled_from(["", " ", "\n\t "]),
+    as_ascii=st.booleans(),
+)
+def test_a_key_that_stands_twice_is_seen_however_it_is_written(
+    keys: list[str], texts: list[str], gap: str, *, as_ascii: bool
+) -> None:
+    fields = (
+        f"{json.dumps(key, ensure_ascii=as_ascii)}{gap}:{gap}{json.dumps(text)}"
+        for key, text in zip(keys, texts, strict=False)
+    )
+    payload = PRESENCE % f',"x":{{{f"{gap},{gap}".join(fields)}}}'.encode()
+
+    if len(set(keys)) < len(keys):
+        assert refusal(topics.PRESENCE, payload).code is Code.DUPLICATE_KEY
+    else:
+        topics.PRESENCE.decode(payload)
+
+
 def test_equal_keys_in_different_objects_are_no_duplicates() -> None:
     topics.PRESENCE.decode(PRESENCE % b',"at2":{"at":1,"in":{"at":2}},"l":[{"at":1},{"at":2}]')
 
