@@ -26,8 +26,8 @@ _GIVE_UP_MS = 72 * 3_600_000
 _LEASE_MS = 3_000  # so long whoever took a message from the outbox has to publish it
 _KEPT_MS = 120_000  # so long what was published can be published again after an outage
 _BACK_MS = 3_000  # after an outage, so long desks have to come back and subscribe
-_BEHIND = 100  # what is new may be so far behind before what is published anew slows down
-_AGAIN, _AGAIN_BEHIND = 50, 5  # messages at a time; and while what is new is behind
+_BEHIND = 100  # so many entries may wait on the stream while states are published anew
+_AGAIN, _LATE = 50, 300  # so many messages are published again at a time, while so few are late
 _LOOK_S, _CLAIMED_S = 0.05, 0.5
 
 
@@ -86,11 +86,16 @@ async def witness(ctx: Context) -> Effects:
 
 
 async def publish_again(ctx: Context) -> Effects:
-    """Let some of what is to be published again into the outbox: more when nothing new waits."""
-    if await ctx.store.outbox.has_again(ctx.now_ms):
-        behind = await ctx.store.events.length(_POLICE) + await ctx.store.outbox.late(ctx.now_ms)
-        most = _AGAIN if behind < _BEHIND else _AGAIN_BEHIND
-        await ctx.store.outbox.next_again(ctx.now_ms, most)
+    """Let some of what is to be published again into the outbox, as long as little waits there.
+
+    How much waits on the stream does not count: that may be our own restating, and an escalation
+    that was lost must not wait for a hundred thousand states.
+    """
+    if (
+        await ctx.store.outbox.has_again(ctx.now_ms)
+        and await ctx.store.outbox.late(ctx.now_ms) < _LATE
+    ):
+        await ctx.store.outbox.next_again(ctx.now_ms, _AGAIN)
     return NOTHING
 
 
