@@ -29,7 +29,8 @@ from schemas.messages import Merge, Outcome, ReplyKind
 from schemas.taxonomy import Audience, PolicyFile
 
 # Whoever comes near an incident so shortly before it closes need not be alerted any more, and
-# whoever reports it so shortly after coming near was not yet: an alert may wait for a restart.
+# whoever reports it so shortly after coming near was not yet: an alert may wait for a restart. When
+# the MQTT broker or the device's process is killed meanwhile, it may wait so long from then.
 GRACE_S = 15.0
 
 
@@ -55,9 +56,10 @@ def judge_alerts(
     accepted = _acceptances(evidence)
     seen = _waves_seen(evidence)
     cases = _cases(evidence)
+    losses = {user: evidence.losses_of(process) for user, process in evidence.process_of.items()}
     for incident, case in cases.items():
         waves = _waves(case, accepted.get(incident, ()), seen.get(incident, {}), policy)
-        must, may = _due(case, waves, near, settled_at=settled_at)
+        must, may = _due(case, waves, near, losses, settled_at=settled_at)
         heard = got.pop(incident, set())
         for user in sorted(must - heard):
             judgement.lose("I4", f"{user} was not alerted to {incident}")
@@ -182,15 +184,19 @@ class Near(NamedTuple):
 
 
 def _due(
-    case: Case, waves: Sequence[Wave], near: Near, *, settled_at: float
+    case: Case,
+    waves: Sequence[Wave],
+    near: Near,
+    losses: Mapping[str, Sequence[float]],
+    *,
+    settled_at: float,
 ) -> tuple[set[str], set[str]]:
     """Return who must, and who may have been alerted."""
     must: set[str] = set()
     may: set[str] = set()
     if not waves:
         return must, may
-    certain_until = settled_at if case.closed[0] >= settled_at else case.closed[0] - GRACE_S
-    first = case.first
+    first, closed = case.first, case.closed[0]
     for distance, cell in near.places.within(first.lat, first.lon, waves[-1].radius_m):
         certain, possible = certain_since(waves, distance), possible_since(waves, distance)
         for stay in near.stays[cell]:
@@ -203,6 +209,18 @@ def _due(
             if maybe >= reported[1]:
                 continue
             may.add(user)
-            if surely < min(stay.certain_until, certain_until, reported[0] - GRACE_S):
+            if surely >= min(stay.certain_until, closed - GRACE_S, reported[0] - GRACE_S):
+                continue
+            if closed >= settled_at or surely < undisturbed(closed, losses.get(user, ())):
                 must.add(user)
     return must, may
+
+
+def undisturbed(end: float, losses: Sequence[float]) -> float:
+    """Return the latest moment before `end` after which nothing was lost for the grace."""
+    for loss in reversed(losses):
+        if loss < end:
+            if loss <= end - GRACE_S:
+                break
+            end = loss
+    return end - GRACE_S

@@ -25,6 +25,7 @@ from devices.chaos_log import (
     Sent,
     Started,
     Stated,
+    Struck,
     Tail,
 )
 from nabij.chaos.plan import Victim
@@ -73,6 +74,15 @@ class Evidence:
     cases: list[Cased] = field(default_factory=list)
     started: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     process_of: dict[str, str] = field(default_factory=dict)
+    struck: list[Struck] = field(default_factory=list)
+
+    def losses_of(self, process: str) -> list[float]:
+        """Return when what was on its way to this device process was lost: it, or the MQTT broker."""
+        return sorted(
+            blow.t
+            for blow in self.struck
+            if blow.pause_s is None and (blow.victim == Victim.MQTT or blow.process == process)
+        )
 
     @classmethod
     def read(cls, logs: Path) -> "Evidence":
@@ -104,6 +114,7 @@ class Evidence:
                 self.sent.append(entry)
             case Moved():
                 self.moved.append(entry)
+                self.process_of[entry.user] = process
             case Placed():
                 self.placed[entry.user, entry.number] = entry.t
             case Alerted():
@@ -124,6 +135,8 @@ class Evidence:
                 self.orders[entry.id].append(entry)
             case Cased():
                 self.cases.append(entry)
+            case Struck():
+                self.struck.append(entry)
             case _:
                 pass
 
