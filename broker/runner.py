@@ -115,7 +115,7 @@ def _server_status(settings: Settings, mqtt: Connection) -> ServerStatus:
     """Without a share group the MQTT broker is rumqttd, which takes such questions ill."""
     assert settings.mqtt_url is not None
     endpoint = Endpoint.from_url(settings.mqtt_url) if settings.share_group else None
-    return ServerStatus(endpoint, mqtt)
+    return ServerStatus(endpoint, mqtt, is_lossy=endpoint is None)
 
 
 def _status(service: Service, instance: str, state: ServiceState) -> Message:

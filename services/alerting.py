@@ -18,6 +18,7 @@ from broker.events import Change, IncidentChanged, WalkedIn
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
+from broker.store.alerts import LOSSY_TRIES, MOST_TRIES
 from schemas import topics
 from schemas.messages import AlertReason, Status
 
@@ -149,6 +150,7 @@ async def _record(
         refused=[alert for alert, taken in pairs if not taken],
         now=datetime.now(UTC),
         event=told,
+        lossy=ctx.mqtt.is_lossy,
     )
 
 
@@ -157,8 +159,14 @@ async def _record(
 
 @service.every(0.5)
 async def see_to_unconfirmed(ctx: Context) -> Effects:
-    """Send again what was refused, or claimed by somebody who died; expire what is too late."""
-    return await _again(await ctx.store.alerts.due(ctx.now_ms), ctx, why="unsent")
+    """Send again what was refused, or claimed by somebody who died; expire what is too late.
+
+    And once more what a lossy MQTT broker took and no device has confirmed.
+    """
+    due = await ctx.store.alerts.due(ctx.now_ms)
+    if ctx.mqtt.is_lossy:
+        return await _again(due, ctx, why="doubted", doubted=True, most_tries=LOSSY_TRIES)
+    return await _again(due, ctx, why="unsent")
 
 
 @service.every(5.0)
@@ -183,14 +191,23 @@ async def heal_dropped(ctx: Context) -> Effects:
 
 
 async def _again(
-    identifiers: Sequence[UUID], ctx: Context, *, why: str, doubted: bool = False
+    identifiers: Sequence[UUID],
+    ctx: Context,
+    *,
+    why: str,
+    doubted: bool = False,
+    most_tries: int = MOST_TRIES,
 ) -> Effects:
     """See to the unconfirmed alerts of these incidents, and send what is to be sent again."""
     rounds: list[tuple[UUID, list[Claimed]]] = []
     messages: list[Message] = []
     for identifier in identifiers:
         claimed, expired = await ctx.store.alerts.see_to(
-            identifier, now=ctx.now, lasts_s=ctx.policy.timers.silence_s, doubted=doubted
+            identifier,
+            now=ctx.now,
+            lasts_s=ctx.policy.timers.silence_s,
+            doubted=doubted,
+            most_tries=most_tries,
         )
         _EXPIRED.inc(expired)
         filed = await ctx.store.incidents.get(identifier) if claimed else None

@@ -19,11 +19,16 @@ _TIMEOUT_S = 2.0
 
 
 class ServerStatus:
-    """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers."""
+    """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
+
+    `is_lossy` says that it loses messages without a word, as rumqttd does under kills.
+    """
 
     def __init__(
-        self, endpoint: Endpoint | None = None, connection: Connection | None = None
-    ) -> None:
+        self, endpoint: Endpoint | None = None, connection: Connection | None = None, *,
+        is_lossy: bool = False,
+    ) -> None:  # fmt: skip
+        self.is_lossy = is_lossy
         self._endpoint = endpoint
         self._connection = connection
 

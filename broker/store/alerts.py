@@ -31,6 +31,8 @@ LAST_RETRY_MS = 60_000  # up to this
 DOUBT_MS = 4_000  # so long after it was sent again, an alert is not in doubt: another worker did it
 DOUBT_WINDOW_MS = 300_000
 MOST_TRIES = 4  # of what may have been dropped: a device that never reads must not loop
+LOSSY_LOOK_MS = 8_000  # after so long an alert is in doubt where the MQTT broker loses some,
+LOSSY_TRIES = 2  # and is sent once more
 
 _MEMBER = msgspec.json.encode(Member(part=Part.ALERTED))
 _REASONS = {reason.value: reason for reason in AlertReason}
@@ -147,9 +149,9 @@ class AlertStore:
 
     async def record_alerts(
         self, incident: UUID, sent: Sequence[Claimed], refused: Sequence[Claimed], *,
-        now: datetime, event: Event | None = None,
+        now: datetime, event: Event | None = None, lossy: bool = False,
     ) -> None:  # fmt: skip
-        """Record what the MQTT broker said to each alert.
+        """Record what the MQTT broker said to each alert; a `lossy` one is not believed for long.
 
         `event` tells that the incident's counts have changed: none when they were sent before.
         """
@@ -161,7 +163,8 @@ class AlertStore:
             for first in range(0, len(words), _AT_ONCE):
                 transaction.call("HSET", keys.alerts(incident), *words[first : first + _AT_ONCE])
         # It may have ended meanwhile, and nobody would look again.
-        look_ms = now_ms + (FIRST_RETRY_MS if refused else SENDING_MS)
+        sent_look_ms = LOSSY_LOOK_MS if lossy else SENDING_MS
+        look_ms = now_ms + (FIRST_RETRY_MS if refused else sent_look_ms)
         transaction.call("ZADD", keys.UNCONFIRMED, "LT", look_ms, str(incident))
         if event is not None:
             transaction.call("HINCRBY", keys.incident(incident), "v", 1)
@@ -176,13 +179,19 @@ class AlertStore:
         await transaction.run(self._redis)
 
     async def see_to(
-        self, incident: UUID, *, now: datetime, lasts_s: int, doubted: bool = False
+        self,
+        incident: UUID,
+        *,
+        now: datetime,
+        lasts_s: int,
+        doubted: bool = False,
+        most_tries: int = MOST_TRIES,
     ) -> tuple[list[Claimed], int]:
         """Expire what is too late; return what is to be sent again now, and how many expired.
 
         Too late is `lasts_s` after the claim, or the incident's end. Sent again is what nobody has
         recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
-        sent lately and not confirmed. Whoever asks next is not given the same before a while.
+        sent lately, less than `most_tries` times, and not confirmed. Whoever asks next is not given the same before a while.
         """
         now_ms = _milliseconds(now)
         again, expired = await self._redis.script(
@@ -193,7 +202,7 @@ class AlertStore:
             ],
             [
                 str(incident), now_ms, lasts_s * 1000, SENDING_MS, FIRST_RETRY_MS, LAST_RETRY_MS,
-                now_ms - DOUBT_WINDOW_MS if doubted else now_ms + 1, DOUBT_MS, MOST_TRIES,
+                now_ms - DOUBT_WINDOW_MS if doubted else now_ms + 1, DOUBT_MS, most_tries,
                 encoded(history.Note("expired", now, _EXPIRED)),
             ],
         )  # fmt: skip
