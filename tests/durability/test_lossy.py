@@ -1,0 +1,33 @@
+"""Where the MQTT broker loses messages without a word, what nobody confirms is sent once more."""
+
+import pytest
+
+from broker import runner
+from broker.config import Settings
+from broker.mqtt import Connection, ServerStatus
+from broker.store import alerts
+from tests.services.system import Servers, running
+
+
+async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_third_time(
+    own_servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lossy(_: Settings, mqtt: Connection) -> ServerStatus:
+        return ServerStatus(None, mqtt, is_lossy=True)
+
+    monkeypatch.setattr(runner, "_server_status", lossy)
+    monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
+    async with running(own_servers) as system:
+        ann = await system.connect("ann")
+        bob = await system.connect("bob", "u/bob/down/alert")
+        incidents = []
+        for _ in range(3):  # those that come later show that no third one of the first comes
+            place = system.place()
+            await system.be_at(bob, place)
+            incidents.append((await system.report(ann, place))["incident"])
+            await bob.expect("u/bob/down/alert", incident=incidents[-1], count=2)
+
+        for incident in incidents:
+            ids = [alert["id"] for alert in bob.on("u/bob/down/alert", incident=incident)]
+            assert len(ids) == 2
+            assert len(set(ids)) == 1
