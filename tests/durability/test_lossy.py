@@ -18,8 +18,8 @@ async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_thir
     monkeypatch.setattr(runner, "_server_status", lossy)
     monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
     async with running(own_servers) as system:
-        ann = await system.connect("ann")
-        bob = await system.connect("bob", "u/bob/down/alert")
+        ann = await system.connect("ann", "u/ann/down/receipt")
+        bob = await system.connect("bob", "u/bob/down/#")
         incidents = []
         for _ in range(3):  # those that come later show that no third one of the first comes
             place = system.place()
