@@ -31,8 +31,8 @@ LAST_RETRY_MS = 60_000  # up to this
 DOUBT_MS = 4_000  # so long after it was sent again, an alert is not in doubt: another worker did it
 DOUBT_WINDOW_MS = 300_000
 MOST_TRIES = 4  # of what may have been dropped: a device that never reads must not loop
-LOSSY_LOOK_MS = 8_000  # after so long an alert is in doubt where the MQTT broker loses some,
-LOSSY_TRIES = 2  # and is sent once more
+LOSSY_LOOK_MS = 5_000  # after so long an alert is in doubt where the MQTT broker loses some,
+LOSSY_TRIES = 3  # and is sent again, so often in all
 
 _MEMBER = msgspec.json.encode(Member(part=Part.ALERTED))
 _REASONS = {reason.value: reason for reason in AlertReason}

@@ -124,8 +124,11 @@ def unconfirmed(database: Database, keys: Sequence[str], words: Sequence[Word]) 
             again += [user, filed]
             parts[4] = b"%d" % now
             database.do_hset(alerts, user, b" ".join(parts))
-            retry = _retry_at(parts, words)
-        looks.append(ends if parts[0] == b"s" else min(ends, retry))
+            settled = int(words[7])
+            retry = now + settled if parts[0] == b"s" else _retry_at(parts, words)
+        elif parts[0] == b"s":
+            retry = ends
+        looks.append(min(ends, retry))
     if looks:
         database.do_zadd(watch, b"%d" % min(looks), incident)
     else:

@@ -9,7 +9,7 @@ from uuid import UUID
 from broker.events import Change, IncidentChanged
 from broker.mqtt import PubAckReasonCode
 from broker.store import Alerted, Delivery, Store
-from broker.store.alerts import MOST_TRIES, SENDING_MS
+from broker.store.alerts import DOUBT_MS, LOSSY_LOOK_MS, MOST_TRIES, SENDING_MS
 from schemas.ids import alert_id
 from schemas.messages import AlertReason
 from schemas.taxonomy import Desk
@@ -231,6 +231,30 @@ async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_time
             sent += [alert.user for alert in again]
 
         assert sent == ["bob"] * (MOST_TRIES - 1)
+
+
+async def test_who_took_what_is_in_doubt_and_died_is_not_waited_for_until_the_alert_expires(
+    redis_url: str,
+) -> None:
+    async with Store(redis_url) as store:
+        incident = await open_incident(store, report())
+        claimed = await store.alerts.claim(
+            incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
+        )
+        await store.alerts.record_alerts(incident.id, claimed, [], now=START, lossy=True)
+        looked = START + timedelta(milliseconds=LOSSY_LOOK_MS)
+
+        async def due(now: datetime) -> list[str]:
+            sent: list[str] = []
+            for one in await store.alerts.due(int(now.timestamp() * 1000)):
+                again, _ = await store.alerts.see_to(one, now=now, lasts_s=LASTS_S, doubted=True)
+                sent += [alert.user for alert in again]
+            return sent
+
+        assert await due(looked - timedelta(milliseconds=1)) == []
+        assert await due(looked) == ["bob"]  # and nothing is recorded
+        assert await due(looked + timedelta(milliseconds=DOUBT_MS - 1)) == []
+        assert await due(looked + timedelta(milliseconds=DOUBT_MS)) == ["bob"]
 
 
 async def test_an_alert_expires_though_its_incident_stays_open(redis_url: str) -> None:

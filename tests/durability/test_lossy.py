@@ -6,6 +6,7 @@ from broker import runner
 from broker.config import Settings
 from broker.mqtt import Connection, ServerStatus
 from broker.store import alerts
+from services import alerting
 from tests.services.system import Servers, running
 
 
@@ -17,6 +18,7 @@ async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_thir
 
     monkeypatch.setattr(runner, "_server_status", lossy)
     monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
+    monkeypatch.setattr(alerting, "LOSSY_TRIES", 2)
     async with running(own_servers) as system:
         ann = await system.connect("ann", "u/ann/down/receipt")
         bob = await system.connect("bob", "u/bob/down/#")

@@ -40,13 +40,16 @@ for index = 1, #rows, 2 do
       file('x')
       expired = expired + 1
     else
-      if retry_at(state, claimed, at, tries) <= now then
+      local taken = retry_at(state, claimed, at, tries) <= now
+      if taken then
         again[#again + 1] = user
         again[#again + 1] = filed
         file(state)
         at = now
       end
-      if state == 's' then
+      if state == 's' and taken then
+        due = math.min(due or ends, ends, now + settled) -- whoever took it may die
+      elseif state == 's' then
         due = math.min(due or ends, ends)
       else
         due = math.min(due or ends, ends, retry_at(state, claimed, at, tries))
