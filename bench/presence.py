@@ -23,6 +23,7 @@ PEOPLE = 20_000
 FINDABLE_MS = 100.0
 _ELSEWHERE = f"{ROOT}/ops/bench/presence"
 _SPREAD_M = 10_000.0
+_AWAY_M = 40_000.0  # from the recipients' incidents: walking into one is another matter
 _PROBE_EVERY_S = 0.02
 _SLICE_S = 0.01
 _FIRST_RATE, _GROWTH = 4_000.0, 1.3
@@ -32,8 +33,9 @@ def updates(count: int, random: Random, *, elsewhere: bool = False) -> list[byte
     """Return PUBLISH packets of QoS 1, each the position of somebody of `PEOPLE`."""
     packets = []
     for number in range(count):
-        spread = (random.uniform(-_SPREAD_M, _SPREAD_M) for _ in range(2))
-        presence = Presence(at=datetime.now(UTC), location=moved(CENTRE, *spread))
+        north, east = (random.uniform(-_SPREAD_M, _SPREAD_M) for _ in range(2))
+        place = moved(CENTRE, north - _AWAY_M, east)
+        presence = Presence(at=datetime.now(UTC), location=place)
         user = f"p{random.randrange(PEOPLE)}"
         topic = _ELSEWHERE if elsewhere else topics.PRESENCE.topic(user=user)
         packet = mqtt5.PublishPacket(
