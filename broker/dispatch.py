@@ -177,11 +177,15 @@ class Dispatcher:
     # -- one event of the stream ------------------------------------------------------------------
 
     def worth_handling(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Leave out the entries that a later one of the same key makes superfluous."""
+        """Leave out the entries that a later one of the same key makes superfluous.
+
+        Not one that is a dead letter replayed: it has worked when it was handled itself.
+        """
         newest: dict[Hashable, Entry] = {}
         for entry in entries:
             key_of = self.service.newest_of.get(type(entry.event))
-            newest[key_of(entry.event) if key_of else entry.id] = entry
+            key = key_of(entry.event) if key_of and entry.replay_of is None else entry.id
+            newest[key] = entry
         return list(newest.values())
 
     async def consume(self, entry: Entry) -> None:

@@ -209,9 +209,9 @@ def _due(
             if maybe >= reported[1]:
                 continue
             may.add(user)
-            if surely >= min(stay.certain_until, closed - GRACE_S, reported[0] - GRACE_S):
-                continue
-            if closed >= settled_at or surely < undisturbed(closed, losses.get(user, ())):
+            lost = losses.get(user, ())
+            until = settled_at if closed >= settled_at else undisturbed(closed, lost)
+            if surely < min(stay.certain_until, until, reported[0] - GRACE_S):
                 must.add(user)
     return must, may
 

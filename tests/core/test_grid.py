@@ -109,7 +109,7 @@ def test_cover_is_distinct_holds_the_middle_and_is_not_much_too_large(
 
     assert len(cover) == len(set(cover))
     assert index_cell_of(*centre) in cover
-    rings = radius_m / EDGE_M + 1.5
+    rings = math.ceil(radius_m / EDGE_M + 1.5)
     assert len(cover) <= 1 + 3 * rings * (rings + 1)
     assert set(cover) <= set(grid.cover(*centre, radius_m * 1.5))
 

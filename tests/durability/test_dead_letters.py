@@ -70,6 +70,16 @@ async def test_poison_on_a_stream_is_kept_and_acknowledged_and_holds_up_nobody(
         await polled(done)
 
 
+async def at_rest(system: System) -> None:
+    """Wait until nobody is about to read what will be corrupted."""
+
+    async def is_done() -> bool:
+        lengths = [await system.store.events.length(name) for name in ("alerting", "police")]
+        return not any(lengths)
+
+    await polled(is_done)
+
+
 async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers: Servers) -> None:
     async with running(servers) as system:
         ann = await system.connect("ann")
@@ -78,6 +88,7 @@ async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers:
         with redis.Redis.from_url(servers.redis_url) as client:
             whole = client.hget(keys.incident(incident), field)
             assert isinstance(whole, bytes)
+            await at_rest(system)
             system.corrupt(name, field)
             message = {"id": str(new_id()), "incident": incident, "text": "Hallo"}
             await ann.publish("u/ann/up/message", message)
@@ -110,6 +121,7 @@ async def test_a_replayed_event_goes_back_on_its_stream(servers: Servers) -> Non
         with redis.Redis.from_url(servers.redis_url) as client:
             whole = client.hget(keys.incident(incident), "incident")
             assert isinstance(whole, bytes)
+            await at_rest(system)
             system.corrupt(f"incident:{incident}", "incident")
             await system.be_at(bob, place)  # walks in, and cannot be alerted
             (kept,) = await until_kept(system, 1)
