@@ -14,7 +14,7 @@ from bench.world import Way, World, beside, world
 NAMES = ("with_aiomqtt", "with_faststream", "with_paho")
 _FEW, _SOME, _MANY = 50, 100, 1_000
 _RATE = 10.0
-_FIRST_RATE, _GROWTH, _TOO_LATE_MS = 10.0, 1.5, 1_000.0
+_FIRST_RATE, _GROWTH, _TOO_LATE_MS = 20.0, 1.5, 1_000.0
 
 
 class Figures:
@@ -48,7 +48,7 @@ async def _knee(here: World, way: Way, lasts_s: float) -> float:
 
 
 async def _of(here: World, way: Way, *, quick: bool) -> Figures:
-    few, many = (40, 8) if quick else (200, 40)
+    few, many = (20, 5) if quick else (200, 40)
     await here.send(10, _RATE, _SOME, by=way)  # warm-up
     one_by_one = await here.send(few, _RATE, _SOME, by=way)
     await here.send(2, 1.0, _MANY, by=way, within_s=60.0)
@@ -59,7 +59,7 @@ async def _of(here: World, way: Way, *, quick: bool) -> Figures:
     return Figures(
         Histogram(one.police - one.due for one in one_by_one).ms(50),
         Histogram(last).ms(50),
-        await _knee(here, way, 2.0 if quick else 5.0),
+        await _knee(here, way, 1.0 if quick else 5.0),
     )
 
 

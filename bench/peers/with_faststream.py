@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import sys
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,7 +20,7 @@ async def main(mqtt_url: str, redis_url: str) -> None:
     url = urlsplit(mqtt_url)
     store = redis.asyncio.from_url(redis_url, decode_responses=True)
     broker = MQTTBroker(
-        host=url.hostname or "", port=url.port or 1883, log_level=logging.DEBUG,
+        host=url.hostname or "", port=url.port or 1883, logger=None,
         security=SASLPlaintext(unquote(url.username or ""), unquote(url.password or "")),
     )  # fmt: skip
 
