@@ -19,21 +19,22 @@ _SLICE_S = 0.02
 @asynccontextmanager
 async def crowded(here: World) -> AsyncIterator[None]:
     """Let alerts to many run, one fan-out after another, beside positions, while this lasts."""
-    tasks = [asyncio.create_task(_alert(here)), asyncio.create_task(_flood(here))]
-    await asyncio.sleep(1.0)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
+    enough = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        alerting = tasks.create_task(_alert(here, enough))
+        flooding = tasks.create_task(_flood(here))
+        await asyncio.sleep(1.0)
+        try:
+            yield
+        finally:
+            enough.set()  # and not cancelled: its answers would be taken for those of the next
+            flooding.cancel()
+            await asyncio.wait([alerting])
 
 
-async def _alert(here: World) -> None:
-    while True:
-        await here.send(1, 1.0, MANY)
+async def _alert(here: World, enough: asyncio.Event) -> None:
+    while not enough.is_set():
+        await here.send(1, 1.0, MANY, within_s=60.0)
 
 
 async def _flood(here: World) -> None:
