@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Self
 
 from devices.connection import Connection, end
@@ -54,12 +53,7 @@ class CatchUp:
         self._watch = asyncio.create_task(self._keep_up(), name=name)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await end(self._watch)
 
     def note_gap(self) -> None:

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -91,12 +90,7 @@ class Courier:
         self._walk = loop.create_task(self._deliver(), name=f"courier of {self._journal.path}")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*self._admitting, return_exceptions=True)
         for pending in self._pending.values():
             pending.reminder.cancel()

@@ -24,7 +24,6 @@ async def main(mqtt_url: str, redis_url: str) -> None:
         security=SASLPlaintext(unquote(url.username or ""), unquote(url.password or "")),
     )  # fmt: skip
 
-    @broker.subscriber(aside.REPORT, qos=QoS.AT_LEAST_ONCE, max_workers=100)
     async def handle(report: dict[str, Any]) -> None:
         ids = {name: report[name] for name in ("id", "incident", "report")}
         await broker.publish(ids, aside.RECEIPT, qos=QoS.AT_LEAST_ONCE)
@@ -41,6 +40,8 @@ async def main(mqtt_url: str, redis_url: str) -> None:
             )
         )
 
+    # Called, not a decorator: where FastStream is not installed, it would be an untyped one.
+    broker.subscriber(aside.REPORT, qos=QoS.AT_LEAST_ONCE, max_workers=100)(handle)
     async with broker:
         await broker.start()
         print(aside.READY, flush=True)

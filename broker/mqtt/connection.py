@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -133,12 +132,7 @@ class Connection:
         self._supervisor.add_done_callback(self._supervisor_ended)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Send what is left (for `drain_timeout_s` at most), say goodbye, close."""
         try:
             await self._drain()

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Self
 
 from devices.chaos_device import EvidentJournal
@@ -53,12 +52,7 @@ class Probe:
         await self._stack.enter_async_context(self._device)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for task in self._late_tasks:
             task.cancel()
         await self._stack.aclose()
