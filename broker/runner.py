@@ -34,6 +34,7 @@ _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _DRAIN_S = 8.0
+_TOGETHER_S = 0.05  # so long entries that are done wait for others: one fsync strikes all off
 
 OnState = Callable[[ServiceState], None]
 
@@ -163,6 +164,8 @@ class _Worker:
         self._share = share
         self._connected = connected
         self._in_hand: set[asyncio.Task[None]] = set()
+        self._done: list[str] = []  # entries to be struck off
+        self._is_done = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, on_state: OnState) -> None:
         """Run every loop until `stop`, then finish what is in hand."""
@@ -194,7 +197,7 @@ class _Worker:
             loops += [
                 (f"events {number}", self._read(number)) for number in range(self._service.readers)
             ]
-            loops.append(("take-over", self._take_over()))
+            loops += [("take-over", self._take_over()), ("strike off", self._strike_off())]
         loops += [
             (handler.__name__, self._repeat(interval_s, handler))
             for interval_s, handler in self._service.periodic
@@ -209,6 +212,8 @@ class _Worker:
             _, late = await asyncio.wait(self._in_hand, timeout=_DRAIN_S)
             for task in late:  # unacknowledged: the MQTT broker or the stream brings them again
                 task.cancel()
+        with contextlib.suppress(UnavailableError):
+            await self._acknowledge()
 
     # -- MQTT -------------------------------------------------------------------------------------
 
@@ -266,7 +271,7 @@ class _Worker:
             await self._persist(lambda: self._consume_all(own))
             with contextlib.suppress(UnavailableError):
                 while True:
-                    await self._consume_once(new)
+                    await self._consume_once(new, self._strike_off_later)
 
     async def _gathered(self, name: str, consumer: str) -> list[Entry]:
         """Wait for entries; return them, with what comes in the moment after."""
@@ -291,21 +296,47 @@ class _Worker:
             )
 
     async def _consume_all(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> None:
-        while await self._consume_once(fetch):
+        while await self._consume_once(fetch, self._strike_off_now):
             pass
 
-    async def _consume_once(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> int:
+    async def _consume_once(
+        self,
+        fetch: Callable[[], Awaitable[list[Entry]]],
+        strike_off: Callable[[Sequence[str]], Awaitable[None]],
+    ) -> int:
         entries = await fetch()
         if entries:
             # Shielded: what is begun is finished and acknowledged, also while draining.
-            await asyncio.shield(self._start(self._consume(entries)))
+            await asyncio.shield(self._start(self._consume(entries, strike_off)))
         return len(entries)
 
-    async def _consume(self, entries: Sequence[Entry]) -> None:
+    async def _consume(
+        self, entries: Sequence[Entry], strike_off: Callable[[Sequence[str]], Awaitable[None]]
+    ) -> None:
         async with asyncio.TaskGroup() as group:
             for entry in self._dispatcher.worth_handling(entries):
                 group.create_task(self._dispatcher.consume(entry), name=f"event {entry.id}")
-        await self._store.events.acknowledge(self._service.name, [entry.id for entry in entries])
+        await strike_off([entry.id for entry in entries])
+
+    async def _strike_off_now(self, identifiers: Sequence[str]) -> None:
+        await self._store.events.acknowledge(self._service.name, identifiers)
+
+    async def _strike_off_later(self, identifiers: Sequence[str]) -> None:
+        self._done += identifiers
+        self._is_done.set()
+
+    async def _strike_off(self) -> None:
+        """Acknowledge what is done. Whoever dies before has it handled again, to the same effect."""
+        while True:
+            await self._is_done.wait()
+            await asyncio.sleep(_TOGETHER_S)
+            self._is_done.clear()
+            await self._persist(self._acknowledge)
+
+    async def _acknowledge(self) -> None:
+        some = list(self._done)
+        await self._store.events.acknowledge(self._service.name, some)
+        del self._done[: len(some)]
 
     # -- the rest ---------------------------------------------------------------------------------
 

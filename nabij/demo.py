@@ -201,8 +201,8 @@ class Demo:
         self.journal.alert(alert, received_at)
 
     def _grouped(self, event: GroupEvent, _: float) -> None:
-        self.journal.group(event)
-        self._view.grouped(event)
+        if self.journal.group(event):  # each witness of an incident hears the whole group
+            self._view.grouped(event)
 
     def _asked(self, witness: Participant, question: Question) -> None:
         self._tasks.create_task(

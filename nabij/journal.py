@@ -43,6 +43,7 @@ class Journal:
     nearby: list[tuple[UUID, float]] = field(default_factory=list)
     grouped: set[UUID] = field(default_factory=set)
     closed: set[UUID] = field(default_factory=set)
+    told: dict[UUID, int] = field(default_factory=dict)  # incident → its last group event
     failures: list[str] = field(default_factory=list)
 
     # What comes in
@@ -63,12 +64,16 @@ class Journal:
         if alert.reason is AlertReason.NEARBY:  # whoever walks in later is alerted later
             self.nearby.append((alert.incident, received_at))
 
-    def group(self, event: GroupEvent) -> None:
-        """Somebody in a group heard this."""
+    def group(self, event: GroupEvent) -> bool:
+        """Somebody in a group heard this; return whether nobody of ours had heard it before."""
         if event.kind is GroupEventKind.JOINED and event.member.startswith("helper"):
             self.grouped.add(event.incident)
         elif event.kind is GroupEventKind.CLOSED:
             self.closed.add(event.incident)
+        is_new = event.sequence > self.told.get(event.incident, 0)
+        if is_new:
+            self.told[event.incident] = event.sequence
+        return is_new
 
     # What it comes to
 

@@ -100,8 +100,12 @@ def _category_of(report: Report, ctx: Context) -> Category:
 
 async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
     audience = effective_audience(category, report.audience)
+    expected = ctx.store.incidents.expected(report, audience)
     while True:
-        seen = await ctx.store.incidents.neighbourhood(report, audience)
+        seen = expected or await ctx.store.incidents.neighbourhood(
+            report, audience, category.merge_m
+        )
+        expected = None
         if seen.received is not None:
             return _repeated(report, seen.received, ctx)
         decision = _decide(report, category, seen, ctx)
@@ -126,6 +130,8 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
             now=ctx.now,
         )
         if sequence is not None:
+            if opened:
+                _tell_unassigned(incident)
             return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
 
 
@@ -153,7 +159,6 @@ def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Contex
             municipality=ctx.zones.municipality.zone_at(place.lat, place.lon),
             now=ctx.now,
         )
-        _tell_unassigned(incident)
     receipt = Receipt(
         subject=Subject.REPORT,
         outcome=Outcome.ACCEPTED,

@@ -8,7 +8,7 @@ its incident is in `unconfirmed`, with the moment at which somebody has to look 
 
 import enum
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from broker.core.incidents import Incident
 from broker.events import Event
 from broker.store import keys
 from broker.store.history import encoded
+from broker.store.moments import milliseconds, moment_of
 from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.transaction import Transaction
@@ -124,7 +125,7 @@ class AlertStore:
         """Claim `users` as recipients; return who is to be sent to now, each at most once ever."""
         if not users:
             return []
-        now_ms, name = _milliseconds(now), str(incident.id)
+        now_ms, name = milliseconds(now), str(incident.id)
         alert = f"c {incident.wave} {reason} {now_ms} {now_ms} 0 -"
         rows = await self._redis.script(
             "claim",
@@ -155,7 +156,7 @@ class AlertStore:
 
         `event` tells that the incident's counts have changed: none when they were sent before.
         """
-        now_ms = _milliseconds(now)
+        now_ms = milliseconds(now)
         transaction = Transaction()
         transaction.require_present(keys.incident(incident))  # or it was erased meanwhile
         for state, alerts in (("s", sent), ("r", refused)):
@@ -193,7 +194,7 @@ class AlertStore:
         recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
         sent lately, less than `most_tries` times, and not confirmed. Whoever asks next is not given the same before a while.
         """
-        now_ms = _milliseconds(now)
+        now_ms = milliseconds(now)
         again, expired = await self._redis.script(
             "unconfirmed",
             [
@@ -215,7 +216,7 @@ _EXPIRED = f"{history.COUNT} alerts were not confirmed by their devices in time"
 
 def confirm(transaction: Transaction, incident: UUID, user: str, now: datetime) -> None:
     """Add to `transaction` that the device of `user` says it has the alert of `incident`."""
-    transaction.call("HSETNX", keys.delivered(incident), user, _milliseconds(now))
+    transaction.call("HSETNX", keys.delivered(incident), user, milliseconds(now))
 
 
 def forget(transaction: Transaction, incident: UUID) -> None:
@@ -237,7 +238,7 @@ def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
         filed = alike.get(key := tuple(rest))
         if filed is None:
             filed = alike[key] = (
-                f"{state} {alert.wave} {alert.reason} {_milliseconds(alert.at)} {now_ms}"
+                f"{state} {alert.wave} {alert.reason} {milliseconds(alert.at)} {now_ms}"
                 f" {alert.tries + 1} {alert.code}"
             )
         words += (user, filed)
@@ -247,7 +248,7 @@ def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
 def claimed(user: str, filed: bytes) -> Claimed:
     """Return an alert as its hash has it."""
     _, wave, reason, claimed_ms, _, tries, code = filed.decode().split()
-    return Claimed(user, int(wave), _REASONS[reason], _moment(claimed_ms), int(tries), code)
+    return Claimed(user, int(wave), _REASONS[reason], moment_of(claimed_ms), int(tries), code)
 
 
 def _alerted(user: bytes, filed: bytes, confirmed_ms: bytes | None) -> Alerted:
@@ -257,16 +258,8 @@ def _alerted(user: bytes, filed: bytes, confirmed_ms: bytes | None) -> Alerted:
         state=Delivery.DELIVERED if confirmed_ms else _STATES[state],
         wave=int(wave),
         reason=_REASONS[reason],
-        claimed_at=_moment(claimed_ms),
-        at=_moment(confirmed_ms or at_ms),
+        claimed_at=moment_of(claimed_ms),
+        at=moment_of(confirmed_ms or at_ms),
         tries=int(tries),
         code=None if code == "-" else code,
     )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
-
-
-def _moment(ms: str | bytes) -> datetime:
-    return datetime.fromtimestamp(int(ms) / 1000, UTC)

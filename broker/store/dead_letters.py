@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from broker.store import keys
+from broker.store.moments import milliseconds
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -66,13 +67,13 @@ class DeadLetters:
 
     async def keep(self, letter: DeadLetter) -> None:
         """Keep `letter`, once; it takes the place of the one that it is a replay of."""
-        oldest_ms = _milliseconds(letter.at - LIFETIME)
+        oldest_ms = milliseconds(letter.at - LIFETIME)
         replaced = [str(letter.replay_of)] if letter.replay_of else []
         await self._redis.script(
             "bury",
             _LETTER_KEYS,
             [
-                MOST, MOST_BYTES, oldest_ms, str(letter.id), _milliseconds(letter.at),
+                MOST, MOST_BYTES, oldest_ms, str(letter.id), milliseconds(letter.at),
                 msgspec.msgpack.encode(letter), *replaced,
             ],
         )  # fmt: skip
@@ -114,7 +115,3 @@ class DeadLetters:
         await self._redis.call(
             "XADD", keys.events(letter.stream), "*", "e", letter.payload, "replay", str(letter.id)
         )
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)

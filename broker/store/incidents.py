@@ -1,7 +1,7 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,9 +12,11 @@ from broker.core.escalation import accept_by, acknowledge_by, awaits_police, sil
 from broker.core.grid import PLACE_RESOLUTION, cover, place_of
 from broker.core.groups import Member
 from broker.core.incidents import Incident
+from broker.core.policy import MAX_MERGE_M
 from broker.events import Event, IncidentChanged
 from broker.store import alerts, keys
 from broker.store.history import log
+from broker.store.moments import milliseconds, moment_of
 from broker.store.outbox import Posted, post
 from broker.store.receipts import RECEIPT_LIFETIME_S, Filing, Received, file_receipt, received_in
 from broker.store.redis import Connection
@@ -29,6 +31,8 @@ _ALL = (
     keys.incident, keys.people, keys.alerts, keys.delivered, keys.reports, keys.group_log,
     keys.history,
 )  # fmt: skip
+
+_PLACES = 10_000  # that a worker remembers
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
@@ -45,6 +49,9 @@ class Neighbourhood(NamedTuple):
     received: Received | None
     marker: str
     candidates: Sequence[Incident]
+
+
+NOTHING_NEAR = Neighbourhood(None, "", ())  # what most reports find, and need not read first
 
 
 class Filed(NamedTuple):
@@ -70,31 +77,46 @@ class ReportFiled(msgspec.Struct, frozen=True):
 _REPORT = msgspec.json.Decoder(ReportFiled)
 
 
-def milliseconds(moment: datetime) -> int:
-    """Return Unix milliseconds."""
-    return int(moment.timestamp() * 1000)
-
-
 class IncidentStore:
     """The incidents of one partition."""
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._crowded: dict[str, None] = {}  # places in which something was found lately
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def neighbourhood(self, report: Report, audience: Audience) -> Neighbourhood:
-        """Return what the decision on `report` rests on, in one round trip."""
+    async def neighbourhood(
+        self, report: Report, audience: Audience, merge_m: float = MAX_MERGE_M
+    ) -> Neighbourhood:
+        """Return what the decision on `report` rests on, in one round trip.
+
+        Candidates farther than `merge_m` are left out, but for some that are just a little farther.
+        """
+        near, place = _joinable_by(report, audience), report.location
         receipt, marker, found = await self._redis.script(
             "neighbourhood",
-            [keys.receipt(report.id), _joinable_by(report, audience)],
-            [keys.incident("")],
+            [keys.receipt(report.id), near],
+            [keys.incident(""), place.lat, place.lon, _at_least(merge_m)],
         )
+        if found:
+            self._crowded[near] = None
+            if len(self._crowded) > _PLACES:
+                del self._crowded[next(iter(self._crowded))]
+        else:
+            self._crowded.pop(near, None)
         return Neighbourhood(
             received=received_in(receipt),
             marker=marker.decode(),
             candidates=[decode_incident(version, blob) for version, blob in found],
         )
+
+    def expected(self, report: Report, audience: Audience) -> Neighbourhood | None:
+        """Return what a decision may rest on unread; None where something was found lately.
+
+        The commit makes sure of it. Where it holds, a report costs one round trip, not two.
+        """
+        return None if _joinable_by(report, audience) in self._crowded else NOTHING_NEAR
 
     async def received(self, message: UUID) -> Received | None:
         """Return what became of a device's message, if it was committed before."""
@@ -157,13 +179,19 @@ class IncidentStore:
     ) -> int | None:  # fmt: skip
         """Commit a report that opened or joined `incident`, at once and only if `seen` holds.
 
+        NOTHING_NEAR holds if no open incident is within the merging distance of `incident`.
+
         Returns:
             The sequence number of the commit, or None when the neighbourhood has changed.
         """
         transaction = Transaction()
         user = filing.user
         near = _joinable_by(report, incident.audience)
-        transaction.require_field(near, "#", seen.marker)
+        if seen is NOTHING_NEAR:
+            place = report.location
+            transaction.require_clear(near, place.lat, place.lon, _at_least(incident.merge_m))
+        else:
+            transaction.require_field(near, "#", seen.marker)
         for candidate in seen.candidates:
             transaction.require_field(keys.incident(candidate.id), "v", candidate.version)
         sequence = transaction.call("INCR", keys.SEQUENCE)
@@ -263,7 +291,7 @@ def _filed(fields: Sequence[bytes | None], people: Sequence[bytes], events: int)
     if version is None or blob is None or active is None:
         return None
     return Filed(
-        decode_incident(version, blob), _people(people), events, _moment(int(active)),
+        decode_incident(version, blob), _people(people), events, moment_of(int(active)),
         int(stated or 0),
     )  # fmt: skip
 
@@ -304,6 +332,11 @@ def _joinable_by(report: Report, audience: Audience) -> str:
     return keys.joinable(_kind(report.category, report.mode, audience), place)
 
 
+def _at_least(metres: float) -> float:
+    """Return a distance on a flat earth within which everything is that is so near on a round one."""
+    return metres * 1.01 + 1
+
+
 def _joining(incident: Incident) -> list[str]:
     kind = _kind(incident.category, incident.mode, incident.audience)
     place = incident.location
@@ -317,9 +350,10 @@ def _reached(incident: Incident) -> list[str]:
 
 
 def _file_joinable(transaction: Transaction, incident: Incident) -> None:
-    opened_ms, name = milliseconds(incident.opened_at), str(incident.id)
+    opened_ms, name, place = milliseconds(incident.opened_at), str(incident.id), incident.location
     transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, name)
-    transaction.call_each(_joining(incident), "HSET", name, "", "#", name)
+    entry = f"{place.lat!r} {place.lon!r}"
+    transaction.call_each(_joining(incident), "HSET", name, entry, "#", name)
 
 
 def _file_reached(transaction: Transaction, incident: Incident) -> None:
@@ -362,7 +396,3 @@ def decode_incident(version: bytes, blob: bytes) -> Incident:
 
 def _people(row: Sequence[bytes]) -> People:
     return {row[i].decode(): decode_member(row[i + 1]) for i in range(0, len(row), 2)}
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

@@ -13,7 +13,8 @@ from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.store import keys
 from broker.store.alerts import Claimed, claimed, confirm
-from broker.store.incidents import decode_group_event, decode_incident, decode_member, milliseconds
+from broker.store.incidents import decode_group_event, decode_incident, decode_member
+from broker.store.moments import milliseconds
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 from schemas.messages import GroupEvent

@@ -21,6 +21,7 @@ _log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
+_TOGETHER_S = 0.05  # so long what is published waits for more of it: one fsync strikes all off
 
 
 class Posted(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +86,7 @@ class Outbox:
 
     async def _strike(self) -> None:
         try:
+            await asyncio.sleep(_TOGETHER_S)
             some = list(self._struck)
             now_ms = int(time.time() * 1000)
             for first in range(0, len(some), _AT_ONCE):

@@ -38,6 +38,10 @@ class Transaction:
         """Require that the sorted set `key` still has `member` at `score`."""
         self._guard("score", key, member, score)
 
+    def require_clear(self, key: str, lat: float, lon: float, metres: float) -> None:
+        """Require that none of the open incidents of `key` is so near, on a flat earth."""
+        self._guard("clear", key, lat, lon, metres)
+
     def _guard(self, *words: Word) -> None:
         self._guard_count += 1
         self._guards.extend(words)

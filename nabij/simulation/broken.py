@@ -46,8 +46,8 @@ def _without_receipt(database: Database, keys: Sequence[str], words: Sequence[Wo
 
 def _without_absence(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
     for index, word in enumerate(words):
-        if word == "absent":
-            database.do_del(str(words[index + 1]).encode())
+        if word == "absent" and ":receipt:" in (key := str(words[index + 1])):
+            database.do_del(key.encode())
     return commit(database, keys, words)
 
 

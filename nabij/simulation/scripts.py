@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from broker.core.grid import distance_m
 from nabij.simulation.redis import Database, Word, raw
 
 Script = Callable[[Database, Sequence[str], Sequence[Word]], Any]
@@ -42,6 +43,8 @@ def _holds(database: Database, kind: str, key: bytes, take: Callable[[], Word]) 
         return database.value(key) is None
     if kind == "present":
         return database.value(key) is not None
+    if kind == "clear":
+        return not _near(database, key, take(), take(), take())
     field, wanted = raw(take()), raw(take())
     if kind == "field":
         return (database.do_hget(key, field) or b"") == wanted
@@ -62,13 +65,24 @@ def _integer(word: Word) -> int:
 
 def neighbourhood(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
     """The report's receipt, the marker of its place, and the incidents it may join."""
-    near: dict[bytes, bytes] = database.value(raw(keys[1])) or {}
+    prefix, *where = words
     found = [
-        database.do_hmget(raw(words[0]) + incident, b"v", b"incident")
-        for incident in near
-        if incident != b"#"
+        database.do_hmget(raw(prefix) + incident, b"v", b"incident")
+        for incident in _near(database, raw(keys[1]), *where)
     ]
-    return [database.do_hgetall(raw(keys[0])), near.get(b"#", b""), found]
+    marker = database.do_hget(raw(keys[1]), b"#") or b""
+    return [database.do_hgetall(raw(keys[0])), marker, found]
+
+
+def _near(database: Database, key: bytes, *where: Word) -> list[bytes]:
+    """The open incidents of `key` within so many metres of (lat, lon): `where` is all three."""
+    lat, lon, metres = map(float, where)
+    entries: dict[bytes, bytes] = database.value(key) or {}
+    return [
+        incident
+        for incident, place in entries.items()
+        if incident != b"#" and distance_m(lat, lon, *map(float, place.split())) <= metres
+    ]
 
 
 def near(database: Database, keys: Sequence[str], _: Sequence[Word]) -> list[Any]:

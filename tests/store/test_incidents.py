@@ -8,6 +8,7 @@ import pytest
 import redis
 from msgspec.structs import replace
 
+from broker.core.grid import distance_m
 from broker.core.groups import Member, Part
 from broker.core.incidents import Incident, merge_target
 from broker.events import Change, Erased
@@ -22,6 +23,7 @@ from broker.store import (
     file_reply,
     keys,
 )
+from broker.store.incidents import NOTHING_NEAR
 from schemas.ids import group_event_id, new_id, question_id
 from schemas.messages import (
     AlertReason,
@@ -160,6 +162,56 @@ async def test_incident_opened_and_closed_meanwhile_changes_no_decision(store: S
     assert await commit(store, second, opened(second), seen=before) is not None
 
 
+async def test_nothing_near_holds_beyond_the_merging_distance_only(store: Store) -> None:
+    merge_m = category("fire").merge_m
+    await open_incident(store, report())
+
+    for metres, is_near in ((merge_m * 0.99, True), (merge_m * 1.03, False)):
+        one = report(north(metres))
+        sequence = await commit(store, one, opened(one), seen=NOTHING_NEAR)
+        assert (sequence is None) is is_near, metres
+
+
+async def test_nothing_near_does_not_hold_for_a_report_that_was_committed(store: Store) -> None:
+    one = report()
+    await close(store, await open_incident(store, one))
+
+    assert await commit(store, one, opened(one), seen=NOTHING_NEAR) is None
+
+
+async def test_who_found_something_reads_before_the_next_decision_there(store: Store) -> None:
+    one, near = report(), report(north(20))
+    assert store.incidents.expected(near, NEARBY) is NOTHING_NEAR
+    incident = await open_incident(store, one)
+
+    assert await candidates(store, near) == [incident.id]
+    assert store.incidents.expected(near, NEARBY) is None
+    await close(store, incident)
+    assert await candidates(store, near) == []
+    assert store.incidents.expected(near, NEARBY) is NOTHING_NEAR
+
+
+async def test_candidates_are_all_that_are_within_the_merging_distance(store: Store) -> None:
+    chance = random.Random(5)
+    one, merge_m = report(), category("fire").merge_m
+    there = [
+        await open_incident(
+            store, report(north(chance.uniform(-500, 500), chance.uniform(-500, 500)))
+        )
+        for _ in range(60)
+    ]
+    place = one.location
+    distances = {
+        incident.id: distance_m(place.lat, place.lon, incident.location.lat, incident.location.lon)
+        for incident in there
+    }
+
+    found = names((await store.incidents.neighbourhood(one, NEARBY, merge_m)).candidates)
+
+    assert {name for name, metres in distances.items() if metres <= merge_m} <= set(found)
+    assert all(distances[UUID(str(name))] <= merge_m * 1.02 + 2 for name in found)
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_reports_from_everywhere_merge_as_if_one_after_another(
     store: Store, other_store: Store, seed: int
@@ -170,8 +222,12 @@ async def test_reports_from_everywhere_merge_as_if_one_after_another(
     order: dict[int, Report] = {}
 
     async def take(of: Store, one: Report) -> None:
+        expected = of.incidents.expected(one, NEARBY)
         while True:
-            seen = await of.incidents.neighbourhood(one, NEARBY)
+            seen = expected or await of.incidents.neighbourhood(
+                one, NEARBY, category(one.category).merge_m
+            )
+            expected = None
             target = merge_target(one, category(one.category), NEARBY, seen.candidates)
             after = joined(target, one) if target else opened(one)
             sequence = await commit(of, one, after, seen=seen)

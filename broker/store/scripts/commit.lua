@@ -2,6 +2,25 @@
 -- ARGV: number of guards, then each as kind, key, …; number of calls, then each as its length and
 -- its words. A word "\0N" stands for the result of call N. A negative length is a call for each key
 -- of the list that follows it, the key coming second. Answers {1, results…} or {0, guard}.
+-- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
+local function is_within(place, lat, lon, metres)
+  local there_lat, there_lon = string.match(place, '^(%S+) (%S+)$')
+  local north = (there_lat - lat) * 111195
+  local turn = math.abs(there_lon - lon)
+  local east = math.min(turn, 360 - turn) * 111195 * math.cos(math.rad(lat))
+  return north * north + east * east <= metres * metres
+end
+
+local function is_clear(key, lat, lon, metres)
+  local near = redis.call('HGETALL', key)
+  for index = 1, #near, 2 do
+    if near[index] ~= '#' and is_within(near[index + 1], lat, lon, metres) then
+      return false
+    end
+  end
+  return true
+end
+
 local at = 0
 local function take()
   at = at + 1
@@ -17,6 +36,8 @@ for guard = 1, tonumber(take()) do
     holds = redis.call('EXISTS', key) == 1
   elseif kind == 'field' then
     holds = (redis.call('HGET', key, take()) or '') == take()
+  elseif kind == 'clear' then
+    holds = is_clear(key, tonumber(take()), tonumber(take()), tonumber(take()))
   else -- score
     holds = (redis.call('ZSCORE', key, take()) or '') == take()
   end
