@@ -2,8 +2,8 @@
 
     python -m devices.chaos_desk ORDERS.json
 
-Never killed: the police's log is the judge's. SIGUSR1: close every incident, and say when that is
-done. SIGTERM: end.
+Never killed: the police's log is the judge's. SIGUSR1: give no more commands, and say when the last
+is answered. SIGUSR1 again: close every incident, and say when that is done. SIGTERM: end.
 """
 
 import asyncio
@@ -69,6 +69,8 @@ class Desk:
         self._seed = orders.seed
         self._log = log
         self._handling: dict[UUID, asyncio.Task[None]] = {}
+        self._late: set[UUID] = set()  # incidents that were heard of at ease
+        self._at_ease = False
         self._closed: set[UUID] = set()
         self._few = asyncio.Semaphore(COMMANDING)
         self.desk = PoliceDesk(
@@ -80,12 +82,16 @@ class Desk:
             on_state=self._stated,
         )
 
-    async def close_all(self) -> None:
-        """Close every incident that was ever escalated here."""
+    async def stand_at_ease(self) -> None:
+        """Finish the commands that are on their way, and give no other."""
+        self._at_ease = True
         for handling in self._handling.values():
             handling.cancel()
         await asyncio.gather(*self._handling.values(), return_exceptions=True)
-        still_open = [incident for incident in self._handling if incident not in self._closed]
+
+    async def close_all(self) -> None:
+        """Close every incident that was ever escalated here."""
+        still_open = (self._handling.keys() | self._late) - self._closed
         await asyncio.gather(*map(self._close, still_open))
 
     def _escalated(self, escalation: Escalation, received_at: float) -> None:
@@ -102,7 +108,9 @@ class Desk:
             )
         )
         incident = escalation.incident
-        if escalation.kind is not EscalationKind.OVERDUE and incident not in self._handling:
+        if self._at_ease:
+            self._late.add(incident)
+        elif escalation.kind is not EscalationKind.OVERDUE and incident not in self._handling:
             handling = self._handle(incident, Random(f"{self._seed} {incident}"))
             self._handling[incident] = asyncio.create_task(handling, name=f"handle {incident}")
 
@@ -199,8 +207,8 @@ def _city(orders: DeskOrders, log: Log) -> Connection:
 async def watch(orders: DeskOrders) -> None:
     """Run all desks until SIGTERM."""
     loop = asyncio.get_running_loop()
-    hush, stop = asyncio.Event(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGUSR1, hush.set)
+    hushed, stop = asyncio.Semaphore(0), asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, hushed.release)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     async with AsyncExitStack() as stack:
         log = stack.enter_context(Log(orders.log))
@@ -209,7 +217,10 @@ async def watch(orders: DeskOrders) -> None:
             await stack.enter_async_context(desk.desk)
         await stack.enter_async_context(_city(orders, log))
         log.write(Quiet(t=time.time(), process="desk ready"))
-        await hush.wait()
+        await hushed.acquire()
+        await asyncio.gather(*(desk.stand_at_ease() for desk in desks))
+        log.write(Quiet(t=time.time(), process="desk at ease"))
+        await hushed.acquire()
         await asyncio.gather(*(desk.close_all() for desk in desks))
         log.write(Quiet(t=time.time(), process="desk"))
         await stop.wait()

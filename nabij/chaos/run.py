@@ -43,7 +43,7 @@ from schemas.messages import IncidentState, Subject
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
 LOOK_S = 0.2
-FILTERS = 50  # in one SUBSCRIBE
+FILTERS, AT_ONCE = 50, 4  # in one SUBSCRIBE; and connections of a zone that do so
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports
@@ -211,15 +211,20 @@ class Run:
         names = {life.orders.stem for life in world.devices}
         progress = self._progress
         await self._until(lambda: names <= progress.quiet, SETTLE_S, "devices to be quiet")
+        await self._hush_desk("desk at ease", "desks to give no more commands")
         await self._rest(redis, "at first")
         settled_at = time.time() - SETTLED_BEFORE_S
-        if world.desk.process:
-            world.desk.process.send_signal(signal.SIGUSR1)
-        await self._until(lambda: "desk" in progress.quiet, SETTLE_S, "desks to close incidents")
+        await self._hush_desk("desk", "desks to close incidents")
         await self._rest(redis, "in the end")
         await self._until(lambda: progress.calm, SETTLE_S, "logs to be calm")
         await self._look_back()
         return settled_at
+
+    async def _hush_desk(self, word: str, what: str) -> None:
+        """Signal the desks, and wait for their word that it is done."""
+        if process := self._world.desk.process:
+            process.send_signal(signal.SIGUSR1)
+        await self._until(lambda: word in self._progress.quiet, SETTLE_S, what)
 
     async def _rest(self, redis: Redis, when: str) -> None:
         """Wait until nothing is undone, several times in a row."""
@@ -255,8 +260,11 @@ class Run:
         if not self._world.mqtt.shares_subscriptions:
             known = self._progress.stated[zone]
             filters = [topics.INCIDENT.topic(zone=zone, incident=str(one)) for one in known]
-        for first in range(0, len(filters), FILTERS):
-            states = await self._retained(account, filters[first : first + FILTERS])
+        few = asyncio.Semaphore(AT_ONCE)
+
+        async def look(first: int) -> None:
+            async with few:
+                states = await self._retained(account, first, filters[first : first + FILTERS])
             for state in states:
                 log.write(
                     Retained(
@@ -265,11 +273,15 @@ class Run:
                     )
                 )  # fmt: skip
 
-    async def _retained(self, account: Account, filters: Sequence[str]) -> list[IncidentState]:
+        await asyncio.gather(*map(look, range(0, len(filters), FILTERS)))
+
+    async def _retained(
+        self, account: Account, number: int, filters: Sequence[str]
+    ) -> list[IncidentState]:
         states: list[IncidentState] = []
         fresh = Connection(
             Broker.from_url(self._world.broker_url),
-            Identity(account.username, account.password, f"{account.username}-fresh", 0),
+            Identity(account.username, account.password, f"{account.username}-fresh-{number}", 0),
             filters=filters,
             on_message=lambda message: states.append(topics.INCIDENT.decode(message.payload)),
         )
