@@ -221,8 +221,29 @@ class Dispatcher:
 
     async def _run(self, handle: Callable[[], Awaitable[Effects]]) -> None:
         effects = await handle()
-        if effects is NOTHING:
-            return
+        if effects.rest is not None:
+            await self._carry_out_all(effects)
+        elif effects is not NOTHING:
+            await self._carry_out(effects)
+
+    async def _carry_out_all(self, effects: Effects) -> None:
+        """Carry out effects and their rest, two portions at a time: the window stays full."""
+        under_way: list[asyncio.Task[None]] = []
+        try:
+            while True:
+                under_way.append(asyncio.create_task(self._carry_out(effects)))
+                if effects.rest is None:
+                    break
+                effects = await effects.rest()
+                if len(under_way) > 1:
+                    await under_way.pop(0)
+        finally:
+            results = await asyncio.gather(*under_way, return_exceptions=True)
+        for result in results:
+            if result is not None:
+                raise result
+
+    async def _carry_out(self, effects: Effects) -> None:
         outcomes = await self.publish(effects.messages)
         if effects.record is not None:
             await effects.record(outcomes)
@@ -241,10 +262,9 @@ class Dispatcher:
             if outcome.is_failure:
                 metrics.REFUSED.labels(self.service.name, outcome.name).inc()
                 _log.error(
-                    "the MQTT broker refused a message",
-                    service=self.service.name,
+                    "the MQTT broker refused a message", service=self.service.name,
                     reason=outcome.name,
-                )
+                )  # fmt: skip
         return outcomes
 
     async def persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -348,7 +368,7 @@ def _traced(effects: Effects, cause: Message) -> Effects:
     if not trace:
         return effects
     messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
-    return Effects(messages, effects.record)
+    return Effects(messages, effects.record, effects.rest)
 
 
 def _levels(topic: Topic[object], delivery: Delivery) -> Mapping[str, str]:

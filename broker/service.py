@@ -96,11 +96,13 @@ Record = Callable[[Sequence[PubAckReasonCode]], Awaitable[None]]
 class Effects:
     """What a handler wants done: messages to publish, then what to record of how that went.
 
-    `record` gets the MQTT broker's reason code for each message, in order.
+    `record` gets the MQTT broker's reason code for each message, in order. `rest` is asked for more
+    while they go out: so what is much is not held in hand, nor asked of Redis, all at once.
     """
 
     messages: Sequence[Message] = ()
     record: Record | None = None
+    rest: "Callable[[], Awaitable[Effects]] | None" = None
 
 
 NOTHING = Effects()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple, overload
 from uuid import UUID
 
@@ -27,6 +28,8 @@ _log = structlog.get_logger()
 
 _AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dropped", ["why"])
 _EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
+
+_AT_ONCE = 500  # what claiming more takes, a report on its way has to wait for at Redis
 
 _topic_of = topics.ALERT.by("user")
 
@@ -54,7 +57,7 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     place = incident.location
     people = await ctx.store.presence.near(cover(place.lat, place.lon, incident.radius_m))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
-    return await _alert(incident, users, ctx, reason=reason, since=change.at)
+    return await _alert(incident, users, ctx, reason=reason, since=change.at, unsent=True)
 
 
 @service.on(events.WALKED_IN)
@@ -70,14 +73,23 @@ async def alert_arrivals(arrival: WalkedIn, ctx: Context) -> Effects:
 
 async def _alert(
     incident: Incident, users: Sequence[str], ctx: Context, *, reason: AlertReason,
-    since: datetime,
+    since: datetime, unsent: bool = False, began: bool = False,
 ) -> Effects:  # fmt: skip
-    category = ctx.policy.category(incident.category)
-    assert category is not None  # it was checked when the incident opened
+    """Alert `users`, some at a time: while these are sent, the next are claimed.
+
+    With `unsent` also those whom somebody claimed before and did not live to alert. The last of
+    several portions (`began`: there was one before) tells that the incident's counts have changed.
+    """
+    some, others = users[:_AT_ONCE], users[_AT_ONCE:]
+    more = partial(_alert, incident, others, ctx, reason=reason, since=since, began=True)
+    rest = more if others else None
     claimed = await ctx.store.alerts.claim(
-        incident, users, reason=reason, now=ctx.now, retention_s=ctx.policy.timers.retention_s
-    )
-    if not claimed:
+        incident, some, reason=reason, now=ctx.now, retention_s=ctx.policy.timers.retention_s,
+        unsent=unsent,
+    )  # fmt: skip
+    if rest and not claimed:
+        return Effects(rest=rest)
+    if not claimed and not began:
         return NOTHING
     told = IncidentChanged(
         incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
@@ -85,9 +97,9 @@ async def _alert(
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
-        await _record(incident.id, claimed, outcomes, ctx, told=told)
+        await _record(incident.id, claimed, outcomes, ctx, told=None if rest else told)
 
-    return Effects(_Alerts(incident, claimed, ctx), record)
+    return Effects(_Alerts(incident, claimed, ctx), record, rest)
 
 
 class _Alerts(Sequence[Message]):
@@ -140,14 +152,15 @@ async def _record(
     ctx: Context, *, told: IncidentChanged | None = None,
 ) -> None:  # fmt: skip
     """Record each alert with the reason code of its PUBACK."""
-    pairs = [
-        (alert._replace(code=outcome.name), outcome.was_taken)
-        for alert, outcome in zip(claimed, outcomes, strict=True)
-    ]
+    names = {outcome: outcome.name for outcome in set(outcomes)}
+    sent: list[Claimed] = []
+    refused: list[Claimed] = []
+    for alert, outcome in zip(claimed, outcomes, strict=True):
+        (sent if outcome.was_taken else refused).append(Claimed(*alert[:5], names[outcome]))
     await ctx.store.alerts.record_alerts(
         incident,
-        sent=[alert for alert, taken in pairs if taken],
-        refused=[alert for alert, taken in pairs if not taken],
+        sent=sent,
+        refused=refused,
         now=datetime.now(UTC),
         event=told,
         lossy=ctx.mqtt.is_lossy,

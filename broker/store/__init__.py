@@ -19,8 +19,8 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `group:{incident}` | list | GroupEvent JSON, the n-th has sequence n | as incident |
 | `question:{question}` | hash | user, Question JSON | 7 days |
 | `involved:{user}` | zset | incident by ms | retention |
-| `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime |
-| `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | presence lifetime |
+| `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a tenth more at most |
+| `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | as `at` |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |

@@ -120,10 +120,14 @@ class AlertStore:
 
     async def claim(
         self, incident: Incident, users: Sequence[str], *, reason: AlertReason, now: datetime,
-        retention_s: int,
+        retention_s: int, unsent: bool = False,
     ) -> list[Claimed]:  # fmt: skip
-        """Claim `users` as recipients; return who is to be sent to now, each at most once ever."""
-        if not users:
+        """Claim `users` as recipients; return who is to be sent to now, each at most once ever.
+
+        With `unsent` also whoever was claimed for this before and not recorded as sent: somebody
+        who died in between leaves them, and they may have moved meanwhile.
+        """
+        if not users and not unsent:
             return []
         now_ms, name = milliseconds(now), str(incident.id)
         alert = f"c {incident.wave} {reason} {now_ms} {now_ms} 0 -"
@@ -136,13 +140,13 @@ class AlertStore:
             [
                 _MEMBER, alert, name, now_ms, keys.involved(""), retention_s,
                 now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)),
-                *dict.fromkeys(users),
+                "all" if unsent else "", *dict.fromkeys(users),
             ],
         )  # fmt: skip
         filed = alert.encode()
-        new = claimed("", filed)
+        alike = claimed("", filed)[1:]
         return [  # most are as they were just claimed, which is read once
-            new._replace(user=rows[i].decode())
+            Claimed(rows[i].decode(), *alike)
             if rows[i + 1] == filed
             else claimed(rows[i].decode(), rows[i + 1])
             for i in range(0, len(rows), 2)

@@ -1,6 +1,5 @@
 """Where people are: batched updates, who is in these cells, and forgetting."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -52,14 +51,14 @@ class PresenceStore:
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
         """Apply a batch in order; return whom open incidents may have come near.
 
-        An update older than the one in effect changes nothing.
+        An update older than the one in effect changes nothing. One call after another: Redis
+        answers all that one connection has sent before it turns to a report on another.
         """
-        parts = [
-            updates[first : first + _UPDATES_PER_CALL]
-            for first in range(0, len(updates), _UPDATES_PER_CALL)
-        ]
-        found = await asyncio.gather(*(self._update(part, now_ms, presence_s) for part in parts))
-        return [hit for hits in found for hit in hits]
+        hits: list[Hit] = []
+        for first in range(0, len(updates), _UPDATES_PER_CALL):
+            part = updates[first : first + _UPDATES_PER_CALL]
+            hits += await self._update(part, now_ms, presence_s)
+        return hits
 
     async def _update(self, updates: Sequence[Update], now_ms: int, presence_s: int) -> list[Hit]:
         words: list[Word] = [keys.PREFIX, now_ms, presence_s * 1000]

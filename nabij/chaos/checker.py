@@ -159,15 +159,17 @@ def _counted_once(evidence: Evidence, judgement: Judgement) -> None:
 
 def _versions(evidence: Evidence, judgement: Judgement) -> None:
     """I7: at a desk, at a desk that comes later, and in what a group is told."""
-    latest, closed = _followed(evidence, judgement)
+    followed, closed = _followed(evidence, judgement)
     kept = {state.incident: state for state in evidence.retained}
     told = {each.incident for each in evidence.escalations}
-    for incident in sorted(told | latest.keys(), key=str):
-        version = latest.get(incident, 0)
+    for incident in sorted(told | followed.keys(), key=str):
         state = kept.get(incident)
         if state is None:
             judgement.lose("I7", f"incident {incident} has no retained state")
-        elif state.version < version:
+            continue
+        # What came after the reading: a state that only the loss of a connection has published.
+        version = max((v for t, v in followed.get(incident, ()) if t <= state.t), default=0)
+        if state.version < version:
             judgement.blame(
                 "I7", f"incident {incident} is retained at {state.version}, was at {version}"
             )
@@ -181,19 +183,23 @@ def _versions(evidence: Evidence, judgement: Judgement) -> None:
             judgement.blame("I7", f"incident {incident} has {len(ids)} group events {sequence}")
 
 
-def _followed(evidence: Evidence, judgement: Judgement) -> tuple[dict[UUID, int], set[UUID]]:
-    """Return the latest version of each incident at its desk, and which are closed there."""
+def _followed(
+    evidence: Evidence, judgement: Judgement
+) -> tuple[dict[UUID, list[tuple[float, int]]], set[UUID]]:
+    """Return (time, version) of each incident's states at its desk, and which are closed there."""
+    followed: dict[UUID, list[tuple[float, int]]] = defaultdict(list)
     latest: dict[UUID, int] = {}
     closed: set[UUID] = set()
     for state in evidence.states:
         if state.version < latest.get(state.incident, 0):
             judgement.blame("I7", f"incident {state.incident} went back to {state.version}")
         latest[state.incident] = max(latest.get(state.incident, 0), state.version)
+        followed[state.incident].append((state.t, state.version))
         if state.status is Status.CLOSED:
             closed.add(state.incident)
         elif state.incident in closed:
             judgement.blame("I7", f"incident {state.incident} was closed, and is {state.status}")
-    return latest, closed
+    return followed, closed
 
 
 def _at_rest(facts: StoreFacts, judgement: Judgement, poison: Collection[str]) -> None:

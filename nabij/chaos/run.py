@@ -43,7 +43,7 @@ from schemas.messages import IncidentState, Subject
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
 LOOK_S = 0.2
-FILTERS, AT_ONCE = 50, 4  # in one SUBSCRIBE; and connections of a zone that do so
+FILTERS, AT_ONCE = 50, 2  # in one SUBSCRIBE; and connections of a zone that do so
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports

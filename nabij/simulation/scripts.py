@@ -101,7 +101,12 @@ def claim(database: Database, keys: Sequence[str], words: Sequence[Word]) -> lis
     if database.do_zscore(open_incidents, incident) is None:
         return []
     cause, new, claimed = alert.split()[:3], 0, []
-    for user in map(raw, words[8:]):
+    users = [raw(word) for word in words[9:]]
+    if words[8] == "all":
+        for user, filed in (database.value(alerts) or {}).items():
+            if user not in users and filed.split()[:3] == cause:
+                claimed += [user, filed]
+    for user in users:
         if database.do_hsetnx(people, user, member):
             database.do_hset(alerts, user, alert)
             database.do_zadd(prefix + user, now, incident)

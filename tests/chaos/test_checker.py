@@ -261,6 +261,17 @@ def test_an_older_retained_state_violates_i7(small_run: Run) -> None:
     assert small_run.violated() == {"I7": 1}
 
 
+def test_a_state_that_came_after_the_retained_ones_were_read_violates_nothing(
+    small_run: Run,
+) -> None:
+    (kept,) = small_run.evidence.retained
+    last = small_run.evidence.states[-1]
+    newer = msgspec.structs.replace(last, t=kept.t + 1.0, version=kept.version + 1)
+    small_run.evidence.states.append(newer)
+
+    assert small_run.violated() == {}
+
+
 def test_a_retained_state_that_is_gone_violates_i7(small_run: Run) -> None:
     small_run.evidence.retained.clear()
 

@@ -1,7 +1,8 @@
-"""Which of the events that are read together are handled."""
+"""Which of the events that are read together are handled, and how effects are carried out."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from broker import events
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.dispatch import Dispatcher
+from broker.errors import UnavailableError
 from broker.events import Change, IncidentChanged
 from broker.mqtt import Connection, Endpoint
 from broker.service import NOTHING, Context, Effects, Service, Zones
@@ -60,3 +62,29 @@ async def test_only_the_newest_event_of_a_key_is_worth_handling(
         unreadable,
     ]
     assert sorted(one.id for one in dispatcher_of(service).worth_handling(read)) == handled
+
+
+async def test_effects_are_carried_out_to_the_last_of_the_rest() -> None:
+    recorded: list[int] = []
+
+    async def portion(number: int) -> Effects:
+        async def record(_outcomes: object) -> None:
+            recorded.append(number)
+
+        rest = partial(portion, number + 1) if number < 4 else None
+        return Effects((), record, rest)
+
+    await dispatcher_of(Service("test")).run(lambda _ctx: portion(1))
+
+    assert recorded == [1, 2, 3, 4]
+
+
+async def test_a_rest_that_fails_fails_the_whole() -> None:
+    async def fail() -> Effects:
+        raise UnavailableError("gone")
+
+    async def begin(_ctx: Context) -> Effects:
+        return Effects(rest=fail)
+
+    with pytest.raises(UnavailableError, match="gone"):
+        await dispatcher_of(Service("test")).run(begin)

@@ -238,3 +238,21 @@ async def test_it_is_where_it_happens_that_counts_not_where_the_witness_stands(
         expected={"by-the-fire"},
         among={"by-the-fire", "by-the-witness"},
     )
+
+
+async def test_crowd_is_claimed_by_portions_and_everybody_is_alerted_once(
+    system: System, connect: Connect
+) -> None:
+    fleet, desk = await fleet_of(connect), await connect("nabij", "police/+/incident/+")
+    place = system.place()
+    crowd = [f"crowd-{number}" for number in range(1_200)]
+    for first in range(0, len(crowd), 100):
+        some = crowd[first : first + 100]
+        await asyncio.gather(*(system.be_at(fleet, place, user=user) for user in some))
+
+    receipt = await system.report(fleet, place, user="reporter")
+
+    await assert_alerted(
+        system, fleet, place, receipt, expected=set(crowd), among={*crowd, "reporter"}
+    )
+    await desk.expect("police/gent/incident", incident=receipt["incident"], alerted=len(crowd))

@@ -77,6 +77,24 @@ async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: S
     assert (alert.user, alert.wave, alert.reason) == ("bob", 1, AlertReason.NEARBY)
 
 
+async def test_who_was_claimed_and_has_moved_before_it_was_sent_is_not_forgotten(
+    store: Store,
+) -> None:
+    incident = await open_incident(store, report())
+    was = {"reason": AlertReason.NEARBY, "now": START, "retention_s": 9}
+    assert await store.alerts.claim(incident, ["bob", "cleo"], **was)  # whoever claimed has died
+    wider = await widen(store, incident, 900.0)
+    await store.alerts.claim(wider, ["eve"], **{**was, "reason": AlertReason.WIDENED})
+
+    again = await store.alerts.claim(incident, ["bob", "dirk"], **was, unsent=True)
+
+    assert sorted(alert.user for alert in again) == ["bob", "cleo", "dirk"]
+    await store.alerts.record_alerts(
+        incident.id, again, [], now=START, event=changed(incident, Change.ALERTED)
+    )
+    assert await store.alerts.claim(incident, [], **was, unsent=True) == []
+
+
 async def test_recording_many_thousand_alerts_is_one_change(store: Store) -> None:
     incident = await open_incident(store, report())
     users = [f"u-{n}" for n in range(9_000)]

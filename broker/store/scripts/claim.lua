@@ -1,17 +1,31 @@
 -- Claim recipients of an incident: each may be alerted once, whoever asks and however often.
 -- KEYS: people, alerts, unconfirmed, history, open incidents. ARGV: member to file, alert to file,
 -- incident, now (ms), prefix of the users' incidents, their lifetime (s), when somebody has to look
--- whether they were sent (ms), the history's note ({count} for how many), then users. Answers {user,
--- alert…} for those who are to be sent to now: newly claimed, or claimed before for the same reason
--- and not yet recorded as sent.
+-- whether they were sent (ms), the history's note ({count} for how many), 'all' or '', then users.
+-- Answers {user, alert…} for those who are to be sent to now: newly claimed, or claimed before for the
+-- same reason and not yet recorded as sent. With 'all' also whoever was claimed so and is no longer
+-- among the users: they were near when they were claimed, and whoever claimed them has died.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local cause = string.match(alert, '^c %S+ (%S+)')
 local claimed, new = {}, 0
 if not redis.call('ZSCORE', KEYS[5], incident) then
   return claimed -- it has closed since it was read: nobody is called to what is over
 end
+if ARGV[9] == 'all' and redis.call('HLEN', KEYS[2]) > 0 then
+  local asked, wave = {}, string.match(alert, '^c %S+ %S+ ')
+  for index = 10, #ARGV do
+    asked[ARGV[index]] = true
+  end
+  local filed = redis.call('HGETALL', KEYS[2])
+  for index = 1, #filed, 2 do
+    if not asked[filed[index]] and string.sub(filed[index + 1], 1, #wave) == wave then
+      claimed[#claimed + 1] = filed[index]
+      claimed[#claimed + 1] = filed[index + 1]
+    end
+  end
+end
 local lifetime = tonumber(ARGV[6])
-for first = 9, #ARGV, 1000 do -- `unpack` has a limit
+for first = 10, #ARGV, 1000 do -- `unpack` has a limit
   local last = math.min(first + 999, #ARGV)
   local known = redis.call('HMGET', KEYS[1], unpack(ARGV, first, last))
   local people, alerts = {}, {}

@@ -3,8 +3,15 @@
 -- words an update: user, bucket, index cell ('' to forget the place), child, availability, at (ms).
 -- Filed under where:{bucket} as "cell child availability at received", under at:{cell} as
 -- "child availability at". Answers {update, incident, entry, 'new' or old "cell child"} per hit.
+-- A key may outlive its newest entry by a tenth: to put its end off at each update is a write more.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local hits = {}
+
+local function keep(key)
+  if redis.call('PTTL', key) < lifetime then
+    redis.call('PEXPIRE', key, math.floor(lifetime * 1.1))
+  end
+end
 
 local function look(update, user, cell, since, place)
   local open = redis.call('HGETALL', prefix .. 'open:' .. cell)
@@ -37,7 +44,7 @@ for first = 4, #ARGV, 6 do
       redis.call('HSET', where, user, '- - ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
     else
       redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
-      redis.call('PEXPIRE', prefix .. 'at:' .. cell, lifetime)
+      keep(prefix .. 'at:' .. cell)
       redis.call('HSET', where, user,
         cell .. ' ' .. child .. ' ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
@@ -49,7 +56,7 @@ for first = 4, #ARGV, 6 do
         end
       end
     end
-    redis.call('PEXPIRE', where, lifetime)
+    keep(where)
   end
 end
 return hits
