@@ -14,6 +14,7 @@ from nabij.runtime import Interrupted, run_until_signal
 
 NAMES = (
     "latency", "fanout", "saturation", "presence", "mixed", "scale", "restart", "peers", "stages",
+    "workers",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
@@ -19,8 +20,11 @@ _SERVERS = ("mosquitto", "redis-server", "valkey-server")
 
 
 def processor_s(here: World) -> dict[str, float]:
-    """Return what each service and server has used so far (s), by name."""
-    used = {one.service: _used_s(one.pid) for one in here.stack.supervisor.workers if one.pid}
+    """Return what each service, all its workers together, and each server has used so far (s)."""
+    used: defaultdict[str, float] = defaultdict(float)
+    for one in here.stack.supervisor.workers:
+        if one.pid:
+            used[one.service] += _used_s(one.pid)
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, _, rest = path.read_text(encoding="utf-8").partition(")")
@@ -37,14 +41,14 @@ def _used_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
-async def _idle(here: World, lasts_s: float) -> Mapping[str, float]:
+async def idle_of(here: World, lasts_s: float) -> Mapping[str, float]:
     """Return what each uses while nothing happens (s per s)."""
     before = processor_s(here)
     await asyncio.sleep(lasts_s)
     return {name: (used - before[name]) / lasts_s for name, used in processor_s(here).items()}
 
 
-async def _reports(
+async def reports_of(
     here: World, size: int, lasts_s: float, idle: Mapping[str, float]
 ) -> Mapping[str, float]:
     """Return what each uses for a report to `size` people (s)."""
@@ -80,9 +84,9 @@ async def measure(*, quick: bool) -> Result:
     async with world([FEW, MANY]) as here:
         await here.send(40, RATE, FEW)  # warm-up
         await here.send(10, RATE, MANY)
-        idle = await _idle(here, 3.0)
-        few = await _reports(here, FEW, lasts_s, idle)
-        many = await _reports(here, MANY, lasts_s, idle)
+        idle = await idle_of(here, 3.0)
+        few = await reports_of(here, FEW, lasts_s, idle)
+        many = await reports_of(here, MANY, lasts_s, idle)
         positions = await _positions(here, lasts_s / 2, idle)
     keys: dict[str, object] = {}
     rows = [Row("microseconds of processor time", "a report", "an alert more", "a position")]

@@ -14,7 +14,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, or all."
+            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, workers, or all."
         ),
     ],
     *,

@@ -71,7 +71,8 @@ def replied(
         case ReplyKind.ACCEPTED:
             joined = _joined(people, member)
             event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
-            return replace(joined, eta_s=reply.eta_s, on_scene=False), event
+            # A reporter too: who says that they come is one who helps.
+            return replace(joined, part=Part.HELPER, eta_s=reply.eta_s, on_scene=False), event
         case ReplyKind.ON_SCENE:
             joined = _joined(people, member)
             event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED

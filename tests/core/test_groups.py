@@ -129,6 +129,18 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
     }  # fmt: skip
 
 
+def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
+    people = {"zoe": groups.reporter({}, "zoe")}
+    people["zoe"], _ = groups.replied(people, "zoe", reply(ReplyKind.ON_SCENE))
+    assert groups.helpers(people) == 0  # a witness who says where they are
+
+    people["zoe"], heard = groups.replied(people, "zoe", reply(ReplyKind.ACCEPTED, 60))
+
+    assert heard is GroupEventKind.MOVED
+    assert people["zoe"].name == "reporter-1"
+    assert groups.helpers(people) == 1
+
+
 def test_eta_is_of_the_last_reply_and_nothing_on_the_scene() -> None:
     people = {"ann": Member(part=Part.ALERTED)}
     people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300))
