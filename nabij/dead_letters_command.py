@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from asyncio_throttle.throttler import Throttler
+
 from broker.config import Settings
 from broker.dispatch import REPLAY
 from broker.errors import ConfigError, UnavailableError
@@ -18,7 +20,9 @@ from nabij.output import print_json, print_line, print_table, say
 from nabij.runtime import run
 from nabij.zones import opened_store
 
-WAIT_S = 10.0  # how long a replay may take until it says that nobody has taken it
+WAIT_S = 10.0  # how long after the last it may take until it says that nobody has taken it
+A_SECOND = 50  # so many are replayed: ten thousand at once would hold up what is reported now
+_TELL_EVERY = 500
 _LOOK_S = 0.05
 
 
@@ -163,15 +167,19 @@ async def _drop(settings: Settings, wanted: list[UUID] | None) -> dict[str, list
 async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
     async with opened_store(settings) as store, AsyncExitStack() as connected:
         letters, unknown = await _chosen(store, wanted)
-        messages = [letter for letter in letters if letter.stream is None]
-        if messages:
-            mqtt = await connected.enter_async_context(_connection(settings))
-            for letter in messages:
-                if await _publish(mqtt, letter):
-                    await store.dead_letters.drop([letter.id])
-        for letter in letters:
-            if letter.stream is not None:
-                await store.dead_letters.replay_event(letter)
+        mqtt: Connection | None = None
+        throttler = Throttler(rate_limit=A_SECOND)
+        for number, letter in enumerate(letters, 1):
+            async with throttler:
+                if letter.stream is not None:
+                    await store.dead_letters.replay_event(letter)
+                else:
+                    if mqtt is None:
+                        mqtt = await connected.enter_async_context(_connection(settings))
+                    if await _publish(mqtt, letter):
+                        await store.dead_letters.drop([letter.id])
+            if number % _TELL_EVERY == 0:
+                say(f"replayed: {number} of {len(letters)}")
         return {**await _outcome(store, {one.id for one in letters}), "unknown": unknown}
 
 

@@ -1,5 +1,6 @@
 """What no handler can take is kept, shown, replayed and dropped; nothing behind it waits."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -9,6 +10,7 @@ import redis
 from broker import sweeps
 from broker.events import Change, IncidentChanged
 from broker.store import DeadLetter, Store, dead_letters, keys
+from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
 from schemas.messages import Availability
 from schemas.taxonomy import Desk
@@ -169,6 +171,21 @@ async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Serve
         assert await nabij(system, "dead-letters", "drop", unknown) == (
             1, {"dropped": [], "unknown": [unknown]},
         )  # fmt: skip
+
+
+async def test_many_are_replayed_slowly_enough_for_what_comes_in_now(servers: Servers) -> None:
+    async with running(servers) as system:
+        desk = await system.connect("nabij", "ops/test/#")
+        for number in range(A_SECOND + 10):
+            one = letter(number, topic="nabij/v1/ops/test/replayed", outgoing=True)
+            await system.store.dead_letters.keep(one)
+        began = time.monotonic()
+
+        status, outcome = await nabij(system, "dead-letters", "replay", "--all")
+
+        assert time.monotonic() - began > 1.0  # the last ten wait for the second second
+        assert (status, len(outcome["done"])) == (0, A_SECOND + 10)
+        await desk.expect("ops/test/replayed", count=A_SECOND + 10)
 
 
 @pytest.mark.parametrize("limit", ["MOST", "MOST_BYTES"])
