@@ -74,6 +74,7 @@ __all__ = [
     "accepted",
 ]
 
+KEPT = 1_000  # alerts, questions, groups and repeats
 _SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
 
 OnAlert = Callable[[Alert, float], None]
@@ -93,7 +94,7 @@ class Participant:
     """One person's device, connected while the `async with` lasts; it reconnects by itself.
 
     `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
-    each incident's events in order of sequence. Events reach `on_group` in the order in which they
+    each incident's events in order of sequence. Of each the newest `KEPT` are held. Events reach `on_group` in the order in which they
     come, since news is never held back for what was missed. `on_receipt` gets the receipts that
     nobody awaits: late ones, and the rejection of a presence that asked for none. To the topics of
     `deaf_to` it does not subscribe.
@@ -313,12 +314,17 @@ class Participant:
         self._journal.note_seen(identifier)
         return False
 
+    def _note_repeat(self, identifier: UUID) -> None:
+        self.repeats[identifier] += 1
+        _forget_oldest(self.repeats)
+
     def _take_alert(self, incoming: Incoming) -> None:
         alert = topics.ALERT.decode(incoming.payload)
         if alert.id in self.alerts or self._is_repeat(alert.id):
-            self.repeats[alert.id] += 1
+            self._note_repeat(alert.id)
             return
         self.alerts[alert.id] = alert
+        _forget_oldest(self.alerts)
         if self._on_alert:
             self._on_alert(alert, incoming.received_at)
 
@@ -327,10 +333,11 @@ class Participant:
         events = self.groups.setdefault(event.incident, [])
         known_ids = (known.id for known in reversed(events))
         if event.id in known_ids or self._is_repeat(event.id):
-            self.repeats[event.id] += 1
+            self._note_repeat(event.id)
             return
         self._note_heard(event)
         bisect.insort(events, event, key=lambda known: known.sequence)
+        self._outside.difference_update(_forget_oldest(self.groups))
         if self._on_group:
             self._on_group(event, incoming.received_at)
 
@@ -359,8 +366,17 @@ class Participant:
     def _take_question(self, incoming: Incoming) -> None:
         question = topics.QUESTION.decode(incoming.payload)
         if question.id in self.questions or self._is_repeat(question.id):
-            self.repeats[question.id] += 1
+            self._note_repeat(question.id)
             return
         self.questions[question.id] = question
+        _forget_oldest(self.questions)
         if self._on_question:
             self._on_question(question, incoming.received_at)
+
+
+def _forget_oldest(kept: dict[UUID, Any]) -> list[UUID]:
+    """Keep the newest `KEPT` of what came; return the rest. A device runs for months."""
+    forgotten = [identifier for identifier, _ in zip(kept, range(len(kept) - KEPT), strict=False)]
+    for identifier in forgotten:
+        del kept[identifier]
+    return forgotten

@@ -9,9 +9,11 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
+from msgspec.structs import replace
 
 from broker.child import free_port
 from broker.embedded import EmbeddedMqtt
+from devices import participant
 from devices import receipts as waiting
 from devices.connection import Refused, Unreachable
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
@@ -175,6 +177,20 @@ async def test_a_repeated_alert_is_counted_once(
         assert ann.alerts == {alert.id: alert}
         assert ann.repeats == {alert.id: 2}
         assert before <= shown[0][1] <= datetime.now(UTC).timestamp()
+
+
+async def test_a_device_that_runs_for_months_keeps_the_newest_only(
+    broker: Broker, services: Any, alert: Alert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(participant, "KEPT", 3)
+    several = [replace(alert, id=new_id()) for _ in range(5)]
+    shown: list[Alert] = []
+    async with device(broker, on_alert=lambda one, _: shown.append(one)) as ann:
+        for one in several:
+            await services.send(topics.ALERT.topic(user="ann"), one)
+        await services.until(lambda: len(shown) == 5)
+
+        assert list(ann.alerts.values()) == several[-3:]
 
 
 async def test_group_events_are_kept_in_order_of_sequence_and_once(
