@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.core.grid import centre_of, distance_m, place_of
+from services import alerting
 from tests.services.client import Client, Connect
 from tests.services.system import Place, System, ago, moved
 
@@ -241,14 +242,13 @@ async def test_it_is_where_it_happens_that_counts_not_where_the_witness_stands(
 
 
 async def test_crowd_is_claimed_by_portions_and_everybody_is_alerted_once(
-    system: System, connect: Connect
+    system: System, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(alerting, "_AT_ONCE", 30)
     fleet, desk = await fleet_of(connect), await connect("nabij", "police/+/incident/+")
     place = system.place()
-    crowd = [f"crowd-{number}" for number in range(1_200)]
-    for first in range(0, len(crowd), 100):
-        some = crowd[first : first + 100]
-        await asyncio.gather(*(system.be_at(fleet, place, user=user) for user in some))
+    crowd = [f"crowd-{number}" for number in range(100)]
+    await asyncio.gather(*(system.be_at(fleet, place, user=user) for user in crowd))
 
     receipt = await system.report(fleet, place, user="reporter")
 
