@@ -144,8 +144,9 @@ class Service:
 
     Of the stream it reads up to `read_count` entries at a time, with so many `readers` a worker.
     With `gather_s` it leaves the processors to others for that long first, and handles what has
-    come by then together: where a later entry often makes an earlier one superfluous. `niceness` (nice(2)) says who waits where
-    processors are short: what a report and its escalation go through has the least.
+    come by then together: where a later entry often makes an earlier one superfluous. `niceness`
+    (nice(2)) says who waits where processors are short: what a report and its escalation go through
+    has the least.
     """
 
     def __init__(

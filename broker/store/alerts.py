@@ -196,7 +196,8 @@ class AlertStore:
 
         Too late is `lasts_s` after the claim, or the incident's end. Sent again is what nobody has
         recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
-        sent lately, less than `most_tries` times, and not confirmed. Whoever asks next is not given the same before a while.
+        sent lately, less than `most_tries` times, and not confirmed. Whoever asks next is not given
+        the same before a while.
         """
         now_ms = milliseconds(now)
         again, expired = await self._redis.script(

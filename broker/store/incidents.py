@@ -33,6 +33,7 @@ _ALL = (
 )  # fmt: skip
 
 _PLACES = 10_000  # that a worker remembers
+_ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
@@ -91,13 +92,13 @@ class IncidentStore:
     ) -> Neighbourhood:
         """Return what the decision on `report` rests on, in one round trip.
 
-        Candidates farther than `merge_m` are left out, but for some that are just a little farther.
+        Candidates farther than `merge_m` are left out.
         """
         near, place = _joinable_by(report, audience), report.location
         receipt, marker, found = await self._redis.script(
             "neighbourhood",
             [keys.receipt(report.id), near],
-            [keys.incident(""), place.lat, place.lon, _at_least(merge_m)],
+            [keys.incident(""), place.lat, place.lon, merge_m + _ROUNDING_M],
         )
         if found:
             self._crowded[near] = None
@@ -189,7 +190,7 @@ class IncidentStore:
         near = _joinable_by(report, incident.audience)
         if seen is NOTHING_NEAR:
             place = report.location
-            transaction.require_clear(near, place.lat, place.lon, _at_least(incident.merge_m))
+            transaction.require_clear(near, place.lat, place.lon, incident.merge_m + _ROUNDING_M)
         else:
             transaction.require_field(near, "#", seen.marker)
         for candidate in seen.candidates:
@@ -330,11 +331,6 @@ def _kind(category: str, mode: Mode, audience: Audience) -> str:
 def _joinable_by(report: Report, audience: Audience) -> str:
     place = place_of(report.location.lat, report.location.lon)
     return keys.joinable(_kind(report.category, report.mode, audience), place)
-
-
-def _at_least(metres: float) -> float:
-    """Return a distance on a flat earth within which everything is that is so near on a round one."""
-    return metres * 1.01 + 1
 
 
 def _joining(incident: Incident) -> list[str]:

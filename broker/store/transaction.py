@@ -39,7 +39,7 @@ class Transaction:
         self._guard("score", key, member, score)
 
     def require_clear(self, key: str, lat: float, lon: float, metres: float) -> None:
-        """Require that none of the open incidents of `key` is so near, on a flat earth."""
+        """Require that none of the open incidents of `key` is so near."""
         self._guard("clear", key, lat, lon, metres)
 
     def _guard(self, *words: Word) -> None:

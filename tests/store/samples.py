@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, closed, merged, opened_by, widened
 from broker.events import Change, IncidentChanged
-from broker.store import Filing, Neighbourhood, Posted, Store
+from broker.store import Filing, Neighbourhood, Posted, Store, keys
 from schemas.messages import Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 from tests.core.samples import POLICY, START, category
@@ -88,3 +88,12 @@ async def close(store: Store, incident: Incident) -> Incident:
 
 def names(found: Sequence[Incident]) -> list[UUID]:
     return [incident.id for incident in found]
+
+
+async def open_incidents(store: Store) -> int:
+    return int(await store.incidents._redis.call("ZCARD", keys.OPEN_INCIDENTS))
+
+
+async def candidates(store: Store, one: Report) -> list[object]:
+    merge_m = category(one.category).merge_m
+    return list(names((await store.incidents.neighbourhood(one, NEARBY, merge_m)).candidates))

@@ -3,18 +3,18 @@
 -- its words. A word "\0N" stands for the result of call N. A negative length is a call for each key
 -- of the list that follows it, the key coming second. Answers {1, results…} or {0, guard}.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
-local function is_within(place, lat, lon, metres)
+local function metres_between(lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local there_lat, there_lon = string.match(place, '^(%S+) (%S+)$')
-  local north = (there_lat - lat) * 111195
-  local turn = math.abs(there_lon - lon)
-  local east = math.min(turn, 360 - turn) * 111195 * math.cos(math.rad(lat))
-  return north * north + east * east <= metres * metres
+  local phi, there_phi = math.rad(lat), math.rad(there_lat)
+  local half_chord = math.sin((there_phi - phi) / 2) ^ 2
+    + math.cos(phi) * math.cos(there_phi) * math.sin(math.rad(there_lon - lon) / 2) ^ 2
+  return 2 * 6371007.180918475 * math.asin(math.min(1, math.sqrt(half_chord)))
 end
 
 local function is_clear(key, lat, lon, metres)
   local near = redis.call('HGETALL', key)
   for index = 1, #near, 2 do
-    if near[index] ~= '#' and is_within(near[index + 1], lat, lon, metres) then
+    if near[index] ~= '#' and metres_between(lat, lon, near[index + 1]) <= metres then
       return false
     end
   end
