@@ -19,7 +19,7 @@ from schemas.messages import Receipt
 EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
 FIRST = timedelta(days=1)  # asked for by a journal that has never synced
-RETRY_BASE_S, RETRY_MOST_S = 2.0, 60.0  # after each time without an answer
+RETRY_BASE_S, RETRY_MOST_S = 1.0, 30.0  # after each time without an answer
 _BACK_S = 2.0  # so long services may take to reconnect
 _LATE_S = 1.0  # so long what is missing may still come by itself
 _GAP_APART_S = 5.0  # so soon after a question, a gap does not ask again

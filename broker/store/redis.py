@@ -14,7 +14,7 @@ from broker.store.wire import Refused, Wire, Word
 __all__ = ["Connection", "CorruptError", "Word"]
 
 _SCRIPTS = (
-    "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep",
+    "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep", "missed",
 )  # fmt: skip
 _ANSWER_S = 10.0
 # What no repetition mends: a key or an entry that is not what we stored.

@@ -259,6 +259,26 @@ def sweep(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int
     return database.do_hdel(key, *stale) if stale else 0
 
 
+def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
+    """The newest incidents of a user, without those in which nothing can be new to them."""
+    prefix, user = map(raw, words[:2])
+    since, before, at_most, tail = (int(word) for word in words[2:])
+    involved = database.do_zrange(raw(keys[0]), b"%d" % -at_most, b"-1", b"WITHSCORES")
+    found: list[Any] = []
+    for name, alerted in zip(involved[::2], map(float, involved[1::2]), strict=True):
+        version, incident, told = database.do_hmget(
+            prefix + b"incident:" + name, b"v", b"incident", b"told"
+        )
+        delivered = database.do_hexists(prefix + b"delivered:" + name, user)
+        is_new = max(alerted, float(told or 0)) >= since or (not delivered and alerted < before)
+        if incident and is_new:
+            person = database.do_hget(prefix + b"people:" + name, user)
+            alert = database.do_hget(prefix + b"alerts:" + name, user)
+            events = database.do_lrange(prefix + b"group:" + name, b"%d" % -tail, b"-1")
+            found.append([version, incident, person, alert, delivered, events])
+    return found
+
+
 SCRIPTS: dict[str, Script] = {
     "commit": commit,
     "neighbourhood": neighbourhood,
@@ -268,4 +288,5 @@ SCRIPTS: dict[str, Script] = {
     "bury": bury,
     "presence": presence,
     "sweep": sweep,
+    "missed": missed,
 }

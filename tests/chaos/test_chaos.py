@@ -26,12 +26,12 @@ def engine(mqtt_engine: MqttEngine) -> MqttEngine:
 def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
     tmp_path: Path, engine: MqttEngine
 ) -> None:
-    result = _chaos(tmp_path, engine, "--reports", "1500", "--kills", "16", "--duration", "60")
+    result = _chaos(tmp_path, engine, "--reports", "1200", "--kills", "16", "--duration", "45")
 
     assert result["violations"] == {}
     assert result["invariants"] == dict.fromkeys((f"I{n}" for n in range(1, 11)), 0)
     assert (result["lost"], result["duplicated"]) == (0, 0)
-    assert result["reports"] == 1_500
+    assert result["reports"] == 1_200
     assert sum(result["kills"].values()) == 16
     assert set(result["kills"]) == set(Victim)
 

@@ -178,7 +178,9 @@ async def test_who_walks_in_is_alerted_once_and_not_again_on_coming_back(
     place = system.place()
     far = moved(place, north_m=640)
     await system.be_at(fleet, far, user="walker")
+    await system.be_at(fleet, place, user="neighbour")
     receipt = await system.report(fleet, place, user="reporter")
+    await fleet.expect("u/neighbour/down/alert", incident=receipt["incident"])  # all were called
     await system.be_at(fleet, moved(place, north_m=100), user="walker")
     alert = await fleet.expect("u/walker/down/alert", incident=receipt["incident"])
     assert alert["reason"] == "walked_in"
