@@ -18,9 +18,10 @@ before the message is acknowledged: they must be quick.
 
 import bisect
 import enum
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -75,6 +76,7 @@ __all__ = [
 ]
 
 KEPT = 1_000  # alerts, questions, groups and repeats
+_NAMED, _NAMED_EVENTS = 200, 50  # alerts and groups in a sync, and events of each
 _SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
 
 OnAlert = Callable[[Alert, float], None]
@@ -94,8 +96,9 @@ class Participant:
     """One person's device, connected while the `async with` lasts; it reconnects by itself.
 
     `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
-    each incident's events in order of sequence. Of each the newest `KEPT` are held. Events reach `on_group` in the order in which they
-    come, since news is never held back for what was missed. `on_receipt` gets the receipts that
+    each incident's events in order of sequence. Of each the newest `KEPT` are
+    held. Events reach `on_group` in the order in which they come, since news is never held back for
+    what was missed. `on_receipt` gets the receipts that
     nobody awaits: late ones, and the rejection of a presence that asked for none. To the topics of
     `deaf_to` it does not subscribe.
 
@@ -265,7 +268,7 @@ class Participant:
         """`sync`, repeated on a new connection, or as a new question: it costs the services much."""
         request = Request(
             topics.SYNC.topic(user=self.user),
-            encode(Sync(since=since)),
+            encode(self._sync_since(since)),
             self._receipt_topic,
             fresh_key(),
             expiry_s=math.ceil(_SYNC_TIMEOUT_S),
@@ -274,6 +277,17 @@ class Participant:
         return await self._receipts.confirmed(
             request, repeat_after_s=math.inf, timeout_s=_SYNC_TIMEOUT_S
         )
+
+    def _sync_since(self, since: datetime) -> Sync:
+        """Return a sync that says what has come in this life: not to be repeated, nor carried twice."""
+        return Sync(
+            since=since,
+            alerts=frozenset(_newest(self.alerts)),
+            groups={
+                incident: frozenset(event.sequence for event in self.groups[incident][-_NAMED_EVENTS:])
+                for incident in _newest(self.groups)
+            },
+        )  # fmt: skip
 
     async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         """Keep the message in the journal, if there is one, and send it until it is confirmed."""
@@ -372,6 +386,11 @@ class Participant:
         _forget_oldest(self.questions)
         if self._on_question:
             self._on_question(question, incoming.received_at)
+
+
+def _newest(kept: dict[UUID, Any]) -> Iterator[UUID]:
+    """Return the ids of the newest `_NAMED` of what came."""
+    return itertools.islice(reversed(kept), _NAMED)
 
 
 def _forget_oldest(kept: dict[UUID, Any]) -> list[UUID]:

@@ -154,15 +154,19 @@ class Answer(Struct, frozen=True, kw_only=True):
         refuse_controls("text", self.text)
 
 
+Sequences = Annotated[frozenset[int], Meta(max_length=50)]
+
+
 class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What did I miss since: answered with the alerts and group events after `since`, repeated.
 
     `alerts` are the ids of alerts that the device has: they are recorded as delivered, and not
-    repeated.
+    repeated. Nor are of `groups` the events of these sequences.
     """
 
     since: Time
     alerts: Annotated[frozenset[UUID], Meta(max_length=200)] = frozenset()
+    groups: Annotated[dict[UUID, Sequences], Meta(max_length=200)] = {}
 
 
 # -- broker → participant ------------------------------------------------------------------------

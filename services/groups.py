@@ -292,11 +292,13 @@ def _missed_alert(
 
 
 def _missed_events(missed: Missed, request: Sync, ctx: Context) -> list[Message]:
-    in_group = missed.member.in_group
+    in_group, known = missed.member.in_group, request.groups.get(missed.incident.id, ())
     events = [
         event
         for event in missed.events
-        if event.at >= request.since and (in_group or event.kind is GroupEventKind.CLOSED)
+        if event.at >= request.since
+        and event.sequence not in known
+        and (in_group or event.kind is GroupEventKind.CLOSED)
     ]
     people = {ctx.user: missed.member}
     return [message for event in events for message in _to(event, [ctx.user], people, ctx)]

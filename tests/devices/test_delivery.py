@@ -302,8 +302,8 @@ async def test_somebody_elses_journal_is_refused(broker: Broker, journal: Journa
 # -- catching up -----------------------------------------------------------------------------------
 
 
-async def test_each_connection_asks_for_what_was_missed_since_the_last_sync(
-    own_mqtt: EmbeddedMqtt, services_on: Any, journal: Journal
+async def test_each_connection_asks_for_what_was_missed_since_the_last_sync_and_names_what_was_not(
+    own_mqtt: EmbeddedMqtt, services_on: Any, journal: Journal, alert: Alert
 ) -> None:
     broker = Broker(own_mqtt.host, own_mqtt.port)
     at = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -313,10 +313,19 @@ async def test_each_connection_asks_for_what_was_missed_since_the_last_sync(
 
     async with services_on(own_mqtt) as services:
         services.answer = answer
-        async with device(broker, journal) as ann:
+        group_heard = asyncio.Event()
+        async with device(broker, journal, on_group=lambda *_: group_heard.set()) as ann:
             await services.until(lambda: len(services.received) == 1)
             await ann.presence(KORENMARKT, confirm=Confirm.YES)  # the sync's receipt came before
             assert journal.synced_at == at
+            event = GroupEvent(
+                id=new_id(), incident=alert.incident, sequence=3, kind=GroupEventKind.SAID,
+                member="helper-1", members=2, at=at, text="Where?",
+            )  # fmt: skip
+            await services.send(topics.ALERT.topic(user="ann"), alert)
+            await services.send(topics.GROUP.topic(user="ann"), event)
+            async with asyncio.timeout(5):
+                await group_heard.wait()
             await own_mqtt.kill()
             await own_mqtt.restart()
             async with services_on(own_mqtt) as again:
@@ -325,7 +334,10 @@ async def test_each_connection_asks_for_what_was_missed_since_the_last_sync(
                 second = topics.SYNC.decode(sent(again, Subject.SYNC)[0].payload)
     first = topics.SYNC.decode(services.received[0].payload)
     assert abs(datetime.now(UTC) - FIRST - OVERLAP - first.since) < timedelta(minutes=1)
+    assert not first.alerts
     assert second.since == at - OVERLAP
+    assert second.alerts == {alert.id}
+    assert second.groups == {alert.incident: {3}}
 
 
 async def test_what_was_shown_before_a_restart_is_not_shown_again(

@@ -29,7 +29,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "reply": m.Reply(id=V7, incident=V5, kind=m.ReplyKind.ACCEPTED, eta_s=180),
     "message": m.GroupMessage(id=V7, incident=V5, text="Ik sta aan de ingang 🚒"),
     "answer": m.Answer(id=V7, question=V5, text="Twee, rode jas"),
-    "sync": m.Sync(since=AT, alerts=frozenset({V5})),
+    "sync": m.Sync(since=AT, alerts=frozenset({V5}), groups={V5: frozenset({1, 2})}),
     "receipt": m.Receipt(
         subject=m.Subject.REPORT, outcome=m.Outcome.ACCEPTED, at=AT, id=V7, incident=V5,
         merge=m.Merge.OPENED, sequence=42, advice="Bel 112.",

@@ -142,6 +142,13 @@ async def test_sync_repeats_what_was_missed_to_who_missed_it_and_no_more(
     assert [one["text"] for one in later.on("u/bob/down/group", incident=incident)] == [
         "also missed"
     ]
+    knowing = await connect("bob")
+    spoken, *_ = bob.on("u/bob/down/group", incident=incident, text="missed")
+    has = {"alerts": [alert["id"]], "groups": {incident: [spoken["sequence"]]}}
+    await knowing.ask("u/bob/up/sync", {"since": before, **has})
+    assert not knowing.on("u/bob/down/alert", incident=incident)
+    told = knowing.on("u/bob/down/group", incident=incident)
+    assert [one["text"] for one in told if one["kind"] == "said"] == ["also missed"]
     outsider = await connect("cleo")
     await outsider.ask("u/cleo/up/sync", {"since": before})
     assert len(outsider.on("u/cleo/down/alert", incident=incident)) == 1
