@@ -39,6 +39,10 @@ NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
 RETRY_MOST_S = 30.0
+ANSWER_BASE_S = (
+    4.0  # so long the MQTT broker has to answer at first: one that was just started anew
+)
+ANSWER_MOST_S = 30.0  # may never. A slow network gets more each time
 _CANCEL_AGAIN_S = 1.0
 SESSION_EXPIRY_S = 86_400
 
@@ -212,7 +216,7 @@ class Connection:
             heed_cancellation()
             before = self.connections
             try:
-                await self._connect_once()
+                await self._connect_once(min(ANSWER_MOST_S, ANSWER_BASE_S * 2**attempt))
             except (MqttConnectError, Refused) as error:
                 self._note_refusal(str(error))
             except aiomqtt.MqttError as error:
@@ -226,9 +230,9 @@ class Connection:
         if not self._refused.done():
             self._refused.set_result(reason)
 
-    async def _connect_once(self) -> None:
+    async def _connect_once(self, answer_s: float) -> None:
         """Connect, subscribe, and return or raise when the connection ends."""
-        async with self._client() as client:
+        async with self._client(answer_s) as client:
             granted = await client.subscribe(self._filters)
             heed_cancellation()
             if any(code.value >= 0x80 for code in granted if isinstance(code, ReasonCode)):
@@ -248,7 +252,7 @@ class Connection:
             self._link = loop.create_future()
             lost.set_result(None)
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self, answer_s: float) -> aiomqtt.Client:
         queue = functools.partial(_Handover, self._hand_over)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._identity.session_expiry_s
@@ -258,6 +262,7 @@ class Connection:
             username=self._identity.username,
             password=self._identity.password,
             identifier=self._identity.client_id,
+            timeout=answer_s,
             queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", queue),
             protocol=aiomqtt.ProtocolVersion.V5,
             keepalive=KEEPALIVE_S,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from broker.child import free_port
 from broker.embedded import EmbeddedMqtt
-from devices import participant
+from devices import connection, participant
 from devices import receipts as waiting
 from devices.connection import Refused, Unreachable
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
@@ -274,6 +274,35 @@ async def test_nobody_there_is_unreachable() -> None:
     with pytest.raises(Unreachable, match="no MQTT broker at 127"):
         async with device(nobody, connect_timeout_s=0.3):
             pass
+
+
+async def test_an_mqtt_broker_that_takes_the_connection_and_is_silent_is_asked_again(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As rumqttd does, when it was killed under a client that comes back."""
+    monkeypatch.setattr(connection, "ANSWER_BASE_S", 0.1)
+    calls = 0
+
+    async def first_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await reader.read()
+            return
+        there, back = await asyncio.open_connection(broker.host, broker.port)
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                target.write(data)
+            target.close()
+
+        await asyncio.gather(pass_on(reader, back), pass_on(there, writer))
+
+    async with await asyncio.start_server(first_silent, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with device(Broker("127.0.0.1", port), connect_timeout_s=5.0) as ann:
+            assert ann.connected
+    assert calls >= 2
 
 
 async def test_an_alert_sent_while_the_device_was_away_awaits_its_return(
