@@ -269,13 +269,15 @@ def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> li
         version, incident, told = database.do_hmget(
             prefix + b"incident:" + name, b"v", b"incident", b"told"
         )
-        delivered = database.do_hexists(prefix + b"delivered:" + name, user)
-        is_new = max(alerted, float(told or 0)) >= since or (not delivered and alerted < before)
-        if incident and is_new:
+        is_new = max(alerted, float(told or 0)) >= since
+        alert = database.do_hget(prefix + b"alerts:" + name, user)
+        alert = alert if is_new or alerted < before else None
+        delivered = alert is not None and database.do_hexists(prefix + b"delivered:" + name, user)
+        if incident and (is_new or (alert is not None and not delivered)):
             person = database.do_hget(prefix + b"people:" + name, user)
-            alert = database.do_hget(prefix + b"alerts:" + name, user)
             events = database.do_lrange(prefix + b"group:" + name, b"%d" % -tail, b"-1")
-            found.append([version, incident, person, alert, delivered, events])
+            row = [version, incident, person, alert, int(delivered), events if is_new else []]
+            found.append(row)
     return found
 
 
