@@ -1,7 +1,7 @@
 """Groups: who answers an alert joins the group around the incident and hears it until it closes."""
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
     Filed,
     Filing,
+    Glimpse,
     Missed,
     People,
     Received,
@@ -29,8 +30,8 @@ from broker.store import (
     log,
 )
 from schemas import topics
+from schemas.ids import alert_id
 from schemas.messages import (
-    Alert,
     GroupEvent,
     GroupEventKind,
     GroupMessage,
@@ -42,7 +43,7 @@ from schemas.messages import (
     Sync,
 )
 
-service = Service("groups", niceness=3)
+service = Service("groups", niceness=2)
 
 _SYNC_AT_MOST = 200  # incidents in one sync
 _SYNCS_AT_ONCE = 4
@@ -239,19 +240,23 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
 @service.on(topics.SYNC)
 async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts and group events that a participant may have missed."""
-    messages: list[Message] = []
-    told: list[UUID] = []
     # Few at once: after an outage every device asks, and what else this worker does must go on.
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
             return NOTHING  # the device has stopped waiting, and asks anew when it is ready
-        found = await _missed(request, ctx)
-    for missed in found:
-        alert = _alert(missed, ctx)
-        if alert is not None and _has(alert, missed, request) and not missed.confirmed:
-            told.append(missed.incident.id)
-        messages += _missed_alert(alert, missed, request, ctx)
-        messages += _missed_events(missed, request, ctx)
+        glimpses = await ctx.store.missed.since(
+            ctx.user, request.since, _SYNC_AT_MOST,
+            told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
+        )  # fmt: skip
+        new = [one for one in glimpses if _lacks_alert(one, request, ctx) or _lacks(one, request)]
+        read = await ctx.store.missed.read(one.incident for one in new)
+    messages: list[Message] = []
+    for glimpse in new:
+        if (missed := read.get(glimpse.incident)) is not None:
+            if _lacks_alert(glimpse, request, ctx):
+                messages += _missed_alert(glimpse, missed, ctx)
+            messages += _missed_events(glimpse, missed, request, ctx)
+    told = [one.incident for one in glimpses if not one.confirmed and _has(one, request, ctx)]
     if told:
         await ctx.store.missed.confirm(told, ctx.user, ctx.now)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
@@ -259,40 +264,42 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     return Effects([*messages, done])
 
 
-async def _missed(request: Sync, ctx: Context) -> Sequence[Missed]:
-    told_before = timedelta() if request.alerts else _CLOCKS_DIFFER
-    return await ctx.store.missed.since(
-        ctx.user, request.since, _SYNC_AT_MOST, told_before=told_before
-    )
+def _has(glimpse: Glimpse, request: Sync, ctx: Context) -> bool:
+    """Whether the device says that it has the alert."""
+    if glimpse.alert is None:
+        return False
+    named = alert_id(glimpse.incident, glimpse.alert.wave, ctx.user) in request.alerts
+    return named or glimpse.alert.at < request.since - _CLOCKS_DIFFER
 
 
-def _alert(missed: Missed, ctx: Context) -> Alert | None:
-    alert, category = missed.alert, ctx.policy.category(missed.incident.category)
-    if alert is None or category is None:
-        return None
+def _lacks_alert(glimpse: Glimpse, request: Sync, ctx: Context) -> bool:
+    """Whether there is an alert that the device does not name, and that still calls for help."""
+    if glimpse.alert is None or not glimpse.is_open or glimpse.alert.at < request.since:
+        return False
+    return alert_id(glimpse.incident, glimpse.alert.wave, ctx.user) not in request.alerts
+
+
+def _lacks(glimpse: Glimpse, request: Sync) -> bool:
+    """Whether something was told since that the device does not name."""
+    if glimpse.told_at < request.since:
+        return False
+    known = request.groups.get(glimpse.incident, frozenset())
+    if glimpse.member.in_group:
+        return not known.issuperset(range(1, glimpse.events + 1))
+    return not glimpse.is_open and glimpse.events not in known  # the last is that it closed
+
+
+def _missed_alert(glimpse: Glimpse, missed: Missed, ctx: Context) -> list[Message]:
+    alert, category = glimpse.alert, ctx.policy.category(missed.incident.category)
+    if alert is None or category is None or missed.incident.status is Status.CLOSED:
+        return []
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
     draw_up = alerts_of(missed.incident, category, ctx.policy.advice, expires_at=expires_at)
-    return draw_up(ctx.user, alert.wave, alert.reason)
+    return [outgoing(topics.ALERT, draw_up(ctx.user, alert.wave, alert.reason), user=ctx.user)]
 
 
-def _has(alert: Alert, missed: Missed, request: Sync) -> bool:
-    """Whether the device says that it has the alert."""
-    assert missed.alert is not None
-    return alert.id in request.alerts or missed.alert.at < request.since - _CLOCKS_DIFFER
-
-
-def _missed_alert(
-    alert: Alert | None, missed: Missed, request: Sync, ctx: Context
-) -> list[Message]:
-    if alert is None or missed.alert is None or missed.incident.status is Status.CLOSED:
-        return []
-    if alert.id in request.alerts or missed.alert.at < request.since:
-        return []
-    return [outgoing(topics.ALERT, alert, user=ctx.user)]
-
-
-def _missed_events(missed: Missed, request: Sync, ctx: Context) -> list[Message]:
-    in_group, known = missed.member.in_group, request.groups.get(missed.incident.id, ())
+def _missed_events(glimpse: Glimpse, missed: Missed, request: Sync, ctx: Context) -> list[Message]:
+    in_group, known = glimpse.member.in_group, request.groups.get(glimpse.incident, ())
     events = [
         event
         for event in missed.events
@@ -300,5 +307,5 @@ def _missed_events(missed: Missed, request: Sync, ctx: Context) -> list[Message]
         and event.sequence not in known
         and (in_group or event.kind is GroupEventKind.CLOSED)
     ]
-    people = {ctx.user: missed.member}
+    people = {ctx.user: glimpse.member}
     return [message for event in events for message in _to(event, [ctx.user], people, ctx)]

@@ -48,7 +48,7 @@ from broker.store.incidents import (
     file_question,
     file_reply,
 )
-from broker.store.missed import Missed
+from broker.store.missed import Glimpse, Missed
 from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
 from broker.store.receipts import Filing, Received, file_receipt
@@ -69,6 +69,7 @@ __all__ = [
     "Entry",
     "Filed",
     "Filing",
+    "Glimpse",
     "Hit",
     "IncidentStore",
     "Missed",

@@ -1,7 +1,7 @@
-"""What one participant may have missed: read for a sync, in a round trip or two.
+"""What one participant may have missed: seen at a glance for a sync, and read where it is new.
 
-After the loss of the MQTT broker every device asks at once: the script takes less of Redis's time
-than to read its commands one by one would, and holds up what others commit no longer than a commit.
+After the loss of the MQTT broker every device asks at once, and was in a hundred incidents since; to
+read each of them whole was most of what `groups` did.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,24 +14,31 @@ from broker.core.incidents import Incident
 from broker.store import keys
 from broker.store.alerts import Claimed, claimed, confirm
 from broker.store.incidents import decode_group_event, decode_incident, decode_member
-from broker.store.moments import milliseconds
+from broker.store.moments import milliseconds, moment_of
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 from schemas.messages import GroupEvent
 
-_TAIL = 20  # group events that are read of every incident
 
+class Glimpse(NamedTuple):
+    """What is seen of an incident; `alert` is theirs, if they were sent one.
 
-class Missed(NamedTuple):
-    """One incident of a participant; `alert` is theirs, if they were sent one.
-
-    `events` are at least those since the moment asked for that concern them.
+    Of its group, how many events there were and when the last was.
     """
 
-    incident: Incident
+    incident: UUID
     member: Member
     alert: Claimed | None
     confirmed: bool
+    events: int
+    told_at: datetime
+    is_open: bool
+
+
+class Missed(NamedTuple):
+    """An incident with all that its group was told."""
+
+    incident: Incident
     events: Sequence[GroupEvent]
 
 
@@ -43,46 +50,47 @@ class MissedStore:
 
     async def since(
         self, user: str, since: datetime, at_most: int, *, told_before: timedelta = timedelta()
-    ) -> list[Missed]:
+    ) -> list[Glimpse]:
         """Return the newest incidents of `user` in which they may have missed something.
 
         Those whose group was told something since, to which they were alerted since, or more than
-        `told_before` before, without a word of their device so far. A device that comes back is in
-        hundreds, and to read each was most of what `groups` did.
+        `told_before` before, without a word of their device so far.
         """
         since_ms, told_ms = milliseconds(since), milliseconds(since - told_before)
         rows = await self._redis.script(
             "missed",
-            [keys.involved(user)],
-            [keys.PREFIX, user, since_ms, told_ms, at_most, _TAIL],
+            [keys.involved(user), keys.OPEN_INCIDENTS],
+            [keys.PREFIX, user, since_ms, told_ms, at_most],
         )
-        found = [
-            Missed(
-                incident=decode_incident(version, incident),
+        return [
+            Glimpse(
+                incident=UUID(name.decode()),
                 member=decode_member(member),
                 alert=claimed(user, alert) if alert else None,
                 confirmed=bool(delivered),
-                events=[decode_group_event(event) for event in events],
+                events=events,
+                told_at=moment_of(told),
+                is_open=bool(is_open),
             )
-            for version, incident, member, alert, delivered, events in rows
-            if member
+            for name, told, alert, delivered, member, events, is_open in rows
         ]
-        return await self._with_all_events(found, since)
 
-    async def _with_all_events(self, found: Sequence[Missed], since: datetime) -> list[Missed]:
-        """Read the whole log of a group that has said more since than its last events."""
-        long = [
-            one.incident.id for one in found
-            if one.member.in_group and len(one.events) == _TAIL and one.events[0].at >= since
-        ]  # fmt: skip
-        logs = await self._redis.calls(("LRANGE", keys.group_log(name), 0, -1) for name in long)
-        whole = dict(zip(long, logs, strict=True))
-        return [
-            one._replace(events=[decode_group_event(event) for event in whole[one.incident.id]])
-            if one.incident.id in whole
-            else one
-            for one in found
-        ]
+    async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
+        """Return these incidents, as far as they are still there."""
+        names = list(incidents)
+        rows = await self._redis.calls(
+            words
+            for name in names
+            for words in (
+                ("HMGET", keys.incident(name), "v", "incident"),
+                ("LRANGE", keys.group_log(name), 0, -1),
+            )
+        )
+        return {
+            name: Missed(decode_incident(*incident), [decode_group_event(one) for one in events])
+            for name, incident, events in zip(names, rows[::2], rows[1::2], strict=True)
+            if incident[1]
+        }
 
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alerts of `incidents`.

@@ -260,24 +260,22 @@ def sweep(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int
 
 
 def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
-    """The newest incidents of a user, without those in which nothing can be new to them."""
+    """The newest incidents of a user, at a glance, in which something may be new to them."""
     prefix, user = map(raw, words[:2])
-    since, before, at_most, tail = (int(word) for word in words[2:])
+    since, before, at_most = (int(word) for word in words[2:])
     involved = database.do_zrange(raw(keys[0]), b"%d" % -at_most, b"-1", b"WITHSCORES")
     found: list[Any] = []
     for name, alerted in zip(involved[::2], map(float, involved[1::2]), strict=True):
-        version, incident, told = database.do_hmget(
-            prefix + b"incident:" + name, b"v", b"incident", b"told"
-        )
-        is_new = max(alerted, float(told or 0)) >= since
+        told = int(database.do_hget(prefix + b"incident:" + name, b"told") or 0)
+        is_new = max(alerted, told) >= since
         alert = database.do_hget(prefix + b"alerts:" + name, user)
         alert = alert if is_new or alerted < before else None
         delivered = alert is not None and database.do_hexists(prefix + b"delivered:" + name, user)
-        if incident and (is_new or (alert is not None and not delivered)):
-            person = database.do_hget(prefix + b"people:" + name, user)
-            events = database.do_lrange(prefix + b"group:" + name, b"%d" % -tail, b"-1")
-            row = [version, incident, person, alert, int(delivered), events if is_new else []]
-            found.append(row)
+        person = database.do_hget(prefix + b"people:" + name, user)
+        if person and (is_new or (alert is not None and not delivered)):
+            events = database.do_llen(prefix + b"group:" + name)
+            is_open = database.do_zscore(raw(keys[1]), name) is not None
+            found.append([name, told, alert, int(delivered), person, events, int(is_open)])
     return found
 
 

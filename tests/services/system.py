@@ -142,7 +142,7 @@ class System:
     async def involving(self, user: str) -> Sequence[UUID]:
         """The incidents that the store knows a user to be involved in."""
         missed = await self.store.missed.since(user, datetime(2020, 1, 1, tzinfo=UTC), 1_000)
-        return [one.incident.id for one in missed]
+        return [one.incident for one in missed]
 
     async def stop(self, service: str) -> None:
         """Drain and stop the workers of one service."""

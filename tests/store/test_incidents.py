@@ -65,7 +65,7 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     assert received.receipt == replace(receipt_of(one.id), sequence=1)
     assert await store.outbox.take(NOW_MS, lease_ms=0) == [posted]
     [missed] = await store.missed.since("ann", START, 100)
-    assert missed.incident.id == incident.id
+    assert missed.incident == incident.id
     assert await open_incidents(store) == 1
     assert await store.incidents.get(new_id()) is None
 

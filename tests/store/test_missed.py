@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from broker.core.incidents import Incident
 from broker.store import Store, Transaction, file_reply
-from schemas.ids import NAMESPACE
+from schemas.ids import NAMESPACE, new_id
 from schemas.messages import AlertReason, GroupEvent, GroupEventKind
 from tests.core.samples import START, report
 from tests.store.samples import open_incident
@@ -36,34 +36,36 @@ async def test_an_incident_that_one_reported_and_heard_of_is_not_read_again(stor
     assert await store.missed.since("ann", LATER, 100) == []
 
     await tell(store, incident, range(1, 4))
-    [missed] = await store.missed.since("ann", LATER, 100)
-    assert [event.sequence for event in missed.events] == [1, 2, 3]
+    [glimpse] = await store.missed.since("ann", LATER, 100)
+    assert (glimpse.events, glimpse.told_at, glimpse.is_open) == (3, LATER, True)
 
 
 async def test_an_alert_is_read_until_its_device_has_said_a_word(store: Store) -> None:
     incident = await open_incident(store, report())
     await store.alerts.claim(incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9)
 
-    [missed] = await store.missed.since("bob", LATER, 100)
-    assert missed.incident.id == incident.id
-    assert missed.alert is not None
-    assert not missed.confirmed
+    [glimpse] = await store.missed.since("bob", LATER, 100)
+    assert glimpse.incident == incident.id
+    assert glimpse.alert is not None
+    assert not glimpse.confirmed
     too_soon = timedelta(hours=2)  # to take its silence for a word: it may be on its way
     assert await store.missed.since("bob", LATER, 100, told_before=too_soon) == []
 
     await store.missed.confirm([incident.id], "bob", LATER)
     assert await store.missed.since("bob", LATER, 100) == []
-    [missed] = await store.missed.since("bob", START, 100)
-    assert missed.confirmed
+    [glimpse] = await store.missed.since("bob", START, 100)
+    assert glimpse.confirmed
 
 
-async def test_of_a_group_that_has_said_much_everything_since_is_read(store: Store) -> None:
+async def test_what_is_new_is_read_whole(store: Store) -> None:
     incident = await open_incident(store, report())
     await tell(store, incident, range(1, 31))
 
-    [missed] = await store.missed.since("ann", LATER, 100)
+    read = await store.missed.read([incident.id, new_id()])
 
-    assert [event.sequence for event in missed.events] == list(range(1, 31))
+    assert set(read) == {incident.id}
+    assert read[incident.id].incident.first_report == incident.first_report
+    assert [event.sequence for event in read[incident.id].events] == list(range(1, 31))
 
 
 async def test_only_the_newest_are_looked_at(store: Store) -> None:
