@@ -36,21 +36,33 @@ class Settings:
     log_format: str = "auto"
     instance: str = "1"
     workers: int = 1
+    partitions: int = 1
 
 
-def _url(*schemes: str) -> Callable[[str], str]:
+def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
     def parse(text: str) -> str:
         expected = f"must be {' or '.join(s + '://host[:port]' for s in schemes)}"
-        try:
-            url = urlsplit(text)
-            _ = url.port  # raises ValueError out of range
-        except ValueError:  # whose text may repeat a part of the password
-            raise ValueError(f"{expected}, and / in a password is written %2F") from None
-        if url.scheme not in schemes or not url.hostname:
-            raise ValueError(expected)
+        for one in each_url(text) if several else [text]:
+            try:
+                url = urlsplit(one)
+                _ = url.port  # raises ValueError out of range
+            except ValueError:  # whose text may repeat a part of the password
+                raise ValueError(f"{expected}, and / in a password is written %2F") from None
+            if url.scheme not in schemes or not url.hostname:
+                raise ValueError(expected)
         return text
 
     return parse
+
+
+def each_url(url: str) -> list[str]:
+    """Return a URL for each of the hosts that `url` names, with commas between them."""
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if "," not in place:
+        return [url]
+    login, at, hosts = place.rpartition("@")
+    return [f"{scheme}{separator}{login}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 def _level(text: str) -> str:
@@ -104,9 +116,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NABIJ_MQTT_URL", _url("mqtt", "mqtts"), None,
             "MQTT broker, e.g. mqtt://user:password@host:1883; unset: an embedded one",
             hidden_because="holds a password"),
-    Setting("NABIJ_REDIS_URL", _url("redis", "rediss"), None,
-            "Redis or Valkey, e.g. redis://host:6379/0; unset: an embedded one",
+    Setting("NABIJ_REDIS_URL", _url("redis", "rediss", several=True), None,
+            "Redis or Valkey, e.g. redis://host:6379/0, or some nodes of a cluster, "
+            "redis://host:7001,other:7002; unset: an embedded one",
             hidden_because="may hold a password"),
+    Setting("NABIJ_PARTITIONS", _count, 1,
+            "in how many partitions everything is filed, the same for all and for ever: more than "
+            "one lets a Redis Cluster share the work"),
     Setting("NABIJ_SHARE_GROUP", _level, None,
             "secret name of the share group that the services' workers subscribe with; "
             "unset with an embedded MQTT broker: made up and kept in the data directory",

@@ -6,14 +6,12 @@ cannot loop. This is the one place with a broad `except`.
 """
 
 import asyncio
-import contextlib
-import hashlib
 import random
 import re
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -22,6 +20,7 @@ from msgspec.structs import replace
 from broker import metrics
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
+from broker.letters import letter_of, rejection_of, replay_of_delivery
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -31,17 +30,14 @@ from broker.mqtt import (
     ServerStatus,
 )
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
-from broker.store import DeadLetter, Entry, Store, stream_topic
+from broker.store import Entry, Store
 from schemas import topics
 from schemas.codec import Code, Invalid
-from schemas.ids import NAMESPACE
-from schemas.messages import Outcome, Receipt, Rejection, Subject
+from schemas.messages import Outcome, Receipt, Report, Subject
 from schemas.topics import Topic
 
 _log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its id
-_SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
 _BATCH_ALONE = 32  # from here on one batched write beats a future for each message
@@ -52,7 +48,10 @@ class _WithId(msgspec.Struct):
 
 
 class Dispatcher:
-    """Runs the handlers of one service with one store and one MQTT connection."""
+    """Runs the handlers of one service with one MQTT connection, each in the partition it concerns.
+
+    `store` is any partition; those of all are known to it.
+    """
 
     def __init__(
         self, service: Service, *, store: Store, mqtt: Connection, policy: Policy, zones: Zones,
@@ -60,7 +59,8 @@ class Dispatcher:
     ) -> None:  # fmt: skip
         self.service = service
         self.zones = zones
-        self._store = store
+        self._partitions = store.partitions
+        self.first = store.partitions[0]
         self._mqtt = mqtt
         self._policy = policy
         self._status = status or ServerStatus()
@@ -72,11 +72,12 @@ class Dispatcher:
         return self._by_level[delivery.message.topic.rpartition("/")[2]]
 
     def context(
-        self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None
-    ) -> Context:
-        """Return a context of this moment."""
+        self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None,
+        store: Store | None = None,
+    ) -> Context:  # fmt: skip
+        """Return a context of this moment, in a partition (None: the first)."""
         return Context(
-            store=self._store,
+            store=store or self.first,
             policy=self._policy,
             zones=self.zones,
             now=datetime.now(UTC),
@@ -86,6 +87,15 @@ class Dispatcher:
             locks=self._locks,
             mqtt=self._status,
         )
+
+    def _home_of(self, value: object) -> Store:
+        """Return the partition that a message concerns: by what it is about, else by its place."""
+        if len(self._partitions) == 1:
+            return self.first
+        if isinstance(value, Report):
+            return self.first.at(value.location.lat, value.location.lon)
+        about = getattr(value, "incident", None) or getattr(value, "question", None)
+        return self.first.of(about) if isinstance(about, UUID) else self.first
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -99,7 +109,7 @@ class Dispatcher:
         async def handle() -> Effects:
             levels = _levels(subscription.topic, delivery)
             value = subscription.topic.decode(delivery.message.payload)
-            effects = await handler(value, self.context(delivery, levels))
+            effects = await handler(value, self.context(delivery, levels, self._home_of(value)))
             return _traced(effects, delivery.message)
 
         await self._settle(handle, [delivery])
@@ -150,7 +160,7 @@ class Dispatcher:
             for delivery in deliveries:
                 await self._dead_letter(delivery, _internal(error))
         else:
-            await self._replayed(*map(_replay_of, deliveries))
+            await self._replayed(*map(replay_of_delivery, deliveries))
         for delivery in deliveries:
             delivery.acknowledge()
 
@@ -172,7 +182,7 @@ class Dispatcher:
             reason=error.reason,
         )
         await self.publish([receipt_message(receipt, levels, delivery.message.correlation)])
-        await self._replayed(_replay_of(delivery))
+        await self._replayed(replay_of_delivery(delivery))
 
     # -- one event of the stream ------------------------------------------------------------------
 
@@ -188,29 +198,32 @@ class Dispatcher:
             newest[key] = entry
         return list(newest.values())
 
-    async def consume(self, entry: Entry) -> None:
-        """Handle one entry of the stream, to its end; the caller acknowledges it."""
+    async def consume(self, entry: Entry, store: Store) -> None:
+        """Handle one entry of a partition's stream, to its end; the caller acknowledges it."""
         if entry.event is None:
-            await self._dead_letter(entry, Invalid(Code.NOT_JSON, "$", "Not an event of ours."))
+            await self._dead_letter(
+                entry, Invalid(Code.NOT_JSON, "$", "Not an event of ours."), store
+            )
             return
         chosen, event = self.service.event_handlers.get(type(entry.event)), entry.event
         try:
             if chosen is not None:
-                await self.persist(lambda: self._run(lambda: chosen(event, self.context())))
+                context = partial(self.context, store=store)
+                await self.persist(lambda: self._run(lambda: chosen(event, context())))
         except Exception as error:  # noqa: BLE001 - as above: an event may be poison too
             _log.exception("event handler failed", service=self.service.name, entry=entry.id)
-            await self._dead_letter(entry, _internal(error))
+            await self._dead_letter(entry, _internal(error), store)
         else:
             await self._replayed(entry.replay_of)
 
-    async def run(self, handler: Callable[[Context], Awaitable[Effects]]) -> None:
-        """Run a handler that nothing came for."""
-        await self._run(lambda: handler(self.context()))
+    async def run(self, handler: Callable[[Context], Awaitable[Effects]], store: Store) -> None:
+        """Run a handler that nothing came for, in one partition."""
+        await self._run(lambda: handler(self.context(store=store)))
 
-    async def tick(self, periodic: Callable[[Context], Awaitable[Effects]]) -> None:
+    async def tick(self, periodic: Callable[[Context], Awaitable[Effects]], store: Store) -> None:
         """Run a periodic handler once; what is unavailable now is tried at the next turn."""
         try:
-            await self._run(lambda: periodic(self.context()))
+            await self._run(lambda: periodic(self.context(store=store)))
         except UnavailableError as error:
             metrics.RETRIES.labels(self.service.name).inc()
             _log.warning("periodic work has to wait", service=self.service.name, why=str(error))
@@ -285,68 +298,21 @@ class Dispatcher:
             await self.persist(partial(self._forget, done))
 
     async def _forget(self, identifiers: Sequence[UUID]) -> None:
-        await self._store.dead_letters.drop(identifiers)
+        await self.first.dead_letters.drop(identifiers)
 
-    async def _dead_letter(self, source: Delivery | Entry, error: Invalid) -> None:
-        """Keep what cannot be handled, and tell the operators."""
-        letter = self._letter(source, error)
+    async def _dead_letter(
+        self, source: Delivery | Entry, error: Invalid, store: Store | None = None
+    ) -> None:
+        """Keep what cannot be handled, and tell the operators; `store` is whose stream it was on."""
+        letter = letter_of(source, error, service=self.service.name, store=store)
         metrics.DEAD_LETTERS.labels(self.service.name).inc()
         _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
 
         async def keep() -> None:
-            await self._store.dead_letters.keep(letter)
-            await self.publish([_rejection(letter)])
+            await self.first.dead_letters.keep(letter)
+            await self.publish([rejection_of(letter)])
 
         await self.persist(keep)
-
-    def _letter(self, source: Delivery | Entry, error: Invalid) -> DeadLetter:
-        if isinstance(source, Entry):
-            topic, payload, replay_of = (
-                stream_topic(self.service.name), source.data, source.replay_of,
-            )  # fmt: skip
-        else:
-            message = source.message
-            topic, payload, replay_of = message.topic, message.payload, _replay_of(source)
-        again = "Failed again when it was replayed. " if replay_of else ""
-        return DeadLetter(
-            id=_letter_id(self.service.name, topic, payload, replay_of),
-            at=datetime.now(UTC),
-            service=self.service.name,
-            topic=topic,
-            payload=payload,
-            code=error.code,
-            field=error.field,
-            reason=f"{again}{error.reason}",
-            replay_of=replay_of,
-        )
-
-
-def _letter_id(service: str, topic: str, payload: bytes, replay_of: UUID | None) -> UUID:
-    """Return the same id for the same poison, however often it is delivered."""
-    digest = hashlib.sha256(payload).hexdigest()
-    return uuid5(NAMESPACE, f"dead-letter|{service}|{topic}|{digest}|{replay_of}")
-
-
-def _replay_of(delivery: Delivery) -> UUID | None:
-    for name, value in delivery.message.user_properties:
-        if name == REPLAY:
-            with contextlib.suppress(ValueError):  # anybody can write anything there
-                return UUID(value)
-    return None
-
-
-def _rejection(letter: DeadLetter) -> Message:
-    rejection = Rejection(
-        service=letter.service,
-        topic=letter.topic,
-        code=letter.code,
-        field=letter.field,
-        reason=letter.reason,
-        at=letter.at,
-        payload=letter.payload[:_SHOWN_BYTES].decode("utf-8", "replace"),
-        size=len(letter.payload),
-    )
-    return outgoing(topics.REJECTED, rejection, service=letter.service)
 
 
 def receipt_message(

@@ -19,7 +19,8 @@ from broker.dispatch import Dispatcher
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import Connection, Delivery, Endpoint, Message, MqttError, ServerStatus
 from broker.service import Context, Effects, Service, Zones, outgoing
-from broker.store import Entry, Store
+from broker.store import Entry, Store, partitions
+from broker.struck import Struck
 from schemas import topics
 from schemas.messages import ServiceState, ServiceStatus
 from schemas.taxonomy import default_policy_text
@@ -34,7 +35,6 @@ _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _DRAIN_S = 8.0
-_TOGETHER_S = 0.05  # so long entries that are done wait for others: one fsync strikes all off
 
 OnState = Callable[[ServiceState], None]
 
@@ -53,21 +53,22 @@ async def run_worker(
     on_state(ServiceState.STARTING)
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
-    async with Store(settings.redis_url) as store:
-        await store.events.ensure_groups()
+    async with partitions(settings.redis_url, settings.partitions) as stores:
+        for store in stores:
+            await store.events.ensure_groups()
         connected = asyncio.Event()
         mqtt = _connection(service, settings, instance, connected.set)
         try:
             async with mqtt:
-                zones, zones_version = await _zones(store)
+                zones, zones_version = await _zones(stores[0])
                 dispatcher = Dispatcher(
-                    service, store=store, mqtt=mqtt, policy=policy, zones=zones,
+                    service, store=stores[0], mqtt=mqtt, policy=policy, zones=zones,
                     status=_server_status(settings, mqtt),
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
                     dispatcher,
-                    store,
+                    stores,
                     mqtt,
                     instance,
                     zones_version=zones_version,
@@ -152,20 +153,19 @@ class _Worker:
     """The loops of one worker."""
 
     def __init__(
-        self, dispatcher: Dispatcher, store: Store, mqtt: Connection, instance: str, *,
+        self, dispatcher: Dispatcher, stores: Sequence[Store], mqtt: Connection, instance: str, *,
         zones_version: int, share: tuple[int, int] | None, connected: asyncio.Event,
     ) -> None:  # fmt: skip
         self._dispatcher = dispatcher
         self._service = dispatcher.service
-        self._store = store
+        self._stores = stores
         self._mqtt = mqtt
         self._consumer = instance
         self._zones_version = zones_version
         self._share = share
         self._connected = connected
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._done: list[str] = []  # entries to be struck off
-        self._is_done = asyncio.Event()
+        self._struck = [Struck(store, dispatcher) for store in stores]
 
     async def run(self, stop: asyncio.Event, on_state: OnState) -> None:
         """Run every loop until `stop`, then finish what is in hand."""
@@ -194,13 +194,22 @@ class _Worker:
         if self._service.subscriptions:
             loops.append(("mqtt", self._receive()))
         if self._service.event_handlers:
-            loops += [
-                (f"events {number}", self._read(number)) for number in range(self._service.readers)
-            ]
-            loops += [("take-over", self._take_over()), ("strike off", self._strike_off())]
+            # With many partitions one reader each: they block on a connection of their own.
+            readers = self._service.readers if len(self._stores) == 1 else 1
+            for struck in self._struck:
+                tag = f" {struck.store.keys.partition}" if len(self._stores) > 1 else ""
+                loops += [
+                    (f"events{tag} {number}", self._read(number, struck))
+                    for number in range(readers)
+                ]
+                loops += [
+                    (f"take-over{tag}", self._take_over(struck)),
+                    (f"strike off{tag}", struck.strike_off()),
+                ]
         loops += [
-            (handler.__name__, self._repeat(interval_s, handler))
+            (handler.__name__, self._repeat(interval_s, handler, store))
             for interval_s, handler in self._service.periodic
+            for store in self._stores
         ]
         return loops
 
@@ -213,7 +222,8 @@ class _Worker:
             for task in late:  # unacknowledged: the MQTT broker or the stream brings them again
                 task.cancel()
         with contextlib.suppress(UnavailableError):
-            await self._acknowledge()
+            for struck in self._struck:
+                await struck.acknowledge()
 
     # -- MQTT -------------------------------------------------------------------------------------
 
@@ -257,86 +267,68 @@ class _Worker:
 
     # -- the stream -------------------------------------------------------------------------------
 
-    async def _read(self, number: int) -> None:
+    async def _read(self, number: int, struck: Struck) -> None:
         """Handle what this reader was given before, then what is new, until Redis fails.
 
         Whatever the failure cut off - an answer on its way, an acknowledgement - is then ours and
         not done: it is read again, not left to a take-over.
         """
         name, consumer = self._service.name, f"{self._consumer}-{number}"
-        count = self._service.read_count
-        own = partial(self._store.events.own_pending, name, consumer, count=count)
-        new = partial(self._gathered, name, consumer)
+        count, events = self._service.read_count, struck.store.events
+        own = partial(events.own_pending, name, consumer, count=count)
+        new = partial(self._gathered, struck.store, consumer)
         while True:
-            await self._persist(lambda: self._consume_all(own))
+            await self._persist(lambda: self._consume_all(own, struck))
             with contextlib.suppress(UnavailableError):
                 while True:
-                    await self._consume_once(new, self._strike_off_later)
+                    await self._consume_once(new, struck, struck.later)
 
-    async def _gathered(self, name: str, consumer: str) -> list[Entry]:
+    async def _gathered(self, store: Store, consumer: str) -> list[Entry]:
         """Wait for entries; return them, with what comes in the moment after."""
-        count, read = self._service.read_count, self._store.events.read
+        name, count, read = self._service.name, self._service.read_count, store.events.read
         entries = await read(name, consumer, count=count, block_ms=_BLOCK_MS)
         if entries and self._service.gather_s and len(entries) < count:
             await asyncio.sleep(self._service.gather_s)
             entries += await read(name, consumer, count=count - len(entries))
         return entries
 
-    async def _take_over(self) -> None:
-        name, consumer = self._service.name, f"{self._consumer}-0"
-        count = self._service.read_count
+    async def _take_over(self, struck: Struck) -> None:
+        fetch = partial(
+            struck.store.events.take_over, self._service.name, f"{self._consumer}-0",
+            idle_ms=_TAKE_OVER_IDLE_MS, count=self._service.read_count,
+        )  # fmt: skip
         while True:
             await asyncio.sleep(_TAKE_OVER_EVERY_S)
-            await self._persist(
-                lambda: self._consume_all(
-                    lambda: self._store.events.take_over(
-                        name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=count
-                    )
-                )
-            )
+            await self._persist(lambda: self._consume_all(fetch, struck))
 
-    async def _consume_all(self, fetch: Callable[[], Awaitable[list[Entry]]]) -> None:
-        while await self._consume_once(fetch, self._strike_off_now):
+    async def _consume_all(
+        self, fetch: Callable[[], Awaitable[list[Entry]]], struck: Struck
+    ) -> None:
+        while await self._consume_once(fetch, struck, struck.now):
             pass
 
     async def _consume_once(
         self,
         fetch: Callable[[], Awaitable[list[Entry]]],
+        struck: Struck,
         strike_off: Callable[[Sequence[str]], Awaitable[None]],
     ) -> int:
         entries = await fetch()
         if entries:
             # Shielded: what is begun is finished and acknowledged, also while draining.
-            await asyncio.shield(self._start(self._consume(entries, strike_off)))
+            await asyncio.shield(self._start(self._consume(entries, struck.store, strike_off)))
         return len(entries)
 
     async def _consume(
-        self, entries: Sequence[Entry], strike_off: Callable[[Sequence[str]], Awaitable[None]]
+        self,
+        entries: Sequence[Entry],
+        store: Store,
+        strike_off: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
         async with asyncio.TaskGroup() as group:
             for entry in self._dispatcher.worth_handling(entries):
-                group.create_task(self._dispatcher.consume(entry), name=f"event {entry.id}")
+                group.create_task(self._dispatcher.consume(entry, store), name=f"event {entry.id}")
         await strike_off([entry.id for entry in entries])
-
-    async def _strike_off_now(self, identifiers: Sequence[str]) -> None:
-        await self._store.events.acknowledge(self._service.name, identifiers)
-
-    async def _strike_off_later(self, identifiers: Sequence[str]) -> None:
-        self._done += identifiers
-        self._is_done.set()
-
-    async def _strike_off(self) -> None:
-        """Acknowledge what is done. Whoever dies before has it handled again, to the same effect."""
-        while True:
-            await self._is_done.wait()
-            await asyncio.sleep(_TOGETHER_S)
-            self._is_done.clear()
-            await self._persist(self._acknowledge)
-
-    async def _acknowledge(self) -> None:
-        some = list(self._done)
-        await self._store.events.acknowledge(self._service.name, some)
-        del self._done[: len(some)]
 
     # -- the rest ---------------------------------------------------------------------------------
 
@@ -347,10 +339,10 @@ class _Worker:
         await self._dispatcher.persist(once)
 
     async def _repeat(
-        self, interval_s: float, handler: Callable[[Context], Awaitable[Effects]]
+        self, interval_s: float, handler: Callable[[Context], Awaitable[Effects]], store: Store
     ) -> None:
         while True:
-            await asyncio.shield(self._start(self._dispatcher.tick(handler)))
+            await asyncio.shield(self._start(self._dispatcher.tick(handler, store)))
             await asyncio.sleep(interval_s)
 
     async def _restore(self) -> None:
@@ -364,12 +356,13 @@ class _Worker:
             self._connected.clear()
             await self._persist(lambda: self._tell(ServiceState.READY))
             for handler in self._service.restorers:
-                await self._persist(partial(self._dispatcher.run, handler))
+                for store in self._stores:
+                    await self._persist(partial(self._dispatcher.run, handler, store))
 
     async def _follow_zones(self) -> None:
         while True:
             await asyncio.sleep(_ZONES_EVERY_S)
             with contextlib.suppress(UnavailableError):  # the next turn will see
-                if await self._store.zones.version() != self._zones_version:
-                    self._dispatcher.zones, self._zones_version = await _zones(self._store)
+                if await self._stores[0].zones.version() != self._zones_version:
+                    self._dispatcher.zones, self._zones_version = await _zones(self._stores[0])
                     _log.info("zones read anew", version=self._zones_version)

@@ -15,7 +15,7 @@ from devices.coverage import (
 from devices.history import NEVER, AlertLog, Deed, History
 from devices.merging import Episode
 from devices.tally import Count
-from schemas.ids import incident_id
+from schemas.ids import incident_id, without_region
 from schemas.taxonomy import Audience, PolicyFile
 
 REPORTER_GRACE_S = 30.0  # somebody due for an alert this long before they reported it has had it
@@ -58,7 +58,7 @@ class AlertOracle:
             if report.incident is None and report.rejected is None
         }
         for incident, users in got.items():
-            if incident in unconfirmed:
+            if without_region(incident) in unconfirmed:
                 self.count.ambiguous += len(users)
                 continue
             for user in users:

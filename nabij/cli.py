@@ -127,6 +127,9 @@ def replay(  # noqa: PLR0913 - a replay has that many options
     --zones politiezones.geojson --verify
 
     nabij replay thefts.csv --map mine.toml --origin 50.83,3.26 --speed 60 --workers all=2
+
+    It starts servers of its own. With NABIJ_REDIS_URL alone it takes that Redis, if it is empty; with
+    NABIJ_MQTT_URL it only connects, to services that run already.
     """
     from nabij.datadir import temporary_unless
     from nabij.replay_command import Options, plan_of, run_replay

@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 from asyncio_throttle.throttler import Throttler
 
 from broker.config import Settings
-from broker.dispatch import REPLAY
 from broker.errors import ConfigError, UnavailableError
+from broker.letters import REPLAY
 from broker.mqtt import Connection, Endpoint, Message
 from broker.store import DeadLetter, Store
 from nabij.datadir import DataDir
@@ -172,7 +172,8 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
         for number, letter in enumerate(letters, 1):
             async with throttler:
                 if letter.stream is not None:
-                    await store.dead_letters.replay_event(letter)
+                    events = store.partitions[letter.partition].events
+                    await events.replay(letter.stream, letter.payload, letter.id)
                 else:
                     if mqtt is None:
                         mqtt = await connected.enter_async_context(_connection(settings))

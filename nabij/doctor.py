@@ -18,7 +18,7 @@ from broker.config import SETTINGS, Settings
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import Connection, Endpoint, MqttError
-from broker.store import Store
+from broker.store import partitions
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
@@ -154,11 +154,11 @@ async def _redis(settings: Settings) -> list[Finding]:
     if not url:
         return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
     try:
-        async with Store(url) as store:
-            warnings = await store.check()
-            zones = await store.zones.load()
-            letters = await store.dead_letters.counts()
-    except UnavailableError as error:
+        async with partitions(url, settings.partitions) as stores:
+            warnings = dict.fromkeys([what for store in stores for what in await store.check()])
+            zones = await stores[0].zones.load()
+            letters = await stores[0].dead_letters.counts()
+    except (UnavailableError, ConfigError) as error:
         return [Finding(Verdict.BROKEN, "Redis", str(error))]
     found = [Finding(Verdict.BROKEN, "Redis", warning) for warning in warnings]
     found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]

@@ -49,7 +49,8 @@ def _identifier(text: str) -> UUID:
 async def _read(
     settings: Settings, identifier: UUID
 ) -> tuple[Filed, Mapping[str, Alerted], list[Note]] | None:
-    async with opened_store(settings) as store:
+    async with opened_store(settings) as first:
+        store = first.of(identifier)
         filed = await store.incidents.get(identifier)
         if filed is None:
             return None

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from broker.config import Settings
 from broker.core.zones import UNASSIGNED, Zone
 from broker.errors import ConfigError, UnavailableError
+from broker.store import partitions
 from devices.connection import Broker, Refused, Unreachable
 from devices.geofence import GeofenceError
 from devices.replay import Progress as ReplayProgress
@@ -96,8 +97,9 @@ async def _on_our_own(
     settings: Settings, workers: Mapping[str, int], options: Options
 ) -> ReplayResult:
     plan = options.plan
+    await _refuse_used(settings)
     stack = Stack(
-        replace(settings, redis_url=None),
+        settings,
         workers=workers,
         participants=[f"p-{number:04}" for number in range(1, plan.participants + 1)],
         zones=_zones(plan.zones),
@@ -107,6 +109,15 @@ async def _on_our_own(
         await stack.wait_ready()
         say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
         return await _replay(options, _wire(stack.mqtt_url, stack.credentials, plan))
+
+
+async def _refuse_used(settings: Settings) -> None:
+    """Refuse a Redis with incidents that the oracle knows nothing of, and that may be a city's."""
+    if settings.redis_url is None:
+        return
+    async with partitions(settings.redis_url, settings.partitions) as stores:
+        if any([await store.is_used() for store in stores]):
+            raise ConfigError(["NABIJ_REDIS_URL: there are reports in it; a replay wants it empty"])
 
 
 async def _replay(options: Options, wire: Wire) -> ReplayResult:

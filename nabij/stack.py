@@ -22,7 +22,7 @@ from broker.config import Settings
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.embedded import EmbeddedMqtt, EmbeddedRedis
 from broker.errors import ConfigError, UnavailableError
-from broker.store import Store
+from broker.store import partitions
 from nabij.datadir import (
     CITY_DESK,
     OPERATOR,
@@ -193,7 +193,8 @@ class Stack:
 
     async def _load_zones(self) -> None:
         """Put the zones that were asked for into the store, or those it lacks; know them all."""
-        async with Store(self.redis_url) as store:
+        async with partitions(self.redis_url, self.settings.partitions) as stores:
+            store = stores[0]
             for kind in ZoneKind:
                 if of_kind := [zone for zone in self._wanted_zones if zone.kind is kind]:
                     await store.zones.save(kind, of_kind)
@@ -238,6 +239,7 @@ def _as_environment(settings: Settings) -> dict[str, str]:
     values = {
         "NABIJ_MQTT_URL": settings.mqtt_url,
         "NABIJ_REDIS_URL": settings.redis_url,
+        "NABIJ_PARTITIONS": settings.partitions,
         "NABIJ_SHARE_GROUP": settings.share_group,
         "NABIJ_DATA_DIR": settings.data_dir.absolute(),
         "NABIJ_POLICY": settings.policy and settings.policy.absolute(),

@@ -9,7 +9,7 @@ from broker.config import Settings
 from broker.core.zones import Area, GeoFile, Zone, ZoneIndex, ZoneKind, parse_geojson
 from broker.embedded import EmbeddedRedis
 from broker.errors import ConfigError
-from broker.store import Store
+from broker.store import Store, partitions
 from nabij.datadir import DataDir
 from nabij.output import Progress
 
@@ -45,7 +45,7 @@ def covered(areas: Sequence[Area], progress: Progress) -> list[Zone]:
 
 @asynccontextmanager
 async def opened_store(settings: Settings) -> AsyncIterator[Store]:
-    """Give the store that is configured, or the data directory's, starting it if it is not running.
+    """Give the first partition of the store that is configured, or the data directory's, starting it if it is not running.
 
     Raises:
         ConfigError: the data directory cannot be used.
@@ -55,12 +55,15 @@ async def opened_store(settings: Settings) -> AsyncIterator[Store]:
     running = data_dir.running()
     url = settings.redis_url or (running and running.redis_url)
     if url:
-        async with Store(url) as store:
-            yield store
+        async with partitions(url, settings.partitions) as stores:
+            yield stores[0]
     else:
         with data_dir.held("embedded"):
-            async with EmbeddedRedis(data_dir.path) as redis, Store(redis.url) as store:
-                yield store
+            async with (
+                EmbeddedRedis(data_dir.path) as redis,
+                partitions(redis.url, settings.partitions) as stores,
+            ):
+                yield stores[0]
 
 
 async def import_zones(settings: Settings, zones: Sequence[Zone]) -> None:

@@ -8,6 +8,7 @@ import uuid_utils
 from uuid_utils.compat import uuid5
 
 _VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}  # RFC 9562, 4.1
+_REGION, _VERSION = 0xFFFF, 0xF << 76
 NAMESPACE = UUID("6e616269-6a00-5000-8000-6e6162696a00")
 
 
@@ -20,9 +21,31 @@ def _derived(*parts: object) -> UUID:
     return uuid5(NAMESPACE, "|".join(map(str, parts)))
 
 
-def incident_id(first_report: UUID) -> UUID:
-    """Return the id of the incident that `first_report` opens."""
-    return _derived("incident", first_report)
+def incident_id(first_report: UUID, region: int = 0) -> UUID:
+    """Return the id of the incident that `first_report` opens in a region (16 bits).
+
+    A UUIDv8 (RFC 9562, 5.8), which ends in its region: it tells the partition that knows it.
+    """
+    return _in_region(_derived("incident", first_report), region)
+
+
+def is_opened_by(incident: UUID, first_report: UUID) -> bool:
+    """Whether `first_report` opened `incident`, whatever its region."""
+    return incident == incident_id(first_report, region_in(incident))
+
+
+def without_region(incident: UUID) -> UUID:
+    """Return the id that `incident` would have in region 0: of one report there is one."""
+    return UUID(int=incident.int & ~_REGION)
+
+
+def region_in(identifier: UUID) -> int:
+    """Return the region that the id of an incident or a question names."""
+    return identifier.int & _REGION
+
+
+def _in_region(derived: UUID, region: int) -> UUID:
+    return UUID(int=derived.int & ~(_REGION | _VERSION) | 8 << 76 | region)
 
 
 def alert_id(incident: UUID, wave: int, user: str) -> UUID:
@@ -69,9 +92,9 @@ def case_id(report: UUID) -> UUID:
     return _derived("case", report)
 
 
-def question_id(command: UUID) -> UUID:
-    """Return the id of the question that `command` asks."""
-    return _derived("question", command)
+def question_id(command: UUID, incident: UUID) -> UUID:
+    """Return the id of the question that `command` asks about `incident`, in its region."""
+    return _in_region(_derived("question", command), region_in(incident))
 
 
 def group_event_id(incident: UUID, cause: object) -> UUID:

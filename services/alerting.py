@@ -12,7 +12,6 @@ from prometheus_client import Counter
 
 from broker import events, metrics
 from broker.core.alerts import payloads_of
-from broker.core.grid import cover
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
@@ -20,6 +19,7 @@ from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
 from broker.store.alerts import LOSSY_TRIES, MOST_TRIES
+from broker.store.index import reached_cells
 from schemas import topics
 from schemas.messages import AlertReason, Status
 
@@ -51,11 +51,13 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     if reason is None:
         return NOTHING
     filed = await ctx.store.incidents.get(change.incident)
-    if filed is None or not filed.incident.alerts_people:
+    if filed is None:
         return NOTHING
-    incident = filed.incident
-    place = incident.location
-    people = await ctx.store.presence.near(cover(place.lat, place.lon, incident.radius_m))
+    incident, everywhere = filed.incident, ctx.store.everywhere
+    await everywhere.file_beyond(incident)  # before people are read: who comes later finds it
+    if not incident.alerts_people:
+        return NOTHING
+    people = await everywhere.near(reached_cells(incident))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
     return await _alert(incident, users, ctx, reason=reason, since=change.at, unsent=True)
 

@@ -25,7 +25,6 @@ from broker.store import (
     DeadlineKind,
     Filed,
     Posted,
-    Transaction,
     fire,
     schedule,
 )
@@ -134,7 +133,7 @@ async def _change(
     If they have, the deadline still stands, and the next turn decides on what is new.
     """
     before = filed.incident
-    transaction = Transaction()
+    transaction = ctx.store.transaction()
     fire(transaction, deadline)
     if again is not None:
         schedule(transaction, deadline.kind, deadline.incident, again)

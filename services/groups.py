@@ -23,7 +23,6 @@ from broker.store import (
     Missed,
     People,
     Received,
-    Transaction,
     confirm,
     file_receipt,
     file_reply,
@@ -125,7 +124,7 @@ async def _take(
         receipt = Receipt(
             subject=subject, outcome=Outcome.ACCEPTED, at=ctx.now, id=message, incident=incident
         )
-        transaction = Transaction()
+        transaction = ctx.store.transaction()
         sequence = event.sequence if event else None
         file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
         file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
@@ -210,6 +209,7 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         filed = await ctx.store.incidents.get(change.incident)
         if filed is None:
             return NOTHING
+        await ctx.store.everywhere.unfile_beyond(filed.incident)
         event = groups.event(
             change.incident,
             "closed",
@@ -230,7 +230,7 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
     for known in await ctx.store.incidents.group_events(event.incident):
         if known.id == event.id:
             return known
-    transaction = Transaction()
+    transaction = ctx.store.transaction()
     file_reply(transaction, filed.incident, user="", member=None, event=event)
     after = replace(filed.incident, version=filed.incident.version + 1)
     changed = await ctx.store.incidents.touch(filed.incident, after, transaction)
@@ -244,12 +244,12 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
             return NOTHING  # the device has stopped waiting, and asks anew when it is ready
-        glimpses = await ctx.store.missed.since(
+        glimpses = await ctx.store.everywhere.missed(
             ctx.user, request.since, _SYNC_AT_MOST,
             told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
         )  # fmt: skip
         new = [one for one in glimpses if _lacks_alert(one, request, ctx) or _lacks(one, request)]
-        read = await ctx.store.missed.read(one.incident for one in new)
+        read = await ctx.store.everywhere.read(one.incident for one in new)
     messages: list[Message] = []
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
@@ -258,7 +258,7 @@ async def sync(request: Sync, ctx: Context) -> Effects:
             messages += _missed_events(glimpse, missed, request, ctx)
     told = [one.incident for one in glimpses if not one.confirmed and _has(one, request, ctx)]
     if told:
-        await ctx.store.missed.confirm(told, ctx.user, ctx.now)
+        await ctx.store.everywhere.confirm(told, ctx.user, ctx.now)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from broker import metrics
 from broker.core.escalation import case_of, escalation_of
-from broker.core.grid import place_of
+from broker.core.grid import place_of, region_of
 from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, merge_target, merged, opened_by
 from broker.core.policy import effective_audience
@@ -27,6 +27,7 @@ from broker.store import Filing, Neighbourhood, Posted, Received
 from broker.store.receipts import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.codec import encode
+from schemas.ids import region_in
 from schemas.messages import Merge, Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Category, Desk, Urgency
 
@@ -42,6 +43,7 @@ class _Decision(NamedTuple):
     incident: Incident | None  # None: the report was committed before
     receipt: Receipt
     posted: Posted | None  # for the desk: an escalation, or a case
+    ctx: Context  # of the partition that has it
 
 
 @service.on(topics.REPORT)
@@ -53,17 +55,17 @@ async def take(report: Report, ctx: Context) -> Effects:
         category = _category_of(report, ctx)
     except Rejected:
         # Time or policy may have moved on since it was committed: it gets its receipt all the same.
-        received = await ctx.store.incidents.received(report.id)
+        received = await ctx.store.everywhere.received(ctx.store, report.id)
         if received is None:
             raise
-        return _effects(_repeated(report, received, ctx), ctx)
+        return _effects(_repeated(report, received, ctx))
     # Reports of one place are decided one after another anyway; queueing here saves the store the
     # attempts that would fail. Other workers are held off by the store's guards.
     place = place_of(report.location.lat, report.location.lon)
     async with ctx.exclusively(place):
         decision = await _commit(report, category, ctx)
     metrics.passed(metrics.Stage.COMMITTED, time.time() - ctx.received_at)
-    return _effects(decision, ctx)
+    return _effects(decision)
 
 
 def _refuse_expired(report: Report, ctx: Context) -> None:
@@ -100,6 +102,11 @@ def _category_of(report: Report, ctx: Context) -> Category:
 
 async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
     audience = effective_audience(category, report.audience)
+    around = ctx.store.everywhere.around(report.location, category.merge_m)
+    if around:
+        # Reports on both sides of a border cannot be held off by one commit's guards.
+        async with ctx.store.everywhere.locked(around, report.category):
+            return await _commit_at_border(report, category, ctx)
     expected = ctx.store.incidents.expected(report, audience)
     while True:
         seen = expected or await ctx.store.incidents.neighbourhood(
@@ -108,31 +115,79 @@ async def _commit(report: Report, category: Category, ctx: Context) -> _Decision
         expected = None
         if seen.received is not None:
             return _repeated(report, seen.received, ctx)
-        decision = _decide(report, category, seen, ctx)
-        incident = decision.incident
-        assert incident is not None
-        opened = incident.reports == 1
-        sequence = await ctx.store.incidents.commit_report(
-            report,
-            Filing(report.id, ctx.user, ctx.digest, decision.receipt),
-            member=await _member(incident, ctx),
-            incident=incident,
-            seen=seen,
-            event=IncidentChanged(
-                incident=incident.id,
-                change=Change.OPENED if opened else Change.MERGED,
-                at=ctx.now,
-                desk=incident.desk,
-                report=report.id,
-            ),
-            posted=decision.posted,
-            timers=ctx.policy.timers,
-            now=ctx.now,
-        )
-        if sequence is not None:
-            if opened:
-                _tell_unassigned(incident)
-            return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
+        decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
+        if decision is not None:
+            return decision
+
+
+async def _commit_at_border(report: Report, category: Category, ctx: Context) -> _Decision:
+    """Commit a report that may join an incident of another partition: there, in one commit as ever.
+
+    To which partition it goes is filed before, in that of its place, and never changes: so it is
+    committed once, however often it is repeated and whatever closes meanwhile.
+    """
+    audience, everywhere = effective_audience(category, report.audience), ctx.store.everywhere
+    while True:
+        seen = await ctx.store.incidents.neighbourhood(report, audience, category.merge_m)
+        if seen.received is not None:
+            return _repeated(report, seen.received, ctx)
+        there = await everywhere.incidents(seen.elsewhere)
+        if seen.routed is None:
+            target = merge_target(report, category, audience, [*seen.candidates, *there])
+            if target is not None and ctx.store.of(target.id) is not ctx.store:
+                await ctx.store.borders.route(report.id, region_in(target.id))
+                continue  # and see whether it was ours that was filed
+            decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
+        else:
+            store = everywhere.partition_of(seen.routed)
+            elsewhere = replace(ctx, store=store)
+            received = await store.incidents.received(report.id)
+            if received is not None:
+                return _repeated(report, received, elsewhere)
+            fitting = [incident for incident in there if store.of(incident.id) is store]
+            unsure = Neighbourhood(None, None, fitting)
+            decision = await _commit_as(report, category, unsure, elsewhere, region=seen.routed)
+        if decision is not None:
+            if decision.receipt.merge is Merge.OPENED:
+                assert decision.incident is not None
+                await everywhere.file_beyond(decision.incident)
+            return decision
+
+
+async def _commit_as(
+    report: Report, category: Category, seen: Neighbourhood, ctx: Context, *, region: int
+) -> _Decision | None:
+    """Decide on what was seen and commit that; None when it has changed meanwhile."""
+    decision = _decide(report, category, seen, ctx, region=region)
+    incident = decision.incident
+    assert incident is not None
+    opened = incident.reports == 1
+    sequence = await ctx.store.incidents.commit_report(
+        report,
+        Filing(report.id, ctx.user, ctx.digest, decision.receipt),
+        member=await _member(incident, ctx),
+        incident=incident,
+        seen=seen,
+        event=IncidentChanged(
+            incident=incident.id,
+            change=Change.OPENED if opened else Change.MERGED,
+            at=ctx.now,
+            desk=incident.desk,
+            report=report.id,
+        ),
+        posted=decision.posted,
+        timers=ctx.policy.timers,
+        now=ctx.now,
+    )
+    if sequence is None:
+        return None
+    if opened:
+        _tell_unassigned(incident)
+    return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
+
+
+def _region_of(report: Report) -> int:
+    return region_of(place_of(report.location.lat, report.location.lon))
 
 
 def _repeated(report: Report, received: Received, ctx: Context) -> _Decision:
@@ -141,10 +196,12 @@ def _repeated(report: Report, received: Received, ctx: Context) -> _Decision:
         raise Rejected(
             Code.ID_REUSED, "$.id", f"The id {report.id} was used before, for another report."
         )
-    return _Decision(None, received.receipt, None)
+    return _Decision(None, received.receipt, None, ctx)
 
 
-def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Context) -> _Decision:
+def _decide(
+    report: Report, category: Category, seen: Neighbourhood, ctx: Context, *, region: int
+) -> _Decision:
     audience = effective_audience(category, report.audience)
     target = merge_target(report, category, audience, seen.candidates)
     if target is not None:
@@ -158,6 +215,7 @@ def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Contex
             zone=ctx.zones.police.zone_at(place.lat, place.lon),
             municipality=ctx.zones.municipality.zone_at(place.lat, place.lon),
             now=ctx.now,
+            region=region,
         )
     receipt = Receipt(
         subject=Subject.REPORT,
@@ -170,7 +228,7 @@ def _decide(report: Report, category: Category, seen: Neighbourhood, ctx: Contex
         if category.urgency is Urgency.URGENT
         else None,
     )
-    return _Decision(incident, receipt, _posted(report, incident, ctx))
+    return _Decision(incident, receipt, _posted(report, incident, ctx), ctx)
 
 
 def _tell_unassigned(incident: Incident) -> None:
@@ -206,7 +264,8 @@ def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:
     return Posted(id=str(identifier), topic=topic, payload=payload, due_ms=due_ms)
 
 
-def _effects(decision: _Decision, ctx: Context) -> Effects:
+def _effects(decision: _Decision) -> Effects:
+    ctx = decision.ctx
     receipt = outgoing(topics.RECEIPT, decision.receipt, correlation=ctx.correlation, user=ctx.user)
     posted = decision.posted
     if posted is None or decision.incident is None or decision.incident.desk is Desk.CITY:

@@ -21,7 +21,6 @@ from broker.store import (
     Filing,
     Posted,
     Received,
-    Transaction,
     file_question,
     file_receipt,
     log,
@@ -83,7 +82,7 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
             id=order.id,
             incident=order.incident,
         )
-        transaction = Transaction()
+        transaction = ctx.store.transaction()
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
         posted = []
@@ -137,7 +136,7 @@ async def _question(order: Ask, filed: Filed, ctx: Context) -> tuple[str, Questi
     if made is None:
         raise Rejected(Code.UNKNOWN_REPORT, "$.report", f"The incident has no report {report}.")
     question = Question(
-        id=question_id(order.id),
+        id=question_id(order.id, filed.incident.id),
         incident=filed.incident.id,
         report=report,
         text=order.text,
@@ -209,7 +208,7 @@ async def answer(given: Answer, ctx: Context) -> Effects:
             id=given.id,
             incident=incident.id,
         )
-        transaction = Transaction()
+        transaction = ctx.store.transaction()
         file_receipt(transaction, Filing(given.id, ctx.user, ctx.digest, receipt))
         log(
             transaction,

@@ -45,18 +45,17 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
         if new.user not in newest or new.at_ms >= newest[new.user].at_ms:
             newest[new.user] = new
     updates = list(newest.values())
-    hits = await ctx.store.presence.update(
+    hits = await ctx.store.everywhere.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )
     walked_in: dict[UUID, set[str]] = defaultdict(set)
     for hit in hits:
         if _is_inside(hit):
             walked_in[hit.incident].add(hit.user)
-    if walked_in:
-        await ctx.store.events.put(
-            [WalkedIn(incident=incident, users=tuple(sorted(users)))
-             for incident, users in walked_in.items()]
-        )  # fmt: skip
+    await ctx.store.everywhere.put(
+        WalkedIn(incident=incident, users=tuple(sorted(users)))
+        for incident, users in walked_in.items()
+    )
     metrics.PRESENCE.inc(len(batch))
     receipts = [_receipt(one) for _, one in batch if _wants_receipt(one)]
     return Effects(receipts) if receipts else NOTHING

@@ -36,6 +36,7 @@ PARTICIPANTS = (*(f"p-{number}" for number in range(1, 41)), "ann", "bob", "cleo
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mqtt-engine", type=MqttEngine, default=MqttEngine.AUTO)
     parser.addoption("--redis-engine", type=RedisEngine, default=RedisEngine.AUTO)
+    parser.addoption("--partitions", type=int, default=1, help="of the services' tests")
 
 
 def missing(what: str) -> NoReturn:
@@ -88,6 +89,13 @@ def mqtt_engine(request: pytest.FixtureRequest) -> MqttEngine:
 
 
 @pytest.fixture(scope="session")
+def partitions(request: pytest.FixtureRequest) -> int:
+    """In how many partitions the services' tests file everything."""
+    count: int = request.config.getoption("--partitions")
+    return count
+
+
+@pytest.fixture(scope="session")
 def redis_engine(request: pytest.FixtureRequest) -> RedisEngine:
     engine: RedisEngine = request.config.getoption("--redis-engine")
     return engine
@@ -106,7 +114,7 @@ def mqtt_server(
     server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mosquitto_server(mqtt_server: EmbeddedMqtt) -> EmbeddedMqtt:
     """The run's MQTT broker, for tests of what only Mosquitto does: keep clients apart."""
     if not mqtt_server.enforces_acl:

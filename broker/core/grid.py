@@ -5,12 +5,14 @@ cell's parent of resolution 9 (edge about 201 m). Cells are integers here, as in
 """
 
 import math
+import zlib
 from functools import lru_cache
 
 from h3.api import basic_int as h3
 
 PLACE_RESOLUTION = 10
 INDEX_RESOLUTION = 9
+REGION_RESOLUTION = 5  # some 250 km²
 
 EARTH_RADIUS_M = 6_371_007.180918475  # authalic, as H3 itself uses
 _EDGE_M = {
@@ -54,6 +56,15 @@ def unfiled(index_cell: int, child: int) -> int:
     """Return the place that is filed as `child` under `index_cell`."""
     place: int = h3.child_pos_to_cell(index_cell, PLACE_RESOLUTION, child)
     return place
+
+
+@lru_cache(maxsize=200_000)
+def region_of(cell: int) -> int:
+    """Return the region of a cell of resolution 9 or 10: 16 bits, the same for its neighbours.
+
+    A digest of the cell of resolution 5 that holds it, so that regions spread over partitions.
+    """
+    return zlib.crc32(h3.cell_to_parent(cell, REGION_RESOLUTION).to_bytes(8, "big")) & 0xFFFF
 
 
 @lru_cache(maxsize=50_000)

@@ -73,11 +73,11 @@ class Incident(Struct, frozen=True, kw_only=True):
 
 def opened_by(
     report: Report, category: Category, *, audience: Audience, zone: str, municipality: str,
-    now: datetime,
+    now: datetime, region: int,
 ) -> Incident:  # fmt: skip
-    """Return the incident that `report` opens."""
+    """Return the incident that `report` opens in a partition that is responsible for `region`."""
     return Incident(
-        id=incident_id(report.id),
+        id=incident_id(report.id, region),
         category=report.category,
         mode=report.mode,
         audience=audience,

@@ -1,10 +1,11 @@
 """Redis, the truth. The only importer of redis; methods answer the domain's questions.
 
-Every key begins with `nabij:{p0}:`, the partition's tag.
+Every key begins with the tag of its partition, `nabij:{p0}:` of the first. What concerns an incident
+is in the partition of the region that its id names, what is filed by place in that of the place.
 
 | key | type | holds | lives |
 |---|---|---|---|
-| `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause | 7 days |
+| `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
 | `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state | retention after close |
 | `open:{cell9}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
@@ -21,6 +22,9 @@ Every key begins with `nabij:{p0}:`, the partition's tag.
 | `involved:{user}` | zset | incident by ms | retention |
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a tenth more at most |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | as `at` |
+| `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms; only with several | as `at` |
+| `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |
+| `partitions` | string | in how many everything is filed, in the first | for ever |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it | until recorded |
@@ -53,7 +57,7 @@ from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
 from broker.store.receipts import Filing, Received, file_receipt
 from broker.store.redis import CorruptError
-from broker.store.store import Store
+from broker.store.store import Store, partitions
 from broker.store.streams import Entry, emit
 from broker.store.timers import Deadline, DeadlineKind, fire, schedule
 from broker.store.transaction import Transaction
@@ -87,6 +91,7 @@ __all__ = [
     "file_reply",
     "fire",
     "log",
+    "partitions",
     "schedule",
     "stream_topic",
 ]

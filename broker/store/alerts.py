@@ -18,7 +18,6 @@ from broker.core import history
 from broker.core.groups import Member, Part
 from broker.core.incidents import Incident
 from broker.events import Event
-from broker.store import keys
 from broker.store.history import encoded
 from broker.store.moments import milliseconds, moment_of
 from broker.store.redis import Connection
@@ -87,33 +86,34 @@ class AlertStore:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def of(self, incident: UUID) -> list[Alerted]:
         """Return the record of every recipient, in order of name."""
-        transaction = Transaction()
-        transaction.call("HGETALL", keys.alerts(incident))
-        transaction.call("HGETALL", keys.delivered(incident))
-        results = await transaction.run(self._redis)
+        transaction = Transaction(self._redis)
+        transaction.call("HGETALL", self._keys.alerts(incident))
+        transaction.call("HGETALL", self._keys.delivered(incident))
+        results = await transaction.run()
         assert results is not None  # there are no guards
         filed, words = (dict(zip(row[::2], row[1::2], strict=True)) for row in results)
         return [_alerted(user, filed[user], words.get(user)) for user in sorted(filed)]
 
     async def alerted(self, incident: UUID) -> int:
         """Return how many people were alerted."""
-        return int(await self._redis.call("HLEN", keys.alerts(incident)))
+        return int(await self._redis.call("HLEN", self._keys.alerts(incident)))
 
     async def due(self, now_ms: int, limit: int = 100) -> list[UUID]:
         """Return incidents whose unconfirmed alerts somebody has to see to by `now_ms`."""
         rows = await self._redis.call(
-            "ZRANGE", keys.UNCONFIRMED, "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit
+            "ZRANGE", self._keys.unconfirmed, "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit
         )
         return [UUID(row.decode()) for row in rows]
 
     async def unconfirmed(self) -> list[UUID]:
         """Return every incident that has unconfirmed alerts."""
-        rows = await self._redis.call("ZRANGE", keys.UNCONFIRMED, 0, -1)
+        rows = await self._redis.call("ZRANGE", self._keys.unconfirmed, 0, -1)
         return [UUID(row.decode()) for row in rows]
 
     # -- committing -------------------------------------------------------------------------------
@@ -134,11 +134,11 @@ class AlertStore:
         rows = await self._redis.script(
             "claim",
             [
-                keys.people(incident.id), keys.alerts(incident.id), keys.UNCONFIRMED,
-                keys.history(incident.id), keys.OPEN_INCIDENTS,
+                self._keys.people(incident.id), self._keys.alerts(incident.id), self._keys.unconfirmed,
+                self._keys.history(incident.id), self._keys.open_incidents,
             ],
             [
-                _MEMBER, alert, name, now_ms, keys.involved(""), retention_s,
+                _MEMBER, alert, name, now_ms, self._keys.involved(""), retention_s,
                 now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)),
                 "all" if unsent else "", *dict.fromkeys(users),
             ],
@@ -161,27 +161,29 @@ class AlertStore:
         `event` tells that the incident's counts have changed: none when they were sent before.
         """
         now_ms = milliseconds(now)
-        transaction = Transaction()
-        transaction.require_present(keys.incident(incident))  # or it was erased meanwhile
+        transaction = Transaction(self._redis)
+        transaction.require_present(self._keys.incident(incident))  # or it was erased meanwhile
         for state, alerts in (("s", sent), ("r", refused)):
             words = _all_filed(state, alerts, now_ms)
             for first in range(0, len(words), _AT_ONCE):
-                transaction.call("HSET", keys.alerts(incident), *words[first : first + _AT_ONCE])
+                transaction.call(
+                    "HSET", self._keys.alerts(incident), *words[first : first + _AT_ONCE]
+                )
         # It may have ended meanwhile, and nobody would look again.
         sent_look_ms = LOSSY_LOOK_MS if lossy else SENDING_MS
         look_ms = now_ms + (FIRST_RETRY_MS if refused else sent_look_ms)
-        transaction.call("ZADD", keys.UNCONFIRMED, "LT", look_ms, str(incident))
+        transaction.call("ZADD", self._keys.unconfirmed, "LT", look_ms, str(incident))
         if event is not None:
-            transaction.call("HINCRBY", keys.incident(incident), "v", 1)
+            transaction.call("HINCRBY", self._keys.incident(incident), "v", 1)
             emit(transaction, event)
-        await transaction.run(self._redis)
+        await transaction.run()
 
     async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alert."""
-        transaction = Transaction()
-        transaction.require_present(keys.incident(incident))
+        transaction = Transaction(self._redis)
+        transaction.require_present(self._keys.incident(incident))
         confirm(transaction, incident, user, now)
-        await transaction.run(self._redis)
+        await transaction.run()
 
     async def see_to(
         self,
@@ -203,8 +205,8 @@ class AlertStore:
         again, expired = await self._redis.script(
             "unconfirmed",
             [
-                keys.alerts(incident), keys.delivered(incident), keys.UNCONFIRMED,
-                keys.OPEN_INCIDENTS, keys.history(incident),
+                self._keys.alerts(incident), self._keys.delivered(incident), self._keys.unconfirmed,
+                self._keys.open_incidents, self._keys.history(incident),
             ],
             [
                 str(incident), now_ms, lasts_s * 1000, SENDING_MS, FIRST_RETRY_MS, LAST_RETRY_MS,
@@ -221,17 +223,17 @@ _EXPIRED = f"{history.COUNT} alerts were not confirmed by their devices in time"
 
 def confirm(transaction: Transaction, incident: UUID, user: str, now: datetime) -> None:
     """Add to `transaction` that the device of `user` says it has the alert of `incident`."""
-    transaction.call("HSETNX", keys.delivered(incident), user, milliseconds(now))
+    transaction.call("HSETNX", transaction.keys.delivered(incident), user, milliseconds(now))
 
 
 def forget(transaction: Transaction, incident: UUID) -> None:
     """Add to `transaction` that nobody needs to look after the alerts of an erased incident."""
-    transaction.call("ZREM", keys.UNCONFIRMED, str(incident))
+    transaction.call("ZREM", transaction.keys.unconfirmed, str(incident))
 
 
 def end(transaction: Transaction, incident: UUID) -> None:
     """Add to `transaction` that `incident` has ended, and with it what is not delivered."""
-    transaction.call("ZADD", keys.UNCONFIRMED, "XX", 0, str(incident))
+    transaction.call("ZADD", transaction.keys.unconfirmed, "XX", 0, str(incident))
 
 
 def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:

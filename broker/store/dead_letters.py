@@ -7,7 +7,6 @@ from uuid import UUID
 
 import msgspec
 
-from broker.store import keys
 from broker.store.moments import milliseconds
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
@@ -17,13 +16,13 @@ MOST_BYTES = 64 * 1024 * 1024  # a payload may have 64 KiB
 LIFETIME = timedelta(days=30)  # they hold what people said, and where
 
 _STREAM = "events:"
-_LETTER_KEYS = [keys.DEAD_LETTERS, keys.DEAD_LETTER_TIMES, keys.DEAD_LETTER_COUNTS]
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message or event that `service` could not handle, or, `outgoing`, that nobody took from it.
 
-    `topic` is the message's, or `events:` and the service whose stream it was on. `replay_of` is
+    `topic` is the message's, or `events:` and the service whose stream it was on, with the number of
+    its partition where that is not the first. `replay_of` is
     the dead letter that was replayed, where this is what came of it.
     """
 
@@ -41,12 +40,19 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stream(self) -> str | None:
         """The service on whose stream it was, for an event."""
-        return self.topic.removeprefix(_STREAM) if self.topic.startswith(_STREAM) else None
+        if not self.topic.startswith(_STREAM):
+            return None
+        return self.topic.removeprefix(_STREAM).partition("/")[0]
+
+    @property
+    def partition(self) -> int:
+        """The partition on whose stream it was, for an event."""
+        return int(self.topic.partition("/")[2] or 0) if self.stream else 0
 
 
-def stream_topic(service: str) -> str:
+def stream_topic(service: str, partition: int = 0) -> str:
     """Return what stands for a topic in the dead letter of an event of `service`."""
-    return f"{_STREAM}{service}"
+    return f"{_STREAM}{service}/{partition}" if partition else f"{_STREAM}{service}"
 
 
 class Counts(NamedTuple):
@@ -60,10 +66,12 @@ _DECODER = msgspec.msgpack.Decoder(DeadLetter)
 
 
 class DeadLetters:
-    """The dead letters of one partition: the newest `MOST`, none older than `LIFETIME`."""
+    """The dead letters, in the first partition: the newest `MOST`, none older than `LIFETIME`."""
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = keys = redis.keys
+        self._all = [keys.dead_letters, keys.dead_letter_times, keys.dead_letter_counts]
 
     async def keep(self, letter: DeadLetter) -> None:
         """Keep `letter`, once; it takes the place of the one that it is a replay of."""
@@ -71,7 +79,7 @@ class DeadLetters:
         replaced = [str(letter.replay_of)] if letter.replay_of else []
         await self._redis.script(
             "bury",
-            _LETTER_KEYS,
+            self._all,
             [
                 MOST, MOST_BYTES, oldest_ms, str(letter.id), milliseconds(letter.at),
                 msgspec.msgpack.encode(letter), *replaced,
@@ -82,36 +90,29 @@ class DeadLetters:
         """Forget these; return how many there were."""
         found = await self._redis.script(
             "bury",
-            _LETTER_KEYS,
+            self._all,
             [MOST, MOST_BYTES, 0, "", 0, "", *(str(one) for one in identifiers)],
         )
         return int(found)
 
     async def all(self) -> list[DeadLetter]:
         """Return every one, the oldest first."""
-        found = await self._redis.call("ZRANGE", keys.DEAD_LETTER_TIMES, 0, -1)
+        found = await self._redis.call("ZRANGE", self._keys.dead_letter_times, 0, -1)
         if not found:
             return []
-        blobs = await self._redis.call("HMGET", keys.DEAD_LETTERS, *found)
+        blobs = await self._redis.call("HMGET", self._keys.dead_letters, *found)
         return [_DECODER.decode(blob) for blob in blobs if blob]
 
     async def get(self, identifier: UUID) -> DeadLetter | None:
         """Return one, or None when there is none of this id."""
-        blob = await self._redis.call("HGET", keys.DEAD_LETTERS, str(identifier))
+        blob = await self._redis.call("HGET", self._keys.dead_letters, str(identifier))
         return _DECODER.decode(blob) if blob else None
 
     async def counts(self) -> Counts:
         """Return how many there are and were."""
-        transaction = Transaction()
-        transaction.call("ZCARD", keys.DEAD_LETTER_TIMES)
-        transaction.call("HINCRBY", keys.DEAD_LETTER_COUNTS, "dropped", 0)
-        results = await transaction.run(self._redis)
+        transaction = Transaction(self._redis)
+        transaction.call("ZCARD", self._keys.dead_letter_times)
+        transaction.call("HINCRBY", self._keys.dead_letter_counts, "dropped", 0)
+        results = await transaction.run()
         assert results is not None  # there are no guards
         return Counts(*map(int, results))
-
-    async def replay_event(self, letter: DeadLetter) -> None:
-        """Put an event back on its stream; when it has worked, its dead letter is gone."""
-        assert letter.stream is not None
-        await self._redis.call(
-            "XADD", keys.events(letter.stream), "*", "e", letter.payload, "replay", str(letter.id)
-        )

@@ -5,7 +5,6 @@ from uuid import UUID
 import msgspec
 
 from broker.core.history import Note
-from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -20,17 +19,18 @@ class History:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def of(self, incident: UUID) -> list[Note]:
         """Return the newest `MOST` notes of an incident, the oldest first."""
-        rows = await self._redis.call("LRANGE", keys.history(incident), 0, -1)
+        rows = await self._redis.call("LRANGE", self._keys.history(incident), 0, -1)
         return [_NOTE.decode(row) for row in rows]
 
 
 def log(transaction: Transaction, incident: UUID, note: Note) -> None:
     """Write `note` with the commit of `transaction`."""
-    transaction.call("RPUSH", keys.history(incident), encoded(note))
-    transaction.call("LTRIM", keys.history(incident), -MOST, -1)
+    transaction.call("RPUSH", transaction.keys.history(incident), encoded(note))
+    transaction.call("LTRIM", transaction.keys.history(incident), -MOST, -1)
 
 
 def encoded(note: Note) -> bytes:

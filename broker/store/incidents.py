@@ -9,28 +9,28 @@ import msgspec
 
 from broker.core import history
 from broker.core.escalation import accept_by, acknowledge_by, awaits_police, silence
-from broker.core.grid import PLACE_RESOLUTION, cover, place_of
 from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.core.policy import MAX_MERGE_M
 from broker.events import Event, IncidentChanged
-from broker.store import alerts, keys
+from broker.store import alerts, index
 from broker.store.history import log
 from broker.store.moments import milliseconds, moment_of
 from broker.store.outbox import Posted, post
-from broker.store.receipts import RECEIPT_LIFETIME_S, Filing, Received, file_receipt, received_in
+from broker.store.receipts import (
+    RECEIPT_LIFETIME_S,
+    Filing,
+    Received,
+    file_receipt,
+    received_in,
+    routed_in,
+)
 from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.timers import DeadlineKind, schedule, unschedule
 from broker.store.transaction import Transaction
-from schemas.messages import GroupEvent, Mode, Question, Report
+from schemas.messages import GroupEvent, Question, Report
 from schemas.taxonomy import Audience, Timers
-
-# Everything around an incident that is erased with it.
-_ALL = (
-    keys.incident, keys.people, keys.alerts, keys.delivered, keys.reports, keys.group_log,
-    keys.history,
-)  # fmt: skip
 
 _PLACES = 10_000  # that a worker remembers
 _ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
@@ -45,11 +45,17 @@ People = Mapping[str, Member]
 
 
 class Neighbourhood(NamedTuple):
-    """What a report's decision rests on; `marker` changes with the open incidents of its cell."""
+    """What a report's decision rests on; `marker` changes with the open incidents of its cell.
+
+    At a border there may be more `elsewhere`, in other partitions, and the report may be `routed` to
+    the one of a region: committed there, if at all. Without a marker nothing is sure of the cell.
+    """
 
     received: Received | None
-    marker: str
+    marker: str | None
     candidates: Sequence[Incident]
+    elsewhere: Sequence[UUID] = ()
+    routed: int | None = None
 
 
 NOTHING_NEAR = Neighbourhood(None, "", ())  # what most reports find, and need not read first
@@ -83,6 +89,7 @@ class IncidentStore:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
         self._crowded: dict[str, None] = {}  # places in which something was found lately
 
     # -- reading ----------------------------------------------------------------------------------
@@ -94,22 +101,24 @@ class IncidentStore:
 
         Candidates farther than `merge_m` are left out.
         """
-        near, place = _joinable_by(report, audience), report.location
-        receipt, marker, found = await self._redis.script(
+        near, place = index.joinable_by(self._keys, report, audience), report.location
+        receipt, marker, found, elsewhere = await self._redis.script(
             "neighbourhood",
-            [keys.receipt(report.id), near],
-            [keys.incident(""), place.lat, place.lon, merge_m + _ROUNDING_M],
+            [self._keys.receipt(report.id), near],
+            [self._keys.incident(""), place.lat, place.lon, merge_m + _ROUNDING_M],
         )
-        if found:
+        if found or elsewhere:
             self._crowded[near] = None
             if len(self._crowded) > _PLACES:
                 del self._crowded[next(iter(self._crowded))]
         else:
             self._crowded.pop(near, None)
         return Neighbourhood(
-            received=received_in(receipt),
+            received=received_in(receipt, self._keys),
             marker=marker.decode(),
             candidates=[decode_incident(version, blob) for version, blob in found],
+            elsewhere=[UUID(name.decode()) for name in elsewhere],
+            routed=routed_in(receipt),
         )
 
     def expected(self, report: Report, audience: Audience) -> Neighbourhood | None:
@@ -117,16 +126,26 @@ class IncidentStore:
 
         The commit makes sure of it. Where it holds, a report costs one round trip, not two.
         """
-        return None if _joinable_by(report, audience) in self._crowded else NOTHING_NEAR
+        return (
+            None
+            if index.joinable_by(self._keys, report, audience) in self._crowded
+            else NOTHING_NEAR
+        )
 
     async def received(self, message: UUID) -> Received | None:
         """Return what became of a device's message, if it was committed before."""
-        return received_in(await self._redis.call("HGETALL", keys.receipt(message)))
+        received, _ = await self.received_or_routed(message)
+        return received
+
+    async def received_or_routed(self, message: UUID) -> tuple[Received | None, int | None]:
+        """Return the same, and to which region it was routed, if it was."""
+        row = await self._redis.call("HGETALL", self._keys.receipt(message))
+        return received_in(row, self._keys), routed_in(row)
 
     async def get(self, identifier: UUID) -> Filed | None:
         """Return an incident with its people, or None when there is none."""
-        transaction = _reading(identifier)
-        results = await transaction.run(self._redis)
+        transaction = _reading(self._redis, identifier)
+        results = await transaction.run()
         assert results is not None  # there are no guards
         return _filed(*results)
 
@@ -138,41 +157,51 @@ class IncidentStore:
         Of one moment: else a message that comes twice at once might meet its own effect, and be
         rejected for that.
         """
-        transaction = _reading(identifier)
-        transaction.call("HGETALL", keys.receipt(message))
-        results = await transaction.run(self._redis)
+        transaction = _reading(self._redis, identifier)
+        transaction.call("HGETALL", self._keys.receipt(message))
+        results = await transaction.run()
         assert results is not None  # there are no guards
         *filed, receipt = results
-        return received_in(receipt), _filed(*filed)
+        return received_in(receipt, self._keys), _filed(*filed)
 
     async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
         """Return a report of `incident`, or None."""
-        blob = await self._redis.call("HGET", keys.reports(incident), str(report))
+        blob = await self._redis.call("HGET", self._keys.reports(incident), str(report))
         return _REPORT.decode(blob) if blob else None
 
     async def group_events(self, incident: UUID, *, since: int = 0) -> list[GroupEvent]:
         """Return the group events of `incident` with a sequence above `since`."""
-        rows = await self._redis.call("LRANGE", keys.group_log(incident), since, -1)
+        rows = await self._redis.call("LRANGE", self._keys.group_log(incident), since, -1)
         return [decode_group_event(row) for row in rows]
 
     async def version(self, incident: UUID) -> int | None:
         """Return the version of an incident, or None when there is none."""
-        version = await self._redis.call("HGET", keys.incident(incident), "v")
+        version = await self._redis.call("HGET", self._keys.incident(incident), "v")
         return int(version) if version else None
+
+    async def is_open(self, incident: UUID) -> bool:
+        """Whether an incident is there, and open."""
+        return (
+            await self._redis.call("ZSCORE", self._keys.open_incidents, str(incident)) is not None
+        )
 
     async def with_state(self, several: Sequence[UUID]) -> list[UUID]:
         """Return those of `several` whose state was ever published."""
         stated = await self._redis.calls(
-            ("HEXISTS", keys.incident(one), "stated") for one in several
+            ("HEXISTS", self._keys.incident(one), "stated") for one in several
         )
         return [one for one, is_stated in zip(several, stated, strict=True) if is_stated]
 
     async def question(self, identifier: UUID) -> tuple[str, Question] | None:
         """Return who was asked a question, and the question; None when there is none."""
-        row = await self._redis.call("HMGET", keys.question(identifier), "user", "question")
+        row = await self._redis.call("HMGET", self._keys.question(identifier), "user", "question")
         return (row[0].decode(), _QUESTION.decode(row[1])) if row[0] else None
 
     # -- committing -------------------------------------------------------------------------------
+
+    def transaction(self) -> Transaction:
+        """Return a transaction in this partition, to be run by one of the following."""
+        return Transaction(self._redis)
 
     async def commit_report(
         self, report: Report, filing: Filing, *, member: Member | None, incident: Incident,
@@ -185,37 +214,42 @@ class IncidentStore:
         Returns:
             The sequence number of the commit, or None when the neighbourhood has changed.
         """
-        transaction = Transaction()
+        transaction = self.transaction()
         user = filing.user
-        near = _joinable_by(report, incident.audience)
+        near = index.joinable_by(self._keys, report, incident.audience)
         if seen is NOTHING_NEAR:
             place = report.location
             transaction.require_clear(near, place.lat, place.lon, incident.merge_m + _ROUNDING_M)
-        else:
+        elif seen.marker is not None:
             transaction.require_field(near, "#", seen.marker)
         for candidate in seen.candidates:
-            transaction.require_field(keys.incident(candidate.id), "v", candidate.version)
-        sequence = transaction.call("INCR", keys.SEQUENCE)
+            transaction.require_field(self._keys.incident(candidate.id), "v", candidate.version)
+        sequence = transaction.call("INCR", self._keys.sequence)
         file_receipt(transaction, filing)
-        transaction.call("HSET", keys.receipt(report.id), "sequence", sequence)
+        transaction.call("HSET", self._keys.receipt(report.id), "sequence", sequence)
         _file(transaction, incident, now)
         if incident.reports == 1:
-            _file_joinable(transaction, incident)
-            _file_reached(transaction, incident)
+            opened_ms = milliseconds(incident.opened_at)
+            transaction.call("ZADD", self._keys.open_incidents, opened_ms, str(incident.id))
+            index.file_joinable(transaction, incident)
+            index.file_reached(transaction, incident)
             _schedule_all(transaction, incident, timers)
         if member is not None:
-            transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
+            transaction.call("HSET", self._keys.people(incident.id), user, _ENCODE(member))
         transaction.call(
-            "HSET", keys.reports(incident.id), str(report.id), _ENCODE(ReportFiled(user, report))
+            "HSET",
+            self._keys.reports(incident.id),
+            str(report.id),
+            _ENCODE(ReportFiled(user, report)),
         )
-        transaction.call("ZADD", keys.involved(user), milliseconds(now), str(incident.id))
-        transaction.call("EXPIRE", keys.involved(user), timers.retention_s)
+        transaction.call("ZADD", self._keys.involved(user), milliseconds(now), str(incident.id))
+        transaction.call("EXPIRE", self._keys.involved(user), timers.retention_s)
         log(transaction, incident.id, history.reported(incident, report, user, now))
         emit(transaction, event)
         if posted:
             post(transaction, posted)
-        results = await transaction.run(self._redis)
-        return None if results is None else int(results[0])
+        results = await transaction.run()
+        return None if results is None else self._keys.number(results[0])
 
     async def change(
         self, before: Incident, after: Incident, *, active_at: datetime, timers: Timers,
@@ -227,14 +261,14 @@ class IncidentStore:
         `active_at` is when somebody last did something about it. `transaction` may bring guards and
         calls of its own.
         """
-        transaction = transaction or Transaction()
-        transaction.require_field(keys.incident(before.id), "v", before.version)
+        transaction = transaction or self.transaction()
+        transaction.require_field(self._keys.incident(before.id), "v", before.version)
         _file(transaction, after, active_at)
         if after.closed_at is not None and before.closed_at is None:
             _file_closed(transaction, before, after.closed_at, timers)
             alerts.end(transaction, before.id)
         elif after.radius_m != before.radius_m:
-            _file_reached(transaction, after)
+            index.file_reached(transaction, after)
         for event in events:
             if isinstance(event, IncidentChanged) and (
                 note := history.changed(before, after, event.at)
@@ -243,47 +277,49 @@ class IncidentStore:
             emit(transaction, event)
         for message in posted:
             post(transaction, message)
-        return await transaction.run(self._redis) is not None
+        return await transaction.run() is not None
 
     async def touch(self, before: Incident, after: Incident, transaction: Transaction) -> bool:
         """Run `transaction` as the change from `before` to `after`, which differ in version alone.
 
         Unlike `change`, this is no activity that would keep the incident open.
         """
-        transaction.require_field(keys.incident(before.id), "v", before.version)
-        key = keys.incident(before.id)
+        transaction.require_field(self._keys.incident(before.id), "v", before.version)
+        key = self._keys.incident(before.id)
         transaction.call("HSET", key, "v", after.version)
-        return await transaction.run(self._redis) is not None
+        return await transaction.run() is not None
 
     async def state_published(self, incident: UUID, version: int, *, before: int) -> bool:
         """Record that the state of `version` was published; False when another was since `before`."""
-        key = keys.incident(incident)
+        key = self._keys.incident(incident)
         if version == before:
             return bool(await self._redis.call("HGET", key, "stated") == b"%d" % before)
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         transaction.require_present(key)
         transaction.require_field(key, "stated", before or "")
         transaction.call("HSET", key, "stated", version)
-        return await transaction.run(self._redis) is not None
+        return await transaction.run() is not None
 
     async def erase(self, incident: Incident, people: People, event: Event) -> None:
         """Forget an incident and everything around it."""
-        transaction = Transaction()
-        for key in _ALL:
-            transaction.call("DEL", key(incident.id))
+        transaction = Transaction(self._redis)
+        for key in self._keys.all_of(incident.id):
+            transaction.call("DEL", key)
         alerts.forget(transaction, incident.id)
         for user in people:
-            transaction.call("ZREM", keys.involved(user), str(incident.id))
+            transaction.call("ZREM", self._keys.involved(user), str(incident.id))
         unschedule(transaction, DeadlineKind.ERASE, incident.id)
         emit(transaction, event)
-        await transaction.run(self._redis)
+        await transaction.run()
 
 
-def _reading(incident: UUID) -> Transaction:
-    transaction = Transaction()
-    transaction.call("HMGET", keys.incident(incident), "v", "incident", "active", "stated")
-    transaction.call("HGETALL", keys.people(incident))
-    transaction.call("LLEN", keys.group_log(incident))
+def _reading(redis: Connection, incident: UUID) -> Transaction:
+    transaction = Transaction(redis)
+    transaction.call(
+        "HMGET", transaction.keys.incident(incident), "v", "incident", "active", "stated"
+    )
+    transaction.call("HGETALL", transaction.keys.people(incident))
+    transaction.call("LLEN", transaction.keys.group_log(incident))
     return transaction
 
 
@@ -303,72 +339,33 @@ def file_reply(
 ) -> None:  # fmt: skip
     """Add to `transaction` what a reply or message changes: a member, and the group's log."""
     if member is not None:
-        transaction.call("HSET", keys.people(incident.id), user, _ENCODE(member))
+        transaction.call("HSET", transaction.keys.people(incident.id), user, _ENCODE(member))
     if event is not None:
-        transaction.call("RPUSH", keys.group_log(incident.id), _ENCODE(event))
-        transaction.call("HSET", keys.incident(incident.id), "told", milliseconds(event.at))
+        transaction.call("RPUSH", transaction.keys.group_log(incident.id), _ENCODE(event))
+        transaction.call(
+            "HSET", transaction.keys.incident(incident.id), "told", milliseconds(event.at)
+        )
 
 
 def file_question(transaction: Transaction, question: Question, user: str) -> None:
     """Add to `transaction` a question of the police to `user`."""
-    key = keys.question(question.id)
+    key = transaction.keys.question(question.id)
     transaction.call("HSET", key, "user", user, "question", _ENCODE(question))
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
     transaction.call(
-        "HSET", keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
+        "HSET", transaction.keys.incident(incident.id), "v", incident.version, "incident", _ENCODE(incident),
         "active", milliseconds(active_at),
     )  # fmt: skip
-
-
-def _kind(category: str, mode: Mode, audience: Audience) -> str:
-    """What must be equal for reports to become one incident."""
-    return f"{category}:{mode}:{audience}"
-
-
-def _joinable_by(report: Report, audience: Audience) -> str:
-    place = place_of(report.location.lat, report.location.lon)
-    return keys.joinable(_kind(report.category, report.mode, audience), place)
-
-
-def _joining(incident: Incident) -> list[str]:
-    kind = _kind(incident.category, incident.mode, incident.audience)
-    place = incident.location
-    cells = cover(place.lat, place.lon, incident.merge_m, PLACE_RESOLUTION)
-    return [keys.joinable(kind, cell) for cell in cells]
-
-
-def _reached(incident: Incident) -> list[str]:
-    place = incident.location
-    return [keys.reaching(cell) for cell in cover(place.lat, place.lon, incident.radius_m)]
-
-
-def _file_joinable(transaction: Transaction, incident: Incident) -> None:
-    opened_ms, name, place = milliseconds(incident.opened_at), str(incident.id), incident.location
-    transaction.call("ZADD", keys.OPEN_INCIDENTS, opened_ms, name)
-    entry = f"{place.lat!r} {place.lon!r}"
-    transaction.call_each(_joining(incident), "HSET", name, entry, "#", name)
-
-
-def _file_reached(transaction: Transaction, incident: Incident) -> None:
-    if not incident.alerts_people:
-        return
-    place, since_ms = incident.location, milliseconds(incident.wave_at)
-    entry = f"{place.lat!r} {place.lon!r} {incident.radius_m!r} {since_ms}"
-    transaction.call_each(_reached(incident), "HSET", str(incident.id), entry)
 
 
 def _file_closed(
     transaction: Transaction, incident: Incident, now: datetime, timers: Timers
 ) -> None:
-    transaction.call("ZREM", keys.OPEN_INCIDENTS, str(incident.id))
-    # Without `#` too: that an incident has closed makes nobody's decision wrong who joins another
-    # or opens one, and who would join this one is held off by its version. An empty key is gone.
-    transaction.call_each(_joining(incident), "HDEL", str(incident.id), "#")
-    if incident.alerts_people:
-        transaction.call_each(_reached(incident), "HDEL", str(incident.id))
+    transaction.call("ZREM", transaction.keys.open_incidents, str(incident.id))
+    index.unfile(transaction, incident)
     for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):
         unschedule(transaction, kind, incident.id)
     schedule(

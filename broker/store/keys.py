@@ -1,100 +1,143 @@
-"""Every key, once. All carry the partition tag, so that one script touches one cluster slot.
+"""Every key, once. All of a partition carry its tag, so that one script touches one cluster slot.
 
 The table, with types and lifetimes, is in the docstring of `broker.store`.
 """
 
+import binascii
 import zlib
 from uuid import UUID
 
-PREFIX = "nabij:{p0}:"  # one partition; more are for «As fast as the MQTT broker allows»
+from broker.core.grid import region_of
+from schemas.ids import region_in
+
 _BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million people at 61 each
-
-SEQUENCE = f"{PREFIX}sequence"
-DEADLINES = f"{PREFIX}deadlines"
-OUTBOX = f"{PREFIX}outbox"
-OUTBOX_SENT = f"{PREFIX}outbox-sent"
-OUTBOX_AGAIN = f"{PREFIX}outbox-again"
-OUTBOX_MESSAGES = f"{PREFIX}outbox-messages"
-OPEN_INCIDENTS = f"{PREFIX}open-incidents"
-UNCONFIRMED = f"{PREFIX}unconfirmed"
-DROPPED = f"{PREFIX}dropped"
-RESTORED = f"{PREFIX}restored"
-RESTORING = f"{PREFIX}restoring"
-DEAD_LETTERS = f"{PREFIX}dead-letters"
-DEAD_LETTER_TIMES = f"{PREFIX}dead-letter-times"
-DEAD_LETTER_COUNTS = f"{PREFIX}dead-letter-counts"
-ZONES = f"{PREFIX}zones"
-ZONES_VERSION = f"{PREFIX}zones-version"
+_SLOTS = 16_384
 
 
-def events(reader: str) -> str:
-    """Return the key of the stream that the service `reader` reads."""
-    return f"{PREFIX}events:{reader}"
+class Keys:
+    """The keys of one partition of `count`.
+
+    What is filed by place is in the partition of the place's region; an incident, and all that goes
+    with it, in that of the region that its id names.
+    """
+
+    def __init__(self, partition: int = 0, count: int = 1) -> None:
+        self.partition, self.count = partition, count
+        tag = f"p{partition}"
+        self.slot = binascii.crc_hqx(tag.encode(), 0) % _SLOTS  # Redis Cluster's CRC16
+        self.prefix = f"nabij:{{{tag}}}:"
+        self.sequence = f"{self.prefix}sequence"
+        self.deadlines = f"{self.prefix}deadlines"
+        self.outbox = f"{self.prefix}outbox"
+        self.outbox_sent = f"{self.prefix}outbox-sent"
+        self.outbox_again = f"{self.prefix}outbox-again"
+        self.outbox_messages = f"{self.prefix}outbox-messages"
+        self.open_incidents = f"{self.prefix}open-incidents"
+        self.unconfirmed = f"{self.prefix}unconfirmed"
+        self.dropped = f"{self.prefix}dropped"
+        self.restored = f"{self.prefix}restored"
+        self.restoring = f"{self.prefix}restoring"
+        self.dead_letters = f"{self.prefix}dead-letters"
+        self.dead_letter_times = f"{self.prefix}dead-letter-times"
+        self.dead_letter_counts = f"{self.prefix}dead-letter-counts"
+        self.zones = f"{self.prefix}zones"
+        self.partitions = f"{self.prefix}partitions"
+        self.zones_version = f"{self.prefix}zones-version"
+
+    def owns(self, cell: int) -> bool:
+        """Whether what is filed under `cell` is of this partition."""
+        return self.count == 1 or partition_of(region_of(cell), self.count) == self.partition
+
+    def number(self, sequence: bytes | int) -> int:
+        """Return the number of a commit, which no other partition gives."""
+        return int(sequence) * self.count + self.partition
+
+    def events(self, reader: str) -> str:
+        """Return the key of the stream that the service `reader` reads."""
+        return f"{self.prefix}events:{reader}"
+
+    def receipt(self, message: UUID) -> str:
+        """Return the key of what became of a device's message."""
+        return f"{self.prefix}receipt:{message}"
+
+    def incident(self, identifier: UUID | str) -> str:
+        """Return the key of an incident."""
+        return f"{self.prefix}incident:{identifier}"
+
+    def reaching(self, index_cell: int) -> str:
+        """Return the key of the open incidents whose alerts reach into a cell of resolution 9."""
+        return f"{self.prefix}open:{index_cell:x}"
+
+    def joinable(self, kind: str, place: int) -> str:
+        """Return the key of the open incidents that a report of `kind` in this place may join."""
+        return f"{self.prefix}join:{kind}:{place:x}"
+
+    def people(self, identifier: UUID) -> str:
+        """Return the key of who was alerted to an incident, reported it or helps."""
+        return f"{self.prefix}people:{identifier}"
+
+    def alerts(self, identifier: UUID) -> str:
+        """Return the key of each recipient's alert of an incident."""
+        return f"{self.prefix}alerts:{identifier}"
+
+    def delivered(self, identifier: UUID) -> str:
+        """Return the key of whose device has confirmed its alert of an incident."""
+        return f"{self.prefix}delivered:{identifier}"
+
+    def history(self, identifier: UUID) -> str:
+        """Return the key of what happened to an incident, and why."""
+        return f"{self.prefix}history:{identifier}"
+
+    def all_of(self, identifier: UUID) -> list[str]:
+        """Return the keys of everything around an incident, which is erased with it."""
+        families = (
+            self.incident, self.people, self.alerts, self.delivered, self.reports, self.group_log,
+            self.history,
+        )  # fmt: skip
+        return [key(identifier) for key in families]
+
+    def reports(self, identifier: UUID) -> str:
+        """Return the key of the reports of an incident."""
+        return f"{self.prefix}reports:{identifier}"
+
+    def group_log(self, identifier: UUID) -> str:
+        """Return the key of what happened in an incident's group."""
+        return f"{self.prefix}group:{identifier}"
+
+    def question(self, identifier: UUID) -> str:
+        """Return the key of a question of the police."""
+        return f"{self.prefix}question:{identifier}"
+
+    def involved(self, user: str) -> str:
+        """Return the key of the incidents that a user was alerted to or reported."""
+        return f"{self.prefix}involved:{user}"
+
+    def at(self, index_cell: int) -> str:
+        """Return the key of the people in a cell of resolution 9."""
+        return f"{self.prefix}at:{index_cell:x}"
+
+    def border(self, what: str) -> str:
+        """Return the key of who decides on `what` at this partition's borders."""
+        return f"{self.prefix}border:{what}"
+
+    def home(self, bucket: int) -> str:
+        """Return the key of the partitions in which the users of a bucket are."""
+        return f"{self.prefix}home:{bucket}"
 
 
-def receipt(message: UUID) -> str:
-    """Return the key of what became of a device's message."""
-    return f"{PREFIX}receipt:{message}"
+def partition_of(region: int, count: int) -> int:
+    """Return which of `count` partitions a region is of."""
+    return region % count
 
 
-def incident(identifier: UUID | str) -> str:
-    """Return the key of an incident."""
-    return f"{PREFIX}incident:{identifier}"
+def partition_of_incident(incident: UUID, count: int) -> int:
+    """Return which of `count` partitions an incident is of, or a question about it."""
+    return partition_of(region_in(incident), count)
 
 
-def reaching(index_cell: int) -> str:
-    """Return the key of the open incidents whose alerts reach into a cell of resolution 9."""
-    return f"{PREFIX}open:{index_cell:x}"
-
-
-def joinable(kind: str, place: int) -> str:
-    """Return the key of the open incidents that a report of `kind` in this place may join."""
-    return f"{PREFIX}join:{kind}:{place:x}"
-
-
-def people(identifier: UUID) -> str:
-    """Return the key of who was alerted to an incident, reported it or helps."""
-    return f"{PREFIX}people:{identifier}"
-
-
-def alerts(identifier: UUID) -> str:
-    """Return the key of each recipient's alert of an incident."""
-    return f"{PREFIX}alerts:{identifier}"
-
-
-def delivered(identifier: UUID) -> str:
-    """Return the key of whose device has confirmed its alert of an incident."""
-    return f"{PREFIX}delivered:{identifier}"
-
-
-def history(identifier: UUID) -> str:
-    """Return the key of what happened to an incident, and why."""
-    return f"{PREFIX}history:{identifier}"
-
-
-def reports(identifier: UUID) -> str:
-    """Return the key of the reports of an incident."""
-    return f"{PREFIX}reports:{identifier}"
-
-
-def group_log(identifier: UUID) -> str:
-    """Return the key of what happened in an incident's group."""
-    return f"{PREFIX}group:{identifier}"
-
-
-def question(identifier: UUID) -> str:
-    """Return the key of a question of the police."""
-    return f"{PREFIX}question:{identifier}"
-
-
-def involved(user: str) -> str:
-    """Return the key of the incidents that a user was alerted to or reported."""
-    return f"{PREFIX}involved:{user}"
-
-
-def at(index_cell: int) -> str:
-    """Return the key of the people in a cell of resolution 9."""
-    return f"{PREFIX}at:{index_cell:x}"
+def partition_of_user(user: str, count: int) -> int:
+    """Return which of `count` partitions knows where a user was last."""
+    return zlib.crc32(user.encode()) % count
 
 
 def where_bucket(user: str) -> int:

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from broker.core.groups import Member
 from broker.core.incidents import Incident
-from broker.store import keys
 from broker.store.alerts import Claimed, claimed, confirm
 from broker.store.incidents import decode_group_event, decode_incident, decode_member
 from broker.store.moments import milliseconds, moment_of
@@ -47,6 +46,7 @@ class MissedStore:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def since(
         self, user: str, since: datetime, at_most: int, *, told_before: timedelta = timedelta()
@@ -59,8 +59,8 @@ class MissedStore:
         since_ms, told_ms = milliseconds(since), milliseconds(since - told_before)
         rows = await self._redis.script(
             "missed",
-            [keys.involved(user), keys.OPEN_INCIDENTS],
-            [keys.PREFIX, user, since_ms, told_ms, at_most],
+            [self._keys.involved(user), self._keys.open_incidents],
+            [self._keys.prefix, user, since_ms, told_ms, at_most],
         )
         return [
             Glimpse(
@@ -82,8 +82,8 @@ class MissedStore:
             words
             for name in names
             for words in (
-                ("HMGET", keys.incident(name), "v", "incident"),
-                ("LRANGE", keys.group_log(name), 0, -1),
+                ("HMGET", self._keys.incident(name), "v", "incident"),
+                ("LRANGE", self._keys.group_log(name), 0, -1),
             )
         )
         return {
@@ -97,8 +97,8 @@ class MissedStore:
 
         If one was erased meanwhile nothing is recorded: the next sync does it.
         """
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         for incident in incidents:
-            transaction.require_present(keys.incident(incident))
+            transaction.require_present(self._keys.incident(incident))
             confirm(transaction, incident, user, now)
-        await transaction.run(self._redis)
+        await transaction.run()

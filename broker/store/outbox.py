@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -39,6 +38,7 @@ class Outbox:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
         self._struck: set[str] = set()
         self._striking: asyncio.Task[None] | None = None
 
@@ -49,7 +49,7 @@ class Outbox:
         """
         while limit:
             rows = await self._redis.call(
-                "ZRANGE", keys.OUTBOX, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
+                "ZRANGE", self._keys.outbox, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
             )
             if not rows:
                 return []
@@ -62,18 +62,20 @@ class Outbox:
     async def _lease(self, rows: Sequence[bytes], until_ms: int) -> list[bytes] | None:
         """Return the bodies of messages that are ours until then; None if they have changed."""
         found = [name.decode() for name in rows[::2]]
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         for name, score in zip(found, rows[1::2], strict=True):
-            transaction.require_score(keys.OUTBOX, name, int(float(score)))
-            transaction.call("ZADD", keys.OUTBOX, until_ms, name)
+            transaction.require_score(self._keys.outbox, name, int(float(score)))
+            transaction.call("ZADD", self._keys.outbox, until_ms, name)
         for first in range(0, len(found), _AT_ONCE):
-            transaction.call("HMGET", keys.OUTBOX_MESSAGES, *found[first : first + _AT_ONCE])
-        results = await transaction.run(self._redis)
+            transaction.call("HMGET", self._keys.outbox_messages, *found[first : first + _AT_ONCE])
+        results = await transaction.run()
         if results is None:
             return None
         bodies = [body for some in results[len(found) :] for body in some]
         if gone := [name for name, body in zip(found, bodies, strict=True) if body is None]:
-            await self._redis.call("ZREM", keys.OUTBOX, *gone)  # forgotten as they were repeated
+            await self._redis.call(
+                "ZREM", self._keys.outbox, *gone
+            )  # forgotten as they were repeated
         return bodies
 
     async def published(self, *identifiers: str) -> None:
@@ -91,11 +93,11 @@ class Outbox:
             now_ms = int(time.time() * 1000)
             for first in range(0, len(some), _AT_ONCE):
                 part = some[first : first + _AT_ONCE]
-                transaction = Transaction()
-                transaction.call("ZREM", keys.OUTBOX, *part)
+                transaction = Transaction(self._redis)
+                transaction.call("ZREM", self._keys.outbox, *part)
                 scored = [word for one in part for word in (now_ms, one)]
-                transaction.call("ZADD", keys.OUTBOX_SENT, "NX", *scored)
-                await transaction.run(self._redis)
+                transaction.call("ZADD", self._keys.outbox_sent, "NX", *scored)
+                await transaction.run()
                 self._struck.difference_update(part)
         finally:
             self._striking = None
@@ -108,10 +110,12 @@ class Outbox:
         """
         forgotten = passed = 0
         while some := await self._redis.call(
-            "ZRANGE", keys.OUTBOX_SENT, 0, before_ms, "BYSCORE", "LIMIT", passed, _AT_ONCE
+            "ZRANGE", self._keys.outbox_sent, 0, before_ms, "BYSCORE", "LIMIT", passed, _AT_ONCE
         ):
             waiting = await self._redis.calls(
-                ("ZSCORE", key, name) for name in some for key in (keys.OUTBOX, keys.OUTBOX_AGAIN)
+                ("ZSCORE", key, name)
+                for name in some
+                for key in (self._keys.outbox, self._keys.outbox_again)
             )
             done = [
                 name
@@ -119,10 +123,10 @@ class Outbox:
                 if due is None and again is None
             ]
             if done:
-                transaction = Transaction()
-                transaction.call("ZREM", keys.OUTBOX_SENT, *done)
-                transaction.call("HDEL", keys.OUTBOX_MESSAGES, *done)
-                await transaction.run(self._redis)
+                transaction = Transaction(self._redis)
+                transaction.call("ZREM", self._keys.outbox_sent, *done)
+                transaction.call("HDEL", self._keys.outbox_messages, *done)
+                await transaction.run()
             forgotten += len(done)
             passed += len(some) - len(done)
         return forgotten
@@ -138,65 +142,65 @@ class Outbox:
         """
         repeated = 0
         while some := await self._redis.call(
-            "ZRANGE", keys.OUTBOX_SENT, "+inf", since_ms, "BYSCORE", "REV",
+            "ZRANGE", self._keys.outbox_sent, "+inf", since_ms, "BYSCORE", "REV",
             "LIMIT", repeated, _AT_ONCE,
         ):  # fmt: skip
             scored = [word for place, one in enumerate(some, repeated)
                       for word in (due_ms + place, one)]  # fmt: skip
-            await self._redis.call("ZADD", keys.OUTBOX_AGAIN, *scored)
+            await self._redis.call("ZADD", self._keys.outbox_again, *scored)
             repeated += len(some)
         return repeated
 
     async def has_again(self, now_ms: int) -> bool:
         """Whether there is something to be published again by now."""
-        return bool(await self._redis.call("ZCOUNT", keys.OUTBOX_AGAIN, 0, now_ms))
+        return bool(await self._redis.call("ZCOUNT", self._keys.outbox_again, 0, now_ms))
 
     async def next_again(self, now_ms: int, most: int) -> int:
         """Put the next messages that are to be published again into the outbox; return how many."""
         some = await self._redis.call(
-            "ZRANGE", keys.OUTBOX_AGAIN, 0, now_ms, "BYSCORE", "LIMIT", 0, most
+            "ZRANGE", self._keys.outbox_again, 0, now_ms, "BYSCORE", "LIMIT", 0, most
         )
         if some:
-            transaction = Transaction()
+            transaction = Transaction(self._redis)
             scored = [word for one in some for word in (now_ms, one)]
             # What waits already, for whatever reason, waits on.
-            transaction.call("ZADD", keys.OUTBOX, "NX", *scored)
-            transaction.call("ZREM", keys.OUTBOX_AGAIN, *some)
-            await transaction.run(self._redis)
+            transaction.call("ZADD", self._keys.outbox, "NX", *scored)
+            transaction.call("ZREM", self._keys.outbox_again, *some)
+            await transaction.run()
         return len(some)
 
     async def late(self, now_ms: int) -> int:
         """Return how many messages ought to have been published by now."""
-        return int(await self._redis.call("ZCOUNT", keys.OUTBOX, 0, now_ms))
+        return int(await self._redis.call("ZCOUNT", self._keys.outbox, 0, now_ms))
 
     async def give_up(self, identifiers: Sequence[str]) -> None:
         """Strike messages off that were never published."""
-        transaction = Transaction()
-        transaction.call("ZREM", keys.OUTBOX, *identifiers)
-        transaction.call("HDEL", keys.OUTBOX_MESSAGES, *identifiers)
-        await transaction.run(self._redis)
+        transaction = Transaction(self._redis)
+        transaction.call("ZREM", self._keys.outbox, *identifiers)
+        transaction.call("HDEL", self._keys.outbox_messages, *identifiers)
+        await transaction.run()
 
     async def get(self, identifier: UUID) -> Posted | None:
         """Return a message, published or not; None when it is not kept any more."""
-        body = await self._redis.call("HGET", keys.OUTBOX_MESSAGES, str(identifier))
+        body = await self._redis.call("HGET", self._keys.outbox_messages, str(identifier))
         return _decoded(body) if body else None
 
     async def settle(self, posted: Sequence[Posted], taken: Sequence[bool], *, now_ms: int) -> None:
         """Strike off what was taken, and set the rest for later: the older, the longer."""
         if done := {one.id for one, was_taken in zip(posted, taken, strict=False) if was_taken}:
             await self.published(*done)
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         for one in posted:
             if one.id not in done:
                 wait_ms = (now_ms - one.due_ms) // 2
                 again_ms = now_ms + min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, wait_ms))
-                transaction.call("ZADD", keys.OUTBOX, "XX", again_ms, one.id)
+                transaction.call("ZADD", self._keys.outbox, "XX", again_ms, one.id)
         if len(done) < len(posted):
-            await transaction.run(self._redis)
+            await transaction.run()
 
     async def size(self) -> int:
         """Return how many messages are waiting."""
-        return int(await self._redis.call("ZCARD", keys.OUTBOX))
+        return int(await self._redis.call("ZCARD", self._keys.outbox))
 
 
 def _decoded(body: bytes) -> Posted | None:
@@ -211,5 +215,7 @@ def _decoded(body: bytes) -> Posted | None:
 
 def post(transaction: Transaction, message: Posted) -> None:
     """File `message` with the commit of `transaction`."""
-    transaction.call("ZADD", keys.OUTBOX, message.due_ms, message.id)
-    transaction.call("HSET", keys.OUTBOX_MESSAGES, message.id, msgspec.msgpack.encode(message))
+    transaction.call("ZADD", transaction.keys.outbox, message.due_ms, message.id)
+    transaction.call(
+        "HSET", transaction.keys.outbox_messages, message.id, msgspec.msgpack.encode(message)
+    )

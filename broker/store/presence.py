@@ -1,5 +1,6 @@
 """Where people are: batched updates, who is in these cells, and forgetting."""
 
+import enum
 from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
@@ -23,12 +24,25 @@ _SWEEP_COUNT = 500
 
 
 class Update(NamedTuple):
-    """A participant's new place (H3, resolution 10), or None to forget it; `at_ms` Unix time."""
+    """A participant's new place (H3, resolution 10), or None to forget it; `at_ms` Unix time.
+
+    Whoever `crossed` a border has a new place in another partition.
+    """
 
     user: str
     place: int | None
     availability: Availability
     at_ms: int
+    crossed: bool = False
+
+
+class Before(enum.Enum):
+    """What else than a partition may have been before."""
+
+    LATER = "later"  # a newer update has come: this one changes nothing
+
+
+_BEFORE = {-1: None, -2: Before.LATER}
 
 
 class Hit(NamedTuple):
@@ -47,6 +61,7 @@ class PresenceStore:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
         """Apply a batch in order; return whom open incidents may have come near.
@@ -61,26 +76,43 @@ class PresenceStore:
         return hits
 
     async def _update(self, updates: Sequence[Update], now_ms: int, presence_s: int) -> list[Hit]:
-        words: list[Word] = [keys.PREFIX, now_ms, presence_s * 1000]
+        words: list[Word] = [self._keys.prefix, now_ms, presence_s * 1000]
         for update in updates:
             cell, child = filed(update.place) if update.place is not None else (None, 0)
             words += (
                 update.user,
                 keys.where_bucket(update.user),
-                "" if cell is None else f"{cell:x}",
+                f"{cell:x}" if cell is not None else ">" if update.crossed else "",
                 child,
                 _SHORT[update.availability],
                 update.at_ms,
             )
-        rows = await self._redis.script("presence", [keys.OPEN_INCIDENTS], words)
+        rows = await self._redis.script("presence", [self._keys.open_incidents], words)
         return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
+
+    async def moved(
+        self, moves: Sequence[tuple[Update, int | None]], presence_s: int
+    ) -> list[int | Before | None]:
+        """Record to which partition each user has moved, None: where they were; return from where.
+
+        For users whom this partition looks after, wherever they are.
+        """
+        found: list[int | Before | None] = []
+        for first in range(0, len(moves), _UPDATES_PER_CALL):
+            words: list[Word] = [self._keys.prefix, presence_s * 1000]
+            for update, partition in moves[first : first + _UPDATES_PER_CALL]:
+                bucket = keys.where_bucket(update.user)
+                words += (update.user, bucket, "" if partition is None else partition, update.at_ms)
+            rows = await self._redis.script("moved", [self._keys.home(0)], words)
+            found += [_BEFORE.get(row, row) for row in rows]
+        return found
 
     async def near(self, cells: Sequence[int]) -> list[Located]:
         """Return everybody who is filed under these cells of resolution 9."""
         people: list[Located] = []
         for first in range(0, len(cells), _CELLS_PER_CALL):
             some = cells[first : first + _CELLS_PER_CALL]
-            answer = await self._redis.script("near", [keys.at(cell) for cell in some], ())
+            answer = await self._redis.script("near", [self._keys.at(cell) for cell in some], ())
             for position in range(0, len(answer), 2):
                 cell, row = some[int(answer[position]) - 1], answer[position + 1]
                 people.extend(_located(cell, row[i], row[i + 1]) for i in range(0, len(row), 2))
@@ -95,7 +127,7 @@ class PresenceStore:
         forgotten, cursor = 0, b"0"
         while True:
             cursor, found = await self._redis.call(
-                "SCAN", cursor, "MATCH", f"{keys.PREFIX}{family}:*", "COUNT", _SWEEP_COUNT
+                "SCAN", cursor, "MATCH", f"{self._keys.prefix}{family}:*", "COUNT", _SWEEP_COUNT
             )
             for key in found:
                 forgotten += await self._redis.script(

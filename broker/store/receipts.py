@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from broker.store import keys
+from broker.store.keys import Keys
 from broker.store.transaction import Transaction
 from schemas.messages import Receipt
 
@@ -37,7 +37,7 @@ class Filing(NamedTuple):
 
 def file_receipt(transaction: Transaction, filing: Filing) -> None:
     """Add to `transaction` the receipt of a message, which must not have one yet."""
-    key = keys.receipt(filing.message)
+    key = transaction.keys.receipt(filing.message)
     transaction.require_absent(key)
     transaction.call(
         "HSET", key, "user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)
@@ -47,14 +47,27 @@ def file_receipt(transaction: Transaction, filing: Filing) -> None:
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 
-def received_in(row: Sequence[bytes]) -> Received | None:
+def file_route(transaction: Transaction, message: UUID, region: int) -> None:
+    """Add to `transaction` that a message is committed in another region, if it is nowhere yet."""
+    key = transaction.keys.receipt(message)
+    transaction.require_absent(key)
+    transaction.call("HSET", key, "region", region)
+    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
+
+
+def routed_in(row: Sequence[bytes]) -> int | None:
+    """Return the region to which the fields of a receipt's hash send a message; None: to none."""
+    return int(row[1]) if row and row[0] == b"region" else None
+
+
+def received_in(row: Sequence[bytes], keys: Keys) -> Received | None:
     """Return what the fields of a receipt's hash say; None when there is none."""
-    if not row:
+    if not row or routed_in(row) is not None:
         return None
     fields = dict(zip(row[::2], row[1::2], strict=True))
     receipt = _RECEIPT.decode(fields[b"body"])
     if b"sequence" in fields:
-        receipt = msgspec.structs.replace(receipt, sequence=int(fields[b"sequence"]))
+        receipt = msgspec.structs.replace(receipt, sequence=keys.number(fields[b"sequence"]))
     group = fields.get(b"group")
     return Received(
         fields[b"user"].decode(), fields[b"digest"].decode(), receipt,

@@ -1,42 +1,60 @@
-"""The store as services hold it: one connection, and one part for each kind of question."""
+"""The store as services hold it: of each partition one part for each kind of question."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
+from uuid import UUID
 
-from broker.errors import UnavailableError
+from broker.core.grid import place_of, region_of
+from broker.errors import ConfigError, UnavailableError
 from broker.store.alerts import AlertStore
+from broker.store.borders import Borders
 from broker.store.dead_letters import DeadLetters
+from broker.store.everywhere import Everywhere
 from broker.store.history import History
 from broker.store.incidents import IncidentStore
+from broker.store.keys import Keys, partition_of, partition_of_incident
 from broker.store.missed import MissedStore
+from broker.store.nodes import Nodes
 from broker.store.outages import Outages
 from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
-from broker.store.redis import Connection
+from broker.store.redis import ANSWER_S, Connection
 from broker.store.streams import Events
 from broker.store.timers import Deadlines
+from broker.store.transaction import Transaction
 from broker.store.zones import ZoneStore
 
 
 class Store:
-    """Redis. `async with` connects.
+    """One partition. `async with` connects, where it is the only one (see `partitions`).
 
     Raises:
         UnavailableError: from every method, when Redis cannot serve.
     """
 
-    def __init__(self, url: str) -> None:
-        self._redis = Connection(url)
-        self.incidents = IncidentStore(self._redis)
-        self.alerts = AlertStore(self._redis)
-        self.missed = MissedStore(self._redis)
-        self.history = History(self._redis)
-        self.dead_letters = DeadLetters(self._redis)
-        self.presence = PresenceStore(self._redis)
-        self.events = Events(self._redis)
-        self.outbox = Outbox(self._redis)
-        self.outages = Outages(self._redis)
-        self.deadlines = Deadlines(self._redis)
-        self.zones = ZoneStore(self._redis)
+    def __init__(self, url: str, keys: Keys | None = None, nodes: Nodes | None = None) -> None:
+        self._redis = redis = Connection(url, keys, nodes)
+        self.incidents = IncidentStore(redis)
+        self.alerts = AlertStore(redis)
+        self.borders = Borders(redis)
+        self.missed = MissedStore(redis)
+        self.history = History(redis)
+        self.dead_letters = DeadLetters(redis)
+        self.presence = PresenceStore(redis)
+        self.events = Events(redis)
+        self.outbox = Outbox(redis)
+        self.outages = Outages(redis)
+        self.deadlines = Deadlines(redis)
+        self.zones = ZoneStore(redis)
+        self.keys = redis.keys
+        self.link([self])
+
+    def link(self, partitions: "Sequence[Store]") -> None:
+        """Make the partitions known of which this is one."""
+        self.partitions = partitions
+        self.everywhere = Everywhere(partitions)
+        self.zones, self.dead_letters = partitions[0].zones, partitions[0].dead_letters
 
     async def __aenter__(self) -> Self:
         await self._redis.__aenter__()
@@ -45,9 +63,37 @@ class Store:
     async def __aexit__(self, *exc: object) -> None:
         await self._redis.__aexit__(*exc)
 
+    def of(self, incident: UUID) -> "Store":
+        """Return the partition of an incident, or of a question about one."""
+        return self.partitions[partition_of_incident(incident, len(self.partitions))]
+
+    def at(self, lat: float, lon: float) -> "Store":
+        """Return the partition of a place."""
+        return self.partitions[self._partition_at(place_of(lat, lon))]
+
+    def _partition_at(self, cell: int) -> int:
+        count = len(self.partitions)
+        return partition_of(region_of(cell), count) if count > 1 else 0
+
+    def transaction(self) -> Transaction:
+        """Return a transaction in this partition."""
+        return Transaction(self._redis)
+
     async def ping(self) -> None:
         """Raise UnavailableError unless Redis answers."""
         await self._redis.call("PING")
+
+    async def is_used(self) -> bool:
+        """Whether a report was ever committed here."""
+        return bool(await self._redis.call("EXISTS", self.keys.sequence))
+
+    async def partition_count(self) -> int:
+        """Return in how many partitions is filed what is here: if nothing is yet, in as many as now."""
+        key, count = self.keys.partitions, self.keys.count
+        if await self.is_used():
+            count = 1  # unless it says otherwise: it is older than partitions
+        await self._redis.call("SET", key, count, "NX")
+        return int(await self._redis.call("GET", key))
 
     async def check(self) -> list[str]:
         """Return what is wrong with the server's settings for a store that must lose nothing."""
@@ -71,3 +117,27 @@ class Store:
             for line in info.splitlines()
             if line == "aof_last_write_status:err"
         ]
+
+
+@asynccontextmanager
+async def partitions(url: str, count: int = 1) -> AsyncIterator[list[Store]]:
+    """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
+
+    Raises:
+        UnavailableError: Redis cannot be reached.
+        ConfigError: what is there was filed in another number of partitions.
+    """
+    nodes = Nodes(url, answer_s=ANSWER_S)
+    stores = [Store(url, Keys(number, count), nodes) for number in range(count)]
+    for store in stores:
+        store.link(stores)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(nodes.close)
+        for store in stores:
+            await stack.enter_async_context(store)
+        found = await stores[0].partition_count()
+        if found != count:
+            raise ConfigError(
+                [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
+            )
+        yield stores

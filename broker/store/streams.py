@@ -9,7 +9,6 @@ import msgspec
 from broker import events
 from broker.errors import UnavailableError
 from broker.events import Event
-from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -31,11 +30,12 @@ class Events:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def ensure_groups(self) -> None:
         """Create the consumer groups that do not exist yet, from the beginning of the stream."""
         for reader in events.READERS:
-            stream = keys.events(reader)
+            stream = self._keys.events(reader)
             try:
                 await self._redis.call("XGROUP", "CREATE", stream, reader, "0", "MKSTREAM")
             except UnavailableError as error:
@@ -44,17 +44,22 @@ class Events:
 
     async def put(self, several: Sequence[Event]) -> None:
         """Put events on their readers' streams, all or none."""
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         for event in several:
             emit(transaction, event)
-        await transaction.run(self._redis)
+        await transaction.run()
+
+    async def replay(self, group: str, data: bytes, replay_of: UUID) -> None:
+        """Put the event of a dead letter back on its stream; when it has worked, the letter is gone."""
+        stream = self._keys.events(group)
+        await self._redis.call("XADD", stream, "*", "e", data, "replay", str(replay_of))
 
     async def read(
         self, group: str, consumer: str, *, count: int, block_ms: int = 0
     ) -> list[Entry]:
         """Return up to `count` new entries for `group`; waits at most `block_ms` for the first."""
         words = ("XREADGROUP", "GROUP", group, consumer, "COUNT", count)
-        stream = ("STREAMS", keys.events(group), ">")
+        stream = ("STREAMS", self._keys.events(group), ">")
         if block_ms:
             answer = await self._redis.blocking(
                 consumer, block_ms, *words, "BLOCK", block_ms, *stream
@@ -73,7 +78,7 @@ class Events:
             "COUNT",
             count,
             "STREAMS",
-            keys.events(group),
+            self._keys.events(group),
             "0",
         )
         return _entries(answer[0][1]) if answer else []
@@ -83,7 +88,7 @@ class Events:
     ) -> list[Entry]:
         """Return entries that some consumer has left unacknowledged for `idle_ms`, now ours."""
         answer = await self._redis.call(
-            "XAUTOCLAIM", keys.events(group), group, consumer, idle_ms, "0", "COUNT", count
+            "XAUTOCLAIM", self._keys.events(group), group, consumer, idle_ms, "0", "COUNT", count
         )
         return _entries(answer[1])
 
@@ -91,14 +96,14 @@ class Events:
         """Record that the effects of these entries are done, and strike them off."""
         if not identifiers:
             return
-        transaction = Transaction()
-        transaction.call("XACK", keys.events(group), group, *identifiers)
-        transaction.call("XDEL", keys.events(group), *identifiers)
-        await transaction.run(self._redis)
+        transaction = Transaction(self._redis)
+        transaction.call("XACK", self._keys.events(group), group, *identifiers)
+        transaction.call("XDEL", self._keys.events(group), *identifiers)
+        await transaction.run()
 
     async def length(self, group: str) -> int:
         """Return how many entries are not done."""
-        return int(await self._redis.call("XLEN", keys.events(group)))
+        return int(await self._redis.call("XLEN", self._keys.events(group)))
 
 
 def _entries(rows: Sequence[Any]) -> list[Entry]:
@@ -119,4 +124,4 @@ def emit(transaction: Transaction, event: Event) -> None:
     """Put `event` on its readers' streams with the commit of `transaction`."""
     data = events.encode(event)
     for reader in events.readers(event):
-        transaction.call("XADD", keys.events(reader), "*", "e", data)
+        transaction.call("XADD", transaction.keys.events(reader), "*", "e", data)

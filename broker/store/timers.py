@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -35,25 +34,28 @@ class Deadlines:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def due(self, now_ms: int, limit: int = 100) -> list[Deadline]:
         """Return deadlines that have passed, the longest overdue first."""
         rows = await self._redis.call(
-            "ZRANGE", keys.DEADLINES, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
+            "ZRANGE", self._keys.deadlines, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
         )
         return [_deadline(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
 
     async def incidents(self) -> AsyncIterator[list[UUID]]:
         """Yield, page by page and each once, the incidents that are not erased; open ones first."""
         yielded: set[UUID] = set()
-        names = await self._redis.call("ZRANGE", keys.OPEN_INCIDENTS, 0, -1, "REV")
+        names = await self._redis.call("ZRANGE", self._keys.open_incidents, 0, -1, "REV")
         for first in range(0, len(names), _PAGE):
             some = [UUID(name.decode()) for name in names[first : first + _PAGE]]
             yielded.update(some)
             yield some
         cursor = b"0"
         while True:  # by ZSCAN, which misses nobody, whatever fires meanwhile
-            cursor, rows = await self._redis.call("ZSCAN", keys.DEADLINES, cursor, "COUNT", _PAGE)
+            cursor, rows = await self._redis.call(
+                "ZSCAN", self._keys.deadlines, cursor, "COUNT", _PAGE
+            )
             found = dict.fromkeys(UUID(row.decode().split()[1]) for row in rows[::2])
             yield [name for name in found if name not in yielded]
             yielded.update(found)
@@ -62,33 +64,35 @@ class Deadlines:
 
     async def drop(self, deadline: Deadline) -> None:
         """Strike off a deadline that has lost its meaning, unless it was set anew."""
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         fire(transaction, deadline)
-        await transaction.run(self._redis)
+        await transaction.run()
 
     async def postpone(self, deadline: Deadline, due: datetime) -> None:
         """Set a deadline anew, unless somebody else has."""
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         fire(transaction, deadline)
         schedule(transaction, deadline.kind, deadline.incident, due)
-        await transaction.run(self._redis)
+        await transaction.run()
 
 
 def fire(transaction: Transaction, deadline: Deadline) -> None:
     """Require that `deadline` stands as it was read, and strike it off."""
     member = f"{deadline.kind} {deadline.incident}"
-    transaction.require_score(keys.DEADLINES, member, deadline.due_ms)
-    transaction.call("ZREM", keys.DEADLINES, member)
+    transaction.require_score(transaction.keys.deadlines, member, deadline.due_ms)
+    transaction.call("ZREM", transaction.keys.deadlines, member)
 
 
 def schedule(transaction: Transaction, kind: DeadlineKind, incident: UUID, due: datetime) -> None:
     """Set a deadline of an incident; one of each kind."""
-    transaction.call("ZADD", keys.DEADLINES, int(due.timestamp() * 1000), f"{kind} {incident}")
+    transaction.call(
+        "ZADD", transaction.keys.deadlines, int(due.timestamp() * 1000), f"{kind} {incident}"
+    )
 
 
 def unschedule(transaction: Transaction, kind: DeadlineKind, incident: UUID) -> None:
     """Strike a deadline off."""
-    transaction.call("ZREM", keys.DEADLINES, f"{kind} {incident}")
+    transaction.call("ZREM", transaction.keys.deadlines, f"{kind} {incident}")
 
 
 def _deadline(member: bytes, score: bytes) -> Deadline:

@@ -1,22 +1,26 @@
 """One optimistic transaction: guards that must still hold, and the calls to make if they do.
 
-transaction = Transaction()
+transaction = Transaction(redis)
 transaction.require_field(key, "v", 3)     # nobody has changed it since it was read
 transaction.call("HSET", key, "v", 4)
-results = await transaction.run(redis)     # None: a guard failed, decide again
+results = await transaction.run()          # None: a guard failed, decide again
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-from broker.store import keys
 from broker.store.redis import Connection, Word
 
 
 class Transaction:
-    """Collects guards and calls; `run` sends both in one script (`scripts/commit.lua`)."""
+    """Collects guards and calls; `run` sends both in one script (`scripts/commit.lua`).
 
-    def __init__(self) -> None:
+    All keys are of one partition, and made by `keys`.
+    """
+
+    def __init__(self, redis: Connection) -> None:
+        self.keys = redis.keys
+        self._redis = redis
         self._guards: list[Word] = []
         self._calls: list[Word] = []
         self._guard_count = 0
@@ -58,8 +62,8 @@ class Transaction:
         self._call_count += 1
         self._calls += (-2 - len(words), " ".join(targets), command, "", *words)
 
-    async def run(self, redis: Connection) -> list[Any] | None:
+    async def run(self) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""
         words = [self._guard_count, *self._guards, self._call_count, *self._calls]
-        answer = await redis.script("commit", [keys.SEQUENCE], words)
+        answer = await self._redis.script("commit", [self.keys.sequence], words)
         return answer[1:] if answer[0] == 1 else None

@@ -6,7 +6,6 @@ from typing import cast
 import msgspec
 
 from broker.core.zones import Zone, ZoneKind
-from broker.store import keys
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -16,26 +15,27 @@ class ZoneStore:
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
+        self._keys = redis.keys
 
     async def version(self) -> int:
         """Return how often zones were imported."""
-        return int(await self._redis.call("GET", keys.ZONES_VERSION) or 0)
+        return int(await self._redis.call("GET", self._keys.zones_version) or 0)
 
     async def save(self, kind: ZoneKind, zones: Sequence[Zone]) -> None:
         """Replace all zones of `kind`, at once; those of other kinds are not touched."""
-        transaction = Transaction()
+        transaction = Transaction(self._redis)
         for zone in await self.load():
             if zone.kind is kind:
-                transaction.call("HDEL", keys.ZONES, f"{zone.kind}:{zone.id}")
+                transaction.call("HDEL", self._keys.zones, f"{zone.kind}:{zone.id}")
         for zone in zones:
             transaction.call(
-                "HSET", keys.ZONES, f"{zone.kind}:{zone.id}", msgspec.msgpack.encode(zone)
+                "HSET", self._keys.zones, f"{zone.kind}:{zone.id}", msgspec.msgpack.encode(zone)
             )
-        transaction.call("INCR", keys.ZONES_VERSION)
-        await transaction.run(self._redis)
+        transaction.call("INCR", self._keys.zones_version)
+        await transaction.run()
 
     async def load(self) -> list[Zone]:
         """Return every zone, sorted by kind and id."""
-        rows = cast("list[bytes]", await self._redis.call("HVALS", keys.ZONES))
+        rows = cast("list[bytes]", await self._redis.call("HVALS", self._keys.zones))
         zones = [msgspec.msgpack.decode(row, type=Zone) for row in rows]
         return sorted(zones, key=lambda zone: (zone.kind, zone.id))

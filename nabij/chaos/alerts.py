@@ -24,7 +24,7 @@ from devices.coverage import (
 from devices.history import NEVER, Deed, SentPresence
 from nabij.chaos.evidence import Evidence
 from nabij.chaos.judgement import Judgement
-from schemas.ids import alert_id, incident_id
+from schemas.ids import alert_id, incident_id, without_region
 from schemas.messages import Merge, Outcome, ReplyKind
 from schemas.taxonomy import Audience, PolicyFile
 
@@ -67,7 +67,7 @@ def judge_alerts(
             judgement.blame("I5", f"{user} was alerted to {incident}, and was not in its radius")
     unsure = {incident_id(each) for each in evidence.created if each not in evidence.receipts}
     for incident, strangers in got.items():
-        if incident not in unsure:
+        if without_region(incident) not in unsure:
             judgement.blame("I5", f"{len(strangers)} people were alerted to {incident}: no report")
 
 

@@ -11,7 +11,7 @@ from devices.chaos_log import Commanded, Created, Receipted
 from nabij.chaos.alerts import judge_alerts
 from nabij.chaos.evidence import Evidence, StoreFacts
 from nabij.chaos.judgement import Judgement
-from schemas.ids import incident_id
+from schemas.ids import is_opened_by
 from schemas.messages import EscalationKind, GroupEventKind, Merge, Outcome, Status, Subject
 from schemas.taxonomy import Desk, PolicyFile
 
@@ -117,7 +117,9 @@ def _agree(
     other = sequences.setdefault(receipt.sequence or 0, report)
     if other != report:
         judgement.double("I3", f"reports {report} and {other} have one sequence number")
-    if (receipt.merge is Merge.OPENED) != (receipt.incident == incident_id(report)):
+    if (receipt.merge is Merge.OPENED) != (
+        receipt.incident is not None and is_opened_by(receipt.incident, report)
+    ):
         judgement.blame("I3", f"report {report}: {receipt.merge}, but incident {receipt.incident}")
 
 

@@ -15,8 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from broker.store import keys
+from broker.store.keys import Keys
 from broker.store.redis import Connection
+
+KEYS = Keys()
 
 EVERY_S = 0.5
 LEAST_SAMPLES = 24
@@ -94,11 +96,11 @@ class Growth:
 async def queue_sizes(redis: Connection) -> dict[str, int]:
     """Return the lengths of the streams and of the outbox, and of what is published again."""
     sizes = {
-        f"stream {reader}": int(await redis.call("XLEN", keys.events(reader))) for reader in READERS
+        f"stream {reader}": int(await redis.call("XLEN", KEYS.events(reader))) for reader in READERS
     }
     return sizes | {
-        "outbox": int(await redis.call("ZCARD", keys.OUTBOX)),
-        "outbox again": int(await redis.call("ZCARD", keys.OUTBOX_AGAIN)),
+        "outbox": int(await redis.call("ZCARD", KEYS.outbox)),
+        "outbox again": int(await redis.call("ZCARD", KEYS.outbox_again)),
     }
 
 

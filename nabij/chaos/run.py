@@ -14,7 +14,7 @@ import structlog
 from broker.core.policy import Policy
 from broker.embedded import Account
 from broker.errors import UnavailableError
-from broker.store import keys
+from broker.store.keys import Keys
 from broker.store.redis import Connection as Redis
 from devices.chaos_log import (
     Created,
@@ -39,6 +39,8 @@ from nabij.chaos.strikes import Probe, Striker
 from nabij.chaos.world import World
 from schemas import topics
 from schemas.messages import IncidentState, Subject
+
+KEYS = Keys()
 
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
@@ -310,7 +312,7 @@ class Run:
             if self._progress.done >= number * POISON_EVERY:
                 payload, reader = f"poison {number}", _POISONED[number % len(_POISONED)]
                 with contextlib.suppress(UnavailableError):
-                    await redis.call("XADD", keys.events(reader), "*", "e", payload)
+                    await redis.call("XADD", KEYS.events(reader), "*", "e", payload)
                     self._poison.add(payload)
                     number += 1
             await asyncio.sleep(LOOK_S)

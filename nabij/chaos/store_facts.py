@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import Path
 from uuid import UUID
 
-from broker.store import keys
 from broker.store.dead_letters import DeadLetters
+from broker.store.keys import Keys
 from broker.store.redis import Connection
 from nabij.chaos.evidence import StoreFacts
 from nabij.chaos.growth import READERS, queue_sizes
+
+KEYS = Keys()
 
 _COUNT = 1_000
 _LATE_MS = 2_000  # a deadline that passed so long ago ought to have fired
@@ -32,17 +34,17 @@ async def undone(redis: Connection) -> dict[str, int]:
     """Return how much is not done, by what it is."""
     found = await queue_sizes(redis)
     for reader in READERS:
-        pending = await redis.call("XPENDING", keys.events(reader), reader)
+        pending = await redis.call("XPENDING", KEYS.events(reader), reader)
         found[f"pending of {reader}"] = int(pending[0])
     late_ms = int(time.time() * 1_000) - _LATE_MS
-    found["deadlines"] = int(await redis.call("ZCOUNT", keys.DEADLINES, 0, late_ms))
+    found["deadlines"] = int(await redis.call("ZCOUNT", KEYS.deadlines, 0, late_ms))
     return found
 
 
 async def _reports(redis: Connection) -> Counter[UUID]:
     reports: Counter[UUID] = Counter()
     cursor = b"0"
-    pattern = f"{keys.PREFIX}reports:*"
+    pattern = f"{KEYS.prefix}reports:*"
     seen: set[bytes] = set()  # SCAN may name a key twice
     while True:
         cursor, found = await redis.call("SCAN", cursor, "MATCH", pattern, "COUNT", _COUNT)

@@ -40,8 +40,8 @@ def break_worker(broken: Broken | None, worker: Worker) -> None:
 
 
 def _without_receipt(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
-    _, marker, found = neighbourhood(database, keys, words)
-    return [[], marker, found]
+    _, *rest = neighbourhood(database, keys, words)
+    return [[], *rest]
 
 
 def _without_absence(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:

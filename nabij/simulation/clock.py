@@ -148,7 +148,7 @@ def moment(now: float) -> dt.datetime:
 
 @contextmanager
 def virtual(
-    loop: VirtualLoop, rng: random.Random, connect: Callable[[str], object]
+    loop: VirtualLoop, rng: random.Random, connect: Callable[..., object]
 ) -> Iterator[None]:
     """Give the services this world's clock, dice and Redis while the context lasts."""
 

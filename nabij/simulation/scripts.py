@@ -66,12 +66,12 @@ def _integer(word: Word) -> int:
 def neighbourhood(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
     """The report's receipt, the marker of its place, and the incidents it may join."""
     prefix, *where = words
-    found = [
-        database.do_hmget(raw(prefix) + incident, b"v", b"incident")
-        for incident in _near(database, raw(keys[1]), *where)
-    ]
+    near = _near(database, raw(keys[1]), *where)
+    rows = [database.do_hmget(raw(prefix) + incident, b"v", b"incident") for incident in near]
     marker = database.do_hget(raw(keys[1]), b"#") or b""
-    return [database.do_hgetall(raw(keys[0])), marker, found]
+    found = [row for row in rows if row[0]]
+    elsewhere = [name for name, row in zip(near, rows, strict=True) if not row[0]]
+    return [database.do_hgetall(raw(keys[0])), marker, found, elsewhere]
 
 
 def _near(database: Database, key: bytes, *where: Word) -> list[bytes]:
@@ -219,21 +219,23 @@ def _place(  # noqa: PLR0917 - as the script has it
     if old not in (b"-", cell):
         database.do_hdel(prefix + b"at:" + old, user)
     hits: list[Any] = []
-    if cell:
+    had = filed if filed and old != b"-" and int(filed[3]) > now - lifetime else None
+    since = int(had[4]) - _OVERLAP_MS if had else 0
+    if cell in (b"", b">"):
+        entry = b" ".join((b"- -", availability, at, b"%d" % now))
+        database.do_hset(where, user, entry)
+        looks_back = cell == b">"
+    else:
         key = prefix + b"at:" + cell
         database.do_hset(key, user, b" ".join((child, availability, at)))
         database.do_pexpire(key, b"%d" % lifetime)
         entry = b" ".join((cell, child, availability, at, b"%d" % now))
         database.do_hset(where, user, entry)
-        had = filed if filed and old != b"-" and int(filed[3]) > now - lifetime else None
-        if not had or (old, had[2]) != (cell, child) or int(at) == int(had[3]):
+        looks_back = not had or (old, had[2]) != (cell, child) or int(at) == int(had[3])
+        if looks_back:
             hits += _look(database, prefix, user, cell, (number, 0, b"new"))
-            if had:
-                since = int(had[4]) - _OVERLAP_MS
-                hits += _look(database, prefix, user, old, (number, since, old + b" " + had[2]))
-    else:
-        entry = b" ".join((b"- -", availability, at, b"%d" % now))
-        database.do_hset(where, user, entry)
+    if had and looks_back:
+        hits += _look(database, prefix, user, old, (number, since, old + b" " + had[2]))
     database.do_pexpire(where, b"%d" % lifetime)
     return hits
 
@@ -279,6 +281,23 @@ def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> li
     return found
 
 
+def moved(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[int]:
+    """In which partition each user was; an update that is older than the last changes nothing."""
+    prefix, lifetime = raw(words[0]), raw(words[1])
+    before: list[int] = []
+    for first in range(2, len(words), 4):
+        user, bucket, partition, at = map(raw, words[first : first + 4])
+        key = prefix + b"home:" + bucket
+        old, old_at = (database.do_hget(key, user) or b"-1 0").split()
+        if int(at) < int(old_at):
+            before.append(-2)
+            continue
+        before.append(int(old))
+        database.do_hset(key, user, b" ".join((partition or old, at)))
+        database.do_pexpire(key, lifetime)
+    return before
+
+
 SCRIPTS: dict[str, Script] = {
     "commit": commit,
     "neighbourhood": neighbourhood,
@@ -289,4 +308,5 @@ SCRIPTS: dict[str, Script] = {
     "presence": presence,
     "sweep": sweep,
     "missed": missed,
+    "moved": moved,
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from broker.errors import UnavailableError
+from broker.store.keys import Keys
 from nabij.simulation.clock import EPOCH_S, VirtualLoop
 from nabij.simulation.redis import Database, Word, raw
 from nabij.simulation.scripts import SCRIPTS, Script
@@ -57,6 +58,7 @@ class Line:
         self._rng = rng
         self._delay = delay
         self._arrived_at = self._answered_at = 0.0
+        self.keys = Keys()
         self.dead = False
 
     async def call(self, *words: Word) -> Any:

@@ -16,11 +16,14 @@ from broker.core.policy import Policy
 from broker.dispatch import Dispatcher
 from broker.mqtt import Connection, Delivery, Message, ServerStatus
 from broker.service import Context, Effects, Service, Zones
-from broker.store import Entry, Store, keys
+from broker.store import Entry, Store
+from broker.store.keys import Keys
 from nabij.simulation.clock import VirtualLoop
 from nabij.simulation.mqtt import Client, MqttBroker
 from nabij.simulation.redis import raw
 from nabij.simulation.server import Line, RedisServer
+
+KEYS = Keys()
 
 _READ_COUNT = 16
 _TAKE_OVER_EVERY_S = 3.0
@@ -28,10 +31,10 @@ _TAKE_OVER_IDLE_MS = 4_000
 _SLOWLY_S = 100.0  # what only tidies up, or looks for what others have not done
 # What a periodic handler looks at: it need not run while nothing there is due.
 _WATCHED = {
-    "fire_due": raw(keys.DEADLINES),
-    "make_sure": raw(keys.OUTBOX),
-    "publish_again": raw(keys.OUTBOX_AGAIN),
-    "see_to_unconfirmed": raw(keys.UNCONFIRMED),
+    "fire_due": raw(KEYS.deadlines),
+    "make_sure": raw(KEYS.outbox),
+    "publish_again": raw(KEYS.outbox_again),
+    "see_to_unconfirmed": raw(KEYS.unconfirmed),
 }
 _SOON_S = 0.012  # so long, about, a message is in hand
 _LEFT_OUT = {"heal_dropped"}  # the modelled MQTT broker drops nothing that it could tell of
@@ -124,7 +127,11 @@ class Worker:
 
     def _restore(self) -> None:
         for handler in self.service.restorers:
-            self._start(self.dispatcher.persist(partial(self.dispatcher.run, handler)))
+            self._start(
+                self.dispatcher.persist(
+                    partial(self.dispatcher.run, handler, self.dispatcher.first)
+                )
+            )
 
     # -- MQTT -------------------------------------------------------------------------------------
 
@@ -170,10 +177,10 @@ class Worker:
     async def _take_over(self) -> None:
         assert self.store is not None
         events, name = self.store.events, self.service.name
-        group = self._around.redis.database.stream(raw(keys.events(name))).groups[name.encode()]
+        group = self._around.redis.database.stream(raw(KEYS.events(name))).groups[name.encode()]
         while True:
             while not group.pending:
-                await self._around.redis.watch(raw(keys.events(name)))
+                await self._around.redis.watch(raw(KEYS.events(name)))
             await asyncio.sleep(_TAKE_OVER_EVERY_S)
             if group.pending:
                 await self._consume_all(
@@ -204,7 +211,9 @@ class Worker:
         self._take_up()
         if self._around.hurried:
             await acknowledge(self.service.name, identifiers)
-        await asyncio.gather(*(self.dispatcher.consume(entry) for entry in entries))
+        await asyncio.gather(
+            *(self.dispatcher.consume(entry, self.dispatcher.first) for entry in entries)
+        )
         await acknowledge(self.service.name, identifiers)
 
     # -- what is due ------------------------------------------------------------------------------
@@ -219,7 +228,7 @@ class Worker:
             else:
                 await self._until_due(watched)
                 await asyncio.sleep(self._around.rng.uniform(0, interval_s))
-            await self.dispatcher.tick(handler)
+            await self.dispatcher.tick(handler, self.dispatcher.first)
 
     async def _until_due(self, key: bytes) -> None:
         redis, loop = self._around.redis, self._around.loop

@@ -15,7 +15,7 @@ from broker import events
 from broker.core.policy import Policy
 from broker.core.zones import Zone, ZoneIndex, ZoneKind
 from broker.service import Service, Zones
-from broker.store import keys
+from broker.store.keys import Keys
 from nabij.simulation.broken import Broken, break_worker, break_world
 from nabij.simulation.clock import new_loop, virtual
 from nabij.simulation.logs import Logs, Rest
@@ -26,6 +26,8 @@ from nabij.simulation.server import Line, RedisServer
 from nabij.simulation.worker import Surroundings, Worker
 from schemas.taxonomy import Timers, Widening, default_policy_text
 from services import alerting, city, deadlines, groups, intake, police, presence
+
+KEYS = Keys()
 
 _CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
 _SERVICES: tuple[Service, ...] = tuple(
@@ -124,14 +126,14 @@ class World:
             return self.rng.uniform(0.05, 1.0)
         return 0.0005 + 0.004 * dice * dice
 
-    def _line(self, name: str) -> Line:
+    def _line(self, name: str, *_: object) -> Line:
         return self.workers[name].line
 
     # -- the story --------------------------------------------------------------------------------
 
     async def _live(self) -> None:
         for reader in events.READERS:
-            self.redis.database.execute("XGROUP", "CREATE", keys.events(reader), reader, "0")
+            self.redis.database.execute("XGROUP", "CREATE", KEYS.events(reader), reader, "0")
         for service in _SERVICES:
             for number in (1, 2) if service.name in _TWICE else (1,):
                 self._start(service, number)
@@ -278,15 +280,15 @@ class World:
         self.desk.log.journal = set(self.desk.journal)
         database = self.redis.database
         left = {
-            "deadlines": database.do_zcard(raw(keys.DEADLINES)),
-            "outbox": database.do_zcard(raw(keys.OUTBOX)),
-            "outbox again": database.do_zcard(raw(keys.OUTBOX_AGAIN)),
-            "outbox messages": database.do_hlen(raw(keys.OUTBOX_MESSAGES)),
-            "open incidents": database.do_zcard(raw(keys.OPEN_INCIDENTS)),
+            "deadlines": database.do_zcard(raw(KEYS.deadlines)),
+            "outbox": database.do_zcard(raw(KEYS.outbox)),
+            "outbox again": database.do_zcard(raw(KEYS.outbox_again)),
+            "outbox messages": database.do_hlen(raw(KEYS.outbox_messages)),
+            "open incidents": database.do_zcard(raw(KEYS.open_incidents)),
             "retained states": len(self.mqtt.retained),
         }
         for reader in events.READERS:
-            stream = database.stream(raw(keys.events(reader)))
+            stream = database.stream(raw(KEYS.events(reader)))
             left[f"events of {reader}"] = len(stream.entries)
             left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())
         rest = Rest(left, [state for _, state in self.late.log.states])

@@ -21,6 +21,7 @@ from nabij.worker import main
 from schemas import topics
 from schemas.ids import incident_id
 from schemas.messages import Merge, Outcome, Receipt, Subject
+from services.intake import _region_of
 
 VICTIM = "p-7"
 LATE_S = 1.0
@@ -37,7 +38,7 @@ def acknowledge_before_commit() -> None:
         report = topics.REPORT.decode(delivery.message.payload)
         receipt = Receipt(
             subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=datetime.now(UTC), id=report.id,
-            incident=incident_id(report.id), merge=Merge.OPENED, sequence=report.id.int % 2**31,
+            incident=incident_id(report.id, _region_of(report)), merge=Merge.OPENED, sequence=report.id.int % 2**31,
         )  # fmt: skip
         correlation = delivery.message.correlation
         user = levels["user"]

@@ -169,6 +169,13 @@ def test_zones_of_a_file_are_imported_listed_and_found(tmp_path: Path, redis_url
     assert "pz-een" in run("zones", "at", "51.05,3.75", NABIJ_REDIS_URL=redis_url).stdout
 
 
+def test_another_number_of_partitions_than_what_is_there_is_refused(redis_url: str) -> None:
+    assert run("zones", "list", "--json", NABIJ_REDIS_URL=redis_url).returncode == 0
+    refused = run("zones", "list", NABIJ_REDIS_URL=redis_url, NABIJ_PARTITIONS="16")
+    assert refused.returncode == 2
+    assert "NABIJ_PARTITIONS: 16; but what is in Redis is filed in 1" in refused.stderr
+
+
 def test_zones_are_kept_in_the_data_directory_when_no_redis_is_configured(tmp_path: Path) -> None:
     file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
     assert run("zones", "import", file, "--data-dir", tmp_path).returncode == 0

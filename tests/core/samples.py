@@ -47,5 +47,5 @@ def incident(
 ) -> Incident:  # fmt: skip
     return opened_by(
         report(place, minutes, code=code, mode=mode), category(code), audience=audience,
-        zone="gent", municipality="gent", now=at(minutes),
+        zone="gent", municipality="gent", now=at(minutes), region=0,
     )  # fmt: skip

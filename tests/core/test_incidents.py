@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from broker.core import incidents
 from broker.core.incidents import LIFE_CYCLE, Incident
 from broker.errors import Code, Rejected
-from schemas.ids import incident_id
+from schemas.ids import incident_id, region_in
 from schemas.messages import Mode, Position, Report, Status
 from schemas.taxonomy import Audience
 from tests.core.samples import KORENMARKT, at, category, incident, north, report
@@ -147,14 +147,21 @@ def test_incident_is_opened_with_what_its_first_report_says() -> None:
     one = report(north(30), 3, text="rook")
 
     fire = incidents.opened_by(
-        one, category("fire"), audience=NEARBY, zone="gent", municipality="gent", now=at(4)
+        one,
+        category("fire"),
+        audience=NEARBY,
+        zone="gent",
+        municipality="gent",
+        now=at(4),
+        region=0xBEEF,
     )
     theft = incidents.opened_by(
         replace(one, category="theft"), category("theft"), audience=Audience.POLICE,
-        zone="z", municipality="m", now=at(4),
+        zone="z", municipality="m", now=at(4), region=0,
     )  # fmt: skip
 
-    assert fire.id == incident_id(one.id)
+    assert fire.id == incident_id(one.id, 0xBEEF)
+    assert (region_in(fire.id), region_in(theft.id)) == (0xBEEF, 0)
     assert (fire.location, fire.first_report, fire.reports) == (one.location, one.id, 1)
     assert (fire.opened_at, fire.first_seen_at) == (at(4), at(3))
     assert (fire.text, theft.text) == ("rook", "")  # text_to of the category

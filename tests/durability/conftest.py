@@ -17,23 +17,43 @@ Nabij = Callable[..., Awaitable[tuple[int, Any]]]
 
 
 @pytest.fixture
-def servers(
-    mqtt_server: EmbeddedMqtt, redis_url: str, accounts: dict[str, Account], tmp_path: Path
+def servers(  # noqa: PLR0917 - fixtures
+    mqtt_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+    tmp_path: Path,
+    partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this test."""
     if not mqtt_server.enforces_acl:
         pytest.skip("the services' tests need Mosquitto and its ACL")
-    return Servers(mqtt=mqtt_server, redis_url=redis_url, accounts=accounts, directory=tmp_path)
+    return Servers(
+        mqtt=mqtt_server,
+        redis_url=redis_url,
+        accounts=accounts,
+        directory=tmp_path,
+        partitions=partitions,
+    )
 
 
 @pytest.fixture
-def own_servers(
-    own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
+def own_servers(  # noqa: PLR0917 - fixtures
+    own_mqtt: EmbeddedMqtt,
+    own_redis: EmbeddedRedis,
+    accounts: dict[str, Account],
+    data_dir: Path,
+    partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
     if not own_mqtt.enforces_acl:
         pytest.skip("the services' tests need Mosquitto and its ACL")
-    return Servers(mqtt=own_mqtt, redis_url=own_redis.url, accounts=accounts, directory=data_dir)
+    return Servers(
+        mqtt=own_mqtt,
+        redis_url=own_redis.url,
+        accounts=accounts,
+        directory=data_dir,
+        partitions=partitions,
+    )
 
 
 def environment(system: System) -> dict[str, str]:
@@ -43,6 +63,7 @@ def environment(system: System) -> dict[str, str]:
     return {
         "NABIJ_MQTT_URL": settings.mqtt_url,
         "NABIJ_REDIS_URL": settings.redis_url,
+        "NABIJ_PARTITIONS": str(settings.partitions),
         "NABIJ_SHARE_GROUP": settings.share_group,
         "NABIJ_POLICY": str(settings.policy),
         "NABIJ_DATA_DIR": str(settings.data_dir),

@@ -9,13 +9,16 @@ import redis
 
 from broker import sweeps
 from broker.events import Change, IncidentChanged
-from broker.store import DeadLetter, Store, dead_letters, keys
+from broker.store import DeadLetter, Store, dead_letters
+from broker.store.keys import Keys, where_bucket
 from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
 from schemas.messages import Availability
 from schemas.taxonomy import Desk
 from tests.durability.conftest import nabij
 from tests.services.system import Servers, System, a_presence, polled, running
+
+KEYS = Keys()
 
 
 def letter(number: int, **fields: object) -> DeadLetter:
@@ -51,7 +54,7 @@ async def test_poison_on_a_stream_is_kept_and_acknowledged_and_holds_up_nobody(
             incident=UUID(corrupt), change=Change.WIDENED, at=datetime.now(UTC), desk=Desk.POLICE
         )
         with redis.Redis.from_url(servers.redis_url) as client:
-            client.xadd(keys.events("alerting"), {"e": b"no event of ours"})
+            client.xadd(KEYS.events("alerting"), {"e": b"no event of ours"})
         await system.store.events.put([poison])
         place = system.place()
         await system.be_at(bob, place)
@@ -88,7 +91,7 @@ async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers:
         incident = (await system.report(ann, system.place()))["incident"]
         name, field = f"incident:{incident}", "incident"
         with redis.Redis.from_url(servers.redis_url) as client:
-            whole = client.hget(keys.incident(incident), field)
+            whole = client.hget(KEYS.incident(incident), field)
             assert isinstance(whole, bytes)
             await at_rest(system)
             system.corrupt(name, field)
@@ -106,7 +109,7 @@ async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers:
             assert again.replay_of == kept.id
             assert again.reason.startswith("Failed again when it was replayed.")
 
-            client.hset(keys.incident(incident), field, whole)
+            client.hset(KEYS.incident(incident), field, whole)
         status, outcome = await nabij(system, "dead-letters", "replay", "--all")
 
         assert (status, outcome["failed"], outcome["waiting"]) == (0, [], [])
@@ -121,14 +124,14 @@ async def test_a_replayed_event_goes_back_on_its_stream(servers: Servers) -> Non
         place = system.place()
         incident = (await system.report(ann, place))["incident"]
         with redis.Redis.from_url(servers.redis_url) as client:
-            whole = client.hget(keys.incident(incident), "incident")
+            whole = client.hget(KEYS.incident(incident), "incident")
             assert isinstance(whole, bytes)
             await at_rest(system)
             system.corrupt(f"incident:{incident}", "incident")
             await system.be_at(bob, place)  # walks in, and cannot be alerted
             (kept,) = await until_kept(system, 1)
             assert kept.stream == "alerting"
-            client.hset(keys.incident(incident), "incident", whole)
+            client.hset(KEYS.incident(incident), "incident", whole)
 
         status, outcome = await nabij(system, "dead-letters", "replay", "--all")
 
@@ -141,7 +144,7 @@ async def test_one_poisoned_message_of_a_batch_is_kept_alone(servers: Servers) -
         fleet = await system.connect("nabij", "u/+/down/#")
         place = system.place()
         with redis.Redis.from_url(servers.redis_url) as client:
-            client.hset(f"{keys.PREFIX}where:{keys.where_bucket('eve')}", "eve", "nonsense")
+            client.hset(f"{KEYS.prefix}where:{where_bucket('eve')}", "eve", "nonsense")
             for user in ("eve", "ann", "bob"):
                 await fleet.publish(
                     f"u/{user}/up/presence",

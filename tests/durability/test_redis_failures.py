@@ -15,13 +15,16 @@ import structlog
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from broker.errors import UnavailableError
 from broker.events import READERS
-from broker.store import Store, keys
+from broker.store import Store
+from broker.store.keys import Keys
 from broker.store.redis import Connection, CorruptError
 from broker.store.streams import Events
 from tests.core.samples import north, report
 from tests.services.client import Client
 from tests.services.system import Servers, a_report, polled, running
 from tests.store.samples import NEARBY, commit, opened
+
+KEYS = Keys()
 
 REPORTS = 60
 
@@ -167,15 +170,15 @@ async def test_a_truncated_aof_loses_whole_commits_from_its_end_and_nothing_befo
         kept = [receipt is not None for receipt in receipts]
         assert kept == [True] * 39 + [False]
         with redis.Redis.from_url(own_redis.url) as client:
-            assert client.get(keys.SEQUENCE) == b"39"
+            assert client.get(KEYS.sequence) == b"39"
             for one in reports[:39]:
                 incident = opened(one).id
                 assert await store.incidents.report(incident, one.id) is not None
-                assert client.hget(keys.incident(incident), "v") == b"1"
-                assert client.llen(keys.history(incident)) == 1
+                assert client.hget(KEYS.incident(incident), "v") == b"1"
+                assert client.llen(KEYS.history(incident)) == 1
             lost = opened(reports[39]).id
             assert list(client.scan_iter(f"*{lost}*")) == []
-            assert client.xlen(keys.events("alerting")) == 39
+            assert client.xlen(KEYS.events("alerting")) == 39
 
         # The device that had no receipt, or had it and asks again, is served as if for the first time.
         seen = await store.incidents.neighbourhood(reports[39], NEARBY)
@@ -187,13 +190,16 @@ async def test_a_truncated_aof_loses_whole_commits_from_its_end_and_nothing_befo
 
 @contextlib.asynccontextmanager
 async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that gives each command the next answer; b"" closes the connection instead."""
+    """A server, no cluster, that gives each command the next answer; b"" closes the connection."""
     commands: list[bytes] = []
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer):
             while data := await reader.read(65_536):
+                if b"CLUSTER" in data:
+                    writer.write(b"-ERR This instance has cluster support disabled\r\n")
+                    continue
                 commands.append(data)
                 answer = left.pop(0) if left else b"+OK\r\n"
                 if not answer:
@@ -226,7 +232,7 @@ async def test_an_error_that_no_repetition_mends_is_poison_and_not_unavailable(
 ) -> None:
     async with Store(redis_url) as store:
         with redis.Redis.from_url(redis_url) as client:
-            client.set(keys.DEADLINES, "no sorted set")
+            client.set(KEYS.deadlines, "no sorted set")
         with pytest.raises(CorruptError, match="WRONGTYPE"):
             await store.deadlines.due(1)
 

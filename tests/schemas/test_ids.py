@@ -29,24 +29,37 @@ def test_every_other_derived_id_is_that_of_the_standard_library(
     def expected(text: str) -> uuid.UUID:
         return uuid.uuid5(ids.NAMESPACE, text)
 
-    assert ids.incident_id(cause) == expected(f"incident|{cause}")
     assert ids.escalation_id(cause) == expected(f"escalation|{cause}")
     assert ids.overdue_id(cause, number) == expected(f"overdue|{cause}|{number}")
     assert ids.answer_escalation_id(cause) == expected(f"answer|{cause}")
     assert ids.case_id(cause) == expected(f"case|{cause}")
-    assert ids.question_id(cause) == expected(f"question|{cause}")
     assert ids.group_event_id(cause, "closed") == expected(f"group|{cause}|closed")
+
+
+@given(cause=st.uuids(), region=st.integers(0, 0xFFFF))
+def test_an_incident_and_its_questions_end_in_their_region(cause: uuid.UUID, region: int) -> None:
+    incident = ids.incident_id(cause, region)
+    question = ids.question_id(cause, incident)
+
+    for made, kind in ((incident, "incident"), (question, "question")):
+        derived = uuid.uuid5(ids.NAMESPACE, f"{kind}|{cause}")
+        assert (made.version, made.variant) == (8, uuid.RFC_4122)
+        assert (ids.region_in(made), made.bytes[:6]) == (region, derived.bytes[:6])
+        assert made.bytes[9:14] == derived.bytes[9:14]
+    assert ids.is_opened_by(incident, cause)
+    assert not ids.is_opened_by(incident, question)
+    assert ids.without_region(incident) == ids.incident_id(cause)
 
 
 def test_ids_of_different_kinds_never_meet() -> None:
     cause = ids.new_id()
     made = [ids.incident_id(cause), ids.escalation_id(cause), ids.overdue_id(cause, 2),
-            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause),
+            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause, cause),
             ids.group_event_id(cause, cause), ids.alert_id(cause, 1, "ann"),
             ids.alert_id(cause, 2, "ann"), ids.alert_id(cause, 1, "bob")]  # fmt: skip
 
     assert len(set(made)) == len(made)
-    assert {identifier.version for identifier in made} == {5}
+    assert {identifier.version for identifier in made} == {5, 8}
 
 
 def test_new_ids_are_of_version_7_and_grow() -> None:

@@ -36,11 +36,12 @@ def apart_m() -> float:
 
 
 @pytest.fixture(scope="module")
-def servers(
+def servers(  # noqa: PLR0917 - fixtures
     mqtt_server: EmbeddedMqtt,
     redis_server: EmbeddedRedis,
     accounts: dict[str, Account],
     tmp_path_factory: pytest.TempPathFactory,
+    partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this module."""
     if not mqtt_server.enforces_acl:
@@ -52,17 +53,28 @@ def servers(
         redis_url=redis_server.url,
         accounts=accounts,
         directory=tmp_path_factory.mktemp("services"),
+        partitions=partitions,
     )
 
 
 @pytest.fixture
-def own_servers(
-    own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
+def own_servers(  # noqa: PLR0917 - fixtures
+    own_mqtt: EmbeddedMqtt,
+    own_redis: EmbeddedRedis,
+    accounts: dict[str, Account],
+    data_dir: Path,
+    partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
     if not own_mqtt.enforces_acl:
         pytest.skip("the services' tests need Mosquitto and its ACL")
-    return Servers(mqtt=own_mqtt, redis_url=own_redis.url, accounts=accounts, directory=data_dir)
+    return Servers(
+        mqtt=own_mqtt,
+        redis_url=own_redis.url,
+        accounts=accounts,
+        directory=data_dir,
+        partitions=partitions,
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

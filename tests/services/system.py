@@ -21,8 +21,7 @@ from broker.config import Settings
 from broker.core.zones import Polygon, Zone, ZoneKind, cover
 from broker.embedded import Account, EmbeddedMqtt
 from broker.runner import run_worker
-from broker.store import Store
-from broker.store.keys import PREFIX
+from broker.store import Filed, Store, partitions
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
@@ -132,16 +131,27 @@ class System:
     def corrupt(self, name: str, hash_field: str) -> None:
         """Make a field of a hash in Redis unreadable."""
         with self._redis() as client:
-            client.hset(f"{PREFIX}{name}", hash_field, "{")
+            client.hset(self._prefix(name) + name, hash_field, "{")
 
     def forget(self, name: str) -> None:
         """Delete a key in Redis."""
         with self._redis() as client:
-            client.delete(f"{PREFIX}{name}")
+            client.delete(self._prefix(name) + name)
+
+    def _prefix(self, name: str) -> str:
+        """The tag of the partition that has the incident which ends this name."""
+        return self.store.of(UUID(name.rpartition(":")[2])).keys.prefix
+
+    async def filed(self, incident: UUID | str) -> Filed | None:
+        """An incident as the store has it."""
+        identifier = UUID(str(incident))
+        return await self.store.of(identifier).incidents.get(identifier)
 
     async def involving(self, user: str) -> Sequence[UUID]:
         """The incidents that the store knows a user to be involved in."""
-        missed = await self.store.missed.since(user, datetime(2020, 1, 1, tzinfo=UTC), 1_000)
+        missed = await self.store.everywhere.missed(
+            user, datetime(2020, 1, 1, tzinfo=UTC), 1_000, told_before=timedelta()
+        )
         return [one.incident for one in missed]
 
     async def stop(self, service: str) -> None:
@@ -228,6 +238,7 @@ class Servers:
     redis_url: str
     accounts: Mapping[str, Account]
     directory: Path
+    partitions: int = 1
 
 
 @asynccontextmanager
@@ -243,12 +254,12 @@ async def running(
     settings = settings or _settings(servers, timers or {})
     assert settings.redis_url is not None
     async with (
-        Store(settings.redis_url) as store,
+        partitions(settings.redis_url, settings.partitions) as stores,
         connecting(servers.mqtt, servers.accounts) as connect,
     ):
         for kind, some in zones().items():
-            await store.zones.save(kind, some)
-        system = System(connect, store, settings, apart_m)
+            await stores[0].zones.save(kind, some)
+        system = System(connect, stores[0], settings, apart_m)
         async with asyncio.TaskGroup() as tasks:
             await _start(tasks, system, services, workers)
             try:
@@ -271,6 +282,7 @@ def _settings(servers: Servers, timers: Mapping[str, int]) -> Settings:
         data_dir=servers.directory,
         policy=policy,
         instance=f"test-{name}",
+        partitions=servers.partitions,
     )
 
 

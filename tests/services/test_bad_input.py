@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
 from schemas.codec import MAX_PAYLOAD_BYTES
-from schemas.ids import new_id
+from schemas.ids import new_id, question_id
 from schemas.topics import ANSWER, COMMAND, MESSAGE, PRESENCE, REPLY, REPORT, ROOT, SYNC, Topic
 from tests.services.bad_input import BAD, GOOD, Bad, padded, with_more
 from tests.services.client import Client, Received, connecting
@@ -234,7 +235,8 @@ async def test_an_id_of_a_message_of_another_kind_is_rejected(street: Street) ->
     order = {**said, "command": "inform", "by": "sergeant 7"}
     answer = await street.send(COMMAND, json.dumps(order).encode())
     assert_rejected(answer, "id_reused", "$.id", "command")
-    answered = {"id": receipt["id"], "question": str(new_id()), "text": "no"}
+    question = question_id(new_id(), UUID(receipt["incident"]))  # an id is known in its partition
+    answered = {"id": receipt["id"], "question": str(question), "text": "no"}
     answer = await street.send(ANSWER, json.dumps(answered).encode())
     assert_rejected(answer, "id_reused", "$.id", "answer")
 
@@ -271,7 +273,7 @@ async def test_a_command_from_the_wrong_zone_is_told_there_and_changes_nothing(
     )
     assert (refused["outcome"], refused["code"]) == ("rejected", "wrong_zone")
     assert refused["field"] == "$.incident"
-    filed = await street.system.store.incidents.get(incident)
+    filed = await street.system.filed(incident)
     assert filed is not None
     assert filed.incident.status == "open"
 

@@ -74,7 +74,8 @@ async def test_effects_are_carried_out_to_the_last_of_the_rest() -> None:
         rest = partial(portion, number + 1) if number < 4 else None
         return Effects((), record, rest)
 
-    await dispatcher_of(Service("test")).run(lambda _ctx: portion(1))
+    dispatcher = dispatcher_of(Service("test"))
+    await dispatcher.run(lambda _ctx: portion(1), dispatcher.first)
 
     assert recorded == [1, 2, 3, 4]
 
@@ -86,5 +87,6 @@ async def test_a_rest_that_fails_fails_the_whole() -> None:
     async def begin(_ctx: Context) -> Effects:
         return Effects(rest=fail)
 
+    dispatcher = dispatcher_of(Service("test"))
     with pytest.raises(UnavailableError, match="gone"):
-        await dispatcher_of(Service("test")).run(begin)
+        await dispatcher.run(begin, dispatcher.first)

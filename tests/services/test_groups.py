@@ -101,7 +101,7 @@ async def test_a_repeated_reply_or_message_has_no_second_effect(
     assert heard(bob, incident) == [
         ("joined", "helper-1"), ("said", "helper-1"), ("said", "reporter-1"),
     ]  # fmt: skip
-    filed = await system.store.incidents.get(incident)  # type: ignore[arg-type]
+    filed = await system.filed(incident)
     assert filed is not None
     assert filed.group_events == 3
 
@@ -175,7 +175,7 @@ async def test_who_was_alerted_and_reports_too_is_in_the_group_as_a_reporter(
 ) -> None:
     ann, bob = await connect("ann"), await connect("bob")
     incident = await alerted(system, ann, bob)
-    filed = await system.store.incidents.get(incident)  # type: ignore[arg-type]
+    filed = await system.filed(incident)
     assert filed is not None
     place = filed.incident.location
     merged = await system.report(bob, (place.lat, place.lon))

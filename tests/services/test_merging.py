@@ -135,7 +135,7 @@ async def test_fifty_reports_at_once_make_one_incident_and_fifty_escalations(
     for user in nearby:
         await fleet.expect(f"u/{user}/down/alert", incident=later["incident"])
         assert len(fleet.on(f"u/{user}/down/alert", incident=incident)) == 1
-    filed = await system.store.incidents.get(incident)
+    filed = await system.filed(incident)
     assert filed is not None
     names = [member.name for member in filed.people.values() if member.in_group]
     assert len(names) == len(set(names)) == 50
@@ -152,6 +152,6 @@ async def test_a_report_sent_five_times_has_one_receipt_and_one_escalation(
     sentinel = await system.report(ann, system.place())
     await desk.expect("police/gent/escalation/", report=sentinel["id"])
     assert len({one["id"] for one in desk.on("police/gent/escalation/", report=report["id"])}) == 1
-    filed = await system.store.incidents.get(receipts[0]["incident"])
+    filed = await system.filed(receipts[0]["incident"])
     assert filed is not None
     assert filed.incident.reports == 1

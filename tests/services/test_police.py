@@ -152,10 +152,10 @@ async def test_an_illegal_step_is_rejected_and_changes_nothing(
     incident = (await system.report(ann, system.place()))["incident"]
     for name, fields in before:
         assert (await system.command(desk, name, incident, **fields))["outcome"] == "accepted"
-    was = await system.store.incidents.get(incident)
+    was = await system.filed(incident)
     refused = await system.command(desk, command[0], incident, **command[1])
     assert (refused["outcome"], refused["code"]) == ("rejected", code)
-    now = await system.store.incidents.get(incident)
+    now = await system.filed(incident)
     assert was is not None
     assert now is not None
     assert now.incident.status == was.incident.status
@@ -173,7 +173,7 @@ async def test_the_version_of_the_retained_state_never_goes_back(
         *(system.report(fleet, place, user=f"more-{number}") for number in range(20)),
         *(system.command(desk, "assign", incident, unit=f"car {number}") for number in range(10)),
     )
-    filed = await system.store.incidents.get(incident)
+    filed = await system.filed(incident)
     assert filed is not None
     topic = f"police/gent/incident/{incident}"
     await desk.until(
@@ -201,7 +201,7 @@ async def test_a_desk_sees_its_own_zone_and_cannot_command_another(
     await kortrijk.expect("police/kortrijk/escalation/p1", report=there["id"])
     await nowhere.expect("police/unassigned/escalation/p1", report=outside["id"])
     assert (await system.command(gent, "assign", incident, unit="7"))["outcome"] == "accepted"
-    filed = await system.store.incidents.get(incident)
+    filed = await system.filed(incident)
     assert filed is not None
     assert filed.incident.acknowledged_by == "sergeant 7"
     zones = {"kortrijk": kortrijk, "unassigned": nowhere, "gent": gent}

@@ -109,7 +109,7 @@ async def test_muted_and_away_are_not_alerted_and_on_duty_and_available_are(
     await system.be_at(fleet, place, user="was-there")
     await system.be_at(fleet, place, user="was-there", availability="muted")
     receipt = await system.report(fleet, place, user="reporter")
-    assert (await system.store.incidents.get(receipt["incident"])) is not None
+    assert (await system.filed(receipt["incident"])) is not None
     await assert_alerted(
         system, fleet, place, receipt, expected={"on-duty", "available"},
         among={*users.values(), "was-here", "was-there"},

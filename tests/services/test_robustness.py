@@ -81,6 +81,7 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     return {
         "NABIJ_MQTT_URL": settings.mqtt_url,
         "NABIJ_REDIS_URL": settings.redis_url,
+        "NABIJ_PARTITIONS": str(settings.partitions),
         "NABIJ_SHARE_GROUP": settings.share_group,
         "NABIJ_POLICY": str(settings.policy),
         "NABIJ_DATA_DIR": str(settings.data_dir),
@@ -160,7 +161,7 @@ def _bytes(payload: dict[str, Any]) -> bytes:
 def _context(system: System, payload: dict[str, Any]) -> Context:
     indices = {kind: ZoneIndex(some) for kind, some in zones().items()}
     return Context(
-        store=system.store,
+        store=system.store.at(*PLACES[0]),
         policy=load_policy(system.settings.policy),
         zones=Zones(indices[ZoneKind.POLICE], indices[ZoneKind.MUNICIPALITY]),
         now=datetime.now(UTC),
@@ -174,7 +175,7 @@ async def _emptied(store: Store) -> None:
     """The outbox is struck off after the publishing: soon after the desk has it."""
 
     async def is_empty() -> bool:
-        return await store.outbox.size() == 0
+        return not any([await one.outbox.size() for one in store.partitions])
 
     await polled(is_empty)
 
@@ -188,7 +189,8 @@ async def test_a_restarted_service_finishes_what_it_had_begun(servers: Servers) 
         await system.be_at(bob, PLACES[1])
         receipt = await system.report(ann, PLACES[1], "medical")
         consumer = f"{settings.instance}-1-0"  # a reader that took it up and died
-        taken = await system.store.events.read("alerting", consumer, count=10, block_ms=1_000)
+        home = system.store.at(*PLACES[1])
+        taken = await home.events.read("alerting", consumer, count=10, block_ms=1_000)
         assert taken
         async with running(servers, services=("alerting",), settings=settings):
             await bob.expect("u/bob/down/alert", incident=receipt["incident"])

@@ -6,13 +6,17 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from broker.core.grid import place_of, region_of
 from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, closed, merged, opened_by, widened
 from broker.events import Change, IncidentChanged
-from broker.store import Filing, Neighbourhood, Posted, Store, keys
+from broker.store import Filing, Neighbourhood, Posted, Store
+from broker.store.keys import Keys
 from schemas.messages import Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 from tests.core.samples import POLICY, START, category
+
+KEYS = Keys()
 
 TIMERS = POLICY.timers
 NEARBY = Audience.POLICE_AND_NEARBY
@@ -41,6 +45,7 @@ def opened(report: Report, now: datetime = START) -> Incident:
         zone="gent",
         municipality="gent",
         now=now,
+        region=region_of(place_of(report.location.lat, report.location.lon)),
     )
 
 
@@ -91,7 +96,7 @@ def names(found: Sequence[Incident]) -> list[UUID]:
 
 
 async def open_incidents(store: Store) -> int:
-    return int(await store.incidents._redis.call("ZCARD", keys.OPEN_INCIDENTS))
+    return int(await store.incidents._redis.call("ZCARD", KEYS.open_incidents))
 
 
 async def candidates(store: Store, one: Report) -> list[object]:

@@ -13,7 +13,6 @@ from broker.store import (
     Filing,
     Posted,
     Store,
-    Transaction,
     file_question,
     file_receipt,
     file_reply,
@@ -108,7 +107,7 @@ async def test_change_needs_the_version_that_was_read(store: Store) -> None:
 async def test_touch_changes_the_version_alone(store: Store) -> None:
     incident = await open_incident(store, report())
     after = replace(incident, version=2)
-    transaction = Transaction()
+    transaction = store.transaction()
     event = GroupEvent(
         id=group_event_id(incident.id, "x"), incident=incident.id, sequence=1,
         kind=GroupEventKind.JOINED, at=START, member="helper-1", members=2,
@@ -117,7 +116,7 @@ async def test_touch_changes_the_version_alone(store: Store) -> None:
     file_reply(transaction, incident, user="bob", member=member, event=event)
 
     assert await store.incidents.touch(incident, after, transaction)
-    assert not await store.incidents.touch(incident, after, Transaction())
+    assert not await store.incidents.touch(incident, after, store.transaction())
 
     filed = await store.incidents.get(incident.id)
     assert filed is not None
@@ -202,13 +201,17 @@ async def test_questions_and_receipts_are_kept_for_a_while(
     store: Store, client: redis.Redis
 ) -> None:
     asked = Question(
-        id=question_id(new_id()), incident=new_id(), report=new_id(), text="?", asked_at=START
+        id=question_id(new_id(), new_id()),
+        incident=new_id(),
+        report=new_id(),
+        text="?",
+        asked_at=START,
     )
     message = new_id()
-    transaction = Transaction()
+    transaction = store.transaction()
     file_question(transaction, asked, "ann")
     file_receipt(transaction, Filing(message, "ann", "d", receipt_of(message), group_sequence=4))
-    await transaction.run(store._redis)
+    await transaction.run()
 
     assert await store.incidents.question(asked.id) == ("ann", asked)
     assert await store.incidents.question(new_id()) is None

@@ -3,39 +3,50 @@
 import inspect
 import re
 
+import pytest
 import redis
+from redis.crc import key_slot
 
 import broker.store
 from broker.core.zones import Zone, ZoneKind
-from broker.store import Store, Update, keys
+from broker.store import Store, Update
+from broker.store.keys import Keys, where_bucket
 from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
 from tests.store.samples import NOW_MS, open_incident
 
 ROWS = re.findall(r"^\| `([^`]+)` \| (\w+) \|", broker.store.__doc__ or "", re.MULTILINE)
 TABLE = dict(ROWS)
+KEYS = Keys()
 
 
 def family(key: str) -> str:
-    return key.removeprefix(keys.PREFIX).partition(":")[0].partition("{")[0]
+    return key.removeprefix(KEYS.prefix).partition(":")[0].partition("{")[0]
 
 
 def test_table_and_keys_agree() -> None:
-    made = {family(value) for name, value in vars(keys).items()
-            if name.isupper() and name != "PREFIX" and isinstance(value, str)}  # fmt: skip
-    for name, function in inspect.getmembers(keys, inspect.isfunction):
-        if not name.startswith("_") and name != "where_bucket":
+    made = {family(value) for name, value in vars(KEYS).items()
+            if name != "prefix" and isinstance(value, str)}  # fmt: skip
+    for _, method in inspect.getmembers(KEYS, inspect.ismethod):
+        if inspect.signature(method).return_annotation is str and method.__name__[0] != "_":
             arguments = [7 if "int" in str(parameter.annotation) else "x"
-                         for parameter in inspect.signature(function).parameters.values()]  # fmt: skip
-            made.add(family(function(*arguments)))
+                         for parameter in inspect.signature(method).parameters.values()]  # fmt: skip
+            made.add(family(method(*arguments)))
 
     assert made | {"where"} == {family(row) for row in TABLE}  # where: is made by presence.lua
     assert len(ROWS) == len(TABLE)
 
 
-def test_every_key_carries_the_partitions_tag() -> None:
-    assert keys.PREFIX == "nabij:{p0}:"
+@pytest.mark.parametrize("partition", [0, 7, 15])
+def test_every_key_carries_the_partitions_tag(partition: int) -> None:
+    assert Keys(partition, 16).prefix == f"nabij:{{p{partition}}}:"
     assert "`nabij:{p0}:`" in (broker.store.__doc__ or "")
+
+
+def test_the_slot_is_that_of_redis_cluster() -> None:
+    for partition in range(64):
+        keys = Keys(partition, 64)
+        assert keys.slot == key_slot(keys.sequence.encode())
 
 
 async def test_keys_in_redis_are_of_the_types_in_the_table(
@@ -51,14 +62,14 @@ async def test_keys_in_redis_are_of_the_types_in_the_table(
     types = {family(row): kind for row, kind in ROWS}
 
     for key in client.scan_iter("*"):
-        assert key.startswith(keys.PREFIX)
+        assert key.startswith(KEYS.prefix)
         assert client.type(key) == types[family(key)], key
 
 
 def test_buckets_spread_users_evenly() -> None:
     counts: dict[int, int] = {}
     for number in range(50_000):
-        bucket = keys.where_bucket(f"u-{number}")
+        bucket = where_bucket(f"u-{number}")
         counts[bucket] = counts.get(bucket, 0) + 1
 
     assert max(counts.values()) < 25  # three in the mean; packed up to 128

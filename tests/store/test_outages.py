@@ -107,7 +107,8 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
         await store.events.ensure_groups()
         one, two = report(), report()
         seen = await store.incidents.neighbourhood(two, NEARBY)
-        await open_incident(store, replace(one, location=replace(one.location, lat=52.0)))
+        other = replace(one, location=replace(one.location, lat=52.0))
+        incident = await open_incident(store, other)
         before = {key: client.dump(key) for key in client.scan_iter()}
         client.config_set("maxmemory", "1mb")
         posted = Posted(id="p", topic="t", payload=b"x", due_ms=NOW_MS)
@@ -121,7 +122,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
             )  # fmt: skip
         with pytest.raises(UnavailableError, match="OOM"):
             await store.alerts.claim(
-                opened(one), ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
+                incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9
             )
 
         assert {key: client.dump(key) for key in client.scan_iter()} == before

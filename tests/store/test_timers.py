@@ -9,7 +9,7 @@ import redis
 from msgspec.structs import replace
 
 from broker.core.zones import Zone, ZoneKind
-from broker.store import Deadline, DeadlineKind, Posted, Store, Transaction, fire, schedule
+from broker.store import Deadline, DeadlineKind, Posted, Store, fire, schedule
 from broker.store.outbox import post
 from schemas.ids import new_id
 from tests.core.samples import START, at, report
@@ -20,9 +20,9 @@ ZONES = {kind: [Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2
 
 
 async def scheduled(store: Store, kind: DeadlineKind, incident: UUID, minutes: float) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     schedule(transaction, kind, incident, at(minutes))
-    await transaction.run(store._redis)
+    await transaction.run()
 
 
 async def test_deadlines_come_when_due_the_longest_overdue_first(store: Store) -> None:
@@ -46,7 +46,7 @@ async def test_deadline_fires_once_under_two_workers(store: Store, other_store: 
             for deadline in await of.deadlines.due(NOW_MS + 10**9):
                 filed = await of.incidents.get(deadline.incident)
                 assert filed is not None
-                transaction = Transaction()
+                transaction = store.transaction()
                 fire(transaction, deadline)
                 after = replace(filed.incident, version=filed.incident.version + 1)
                 if await of.incidents.change(
@@ -95,10 +95,10 @@ async def test_postponed_deadline_keeps_to_the_millisecond(store: Store) -> None
 
 
 async def posted(store: Store, *messages: Posted) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     for message in messages:
         post(transaction, message)
-    await transaction.run(store._redis)
+    await transaction.run()
 
 
 def message(number: int, due_ms: int = NOW_MS) -> Posted:

@@ -13,9 +13,9 @@ from broker.store import Store, Transaction
 KEY, SET, OTHER = "nabij:{p0}:t:hash", "nabij:{p0}:t:zset", "nabij:{p0}:t:other"
 
 
-def guarded(guards: list[tuple[str, bool]]) -> Transaction:
+def guarded(store: Store, guards: list[tuple[str, bool]]) -> Transaction:
     """Guards over a hash with v=3 and a sorted set with m at 7; False makes one that fails."""
-    transaction = Transaction()
+    transaction = store.transaction()
     for kind, holds in guards:
         match kind:
             case "absent":
@@ -40,13 +40,13 @@ def test_one_failing_guard_stops_every_call(
     client.flushall()
     client.hset(KEY, "v", "3")
     client.zadd(SET, {"m": 7})
-    transaction = guarded(guards)
-    transaction.call("SET", OTHER, "1")
-    transaction.call("HSET", KEY, "v", "9")
 
     async def run() -> list[object] | None:
         async with Store(redis_url) as store:
-            return await transaction.run(store._redis)
+            transaction = guarded(store, guards)
+            transaction.call("SET", OTHER, "1")
+            transaction.call("HSET", KEY, "v", "9")
+            return await transaction.run()
 
     results = asyncio.run(run())
 
@@ -62,23 +62,23 @@ def test_one_failing_guard_stops_every_call(
 async def test_result_of_a_call_can_be_a_word_of_a_later_one(
     store: Store, client: redis.Redis
 ) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     transaction.call("SET", OTHER, 41)
     number = transaction.call("INCR", OTHER)
     transaction.call("HSET", KEY, "number", number, "again", number)
 
-    assert await transaction.run(store._redis) == [b"OK", 42, 2]
+    assert await transaction.run() == [b"OK", 42, 2]
     assert client.hgetall(KEY) == {"number": "42", "again": "42"}
 
 
 async def test_one_call_for_each_key_of_a_list(store: Store, client: redis.Redis) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     transaction.call_each([f"{KEY}:{n}" for n in range(300)], "HSET", "field", "a b")
     transaction.call_each([], "HSET", "field", "a b")
     after = transaction.call("INCR", OTHER)
     transaction.call("HSET", KEY, "n", after)
 
-    await transaction.run(store._redis)
+    await transaction.run()
 
     assert client.hgetall(f"{KEY}:299") == {"field": "a b"}
     assert client.hget(KEY, "n") == "1"  # results keep their numbers
@@ -86,10 +86,10 @@ async def test_one_call_for_each_key_of_a_list(store: Store, client: redis.Redis
 
 
 async def test_words_are_binary_safe_and_may_be_empty(store: Store, client: redis.Redis) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     transaction.call("HSET", KEY, "é\n", b"\xff\x01\r\n", "empty", "")
 
-    await transaction.run(store._redis)
+    await transaction.run()
 
     assert await store._redis.call("HGETALL", KEY) == [
         "é\n".encode(),
@@ -104,10 +104,10 @@ async def test_of_two_transactions_on_one_version_one_wins(
     store: Store, other_store: Store
 ) -> None:
     async def bump(of: Store, version: int) -> bool:
-        transaction = Transaction()
+        transaction = of.transaction()
         transaction.require_field(KEY, "v", version or "")
         transaction.call("HSET", KEY, "v", version + 1)
-        return await transaction.run(of._redis) is not None
+        return await transaction.run() is not None
 
     for version in range(50):
         won = await asyncio.gather(bump(store, version), bump(other_store, version))
@@ -119,15 +119,15 @@ async def test_script_that_redis_has_forgotten_is_loaded_again(
 ) -> None:
     for _ in range(3):
         client.script_flush()
-        transaction = Transaction()
+        transaction = store.transaction()
         transaction.call("INCR", OTHER)
-        await asyncio.gather(transaction.run(store._redis), store.presence.near([1]))
+        await asyncio.gather(transaction.run(), store.presence.near([1]))
     assert client.get(OTHER) == "3"
 
 
 async def test_call_that_redis_refuses_is_ours_to_mend(store: Store) -> None:
-    transaction = Transaction()
+    transaction = store.transaction()
     transaction.call("NO-SUCH-COMMAND")
 
     with pytest.raises(UnavailableError, match="Redis"):
-        await transaction.run(store._redis)
+        await transaction.run()

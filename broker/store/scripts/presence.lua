@@ -1,6 +1,7 @@
 -- A batch of presence updates, and which open incidents each came into.
 -- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then six
--- words an update: user, bucket, index cell ('' to forget the place), child, availability, at (ms).
+-- words an update: user, bucket, index cell ('' to forget the place, '>' if the new one is in another
+-- partition), child, availability, at (ms).
 -- Filed under where:{bucket} as "cell child availability at received", under at:{cell} as
 -- "child availability at". Answers {update, incident, entry, 'new' or old "cell child"} per hit.
 -- A key may outlive its newest entry by a tenth: to put its end off at each update is a write more.
@@ -40,8 +41,16 @@ for first = 4, #ARGV, 6 do
     if filed and old_cell ~= '-' and old_cell ~= cell then
       redis.call('HDEL', prefix .. 'at:' .. old_cell, user)
     end
-    if cell == '' then
+    -- An incident that was committed while the old place was in effect, and whose recipients are read
+    -- only after this update: they were within the radius at commit all the same.
+    local function look_back()
+      look(update, user, old_cell, old_received - 10000, old_cell .. ' ' .. old_child)
+    end
+    if cell == '' or cell == '>' then
       redis.call('HSET', where, user, '- - ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
+      if cell == '>' and had_place then
+        look_back()
+      end
     else
       redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
       keep(prefix .. 'at:' .. cell)
@@ -49,10 +58,8 @@ for first = 4, #ARGV, 6 do
         cell .. ' ' .. child .. ' ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
         look(update, user, cell, 0, 'new')
-        -- An incident that was committed while the old place was in effect, and whose recipients
-        -- are read only after this update: they were within the radius at commit all the same.
         if had_place then
-          look(update, user, old_cell, old_received - 10000, old_cell .. ' ' .. old_child)
+          look_back()
         end
       end
     end

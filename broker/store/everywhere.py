@@ -1,0 +1,234 @@
+"""What concerns several partitions: where people are, what one has missed, what reaches over a border.
+
+No script touches two partitions, so what follows from one write in another is written after it, and
+again by whoever is told of it by an event: each such write may be repeated.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from broker.core.grid import PLACE_RESOLUTION, cover, region_of
+from broker.core.incidents import Incident
+from broker.core.recipients import Located
+from broker.events import WalkedIn
+from broker.store import index
+from broker.store.keys import partition_of, partition_of_incident, partition_of_user
+from broker.store.missed import Glimpse, Missed
+from broker.store.presence import Before, Hit, Update
+from broker.store.receipts import Received
+from schemas.ids import new_id
+from schemas.messages import Position
+
+if TYPE_CHECKING:
+    from broker.store.store import Store
+
+LOCK_S = 3.0  # so long at most a border is held, and waited for
+_LOCKED_S = 0.02
+_log = structlog.get_logger()
+
+
+class Everywhere:
+    """All partitions, each with its number."""
+
+    def __init__(self, partitions: "Sequence[Store]") -> None:
+        self._partitions = partitions
+        self._count = len(partitions)
+
+    def _of_cell(self, cell: int) -> int:
+        return partition_of(region_of(cell), self._count) if self._count > 1 else 0
+
+    # -- where people are -------------------------------------------------------------------------
+
+    async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
+        """Apply a batch, of each user one; return whom open incidents may have come near.
+
+        Who comes over a border is forgotten where they were, at the time of the new place: an older
+        update that comes later changes nothing there.
+        """
+        if self._count == 1:
+            [only] = self._partitions
+            return await only.presence.update(updates, now_ms=now_ms, presence_s=presence_s)
+        shares: dict[int, list[Update]] = defaultdict(list)
+        for update, before in zip(updates, await self._moved(updates, presence_s), strict=True):
+            if before is Before.LATER:
+                continue
+            here = before if update.place is None else self._partition_of(update)
+            if here is not None:
+                shares[here].append(update)
+            if before is not None and before != here:
+                gone = Update(update.user, None, update.availability, update.at_ms, crossed=True)
+                shares[before].append(gone)
+        several = await asyncio.gather(
+            *(
+                self._partitions[number].presence.update(
+                    share, now_ms=now_ms, presence_s=presence_s
+                )
+                for number, share in shares.items()
+            )
+        )
+        return [hit for hits in several for hit in hits]
+
+    async def _moved(
+        self, updates: Sequence[Update], presence_s: int
+    ) -> "list[int | Before | None]":
+        """Record in which partition each user is; return in which they were, None: in none."""
+        shares: dict[int, list[int]] = defaultdict(list)
+        for number, update in enumerate(updates):
+            shares[partition_of_user(update.user, self._count)].append(number)
+        before: list[int | Before | None] = [None] * len(updates)
+
+        async def look(partition: int, numbers: Sequence[int]) -> None:
+            moves = [(updates[number], self._partition_of(updates[number])) for number in numbers]
+            found = await self._partitions[partition].presence.moved(moves, presence_s)
+            for number, was_in in zip(numbers, found, strict=True):
+                before[number] = was_in
+
+        await asyncio.gather(*(look(*share) for share in shares.items()))
+        return before
+
+    def _partition_of(self, update: Update) -> int | None:
+        return None if update.place is None else self._of_cell(update.place)
+
+    async def put(self, events: Iterable[WalkedIn]) -> None:
+        """Put events on the streams of their incidents' partitions."""
+        shares: dict[int, list[WalkedIn]] = defaultdict(list)
+        for event in events:
+            shares[partition_of_incident(event.incident, self._count)].append(event)
+        for number, share in shares.items():
+            await self._partitions[number].events.put(share)
+
+    async def near(self, cells: Iterable[int]) -> list[Located]:
+        """Return everybody who is filed under these cells of resolution 9."""
+        if self._count == 1:
+            return await self._partitions[0].presence.near(tuple(cells))
+        shares: dict[int, list[int]] = defaultdict(list)
+        for cell in cells:
+            shares[self._of_cell(cell)].append(cell)
+        several = await asyncio.gather(
+            *(self._partitions[number].presence.near(share) for number, share in shares.items())
+        )
+        # Who is on the way over a border may be found on both sides: the later place holds.
+        found: dict[str, Located] = {}
+        for located in (one for people in several for one in people):
+            known = found.get(located.user)
+            if known is None or located.seen_ms >= known.seen_ms:
+                found[located.user] = located
+        return list(found.values())
+
+    # -- what was missed --------------------------------------------------------------------------
+
+    async def missed(
+        self, user: str, since: datetime, at_most: int, *, told_before: timedelta
+    ) -> list[Glimpse]:
+        """Return what `user` may have missed, as `MissedStore.since`, in all partitions."""
+        several = await asyncio.gather(
+            *(
+                one.missed.since(user, since, at_most, told_before=told_before)
+                for one in self._partitions
+            )
+        )
+        return [glimpse for some in several for glimpse in some]
+
+    async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
+        """Return these incidents with what their groups were told, as far as they are still there."""
+        found: dict[UUID, Missed] = {}
+        for number, share in self._shares(incidents).items():
+            found |= await self._partitions[number].missed.read(share)
+        return found
+
+    async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
+        """Record that the device of `user` says it has the alerts of `incidents`."""
+        for number, share in self._shares(incidents).items():
+            await self._partitions[number].missed.confirm(share, user, now)
+
+    def _shares(self, incidents: Iterable[UUID]) -> dict[int, list[UUID]]:
+        """Return the incidents of each partition."""
+        shares: dict[int, list[UUID]] = defaultdict(list)
+        for incident in incidents:
+            shares[partition_of_incident(incident, self._count)].append(incident)
+        return shares
+
+    # -- over borders -----------------------------------------------------------------------------
+
+    def around(self, location: Position, metres: float) -> "list[Store]":
+        """Return the partitions around a place, in order; none where it is far from any border."""
+        if self._count == 1:
+            return []
+        cells = cover(location.lat, location.lon, metres, PLACE_RESOLUTION)
+        numbers = sorted({self._of_cell(cell) for cell in cells})
+        return [self._partitions[number] for number in numbers] if len(numbers) > 1 else []
+
+    @asynccontextmanager
+    async def locked(self, partitions: "Sequence[Store]", what: str) -> AsyncIterator[None]:
+        """Hold off whoever decides on `what` at a border of these partitions, for some seconds.
+
+        Whoever cannot wait longer goes on: two incidents in the place of one are no loss.
+        """
+        token, held = str(new_id()), []
+        try:
+            async with asyncio.timeout(LOCK_S):
+                for store in partitions:
+                    while not await store.borders.lock(what, token, LOCK_S):  # noqa: ASYNC110 - another process
+                        await asyncio.sleep(random.uniform(0, _LOCKED_S))  # noqa: S311 - jitter
+                    held.append(store)
+        except TimeoutError:
+            _log.warning("a border is held for too long", what=what)
+        try:
+            yield
+        finally:
+            for store in held:
+                await store.borders.unlock(what, token)
+
+    async def incidents(self, identifiers: Iterable[UUID]) -> list[Incident]:
+        """Return these incidents, wherever they are, as far as they are still there."""
+        of = self._partitions[0].of
+        several = await asyncio.gather(*(of(one).incidents.get(one) for one in identifiers))
+        return [filed.incident for filed in several if filed is not None]
+
+    async def received(self, home: "Store", message: UUID) -> Received | None:
+        """Return what became of a report of `home`, which may have been routed elsewhere."""
+        received, routed = await home.incidents.received_or_routed(message)
+        if routed is None:
+            return received
+        return await self.partition_of(routed).incidents.received(message)
+
+    def partition_of(self, region: int) -> "Store":
+        """Return the partition of a region."""
+        return self._partitions[partition_of(region, self._count)]
+
+    def beyond(self, incident: Incident) -> "list[Store]":
+        """Return the other partitions that have cells around `incident`."""
+        if self._count == 1:
+            return []
+        cells = (*index.joining_cells(incident), *index.reached_cells(incident))
+        home = self._partitions[0].of(incident.id).keys.partition
+        numbers = sorted({self._of_cell(cell) for cell in cells} - {home})
+        return [self._partitions[number] for number in numbers]
+
+    async def file_beyond(self, incident: Incident) -> None:
+        """Let reports and people beyond the borders find an open incident.
+
+        It may close meanwhile, and whoever strikes it off there may have come before.
+        """
+        for store in self.beyond(incident):
+            transaction = store.transaction()
+            index.file_joinable(transaction, incident)
+            index.file_reached(transaction, incident)
+            await transaction.run()
+            if not await self._partitions[0].of(incident.id).incidents.is_open(incident.id):
+                await self.unfile_beyond(incident)
+
+    async def unfile_beyond(self, incident: Incident) -> None:
+        """Let nobody beyond the borders find a closed incident."""
+        for store in self.beyond(incident):
+            transaction = store.transaction()
+            index.unfile(transaction, incident)
+            await transaction.run()

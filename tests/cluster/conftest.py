@@ -1,0 +1,54 @@
+"""A cluster for the module, and systems that run on it in 16 partitions."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from broker.embedded import Account, EmbeddedMqtt, find_program
+from tests.cluster.nodes import Cluster
+from tests.conftest import missing
+from tests.services.client import Connect, connecting
+from tests.services.system import Servers, System, running
+
+PARTITIONS = 16
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    """Three masters and their replicas, for a whole module."""
+    if find_program("redis-server") is None:
+        missing("no redis-server on the PATH: a cluster needs it")
+    async with Cluster(tmp_path_factory.mktemp("cluster")) as formed:
+        yield formed
+
+
+@pytest.fixture(scope="module")
+def servers(
+    cluster: Cluster,
+    mosquitto_server: EmbeddedMqtt,
+    accounts: dict[str, Account],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Servers:
+    """The cluster, and the run's MQTT broker."""
+    return Servers(
+        mqtt=mosquitto_server,
+        redis_url=cluster.url,
+        accounts=accounts,
+        directory=tmp_path_factory.mktemp("services"),
+        partitions=PARTITIONS,
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def system(servers: Servers) -> AsyncIterator[System]:
+    """Every service, with two workers each."""
+    async with running(servers, workers=2) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def connect(servers: Servers) -> AsyncIterator[Connect]:
+    """Connects clients that leave at the end of the test."""
+    async with connecting(servers.mqtt, servers.accounts) as opened:
+        yield opened
