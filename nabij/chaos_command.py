@@ -22,6 +22,7 @@ class Options:
     seed: int
     duration_s: float | None = None
     engine: MqttEngine = MqttEngine.AUTO
+    partitions: int = 1
     as_json: bool = False
 
 
@@ -32,6 +33,7 @@ def chaos(
     seed: int,
     duration: float | None,
     engine: str,
+    partitions: int,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
@@ -48,7 +50,7 @@ def chaos(
         raise typer.BadParameter(f"one of {', '.join(MqttEngine)}", param_hint="--engine") from None
     options = Options(
         reports=reports, kills=kills, seed=seed, duration_s=duration, engine=chosen,
-        as_json=as_json,
+        partitions=partitions, as_json=as_json,
     )  # fmt: skip
     if data_dir is not None and (data_dir / "logs").exists():
         raise typer.BadParameter(
@@ -79,6 +81,7 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
         lasts_s=_load_s(options),
         seed=options.seed,
         engine=options.engine,
+        partitions=options.partitions,
     )
     strikes = strikes_of(options.kills, options.seed)
     with Progress("reports receipted") as progress:

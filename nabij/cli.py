@@ -233,6 +233,7 @@ def chaos(
         ),
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, mosquitto or iotcore.")] = "auto",
+    partitions: Annotated[int, typer.Option(min=1, help="A border runs through Ghent's.")] = 1,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -244,7 +245,7 @@ def chaos(
 
     chaos_command.chaos(
         reports=reports, kills=kills, seed=seed, duration=duration,
-        engine=engine, as_json=as_json, data_dir=data_dir,
+        engine=engine, partitions=partitions, as_json=as_json, data_dir=data_dir,
     )  # fmt: skip
 
 

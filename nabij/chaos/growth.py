@@ -8,8 +8,8 @@ keeps every report for a week, by design, so not its memory is judged, but its s
 nor are the desks, who remember all that they were told, since they are the witness.
 """
 
-from collections import defaultdict
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +17,6 @@ from statistics import median
 
 from broker.store.keys import Keys
 from broker.store.redis import Connection
-
-KEYS = Keys()
 
 EVERY_S = 0.5
 LEAST_SAMPLES = 24
@@ -93,15 +91,22 @@ class Growth:
         return most
 
 
-async def queue_sizes(redis: Connection) -> dict[str, int]:
-    """Return the lengths of the streams and of the outbox, and of what is published again."""
-    sizes = {
-        f"stream {reader}": int(await redis.call("XLEN", KEYS.events(reader))) for reader in READERS
-    }
-    return sizes | {
-        "outbox": int(await redis.call("ZCARD", KEYS.outbox)),
-        "outbox again": int(await redis.call("ZCARD", KEYS.outbox_again)),
-    }
+async def queue_sizes(redis: Connection, partitions: Sequence[Keys]) -> dict[str, int]:
+    """Return the lengths of the streams and of the outboxes, and of what is published again."""
+    asked = [
+        (what, words)
+        for keys in partitions
+        for what, words in (
+            *((f"stream {reader}", ("XLEN", keys.events(reader))) for reader in READERS),
+            ("outbox", ("ZCARD", keys.outbox)),
+            ("outbox again", ("ZCARD", keys.outbox_again)),
+        )
+    ]
+    sizes: Counter[str] = Counter()
+    answers = await redis.calls(words for _, words in asked)
+    for (what, _), size in zip(asked, answers, strict=True):
+        sizes[what] += int(size)
+    return dict(sizes)
 
 
 def resident(pid: int) -> float | None:

@@ -14,7 +14,6 @@ import structlog
 from broker.core.policy import Policy
 from broker.embedded import Account
 from broker.errors import UnavailableError
-from broker.store.keys import Keys
 from broker.store.redis import Connection as Redis
 from devices.chaos_log import (
     Created,
@@ -39,8 +38,6 @@ from nabij.chaos.strikes import Probe, Striker
 from nabij.chaos.world import World
 from schemas import topics
 from schemas.messages import IncidentState, Subject
-
-KEYS = Keys()
 
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
@@ -159,7 +156,7 @@ class Run:
             ended = time.time()
         await world.end_lives()
         async with Redis(world.redis.url) as redis:
-            facts = await facts_of(redis, world.directory / "journals")
+            facts = await facts_of(redis, world.directory / "journals", world.partitions)
         evidence = await asyncio.to_thread(Evidence.read, world.logs)
         policy = Policy.parse(world.policy_text).file
         judgement = await asyncio.to_thread(
@@ -233,7 +230,11 @@ class Run:
         give_up_at = time.monotonic() + SETTLE_S
         looks, left = 0, {}
         while looks < QUIET_LOOKS:
-            left = {what: count for what, count in (await undone(redis)).items() if count}
+            left = {
+                what: count
+                for what, count in (await undone(redis, self._world.partitions)).items()
+                if count
+            }
             looks = 0 if left else looks + 1
             self._progress.look()
             if time.monotonic() > give_up_at:
@@ -302,7 +303,7 @@ class Run:
             with contextlib.suppress(Exception):  # a victim may be gone while it is looked at
                 self._growth.memory(now, dict(self._world.processes()))
             with contextlib.suppress(UnavailableError):
-                self._growth.queues(now, await queue_sizes(redis))
+                self._growth.queues(now, await queue_sizes(redis, self._world.partitions))
             await asyncio.sleep(EVERY_S)
 
     async def _inject(self, redis: Redis) -> None:
@@ -311,8 +312,9 @@ class Run:
         while True:
             if self._progress.done >= number * POISON_EVERY:
                 payload, reader = f"poison {number}", _POISONED[number % len(_POISONED)]
+                keys = self._world.partitions[number % len(self._world.partitions)]
                 with contextlib.suppress(UnavailableError):
-                    await redis.call("XADD", KEYS.events(reader), "*", "e", payload)
+                    await redis.call("XADD", keys.events(reader), "*", "e", payload)
                     self._poison.add(payload)
                     number += 1
             await asyncio.sleep(LOOK_S)

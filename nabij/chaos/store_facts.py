@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -13,38 +14,37 @@ from broker.store.redis import Connection
 from nabij.chaos.evidence import StoreFacts
 from nabij.chaos.growth import READERS, queue_sizes
 
-KEYS = Keys()
-
 _COUNT = 1_000
 _LATE_MS = 2_000  # a deadline that passed so long ago ought to have fired
 
 
-async def facts_of(redis: Connection, journals: Path) -> StoreFacts:
-    """Return all of it."""
+async def facts_of(redis: Connection, journals: Path, partitions: Sequence[Keys]) -> StoreFacts:
+    """Return all of it, over all partitions."""
     letters = await DeadLetters(redis).all()
     return StoreFacts(
         reports=await _reports(redis),
-        undone=await undone(redis),
+        undone=await undone(redis, partitions),
         journals=left_in(journals),
         dead_letters=tuple(letter.payload.decode("utf-8", "replace") for letter in letters),
     )
 
 
-async def undone(redis: Connection) -> dict[str, int]:
+async def undone(redis: Connection, partitions: Sequence[Keys]) -> dict[str, int]:
     """Return how much is not done, by what it is."""
-    found = await queue_sizes(redis)
-    for reader in READERS:
-        pending = await redis.call("XPENDING", KEYS.events(reader), reader)
-        found[f"pending of {reader}"] = int(pending[0])
+    found = Counter(await queue_sizes(redis, partitions))
     late_ms = int(time.time() * 1_000) - _LATE_MS
-    found["deadlines"] = int(await redis.call("ZCOUNT", KEYS.deadlines, 0, late_ms))
-    return found
+    for keys in partitions:
+        for reader in READERS:
+            pending = await redis.call("XPENDING", keys.events(reader), reader)
+            found[f"pending of {reader}"] += int(pending[0])
+        found["deadlines"] += int(await redis.call("ZCOUNT", keys.deadlines, 0, late_ms))
+    return dict(found)
 
 
 async def _reports(redis: Connection) -> Counter[UUID]:
     reports: Counter[UUID] = Counter()
     cursor = b"0"
-    pattern = f"{KEYS.prefix}reports:*"
+    pattern = "nabij:*:reports:*"
     seen: set[bytes] = set()  # SCAN may name a key twice
     while True:
         cursor, found = await redis.call("SCAN", cursor, "MATCH", pattern, "COUNT", _COUNT)

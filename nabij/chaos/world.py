@@ -24,7 +24,8 @@ from broker import tether
 from broker.child import Child
 from broker.core.zones import UNASSIGNED, ZoneKind
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, Role
-from broker.store import Store
+from broker.store import partitions
+from broker.store.keys import Keys
 from devices.chaos_desk import DeskOrders
 from devices.chaos_device import Orders
 from nabij.chaos.plan import SERVERS, Strike, Victim
@@ -54,6 +55,7 @@ class Scale:
     seed: int
     engine: MqttEngine = MqttEngine.AUTO
     worker: Sequence[str] = WORKER
+    partitions: int = 1
 
 
 @dataclass(eq=False)
@@ -87,6 +89,7 @@ class World:
         self.redis: EmbeddedRedis
         self.supervisor: Supervisor
         self.policy_text = policy_text()
+        self.partitions = [Keys(number, scale.partitions) for number in range(scale.partitions)]
         self._ending = False
         self._acquired = AsyncExitStack()
 
@@ -125,7 +128,7 @@ class World:
         acquired.push_async_callback(self.end_lives)
 
     async def _save_zones(self) -> None:
-        async with Store(self.redis.url) as store:
+        async with partitions(self.redis.url, self.scale.partitions) as (store, *_):
             for kind in ZoneKind:
                 await store.zones.save(kind, built_in_zones(kind))
         police = (zone.id for zone in built_in_zones(ZoneKind.POLICE))
@@ -151,6 +154,7 @@ class World:
         ours = {
             "NABIJ_MQTT_URL": self.mqtt.url_for(self.accounts["nabij"]),
             "NABIJ_REDIS_URL": self.redis.url,
+            "NABIJ_PARTITIONS": str(self.scale.partitions),
             "NABIJ_DATA_DIR": str(self.directory),
             "NABIJ_POLICY": str(policy),
             "NABIJ_LOG_LEVEL": "error",
