@@ -34,6 +34,9 @@ def up(
         list[str] | None, typer.Option(help="Only this service; may be repeated.", metavar="NAME")
     ] = None,
     workers: Workers = None,
+    within: Annotated[
+        float, typer.Option(min=1.0, help="So many seconds to become ready, or it ends with 1.")
+    ] = 30.0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -53,7 +56,7 @@ def up(
     counts = workers_of(service or [], workers or [])
     settings = settings_of(data_dir)
     try:
-        run_until_signal(run_up(settings, counts, as_json=as_json))
+        run_until_signal(run_up(settings, counts, within_s=within, as_json=as_json))
     except Interrupted:
         _say("drained")
 

@@ -34,7 +34,7 @@ from nabij.datadir import (
 )
 from nabij.policy_file import policy_at
 from nabij.servers import Servers
-from nabij.supervisor import Supervisor
+from nabij.supervisor import START_TIMEOUT_S, Supervisor
 from nabij.zones import built_in_zones
 
 SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
@@ -112,9 +112,9 @@ class Stack:
         identity = f"{quote(user, safe='')}:{quote(self.credentials[user], safe='')}"
         return urlunsplit(parts._replace(netloc=f"{identity}@{host}"))
 
-    async def wait_ready(self) -> None:
+    async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when every worker is ready; raises what `Supervisor.wait_ready` does."""
-        await self.supervisor.wait_ready()
+        await self.supervisor.wait_ready(timeout_s)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as acquired:

@@ -36,11 +36,13 @@ def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]
     return workers
 
 
-async def up(settings: Settings, workers: Mapping[str, int], *, as_json: bool) -> None:
-    """Run until cancelled."""
+async def up(
+    settings: Settings, workers: Mapping[str, int], *, within_s: float, as_json: bool
+) -> None:
+    """Run until cancelled; every service has so long to become ready."""
     stack = Stack(settings, workers=workers, http=settings.http, say=say)
     async with stack:
-        await stack.wait_ready()
+        await stack.wait_ready(within_s)
         if as_json:
             print_json(_description(stack))
         else:

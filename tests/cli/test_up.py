@@ -255,6 +255,8 @@ def test_worker_without_its_mqtt_broker_is_a_failure_in_words(
     up = start(
         "--service",
         "city",
+        "--within",
+        "3",
         NABIJ_MQTT_URL="mqtt://nabij:wrong@127.0.0.1:9",
         NABIJ_REDIS_URL=redis_url,
         NABIJ_SHARE_GROUP="x",
@@ -262,6 +264,6 @@ def test_worker_without_its_mqtt_broker_is_a_failure_in_words(
     assert up.process.wait(60) == 1
     assert up.process.stderr
     said = up.process.stderr.read()
-    assert "nabij: not ready after 30 s: city-1 is" in said
+    assert "nabij: not ready after 3 s: city-1 is" in said
     assert "Traceback" not in said
     assert "wrong" not in said
