@@ -113,8 +113,9 @@ def _default_data_dir() -> Path:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("NABIJ_MQTT_URL", _url("mqtt", "mqtts"), None,
-            "MQTT broker, e.g. mqtt://user:password@host:1883; unset: an embedded one",
+    Setting("NABIJ_MQTT_URL", _url("mqtt", "mqtts", several=True), None,
+            "MQTT broker, e.g. mqtt://user:password@host:1883, or several that serve one city, "
+            "…@host:1883,other:1883; unset: an embedded one",
             hidden_because="holds a password"),
     Setting("NABIJ_REDIS_URL", _url("redis", "rediss", several=True), None,
             "Redis or Valkey, e.g. redis://host:6379/0, or some nodes of a cluster, "

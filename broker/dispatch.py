@@ -28,6 +28,7 @@ from broker.mqtt import (
     MqttError,
     PubAckReasonCode,
     ServerStatus,
+    Several,
 )
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
 from broker.store import Entry, Store
@@ -54,8 +55,8 @@ class Dispatcher:
     """
 
     def __init__(
-        self, service: Service, *, store: Store, mqtt: Connection, policy: Policy, zones: Zones,
-        status: ServerStatus | None = None,
+        self, service: Service, *, store: Store, mqtt: Connection | Several, policy: Policy, zones: Zones,
+        servers: Sequence[ServerStatus] = (ServerStatus(),),
     ) -> None:  # fmt: skip
         self.service = service
         self.zones = zones
@@ -63,7 +64,7 @@ class Dispatcher:
         self.first = store.partitions[0]
         self._mqtt = mqtt
         self._policy = policy
-        self._status = status or ServerStatus()
+        self._servers = servers
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._by_level = {sub.topic.name: sub for sub in service.subscriptions}
 
@@ -73,7 +74,7 @@ class Dispatcher:
 
     def context(
         self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None,
-        store: Store | None = None,
+        store: Store | None = None, via: int = 0,
     ) -> Context:  # fmt: skip
         """Return a context of this moment, in a partition (None: the first)."""
         return Context(
@@ -85,7 +86,8 @@ class Dispatcher:
             message=delivery.message if delivery else None,
             received_at=delivery.received_at if delivery else 0.0,
             locks=self._locks,
-            mqtt=self._status,
+            servers=self._servers,
+            via=via,
         )
 
     def _home_of(self, value: object) -> Store:
@@ -99,8 +101,8 @@ class Dispatcher:
 
     # -- one message ------------------------------------------------------------------------------
 
-    async def deliver(self, delivery: Delivery) -> None:
-        """Handle one MQTT message, to its end."""
+    async def deliver(self, delivery: Delivery, via: int = 0) -> None:
+        """Handle one MQTT message, to its end; `via` is the MQTT broker, of several, it came by."""
         subscription = self.subscription(delivery)
         handler = subscription.handler
         assert handler is not None
@@ -109,12 +111,23 @@ class Dispatcher:
         async def handle() -> Effects:
             levels = _levels(subscription.topic, delivery)
             value = subscription.topic.decode(delivery.message.payload)
-            effects = await handler(value, self.context(delivery, levels, self._home_of(value)))
-            return _traced(effects, delivery.message)
+            home = self._home_of(value)
+            effects = await handler(value, self.context(delivery, levels, home, via))
+            return self._by_way_of(via, levels, _traced(effects, delivery.message))
 
-        await self._settle(handle, [delivery])
+        await self._settle(handle, [delivery], via=via)
 
-    async def deliver_batch(self, deliveries: Sequence[Delivery]) -> None:
+    def _by_way_of(self, via: int, levels: Mapping[str, str], effects: Effects) -> Effects:
+        """Send what is for the sender's own device by the MQTT broker that it speaks on."""
+        if len(self._servers) == 1 or "user" not in levels:
+            return effects
+        mine = f"{topics.ROOT}/u/{levels['user']}/down/"
+        messages = [
+            replace(one, via=via) if one.topic.startswith(mine) else one for one in effects.messages
+        ]
+        return Effects(messages, effects.record, effects.rest)
+
+    async def deliver_batch(self, deliveries: Sequence[Delivery], via: int = 0) -> None:
         """Handle several messages of one topic together; what is invalid is told on its own."""
         subscription = self.subscription(deliveries[0])
         handler, check = subscription.batch_handler, subscription.check
@@ -127,31 +140,31 @@ class Dispatcher:
             try:
                 levels = _levels(subscription.topic, delivery)
                 value = subscription.topic.decode(delivery.message.payload)
-                context = self.context(delivery, levels)
+                context = self.context(delivery, levels, via=via)
                 check(value, context)
             except Exception as error:  # noqa: BLE001 - one message must not fail the others
-                await self._settle(_raising(error), [delivery])
+                await self._settle(_raising(error), [delivery], via=via)
             else:
                 valid.append((value, context))
                 good.append(delivery)
 
         async def one_by_one() -> None:
             for one, delivery in zip(valid, good, strict=True):
-                await self._settle(partial(handler, [one]), [delivery])
+                await self._settle(partial(handler, [one]), [delivery], via=via)
 
         if valid:
-            await self._settle(lambda: handler(valid), good, otherwise=one_by_one)
+            await self._settle(lambda: handler(valid), good, via=via, otherwise=one_by_one)
 
     async def _settle(
         self, handle: Callable[[], Awaitable[Effects]], deliveries: Sequence[Delivery], *,
-        otherwise: Callable[[], Awaitable[None]] | None = None,
+        via: int, otherwise: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         """See deliveries to their end; `otherwise` is how, if together they are poison."""
         try:
             await self.persist(lambda: self._run(handle))
         except Invalid as error:
             for delivery in deliveries:
-                await self.persist(partial(self._reject, delivery, error))
+                await self.persist(partial(self._reject, delivery, error, via))
         except Exception as error:  # noqa: BLE001 - the one place: poison must not loop
             if otherwise is not None and len(deliveries) > 1:
                 await otherwise()
@@ -164,7 +177,7 @@ class Dispatcher:
         for delivery in deliveries:
             delivery.acknowledge()
 
-    async def _reject(self, delivery: Delivery, error: Invalid) -> None:
+    async def _reject(self, delivery: Delivery, error: Invalid, via: int) -> None:
         metrics.REJECTED.labels(self.service.name, error.code).inc()
         _log.info("rejected", service=self.service.name, code=error.code, field=error.field)
         topic = self.subscription(delivery).topic
@@ -181,7 +194,8 @@ class Dispatcher:
             field=error.field,
             reason=error.reason,
         )
-        await self.publish([receipt_message(receipt, levels, delivery.message.correlation)])
+        message = receipt_message(receipt, levels, delivery.message.correlation)
+        await self.publish([replace(message, via=via if "user" in levels else None)])
         await self._replayed(replay_of_delivery(delivery))
 
     # -- one event of the stream ------------------------------------------------------------------
@@ -216,9 +230,11 @@ class Dispatcher:
         else:
             await self._replayed(entry.replay_of)
 
-    async def run(self, handler: Callable[[Context], Awaitable[Effects]], store: Store) -> None:
-        """Run a handler that nothing came for, in one partition."""
-        await self._run(lambda: handler(self.context(store=store)))
+    async def run(
+        self, handler: Callable[[Context], Awaitable[Effects]], store: Store, via: int = 0
+    ) -> None:
+        """Run a handler that nothing came for, in one partition, about one MQTT broker."""
+        await self._run(lambda: handler(self.context(store=store, via=via)))
 
     async def tick(self, periodic: Callable[[Context], Awaitable[Effects]], store: Store) -> None:
         """Run a periodic handler once; what is unavailable now is tried at the next turn."""

@@ -12,12 +12,21 @@ from pathlib import Path
 
 import structlog
 
-from broker.config import Settings
+from broker.config import Settings, each_url
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.dispatch import Dispatcher
 from broker.errors import ConfigError, UnavailableError
-from broker.mqtt import Connection, Delivery, Endpoint, Message, MqttError, ServerStatus
+from broker.mqtt import (
+    Connection,
+    Delivery,
+    Endpoint,
+    Message,
+    MqttError,
+    ServerStatus,
+    Several,
+    connections_of,
+)
 from broker.service import Context, Effects, Service, Zones, outgoing
 from broker.store import Entry, Store, partitions
 from broker.struck import Struck
@@ -35,6 +44,7 @@ _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _DRAIN_S = 8.0
+_AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
 
 OnState = Callable[[ServiceState], None]
 
@@ -56,14 +66,15 @@ async def run_worker(
     async with partitions(settings.redis_url, settings.partitions) as stores:
         for store in stores:
             await store.events.ensure_groups()
-        connected = asyncio.Event()
-        mqtt = _connection(service, settings, instance, connected.set)
+        endpoints = _endpoints(settings)
+        connected = [asyncio.Event() for _ in endpoints]
+        mqtt = _connections(service, settings, instance, endpoints=endpoints, connected=connected)
         try:
             async with mqtt:
                 zones, zones_version = await _zones(stores[0])
                 dispatcher = Dispatcher(
                     service, store=stores[0], mqtt=mqtt, policy=policy, zones=zones,
-                    status=_server_status(settings, mqtt),
+                    servers=_servers(settings, mqtt, endpoints),
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
@@ -90,14 +101,37 @@ def load_policy(path: Path | None) -> Policy:
     return Policy.parse(path.read_text(encoding="utf-8") if path else default_policy_text())
 
 
-def _connection(
-    service: Service, settings: Settings, instance: str, on_connect: Callable[[], None]
-) -> Connection:
+def _endpoints(settings: Settings) -> list[Endpoint]:
     assert settings.mqtt_url is not None
     try:
-        endpoint = Endpoint.from_url(settings.mqtt_url)
+        return [Endpoint.from_url(url) for url in each_url(settings.mqtt_url)]
     except ValueError as error:
         raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from error
+
+
+def _connections(
+    service: Service, settings: Settings, instance: str, *, endpoints: Sequence[Endpoint],
+    connected: Sequence[asyncio.Event],
+) -> Connection | Several:  # fmt: skip
+    """Return the connection to the MQTT broker, or to all of several."""
+
+    def connection(number: int, *, among_several: bool) -> Connection:
+        return _connection(
+            service, settings, instance, endpoints[number],
+            on_connect=connected[number].set,
+            on_lost=(lambda: several.lost(number)) if among_several else None,
+        )  # fmt: skip
+
+    if len(endpoints) == 1:
+        return connection(0, among_several=False)
+    several = Several([connection(number, among_several=True) for number in range(len(endpoints))])
+    return several
+
+
+def _connection(
+    service: Service, settings: Settings, instance: str, endpoint: Endpoint, *,
+    on_connect: Callable[[], None], on_lost: Callable[[], None] | None,
+) -> Connection:  # fmt: skip
     shared = f"$share/{settings.share_group}/" if settings.share_group else ""
     return Connection(
         endpoint,
@@ -109,15 +143,24 @@ def _connection(
         # resumes its session; what it held comes again, since devices repeat until the receipt.
         clean_start=not shared,
         keep_alive_s=30 if shared else 3,
+        connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
+        must_connect=on_lost is None,
         on_connect=on_connect,
+        on_lost=on_lost,
     )
 
 
-def _server_status(settings: Settings, mqtt: Connection) -> ServerStatus:
+def _servers(
+    settings: Settings, mqtt: Connection | Several, endpoints: Sequence[Endpoint]
+) -> list[ServerStatus]:
     """Without a share group the MQTT broker is rumqttd, which takes such questions ill."""
-    assert settings.mqtt_url is not None
-    endpoint = Endpoint.from_url(settings.mqtt_url) if settings.share_group else None
-    return ServerStatus(endpoint, mqtt, is_lossy=endpoint is None)
+    asked = bool(settings.share_group)
+    return [
+        ServerStatus(endpoint if asked else None, connection, is_lossy=not asked, number=number)
+        for number, (endpoint, connection) in enumerate(
+            zip(endpoints, connections_of(mqtt), strict=True)
+        )
+    ]
 
 
 def _status(service: Service, instance: str, state: ServiceState) -> Message:
@@ -153,8 +196,9 @@ class _Worker:
     """The loops of one worker."""
 
     def __init__(
-        self, dispatcher: Dispatcher, stores: Sequence[Store], mqtt: Connection, instance: str, *,
-        zones_version: int, share: tuple[int, int] | None, connected: asyncio.Event,
+        self, dispatcher: Dispatcher, stores: Sequence[Store], mqtt: Connection | Several,
+        instance: str, *,
+        zones_version: int, share: tuple[int, int] | None, connected: Sequence[asyncio.Event],
     ) -> None:  # fmt: skip
         self._dispatcher = dispatcher
         self._service = dispatcher.service
@@ -189,10 +233,13 @@ class _Worker:
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
             ("zones", self._follow_zones()),
-            ("restore", self._restore()),
+            *((f"restore {via}", self._restore(via)) for via in range(len(self._connected))),
         ]
         if self._service.subscriptions:
-            loops.append(("mqtt", self._receive()))
+            loops += [
+                (f"mqtt {via}", self._receive(via, connection))
+                for via, connection in enumerate(connections_of(self._mqtt))
+            ]
         if self._service.event_handlers:
             # With many partitions one reader each: they block on a connection of their own.
             readers = self._service.readers if len(self._stores) == 1 else 1
@@ -227,23 +274,23 @@ class _Worker:
 
     # -- MQTT -------------------------------------------------------------------------------------
 
-    async def _receive(self) -> None:
+    async def _receive(self, via: int, connection: Connection) -> None:
         while True:
             if len(self._in_hand) >= _IN_HAND:  # QoS 0 knows no flow control
                 await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
             batches: dict[str, list[Delivery]] = {}
-            for delivery in await self._mqtt.receive(_BATCH):
+            for delivery in await connection.receive(_BATCH):
                 if not self._is_ours(delivery):
                     delivery.acknowledge()
                     continue
                 subscription = self._dispatcher.subscription(delivery)
                 if subscription.handler is not None:
-                    self._start(self._dispatcher.deliver(delivery))
+                    self._start(self._dispatcher.deliver(delivery, via))
                 else:
                     batches.setdefault(subscription.topic.name, []).append(delivery)
             for batch in batches.values():
                 # One batch at a time: what comes in meanwhile makes the next one larger.
-                await self._start(self._dispatcher.deliver_batch(batch))
+                await self._start(self._dispatcher.deliver_batch(batch, via))
 
     def _is_ours(self, delivery: Delivery) -> bool:
         """Whether this worker handles it; where the MQTT broker does not share, its topic tells.
@@ -345,19 +392,19 @@ class _Worker:
             await asyncio.shield(self._start(self._dispatcher.tick(handler, store)))
             await asyncio.sleep(interval_s)
 
-    async def _restore(self) -> None:
-        """Put back what only the MQTT broker held, after each connection.
+    async def _restore(self, via: int) -> None:
+        """Put back what only that MQTT broker held, after each connection.
 
         That it still knows our session says nothing: Mosquitto starts again with sessions and
         retained messages as they were at its last autosave.
         """
         while True:
-            await self._connected.wait()
-            self._connected.clear()
+            await self._connected[via].wait()
+            self._connected[via].clear()
             await self._persist(lambda: self._tell(ServiceState.READY))
             for handler in self._service.restorers:
                 for store in self._stores:
-                    await self._persist(partial(self._dispatcher.run, handler, store))
+                    await self._persist(partial(self._dispatcher.run, handler, store, via))
 
     async def _follow_zones(self) -> None:
         while True:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, overload
 
-import msgspec
 from msgspec import Struct
 
 from broker.core.policy import Policy
@@ -43,7 +42,8 @@ class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use. `now` is when the message was taken up (UTC).
 
     `levels` are the topic's levels and `message` the MQTT message, where one is handled;
-    `received_at` is when it came in (Unix seconds). `mqtt` tells what the server says of itself.
+    `received_at` is when it came in (Unix seconds), `via` the number of the MQTT broker that it came
+    by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
     """
 
     store: Store
@@ -54,11 +54,17 @@ class Context(Struct, frozen=True, kw_only=True):
     message: Message | None = None
     received_at: float = 0.0
     locks: Sequence[asyncio.Lock] = ()
-    mqtt: ServerStatus = msgspec.field(default_factory=ServerStatus)
+    servers: Sequence[ServerStatus] = (ServerStatus(),)
+    via: int = 0
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""
         return self.locks[what % len(self.locks)]
+
+    @property
+    def mqtt(self) -> ServerStatus:
+        """The MQTT broker that this is about."""
+        return self.servers[self.via]
 
     @property
     def user(self) -> str:
@@ -110,9 +116,9 @@ NOTHING = Effects()
 
 def outgoing(
     topic: Topic[Any], payload: Struct, *, expiry_s: int | None = None,
-    correlation: bytes | None = None, **levels: str,
+    correlation: bytes | None = None, via: int | None = None, **levels: str,
 ) -> Message:  # fmt: skip
-    """Return `payload` as a message on its topic."""
+    """Return `payload` as a message on its topic, by one MQTT broker of several or all."""
     return Message(
         topic.topic(**levels),
         codec.encode(payload),
@@ -120,6 +126,7 @@ def outgoing(
         retain=topic.retain,
         expiry_s=expiry_s,
         correlation=correlation,
+        via=via,
     )
 
 

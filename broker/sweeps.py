@@ -42,17 +42,17 @@ async def restate(ctx: Context) -> Effects:
         heard = ctx.mqtt.heard_ms()
         if heard is None:
             return NOTHING  # it is gone again, and we shall be called again
-        restored_ms = await ctx.store.outages.restored_ms()
+        restored_ms = await ctx.store.outages.of(ctx.via).restored_ms()
         if restored_ms >= heard[0] or (started_ms is not None and restored_ms > started_ms):
             _log.info("kept by the MQTT broker", since_ms=started_ms)
             return NOTHING
-        if await ctx.store.outages.restore():
+        if await ctx.store.outages.of(ctx.via).restore():
             break
         await asyncio.sleep(_CLAIMED_S)
     repeated = await ctx.store.outbox.repeat(ctx.now_ms - _KEPT_MS, ctx.now_ms + _BACK_MS)
     restated = await _restate_all(ctx)
     now = ctx.mqtt.heard_ms()
-    await ctx.store.outages.restored(now[1] if now and now[0] == heard[0] else heard[1])
+    await ctx.store.outages.of(ctx.via).restored(now[1] if now and now[0] == heard[0] else heard[1])
     _log.info("published anew", states=restated, messages=repeated)
     return NOTHING
 
@@ -62,9 +62,9 @@ async def _restate_all(ctx: Context) -> int:
     restated = 0
     async for some in ctx.store.deadlines.incidents():
         while await ctx.store.events.length(_POLICE) > _BEHIND:
-            await ctx.store.outages.restoring()
+            await ctx.store.outages.of(ctx.via).restoring()
             await asyncio.sleep(_LOOK_S)
-        await ctx.store.outages.restoring()
+        await ctx.store.outages.of(ctx.via).restoring()
         stated = await ctx.store.incidents.with_state(some)
         await ctx.store.events.put(
             [
@@ -77,11 +77,13 @@ async def _restate_all(ctx: Context) -> int:
 
 
 async def witness(ctx: Context) -> Effects:
-    """Bear witness that the server of this moment is still the one that was given all anew."""
-    restored_ms = await ctx.store.outages.restored_ms()
-    heard = ctx.mqtt.heard_ms()  # after the wait: meanwhile a broken connection has been noticed
-    if heard and heard[0] <= restored_ms < heard[1]:
-        await ctx.store.outages.witnessed(heard[1])
+    """Bear witness that the servers of this moment are still those that were given all anew."""
+    for server in ctx.servers:
+        outages = ctx.store.outages.of(server.number)
+        restored_ms = await outages.restored_ms()
+        heard = server.heard_ms()  # after the wait: meanwhile a broken connection has been noticed
+        if heard and heard[0] <= restored_ms < heard[1]:
+            await outages.witnessed(heard[1])
     return NOTHING
 
 

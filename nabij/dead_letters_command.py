@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from asyncio_throttle.throttler import Throttler
 
-from broker.config import Settings
+from broker.config import Settings, each_url
 from broker.errors import ConfigError, UnavailableError
 from broker.letters import REPLAY
 from broker.mqtt import Connection, Endpoint, Message
@@ -225,7 +225,7 @@ def _connection(settings: Settings) -> Connection:
             [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
         )
     try:
-        endpoint = Endpoint.from_url(url)
+        endpoint = Endpoint.from_url(each_url(url)[0])
     except ValueError as error:
         raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
     return Connection(endpoint, client_id=f"nabij-replay-{uuid4().hex[:12]}", session_expiry_s=0)

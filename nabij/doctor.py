@@ -1,5 +1,6 @@
 """`nabij doctor`: what is installed, reachable and misconfigured."""
 
+import asyncio
 import enum
 import importlib.metadata
 import os
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from broker import config
-from broker.config import SETTINGS, Settings
+from broker.config import SETTINGS, Settings, each_url
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import Connection, Endpoint, MqttError
@@ -139,13 +140,17 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
 async def _mqtt(settings: Settings) -> list[Finding]:
     if settings.mqtt_url is None:
         return [Finding(Verdict.OK, "MQTT broker", "none configured: an embedded one is started")]
+    return list(await asyncio.gather(*map(_mqtt_at, each_url(settings.mqtt_url))))
+
+
+async def _mqtt_at(url: str) -> Finding:
     try:
-        endpoint = Endpoint.from_url(settings.mqtt_url)
+        endpoint = Endpoint.from_url(url)
         client = f"nabij-doctor-{os.getpid()}"
         async with Connection(endpoint, client_id=client, session_expiry_s=0, connect_timeout_s=5):
-            return [Finding(Verdict.OK, "MQTT broker", f"{endpoint.host}:{endpoint.port} answers")]
+            return Finding(Verdict.OK, "MQTT broker", f"{endpoint.host}:{endpoint.port} answers")
     except (ValueError, MqttError) as error:
-        return [Finding(Verdict.BROKEN, "MQTT broker", str(error))]
+        return Finding(Verdict.BROKEN, "MQTT broker", str(error))
 
 
 async def _redis(settings: Settings) -> list[Finding]:

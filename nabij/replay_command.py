@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker.config import Settings
+from broker.config import Settings, each_url
 from broker.core.zones import UNASSIGNED, Zone
 from broker.errors import ConfigError, UnavailableError
 from broker.store import partitions
@@ -151,7 +151,7 @@ def wire_to(url: str, options: Options) -> Wire:
         passwords = msgspec.json.decode(options.accounts.read_bytes(), type=dict[str, str])
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError([f"{options.accounts}: {error}"]) from None
-    return _wire(url, passwords, options.plan)
+    return _wire(each_url(url)[0], passwords, options.plan)
 
 
 def _wire(url: str, passwords: Mapping[str, str], plan: ReplayPlan) -> Wire:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import msgspec
 
-from broker.config import Settings
+from broker.config import Settings, each_url
 from broker.errors import ConfigError
 from broker.mqtt import Connection, Endpoint, Message
 from nabij.datadir import DataDir
@@ -80,7 +80,7 @@ def _endpoint(settings: Settings) -> Endpoint:
             [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
         )
     try:
-        return Endpoint.from_url(url)
+        return Endpoint.from_url(each_url(url)[0])
     except ValueError as error:
         raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
 

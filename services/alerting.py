@@ -1,7 +1,7 @@
 """Alerting: alerts every eligible participant near an incident, nearest first, each once."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple, overload
@@ -20,6 +20,7 @@ from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
 from broker.store.alerts import LOSSY_TRIES, MOST_TRIES
 from broker.store.index import reached_cells
+from broker.store.outages import Outages
 from schemas import topics
 from schemas.messages import AlertReason, Status
 
@@ -30,6 +31,9 @@ _AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dr
 _EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
 
 _AT_ONCE = 500  # what claiming more takes, a report on its way has to wait for at Redis
+
+Vias = Mapping[str, int]  # the MQTT broker, of several, that each speaks on
+_ANY: Vias = {}
 
 _topic_of = topics.ALERT.by("user")
 
@@ -59,7 +63,10 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
         return NOTHING
     people = await everywhere.near(reached_cells(incident))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
-    return await _alert(incident, users, ctx, reason=reason, since=change.at, unsent=True)
+    vias = {one.user: one.via for one in people} if len(ctx.servers) > 1 else {}
+    return await _alert(
+        incident, users, ctx, reason=reason, since=change.at, unsent=True, vias=vias
+    )
 
 
 @service.on(events.WALKED_IN)
@@ -75,7 +82,7 @@ async def alert_arrivals(arrival: WalkedIn, ctx: Context) -> Effects:
 
 async def _alert(
     incident: Incident, users: Sequence[str], ctx: Context, *, reason: AlertReason,
-    since: datetime, unsent: bool = False, began: bool = False,
+    since: datetime, unsent: bool = False, began: bool = False, vias: Vias = _ANY,
 ) -> Effects:  # fmt: skip
     """Alert `users`, some at a time: while these are sent, the next are claimed.
 
@@ -83,7 +90,7 @@ async def _alert(
     several portions (`began`: there was one before) tells that the incident's counts have changed.
     """
     some, others = users[:_AT_ONCE], users[_AT_ONCE:]
-    more = partial(_alert, incident, others, ctx, reason=reason, since=since, began=True)
+    more = partial(_alert, incident, others, ctx, reason=reason, since=since, began=True, vias=vias)
     rest = more if others else None
     claimed = await ctx.store.alerts.claim(
         incident, some, reason=reason, now=ctx.now, retention_s=ctx.policy.timers.retention_s,
@@ -101,16 +108,19 @@ async def _alert(
         metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
         await _record(incident.id, claimed, outcomes, ctx, told=None if rest else told)
 
-    return Effects(_Alerts(incident, claimed, ctx), record, rest)
+    return Effects(_Alerts(incident, claimed, ctx, vias), record, rest)
 
 
 class _Alerts(Sequence[Message]):
     """The messages of claimed alerts, each drawn up when it is sent: the first need not wait."""
 
-    def __init__(self, incident: Incident, claimed: Sequence[Claimed], ctx: Context) -> None:
+    def __init__(
+        self, incident: Incident, claimed: Sequence[Claimed], ctx: Context, vias: Vias = _ANY
+    ) -> None:
         category = ctx.policy.category(incident.category)
         assert category is not None  # it was checked when the incident opened
         self._incident, self._category, self._claimed = incident, category, claimed
+        self._vias = vias
         self._now, self._advice = ctx.now, ctx.policy.advice
         self._lasts = timedelta(seconds=ctx.policy.timers.silence_s)
         self._kinds: dict[tuple[int, AlertReason, datetime], _Kind] = {}
@@ -136,7 +146,7 @@ class _Alerts(Sequence[Message]):
             kind = self._kinds[alert[1:4]] = self._kind(alert)
         return Message(
             _topic_of(alert.user), kind.payload(alert.user), qos=topics.ALERT.qos,
-            expiry_s=kind.expiry_s,
+            expiry_s=kind.expiry_s, via=self._vias.get(alert.user),
         )  # fmt: skip
 
     def _kind(self, alert: Claimed) -> _Kind:
@@ -187,20 +197,24 @@ async def see_to_unconfirmed(ctx: Context) -> Effects:
 @service.every(5.0)
 async def heal_dropped(ctx: Context) -> Effects:
     """Send again what the MQTT broker may have dropped lately: it says only how many it were."""
-    count = await ctx.mqtt.dropped()
-    healed = await ctx.store.outages.dropped()
-    if count is None or count == healed:
+    dropped: list[tuple[Outages, int]] = []
+    for server in ctx.servers:
+        outages = ctx.store.outages.of(server.number)
+        count, healed = await server.dropped(), await outages.dropped()
+        if count == 0 and healed:  # it has started anew
+            await outages.healed(0)
+        elif count is not None and count != healed:
+            _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
+            dropped.append((outages, count))
+    if not dropped:
         return NOTHING
-    if count == 0:  # it has started anew
-        await ctx.store.outages.healed(0)
-        return NOTHING
-    _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
     effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="dropped", doubted=True)
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         if effects.record is not None:
             await effects.record(outcomes)
-        await ctx.store.outages.healed(count)
+        for outages, count in dropped:
+            await outages.healed(count)
 
     return Effects(effects.messages, record)
 

@@ -67,7 +67,7 @@ def _update(presence: Presence, ctx: Context) -> Update:
     place = None
     if presence.availability in TAKES_ALERTS and presence.location is not None:
         place = place_of(presence.location.lat, presence.location.lon)
-    return Update(ctx.user, place, presence.availability, at_ms)
+    return Update(ctx.user, place, presence.availability, at_ms, via=ctx.via)
 
 
 def _is_inside(hit: Hit) -> bool:
@@ -84,7 +84,9 @@ def _wants_receipt(ctx: Context) -> bool:
 
 def _receipt(ctx: Context) -> Message:
     receipt = Receipt(subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now)
-    return outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
+    return outgoing(
+        topics.RECEIPT, receipt, correlation=ctx.correlation, via=ctx.via, user=ctx.user
+    )
 
 
 @service.every(60.0)

@@ -12,12 +12,16 @@ TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 
 
 class Located(NamedTuple):
-    """A participant's place: an H3 cell of resolution 10, and when they were there (Unix ms)."""
+    """A participant's place: an H3 cell of resolution 10, and when they were there (Unix ms).
+
+    `via` is the MQTT broker, of several, by which they said so.
+    """
 
     user: str
     place: int
     seen_ms: int
     availability: Availability = Availability.AVAILABLE
+    via: int = 0
 
 
 def recipients(

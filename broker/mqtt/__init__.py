@@ -15,6 +15,7 @@ from broker.mqtt.errors import (
 )
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.several import Several, connections_of
 from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.status import ServerStatus
 
@@ -34,5 +35,7 @@ __all__ = [
     "ServerDisconnected",
     "ServerStatus",
     "SessionTakenOver",
+    "Several",
     "Unreachable",
+    "connections_of",
 ]

@@ -59,7 +59,8 @@ class Connection:
     `async with` connects, subscribes, and from then on reconnects for ever; what was published
     and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
     acknowledge each once its effect is durable. `on_connect` is called after every connect, the
-    first included, for retained state that must be restored on a replaced MQTT broker.
+    first included, for retained state that must be restored on a replaced MQTT broker; `on_lost`
+    as soon as the connection is gone.
 
     Outcomes are PUBACK reason codes (section 3.4.2.1), 128 and above meaning failure. A message
     that the broker's limits forbid never leaves: QUOTA_EXCEEDED if it is too large, otherwise
@@ -83,14 +84,18 @@ class Connection:
         max_packet_bytes: int = 1_048_576,
         connect_timeout_s: float = 10.0,
         drain_timeout_s: float = 5.0,
+        must_connect: bool = True,
         on_connect: Callable[[], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._client_id = client_id
         self._max_queue = max_queue
         self._connect_timeout_s = connect_timeout_s
         self._drain_timeout_s = drain_timeout_s
+        self._must_connect = must_connect
         self._on_connect = on_connect
+        self._on_lost = on_lost
         self._session = Session(
             SessionConfig(
                 client_id=client_id,
@@ -122,10 +127,15 @@ class Connection:
         """Connect and subscribe.
 
         Raises:
-            Unreachable: nobody answered for `connect_timeout_s`.
+            Unreachable: nobody answered for `connect_timeout_s`, unless it need not at first.
             ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
         """
-        wire = await self._connect_first()
+        wire: Wire | None = None
+        try:
+            wire = await self._connect_first()
+        except Unreachable:
+            if self._must_connect:
+                raise
         self._supervisor = asyncio.create_task(
             self._supervise(wire), name=f"mqtt connection {self._client_id}"
         )
@@ -274,7 +284,7 @@ class Connection:
             raise
         return wire
 
-    async def _supervise(self, wire: Wire) -> None:
+    async def _supervise(self, wire: Wire | None) -> None:
         """Reconnect for ever, unless somebody else is known to use our client id.
 
         Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
@@ -282,6 +292,7 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         delays, early_ends = full_jitter(), 0
+        wire = wire or await self._reconnect(delays)
         while True:
             online_at = loop.time()
             error = await asyncio.shield(wire.closed)
@@ -387,6 +398,8 @@ class Connection:
                 asyncio.get_running_loop().call_soon(self._on_connect)
         elif isinstance(event, Closed):
             self._online.clear()
+            if self._on_lost is not None:
+                self._on_lost()
         elif event.session_present:
             self._inbox.forget_unacknowledged()
 

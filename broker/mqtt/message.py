@@ -13,7 +13,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     `expiry_s` is the message expiry interval in seconds (section 3.3.2.3.3), `correlation` the
     correlation data. `qos` is 0 or 1: Nabij never uses QoS 2, whose exactly-once ends at the
-    MQTT broker, while ours must reach into the store.
+    MQTT broker, while ours must reach into the store. `via` is the number of the MQTT broker that it
+    goes by, of several; None: all.
     """
 
     topic: str
@@ -24,6 +25,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     response_topic: str | None = None
     correlation: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+    via: int | None = None
 
 
 class Delivery:

@@ -21,14 +21,16 @@ _TIMEOUT_S = 2.0
 class ServerStatus:
     """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
 
-    `is_lossy` says that it loses messages without a word, as rumqttd does under kills.
+    `is_lossy` says that it loses messages without a word, as rumqttd does under kills; `number` which
+    of several it is.
     """
 
     def __init__(
         self, endpoint: Endpoint | None = None, connection: Connection | None = None, *,
-        is_lossy: bool = False,
+        is_lossy: bool = False, number: int = 0,
     ) -> None:  # fmt: skip
         self.is_lossy = is_lossy
+        self.number = number
         self._endpoint = endpoint
         self._connection = connection
 

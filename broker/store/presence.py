@@ -26,7 +26,8 @@ _SWEEP_COUNT = 500
 class Update(NamedTuple):
     """A participant's new place (H3, resolution 10), or None to forget it; `at_ms` Unix time.
 
-    Whoever `crossed` a border has a new place in another partition.
+    Whoever `crossed` a border has a new place in another partition. `via` is the MQTT broker, of
+    several, that it came by.
     """
 
     user: str
@@ -34,6 +35,7 @@ class Update(NamedTuple):
     availability: Availability
     at_ms: int
     crossed: bool = False
+    via: int = 0
 
 
 class Before(enum.Enum):
@@ -84,7 +86,7 @@ class PresenceStore:
                 keys.where_bucket(update.user),
                 f"{cell:x}" if cell is not None else ">" if update.crossed else "",
                 child,
-                _SHORT[update.availability],
+                f"{_SHORT[update.availability]}{update.via or ''}",
                 update.at_ms,
             )
         rows = await self._redis.script("presence", [self._keys.open_incidents], words)
@@ -138,9 +140,9 @@ class PresenceStore:
 
 
 def _located(cell: int, user: bytes, filed_as: bytes) -> Located:
-    child, availability, at_ms = filed_as.split()
+    child, how, at_ms = filed_as.decode().split()
     return Located(
-        user.decode(), unfiled(cell, int(child)), int(at_ms), _LONG[availability.decode()]
+        user.decode(), unfiled(cell, int(child)), int(at_ms), _LONG[how[0]], int(how[1:] or 0)
     )
 
 

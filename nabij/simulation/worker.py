@@ -87,7 +87,7 @@ class Worker:
         self._dispatcher = Dispatcher(
             self.service, store=self.store, mqtt=cast("Connection", self.client),
             policy=around.policy, zones=around.zones,
-            status=ServerStatus(connection=cast("Connection", self.client)),
+            servers=[ServerStatus(connection=cast("Connection", self.client))],
         )  # fmt: skip
         self.client.start()
         if self.service.event_handlers:

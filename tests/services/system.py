@@ -239,6 +239,7 @@ class Servers:
     accounts: Mapping[str, Account]
     directory: Path
     partitions: int = 1
+    mqtt_url: str | None = None  # of several
 
 
 @asynccontextmanager
@@ -276,7 +277,7 @@ def _settings(servers: Servers, timers: Mapping[str, int]) -> Settings:
     policy = servers.directory / f"policy-{name}.toml"
     policy.write_text(policy_text(timers), encoding="utf-8")
     return Settings(
-        mqtt_url=servers.mqtt.url_for(servers.accounts["nabij"]),
+        mqtt_url=servers.mqtt_url or servers.mqtt.url_for(servers.accounts["nabij"]),
         redis_url=servers.redis_url,
         share_group=f"secret-{name}",
         data_dir=servers.directory,
