@@ -67,8 +67,8 @@ class _Write:
 class Journal:
     """The journal of one device, open while the `async with` lasts; `path` may be ":memory:".
 
-    `seen` are the ids of alerts, group events and questions, with the Unix time at which they
-    came; `heard` is the newest group sequence of each incident; `synced_at` is until when nothing
+    `seen` are the ids (16 bytes) of alerts, group events and questions, with the Unix time at which
+    they came; `heard` is the newest group sequence of each incident; `synced_at` is until when nothing
     was missed, by the services' clock.
 
     Raises:
@@ -77,7 +77,7 @@ class Journal:
 
     def __init__(self, path: Path | str, *, clock: Callable[[], float] = time.time) -> None:
         self.path = str(path)
-        self.seen: dict[UUID, float] = {}
+        self.seen: dict[bytes, float] = {}
         self.heard: dict[UUID, int] = {}
         self.synced_at: datetime | None = None
         self._clock = clock
@@ -135,9 +135,13 @@ class Journal:
 
     # -- what came --------------------------------------------------------------------------------
 
+    def has_seen(self, identifier: UUID) -> bool:
+        """Whether this alert, group event or question has come, in this life or an earlier one."""
+        return identifier.bytes in self.seen
+
     def note_seen(self, identifier: UUID) -> None:
         """Remember, soon, that this alert, group event or question has come."""
-        self.seen[identifier] = now = self._clock()
+        self.seen[identifier.bytes] = now = self._clock()
         self._note("INSERT OR REPLACE INTO seen VALUES (?, ?)", identifier.bytes, now)
 
     def note_heard(self, incident: UUID, sequence: int) -> None:
@@ -254,7 +258,7 @@ class Journal:
         connection.execute("DELETE FROM seen WHERE at < ?", (oldest,))
         connection.execute("DELETE FROM heard WHERE at < ?", (oldest,))
         rows = connection.execute("SELECT id, at FROM seen")
-        self.seen = {UUID(bytes=identifier): at for identifier, at in rows}
+        self.seen = dict(rows)
         rows = connection.execute("SELECT incident, sequence FROM heard")
         self.heard = {UUID(bytes=incident): sequence for incident, sequence in rows}
         for (at,) in connection.execute("SELECT value FROM state WHERE name = 'synced_at'"):

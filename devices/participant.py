@@ -75,7 +75,7 @@ __all__ = [
     "accepted",
 ]
 
-KEPT = 1_000  # alerts, questions, groups and repeats
+KEPT = 200  # alerts, questions, groups and repeats
 _NAMED, _NAMED_EVENTS = 200, 50  # alerts and groups in a sync, and events of each
 _SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
 
@@ -323,7 +323,7 @@ class Participant:
         """Whether this has come before the device was entered; it has come now."""
         if self._journal is None:
             return False
-        if identifier in self._journal.seen:
+        if self._journal.has_seen(identifier):
             return True
         self._journal.note_seen(identifier)
         return False

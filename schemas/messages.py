@@ -158,7 +158,7 @@ Sequences = Annotated[frozenset[int], Meta(max_length=50)]
 
 
 class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What did I miss since: answered with the alerts and group events after `since`, repeated.
+    """What did I miss since: answered with alerts, group events and questions after `since`, repeated.
 
     `alerts` are the ids of alerts that the device has: they are recorded as delivered, and not
     repeated. Nor are of `groups` the events of these sequences.

@@ -239,7 +239,7 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
 
 @service.on(topics.SYNC)
 async def sync(request: Sync, ctx: Context) -> Effects:
-    """Repeat the alerts and group events that a participant may have missed."""
+    """Repeat the alerts, group events and questions that a participant may have missed."""
     # Few at once: after an outage every device asks, and what else this worker does must go on.
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
@@ -250,7 +250,8 @@ async def sync(request: Sync, ctx: Context) -> Effects:
         )  # fmt: skip
         new = [one for one in glimpses if _lacks_alert(one, request, ctx) or _lacks(one, request)]
         read = await ctx.store.everywhere.read(one.incident for one in new)
-    messages: list[Message] = []
+        asked = await ctx.store.everywhere.questions(ctx.user, request.since)
+    messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
             if _lacks_alert(glimpse, request, ctx):

@@ -19,6 +19,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `reports:{incident}` | hash | report → user and Report JSON | as incident |
 | `group:{incident}` | list | GroupEvent JSON, the n-th has sequence n | as incident |
 | `question:{question}` | hash | user, Question JSON | 7 days |
+| `asked:{user}` | zset | the newest 50 questions to a user by ms | 7 days |
 | `involved:{user}` | zset | incident by ms | retention |
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a tenth more at most |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | as `at` |

@@ -25,7 +25,7 @@ from broker.store.missed import Glimpse, Missed
 from broker.store.presence import Before, Hit, Update
 from broker.store.receipts import Received
 from schemas.ids import new_id
-from schemas.messages import Position
+from schemas.messages import Position, Question
 
 if TYPE_CHECKING:
     from broker.store.store import Store
@@ -136,6 +136,11 @@ class Everywhere:
             )
         )
         return [glimpse for some in several for glimpse in some]
+
+    async def questions(self, user: str, since: datetime) -> list[Question]:
+        """Return what `user` was asked since, in all partitions."""
+        asking = (one.missed.questions(user, since) for one in self._partitions)
+        return [question for some in await asyncio.gather(*asking) for question in some]
 
     async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
         """Return these incidents with what their groups were told, as far as they are still there."""

@@ -33,12 +33,13 @@ from schemas.messages import GroupEvent, Question, Report
 from schemas.taxonomy import Audience, Timers
 
 _PLACES = 10_000  # that a worker remembers
+_QUESTIONS = 50  # to one user, that a sync may repeat
 _ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
 
 _ENCODE = msgspec.json.Encoder().encode
 _INCIDENT = msgspec.json.Decoder(Incident)
 decode_member = msgspec.json.Decoder(Member).decode
-_QUESTION = msgspec.json.Decoder(Question)
+decode_question = msgspec.json.Decoder(Question).decode
 decode_group_event = msgspec.json.Decoder(GroupEvent).decode
 
 People = Mapping[str, Member]
@@ -195,7 +196,7 @@ class IncidentStore:
     async def question(self, identifier: UUID) -> tuple[str, Question] | None:
         """Return who was asked a question, and the question; None when there is none."""
         row = await self._redis.call("HMGET", self._keys.question(identifier), "user", "question")
-        return (row[0].decode(), _QUESTION.decode(row[1])) if row[0] else None
+        return (row[0].decode(), decode_question(row[1])) if row[0] else None
 
     # -- committing -------------------------------------------------------------------------------
 
@@ -352,6 +353,10 @@ def file_question(transaction: Transaction, question: Question, user: str) -> No
     key = transaction.keys.question(question.id)
     transaction.call("HSET", key, "user", user, "question", _ENCODE(question))
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
+    asked = transaction.keys.asked(user)
+    transaction.call("ZADD", asked, milliseconds(question.asked_at), str(question.id))
+    transaction.call("ZREMRANGEBYRANK", asked, 0, -1 - _QUESTIONS)
+    transaction.call("EXPIRE", asked, RECEIPT_LIFETIME_S)
 
 
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:

@@ -108,6 +108,10 @@ class Keys:
         """Return the key of a question of the police."""
         return f"{self.prefix}question:{identifier}"
 
+    def asked(self, user: str) -> str:
+        """Return the key of the questions that a user was asked lately."""
+        return f"{self.prefix}asked:{user}"
+
     def involved(self, user: str) -> str:
         """Return the key of the incidents that a user was alerted to or reported."""
         return f"{self.prefix}involved:{user}"

@@ -12,11 +12,16 @@ from uuid import UUID
 from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.store.alerts import Claimed, claimed, confirm
-from broker.store.incidents import decode_group_event, decode_incident, decode_member
+from broker.store.incidents import (
+    decode_group_event,
+    decode_incident,
+    decode_member,
+    decode_question,
+)
 from broker.store.moments import milliseconds, moment_of
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
-from schemas.messages import GroupEvent
+from schemas.messages import GroupEvent, Question
 
 
 class Glimpse(NamedTuple):
@@ -74,6 +79,16 @@ class MissedStore:
             )
             for name, told, alert, delivered, member, events, is_open in rows
         ]
+
+    async def questions(self, user: str, since: datetime) -> list[Question]:
+        """Return what `user` was asked since, for as long as a question is kept."""
+        names = await self._redis.call(
+            "ZRANGE", self._keys.asked(user), milliseconds(since), "+inf", "BYSCORE"
+        )
+        rows = await self._redis.calls(
+            ("HGET", self._keys.question(UUID(name.decode())), "question") for name in names
+        )
+        return [decode_question(row) for row in rows if row]
 
     async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
         """Return these incidents, as far as they are still there."""

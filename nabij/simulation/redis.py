@@ -243,6 +243,11 @@ class Database:
         self._drop_if_empty(key)
         return gone
 
+    def do_zremrangebyrank(self, key: bytes, first: bytes, last: bytes) -> int:
+        rows = self.do_zrange(key, b"0", b"-1")
+        end = int(last) + len(rows) if int(last) < 0 else int(last)
+        return self.do_zrem(key, *rows[int(first) : end + 1])
+
     def do_zcard(self, key: bytes) -> int:
         return len(self.value(key) or {})
 

@@ -65,7 +65,7 @@ async def test_what_came_is_remembered_for_eight_days(path: Path) -> None:
         journal.note_heard(incident, 7)
         journal.note_synced(NOW)
     async with Journal(path) as journal:
-        assert list(journal.seen) == [alert]
+        assert list(journal.seen) == [alert.bytes]
         assert journal.heard == {incident: 7}
         assert journal.synced_at == NOW
 
@@ -77,9 +77,9 @@ async def test_what_came_too_long_ago_is_forgotten_at_a_sync(path: Path) -> None
         now += SEEN_LIFETIME_S + 1
         journal.note_seen(recent := new_id())
         journal.note_synced(NOW)
-        assert list(journal.seen) == [recent]
+        assert list(journal.seen) == [recent.bytes]
     async with Journal(path, clock=lambda: now) as journal:
-        assert list(journal.seen) == [recent]
+        assert list(journal.seen) == [recent.bytes]
 
 
 async def test_what_add_returned_from_survives_kill_9_in_the_same_moment(path: Path) -> None:

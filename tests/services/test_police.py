@@ -6,7 +6,7 @@ import pytest
 
 from schemas.ids import new_id
 from tests.services.client import Connect
-from tests.services.system import KORTRIJK, NOWHERE, System, moved
+from tests.services.system import KORTRIJK, NOWHERE, System, ago, moved
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,6 +43,7 @@ async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
     place = system.place()
     ann, bob, cleo = [await connect(name) for name in ("ann", "bob", "cleo")]
     desk = await connect("desk-gent", "police/gent/#")
+    before = ago()
     await system.be_at(bob, place)
     first = await system.report(ann, place)
     incident = first["incident"]
@@ -68,6 +69,9 @@ async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
     assert len(desk.on("police/gent/escalation/", kind="answer", incident=incident)) == 1
     assert not bob.on("u/bob/down/question")
     assert len(cleo.on("u/cleo/down/question")) == len(ann.on("u/ann/down/question")) == 1
+    again = await connect("ann")  # an MQTT broker that dies forgets what it was to bring
+    await again.ask("u/ann/up/sync", {"since": before})
+    assert again.on("u/ann/down/question", incident=incident)
 
 
 async def test_inform_reaches_the_group_and_nobody_who_did_not_join(
