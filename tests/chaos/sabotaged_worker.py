@@ -31,10 +31,10 @@ def acknowledge_before_commit() -> None:
     """Receipt and PUBACK first; the commit follows, if nothing happens in between."""
     honest = Dispatcher.deliver
 
-    async def deliver(self: Dispatcher, delivery: Delivery) -> None:
+    async def deliver(self: Dispatcher, delivery: Delivery, via: int = 0) -> None:
         levels = topics.REPORT.parse(delivery.message.topic)
         if levels is None:
-            return await honest(self, delivery)
+            return await honest(self, delivery, via)
         report = topics.REPORT.decode(delivery.message.payload)
         receipt = Receipt(
             subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=datetime.now(UTC), id=report.id,
@@ -45,7 +45,7 @@ def acknowledge_before_commit() -> None:
         await self.publish([outgoing(topics.RECEIPT, receipt, correlation=correlation, user=user)])
         delivery.acknowledge()
         await asyncio.sleep(LATE_S)
-        return await honest(self, delivery)
+        return await honest(self, delivery, via)
 
     Dispatcher.deliver = deliver  # type: ignore[method-assign]
 
