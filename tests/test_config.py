@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import config
-from broker.config import SETTINGS, load
+from broker.config import SETTINGS, each_url, load
 from broker.errors import ConfigError
 
 SECRET = "hunter2-s3cret"
@@ -69,6 +69,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
             "NABIJ_LOG_FORMAT": "xml",
             "NABIJ_INSTANCE": "a/b",
             "NABIJ_WORKERS": "0",
+            "NABIJ_PARTITIONS": "0",
             "NABIJ_MQT_URL": "mqtt://x",
         }
     )
@@ -87,6 +88,15 @@ def test_unknown_setting_is_refused_by_name_and_without_its_value(name: str) -> 
 
 def test_settings_of_others_and_the_devices_password_are_not_ours_to_judge() -> None:
     load({"HOME": "/root", "NABIJ_DEVICE_PASSWORD": SECRET, "MQTT_URL": "x", "nabij_x": "y"})
+
+
+def test_urls_may_name_several_servers_and_each_is_looked_at() -> None:
+    several = "mqtt://nabij:a,b@one:1883,two:1884"
+    settings = load({"NABIJ_MQTT_URL": several, "NABIJ_SHARE_GROUP": "secret"})
+    assert settings.mqtt_url == several
+    assert each_url(several) == ["mqtt://nabij:a,b@one:1883", "mqtt://nabij:a,b@two:1884"]
+    (told,) = problems({"NABIJ_REDIS_URL": "redis://one:7001,two:70000/0"})
+    assert told.startswith("NABIJ_REDIS_URL")
 
 
 def test_mqtt_url_without_a_share_group_is_refused() -> None:

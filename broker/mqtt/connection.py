@@ -334,6 +334,8 @@ class Connection:
 
     async def _drain(self) -> None:
         """Give what is queued and in flight a bounded time to be acknowledged."""
+        if not self._must_connect and not self.connected:
+            return  # one of several, and away
         with suppress(TimeoutError):
             async with asyncio.timeout(self._drain_timeout_s):
                 while self._ended is None and not self._session.is_idle:

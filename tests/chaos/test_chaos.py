@@ -77,7 +77,7 @@ async def _sabotaged(
     directory: Path, engine: MqttEngine, sabotage: str, strikes: Sequence[Strike]
 ) -> Outcome:
     scale = Scale(
-        reports=250, lasts_s=7.0, seed=5, engine=engine,
+        reports=250, lasts_s=6.0, seed=5, engine=engine,
         worker=(sys.executable, str(SABOTAGED), sabotage),
     )  # fmt: skip
     async with World(directory, scale) as world:

@@ -10,7 +10,7 @@ from broker.errors import UnavailableError
 from tests.cluster.conftest import PARTITIONS
 from tests.cluster.nodes import Cluster
 from tests.services.client import WITHIN_S, Connect
-from tests.services.system import KORENMARKT, System, a_report, ago, moved
+from tests.services.system import KORENMARKT, System, a_report, ago, moved, polled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,6 +61,14 @@ async def counted(system: System) -> int:
 
 async def test_a_write_is_done_when_the_replica_has_it(system: System, cluster: Cluster) -> None:
     await cluster.whole()
+
+    async def is_known() -> bool:
+        """The client asks again every 5 s whether there is a replica."""
+        await counted(system)
+        known = system.store._redis._nodes.known(system.store.keys.slot)
+        return known is not None and known[1]
+
+    await polled(is_known)
     before = await counted(system)
     replica = await cluster.replica_of(system.store.keys.slot)
     os.kill(replica.pid, signal.SIGSTOP)

@@ -15,7 +15,7 @@ from tests.cluster.nodes import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-REPORTS, KILLED_AFTER = 1_200, 300
+REPORTS, KILLED_AFTER = 800, 250
 
 
 async def test_a_verified_replay_loses_nothing_when_a_node_is_killed(

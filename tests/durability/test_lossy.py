@@ -13,10 +13,10 @@ from tests.services.system import Servers, running
 async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_third_time(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lossy(_: Settings, mqtt: Connection) -> ServerStatus:
-        return ServerStatus(None, mqtt, is_lossy=True)
+    def lossy(_: Settings, mqtt: Connection, __: object) -> list[ServerStatus]:
+        return [ServerStatus(None, mqtt, is_lossy=True)]
 
-    monkeypatch.setattr(runner, "_server_status", lossy)
+    monkeypatch.setattr(runner, "_servers", lossy)
     monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
     monkeypatch.setattr(alerting, "LOSSY_TRIES", 2)
     async with running(own_servers) as system:
