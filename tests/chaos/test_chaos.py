@@ -26,12 +26,12 @@ def engine(mqtt_engine: MqttEngine) -> MqttEngine:
 def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
     tmp_path: Path, engine: MqttEngine
 ) -> None:
-    result = _chaos(tmp_path, engine, "--reports", "1200", "--kills", "16", "--duration", "45")
+    result = _chaos(tmp_path, engine, "--reports", "1000", "--kills", "16", "--duration", "40")
 
     assert result["violations"] == {}
     assert result["invariants"] == dict.fromkeys((f"I{n}" for n in range(1, 11)), 0)
     assert (result["lost"], result["duplicated"]) == (0, 0)
-    assert result["reports"] == 1_200
+    assert result["reports"] == 1_000
     assert sum(result["kills"].values()) == 16
     assert set(result["kills"]) == set(Victim)
 
@@ -77,7 +77,7 @@ async def _sabotaged(
     directory: Path, engine: MqttEngine, sabotage: str, strikes: Sequence[Strike]
 ) -> Outcome:
     scale = Scale(
-        reports=250, lasts_s=6.0, seed=5, engine=engine,
+        reports=220, lasts_s=5.0, seed=5, engine=engine,
         worker=(sys.executable, str(SABOTAGED), sabotage),
     )  # fmt: skip
     async with World(directory, scale) as world:

@@ -15,7 +15,7 @@ from tests.cluster.nodes import Cluster
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-REPORTS, KILLED_AFTER = 800, 250
+REPORTS, KILLED_AFTER = 500, 150
 
 
 async def test_a_verified_replay_loses_nothing_when_a_node_is_killed(
@@ -28,7 +28,7 @@ async def test_a_verified_replay_loses_nothing_when_a_node_is_killed(
     tracks = shared_data("positions/walks_and_drives_relative.csv.gz")
     replay = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "nabij.cli", "replay", str(stream), "--map", "montgomery",
-        "--tracks", str(tracks), "--participants", "150", "--limit", str(REPORTS),
+        "--tracks", str(tracks), "--participants", "100", "--limit", str(REPORTS),
         "--verify", "--json", "--data-dir", str(tmp_path),
         env={**os.environ, "NABIJ_REDIS_URL": cluster.url, "NABIJ_PARTITIONS": str(PARTITIONS)},
         stdout=asyncio.subprocess.PIPE,
