@@ -136,7 +136,7 @@ async def _change(
     transaction = ctx.store.transaction()
     fire(transaction, deadline)
     if again is not None:
-        schedule(transaction, deadline.kind, deadline.incident, again)
+        schedule(transaction, deadline.incident, {deadline.kind: again})
     await ctx.store.incidents.change(
         before,
         replace(after, version=before.version + 1),

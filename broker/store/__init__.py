@@ -8,8 +8,8 @@ is in the partition of the region that its id names, what is filed by place in t
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
 | `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state | retention after close |
-| `open:{cell9}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
-| `join:{kind}:{cell10}` | hash | incident near enough to join → lat, lon; `#` is the latest opened | while open |
+| `open:{cell8}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
+| `join:{kind}:{cell9}` | hash | incident near enough to join → lat, lon; `#` is the latest opened | while open |
 | `open-incidents` | zset | incident by opening ms | while open |
 | `people:{incident}` | hash | user → Member JSON: alerted, reporter, helper, left | as incident |
 | `alerts:{incident}` | hash | user → state (`c` claimed, `s` sent, `r` refused, `x` expired), wave, reason, ms claimed, ms of the state, tries, PUBACK reason code | as incident |

@@ -213,7 +213,7 @@ class Everywhere:
         """Return the other partitions that have cells around `incident`."""
         if self._count == 1:
             return []
-        cells = (*index.joining_cells(incident), *index.reached_cells(incident))
+        cells = (*index.joining_cells(incident), *index.reached_districts(incident))
         home = self._partitions[0].of(incident.id).keys.partition
         numbers = sorted({self._of_cell(cell) for cell in cells} - {home})
         return [self._partitions[number] for number in numbers]

@@ -226,8 +226,7 @@ class IncidentStore:
         for candidate in seen.candidates:
             transaction.require_field(self._keys.incident(candidate.id), "v", candidate.version)
         sequence = transaction.call("INCR", self._keys.sequence)
-        file_receipt(transaction, filing)
-        transaction.call("HSET", self._keys.receipt(report.id), "sequence", sequence)
+        file_receipt(transaction, filing, sequence=sequence)
         _file(transaction, incident, now)
         if incident.reports == 1:
             opened_ms = milliseconds(incident.opened_at)
@@ -309,7 +308,7 @@ class IncidentStore:
         alerts.forget(transaction, incident.id)
         for user in people:
             transaction.call("ZREM", self._keys.involved(user), str(incident.id))
-        unschedule(transaction, DeadlineKind.ERASE, incident.id)
+        unschedule(transaction, incident.id, DeadlineKind.ERASE)
         emit(transaction, event)
         await transaction.run()
 
@@ -371,20 +370,20 @@ def _file_closed(
 ) -> None:
     transaction.call("ZREM", transaction.keys.open_incidents, str(incident.id))
     index.unfile(transaction, incident)
-    for kind in (DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE):
-        unschedule(transaction, kind, incident.id)
-    schedule(
-        transaction, DeadlineKind.ERASE, incident.id, now + timedelta(seconds=timers.retention_s)
+    unschedule(
+        transaction, incident.id, DeadlineKind.WIDEN, DeadlineKind.OVERDUE, DeadlineKind.SILENCE
     )
+    ends_at = now + timedelta(seconds=timers.retention_s)
+    schedule(transaction, incident.id, {DeadlineKind.ERASE: ends_at})
 
 
 def _schedule_all(transaction: Transaction, incident: Incident, timers: Timers) -> None:
+    due = {DeadlineKind.SILENCE: incident.opened_at + silence(incident, timers)}
     if incident.alerts_people:
-        schedule(transaction, DeadlineKind.WIDEN, incident.id, accept_by(incident, timers))
+        due[DeadlineKind.WIDEN] = accept_by(incident, timers)
     if awaits_police(incident):
-        schedule(transaction, DeadlineKind.OVERDUE, incident.id, acknowledge_by(incident, timers))
-    quiet = incident.opened_at + silence(incident, timers)
-    schedule(transaction, DeadlineKind.SILENCE, incident.id, quiet)
+        due[DeadlineKind.OVERDUE] = acknowledge_by(incident, timers)
+    schedule(transaction, incident.id, due)
 
 
 def decode_incident(version: bytes, blob: bytes) -> Incident:

@@ -4,7 +4,16 @@ A cell is of the partition of its region. Around most incidents all are of the i
 are written with its commit; what lies beyond a border is filed by `broker/store/borders.py`.
 """
 
-from broker.core.grid import PLACE_RESOLUTION, cover, place_of
+from collections.abc import Sequence
+
+from broker.core.grid import (
+    DISTRICT_RESOLUTION,
+    INDEX_RESOLUTION,
+    cover,
+    filed,
+    place_of,
+    touched,
+)
 from broker.core.incidents import Incident
 from broker.store.keys import Keys
 from broker.store.moments import milliseconds
@@ -15,22 +24,30 @@ from schemas.taxonomy import Audience
 
 def joinable_by(keys: Keys, report: Report, audience: Audience) -> str:
     """Return the key of the open incidents that `report` may join."""
-    place = place_of(report.location.lat, report.location.lon)
-    return keys.joinable(_kind(report.category, report.mode, audience), place)
+    cell, _ = filed(place_of(report.location.lat, report.location.lon))
+    return keys.joinable(_kind(report.category, report.mode, audience), cell)
 
 
-def joining_cells(incident: Incident) -> tuple[int, ...]:
-    """Return the cells of resolution 10 from which a report may join `incident`."""
+def joining_cells(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 9 from which a report may join `incident`."""
     place = incident.location
-    return cover(place.lat, place.lon, incident.merge_m, PLACE_RESOLUTION)
+    return touched(place.lat, place.lon, incident.merge_m, INDEX_RESOLUTION)
 
 
-def reached_cells(incident: Incident) -> tuple[int, ...]:
-    """Return the cells of resolution 9 that the alerts of `incident` reach into."""
+def reached_cells(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 9 in which whoever is alerted to `incident` is filed."""
     if not incident.alerts_people:
         return ()
     place = incident.location
     return cover(place.lat, place.lon, incident.radius_m)
+
+
+def reached_districts(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 8 that the alerts of `incident` reach into."""
+    if not incident.alerts_people:
+        return ()
+    place = incident.location
+    return touched(place.lat, place.lon, incident.radius_m, DISTRICT_RESOLUTION)
 
 
 def file_joinable(transaction: Transaction, incident: Incident) -> None:
@@ -63,7 +80,7 @@ def _joining(keys: Keys, incident: Incident) -> list[str]:
 
 
 def _reached(keys: Keys, incident: Incident) -> list[str]:
-    return [keys.reaching(cell) for cell in reached_cells(incident) if keys.owns(cell)]
+    return [keys.reaching(cell) for cell in reached_districts(incident) if keys.owns(cell)]
 
 
 def _kind(category: str, mode: Mode, audience: Audience) -> str:

@@ -64,13 +64,13 @@ class Keys:
         """Return the key of an incident."""
         return f"{self.prefix}incident:{identifier}"
 
-    def reaching(self, index_cell: int) -> str:
-        """Return the key of the open incidents whose alerts reach into a cell of resolution 9."""
-        return f"{self.prefix}open:{index_cell:x}"
+    def reaching(self, district: int) -> str:
+        """Return the key of the open incidents whose alerts reach into a cell of resolution 8."""
+        return f"{self.prefix}open:{district:x}"
 
-    def joinable(self, kind: str, place: int) -> str:
-        """Return the key of the open incidents that a report of `kind` in this place may join."""
-        return f"{self.prefix}join:{kind}:{place:x}"
+    def joinable(self, kind: str, index_cell: int) -> str:
+        """Return the key of the open incidents that a report of `kind` in this cell may join."""
+        return f"{self.prefix}join:{kind}:{index_cell:x}"
 
     def people(self, identifier: UUID) -> str:
         """Return the key of who was alerted to an incident, reported it or helps."""

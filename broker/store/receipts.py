@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.store.keys import Keys
+from broker.store.redis import Word
 from broker.store.transaction import Transaction
 from schemas.messages import Receipt
 
@@ -35,15 +36,21 @@ class Filing(NamedTuple):
     group_sequence: int | None = None
 
 
-def file_receipt(transaction: Transaction, filing: Filing) -> None:
-    """Add to `transaction` the receipt of a message, which must not have one yet."""
+def file_receipt(
+    transaction: Transaction, filing: Filing, *, sequence: Word | None = None
+) -> None:
+    """Add to `transaction` the receipt of a message, which must not have one yet.
+
+    `sequence` is that of the commit, or what stands for it in `transaction`.
+    """
     key = transaction.keys.receipt(filing.message)
     transaction.require_absent(key)
-    transaction.call(
-        "HSET", key, "user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)
-    )
+    words: list[Word] = ["user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)]
     if filing.group_sequence is not None:
-        transaction.call("HSET", key, "group", filing.group_sequence)
+        words += ("group", filing.group_sequence)
+    if sequence is not None:
+        words += ("sequence", sequence)
+    transaction.call("HSET", key, *words)
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 

@@ -1,11 +1,12 @@
 """Deadlines: by when something must have happened, in Redis and not in any process's memory."""
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from broker.store.moments import milliseconds
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
@@ -72,7 +73,7 @@ class Deadlines:
         """Set a deadline anew, unless somebody else has."""
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
-        schedule(transaction, deadline.kind, deadline.incident, due)
+        schedule(transaction, deadline.incident, {deadline.kind: due})
         await transaction.run()
 
 
@@ -83,16 +84,20 @@ def fire(transaction: Transaction, deadline: Deadline) -> None:
     transaction.call("ZREM", transaction.keys.deadlines, member)
 
 
-def schedule(transaction: Transaction, kind: DeadlineKind, incident: UUID, due: datetime) -> None:
-    """Set a deadline of an incident; one of each kind."""
-    transaction.call(
-        "ZADD", transaction.keys.deadlines, int(due.timestamp() * 1000), f"{kind} {incident}"
-    )
+def schedule(
+    transaction: Transaction, incident: UUID, due: Mapping[DeadlineKind, datetime]
+) -> None:
+    """Set deadlines of an incident; one of each kind."""
+    scored = [
+        word for kind, at in due.items() for word in (milliseconds(at), f"{kind} {incident}")
+    ]
+    transaction.call("ZADD", transaction.keys.deadlines, *scored)
 
 
-def unschedule(transaction: Transaction, kind: DeadlineKind, incident: UUID) -> None:
-    """Strike a deadline off."""
-    transaction.call("ZREM", transaction.keys.deadlines, f"{kind} {incident}")
+def unschedule(transaction: Transaction, incident: UUID, *kinds: DeadlineKind) -> None:
+    """Strike deadlines off."""
+    members = [f"{kind} {incident}" for kind in kinds]
+    transaction.call("ZREM", transaction.keys.deadlines, *members)
 
 
 def _deadline(member: bytes, score: bytes) -> Deadline:

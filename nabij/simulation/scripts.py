@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from broker.core.grid import distance_m
+from h3.api import basic_int as h3
+
+from broker.core.grid import DISTRICT_RESOLUTION, distance_m
 from nabij.simulation.redis import Database, Word, raw
 
 Script = Callable[[Database, Sequence[str], Sequence[Word]], Any]
@@ -244,7 +246,8 @@ def _look(  # noqa: PLR0917
     database: Database, prefix: bytes, user: bytes, cell: bytes, asked: tuple[int, int, bytes]
 ) -> list[Any]:
     number, since, place = asked
-    around: dict[bytes, bytes] = database.value(prefix + b"open:" + cell) or {}
+    district = b"%x" % h3.cell_to_parent(int(cell, 16), DISTRICT_RESOLUTION)
+    around: dict[bytes, bytes] = database.value(prefix + b"open:" + district) or {}
     return [
         [number, incident, entry, place]
         for incident, entry in around.items()

@@ -87,6 +87,27 @@ def test_cover_loses_nobody(centre: Point, radius_m: float, seed: int) -> None:
             assert grid.place_of(*person) in finer, (person, radius_m)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    centre=st.one_of(points, corners()),
+    radius_m=st.floats(1, 3_000),
+    resolution=st.sampled_from([grid.DISTRICT_RESOLUTION, grid.INDEX_RESOLUTION]),
+    seed=st.integers(0, 2**32),
+)
+def test_touched_cells_lose_nobody(
+    centre: Point, radius_m: float, resolution: int, seed: int
+) -> None:
+    touched = grid.touched(*centre, radius_m, resolution)
+    chance = random.Random(seed)
+
+    assert set(touched) <= set(grid.cover(*centre, radius_m, resolution))
+    for _ in range(50):
+        metres = radius_m * math.sqrt(chance.uniform(0.8, 1.0))
+        person = away(centre, chance.uniform(0, 2 * math.pi), metres)
+        cell = h3.cell_to_parent(grid.place_of(*person), resolution)
+        assert cell in touched, (person, radius_m)
+
+
 @settings(max_examples=60, deadline=None)
 @given(centre=st.one_of(points, corners()), radius_m=st.floats(20, 900))
 def test_cover_holds_every_place_that_a_flood_finds_within(centre: Point, radius_m: float) -> None:

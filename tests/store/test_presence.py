@@ -1,19 +1,21 @@
 """Where people are, beside a model of it in plain Python."""
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 import redis
+from h3.api import basic_int as h3
 from msgspec.structs import replace
 
 from broker.core.grid import centre_of, cover, distance_m, filed, place_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
 from broker.store import Hit, Store, Update
-from schemas.messages import AlertReason, Availability
+from schemas.messages import AlertReason, Availability, Position
 from tests.core.samples import KORENMARKT, START, north, report
 from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
 
@@ -201,6 +203,19 @@ async def test_reporter_is_never_hit_and_somebody_alerted_never_again(store: Sto
     )
     assert await moved(store, "bob", PLACES[0], NOW_MS + 1) == []
     assert await moved(store, "bob", here, NOW_MS + 2) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whoever_comes_near_is_hit_anywhere_on_earth(store: Store, seed: int) -> None:
+    chance = random.Random(seed)
+    for number in range(40):
+        lat, lon = math.degrees(math.asin(chance.uniform(-1, 1))), chance.uniform(-180, 180)
+        incident = await open_incident(store, report(Position(lat, lon)))
+        # The place of the incident itself, and its neighbours, which are often filed elsewhere.
+        places = h3.grid_disk(place_of(lat, lon), 2)
+        updates = [Update(f"w{number}-{one}", place, ON, NOW_MS) for one, place in enumerate(places)]
+        hits = await store.presence.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
+        assert {hit.place for hit in hits if hit.incident == incident.id} == set(places)
 
 
 async def test_presence_repeated_after_a_crash_hits_again(store: Store) -> None:

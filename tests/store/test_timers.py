@@ -21,7 +21,7 @@ ZONES = {kind: [Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2
 
 async def scheduled(store: Store, kind: DeadlineKind, incident: UUID, minutes: float) -> None:
     transaction = store.transaction()
-    schedule(transaction, kind, incident, at(minutes))
+    schedule(transaction, incident, {kind: at(minutes)})
     await transaction.run()
 
 

@@ -14,8 +14,14 @@ local function keep(key)
   end
 end
 
+-- The cell of resolution 8 that holds one of 9: that resolution, and 7 for the digit of the ninth.
+local function district(cell)
+  local digit = bit.bor(tonumber(string.sub(cell, 10, 10), 16), 1)
+  return '88' .. string.sub(cell, 3, 9) .. string.format('%x', digit) .. 'fffff'
+end
+
 local function look(update, user, cell, since, place)
-  local open = redis.call('HGETALL', prefix .. 'open:' .. cell)
+  local open = redis.call('HGETALL', prefix .. 'open:' .. district(cell))
   for index = 1, #open, 2 do
     local id, entry = open[index], open[index + 1]
     if tonumber(string.match(entry, '(%d+)$')) >= since
