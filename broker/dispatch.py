@@ -134,13 +134,14 @@ class Dispatcher:
         assert handler is not None
         assert check is not None
         metrics.MESSAGES.labels(self.service.name, subscription.topic.name).inc(len(deliveries))
+        topic, together = subscription.topic, self.context(via=via)
         valid = []
         good: list[Delivery] = []
         for delivery in deliveries:
             try:
-                levels = _levels(subscription.topic, delivery)
-                value = subscription.topic.decode(delivery.message.payload)
-                context = self.context(delivery, levels, via=via)
+                levels = _levels(topic, delivery)
+                value = topic.decode(delivery.message.payload)
+                context = together.about(delivery, levels)
                 check(value, context)
             except Exception as error:  # noqa: BLE001 - one message must not fail the others
                 await self._settle(_raising(error), [delivery], via=via)

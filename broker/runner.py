@@ -37,7 +37,8 @@ from schemas.taxonomy import default_policy_text
 _log = structlog.get_logger()
 
 _RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
-_BATCH = 1_000
+_BATCH = 200  # what is handled together: while Redis has two such, the next is read
+_BATCHES = 3
 _IN_HAND = 2_000
 _BLOCK_MS = 1_000
 _TAKE_OVER_EVERY_S = 5.0
@@ -275,6 +276,7 @@ class _Worker:
     # -- MQTT -------------------------------------------------------------------------------------
 
     async def _receive(self, via: int, connection: Connection) -> None:
+        under_way: set[asyncio.Task[None]] = set()
         while True:
             if len(self._in_hand) >= _IN_HAND:  # QoS 0 knows no flow control
                 await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
@@ -289,8 +291,11 @@ class _Worker:
                 else:
                     batches.setdefault(subscription.topic.name, []).append(delivery)
             for batch in batches.values():
-                # One batch at a time: what comes in meanwhile makes the next one larger.
-                await self._start(self._dispatcher.deliver_batch(batch, via))
+                under_way.add(self._start(self._dispatcher.deliver_batch(batch, via)))
+                if len(under_way) == _BATCHES:
+                    _, under_way = await asyncio.wait(
+                        under_way, return_when=asyncio.FIRST_COMPLETED
+                    )
 
     def _is_ours(self, delivery: Delivery) -> bool:
         """Whether this worker handles it; where the MQTT broker does not share, its topic tells.

@@ -22,7 +22,7 @@ from msgspec import Struct
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.events import EventKind
-from broker.mqtt import Message, PubAckReasonCode, ServerStatus
+from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
 from broker.store import Store
 from schemas import codec
 from schemas.topics import Topic
@@ -56,6 +56,14 @@ class Context(Struct, frozen=True, kw_only=True):
     locks: Sequence[asyncio.Lock] = ()
     servers: Sequence[ServerStatus] = (ServerStatus(),)
     via: int = 0
+
+    def about(self, delivery: Delivery, levels: Mapping[str, str]) -> "Context":
+        """Return this context for one of several messages that are handled together."""
+        return Context(
+            store=self.store, policy=self.policy, zones=self.zones, now=self.now, levels=levels,
+            message=delivery.message, received_at=delivery.received_at, locks=self.locks,
+            servers=self.servers, via=self.via,
+        )  # fmt: skip
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""

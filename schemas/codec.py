@@ -173,9 +173,12 @@ _STRINGS = re.compile(r'"([^"]*+)"\s*+(:?)')
 
 def _refuse_duplicate_keys(text: str) -> None:
     if "\\" not in text:
+        strings = text.split('"')[1::2]
+        if len(set(strings)) == len(strings):
+            return  # nor any value: a tenth of the time of another parser
         keys = [string for string, colon in _STRINGS.findall(text) if colon]
         if len(set(keys)) == len(keys):
-            return  # not even in different objects: a third of the time of another parser
+            return  # not even in different objects: a third of it
     try:
         _LOADS(text)
     except _DuplicateKeyError as error:

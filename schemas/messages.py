@@ -91,6 +91,9 @@ class Availability(enum.StrEnum):
     AWAY = "away"
 
 
+TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
+
+
 class Presence(Struct, frozen=True, kw_only=True):
     """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates."""
 
@@ -99,8 +102,7 @@ class Presence(Struct, frozen=True, kw_only=True):
     availability: Availability = Availability.AVAILABLE
 
     def __post_init__(self) -> None:
-        takes_alerts = self.availability in (Availability.ON_DUTY, Availability.AVAILABLE)
-        if takes_alerts and self.location is None:
+        if self.location is None and self.availability in TAKES_ALERTS:
             raise FieldError(
                 Code.MISSING_FIELD,
                 "location",

@@ -26,6 +26,7 @@ class Topic(Generic[T]):
     """One row of the topic table.
 
     `payload` is the Struct (or union of Structs) on it; `sender` and `receiver` are for readers.
+    `name` is the template's last fixed level, as in metrics and receipts.
     """
 
     template: str
@@ -34,18 +35,16 @@ class Topic(Generic[T]):
     receiver: str
     qos: int = 1
     retain: bool = False
+    name: str = field(init=False, compare=False)
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _decoder: Decoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        fixed = [level for level in self.template.split("/") if "{" not in level]
+        object.__setattr__(self, "name", fixed[-1])
         levels = _PLACEHOLDER.sub(rf"(?P<\1>{LEVEL})", f"{ROOT}/{self.template}")
         object.__setattr__(self, "_pattern", re.compile(levels))
         object.__setattr__(self, "_decoder", Decoder(self.payload))
-
-    @property
-    def name(self) -> str:
-        """The template's last fixed level, as in metrics and receipts."""
-        return [level for level in self.template.split("/") if "{" not in level][-1]
 
     def topic(self, **levels: str) -> str:
         """Return the topic for these levels.

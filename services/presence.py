@@ -7,14 +7,13 @@ from uuid import UUID
 
 from broker import metrics
 from broker.core.grid import centre_of, distance_m, place_of
-from broker.core.recipients import TAKES_ALERTS
 from broker.errors import Code, Rejected
 from broker.events import WalkedIn
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Hit, Update
 from schemas import topics
-from schemas.messages import Outcome, Presence, Receipt, Subject
+from schemas.messages import TAKES_ALERTS, Outcome, Presence, Receipt, Subject
 
 service = Service("presence", niceness=3)
 

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 from broker.core.grid import centre_of, distance_m
 from broker.core.incidents import Incident
-from schemas.messages import Availability, Status
-
-TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
+from schemas.messages import TAKES_ALERTS, Availability, Status
 
 
 class Located(NamedTuple):

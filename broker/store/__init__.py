@@ -21,7 +21,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `question:{question}` | hash | user, Question JSON | 7 days |
 | `asked:{user}` | zset | the newest 50 questions to a user by ms | 7 days |
 | `involved:{user}` | zset | incident by ms | retention |
-| `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a tenth more at most |
+| `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a fifth more at most |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | as `at` |
 | `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms; only with several | as `at` |
 | `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |

@@ -272,8 +272,34 @@ async def test_positions_expire_by_themselves_and_are_no_coordinates(
     kept = client.keys("nabij:{p0}:at:*") + client.keys("nabij:{p0}:where:*")
 
     assert len(kept) == 2
-    assert all(0 < client.pttl(key) <= PRESENCE_S * 1100 for key in kept)
+    assert all(0 < client.pttl(key) <= PRESENCE_S * 1200 for key in kept)
     assert "." not in "".join(str(client.hgetall(key)) for key in kept)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_key_ends_before_its_newest_entry_nor_much_later(
+    store: Store, client: redis.Redis, seed: int
+) -> None:
+    chance = random.Random(seed)
+    now_ms = NOW_MS
+    for _ in range(60):
+        # The model's clock runs and Redis' does not: what is left of each key is set back by hand.
+        passed_ms = chance.choice([0, 1, 1_000, PRESENCE_S * 100, PRESENCE_S * 500])
+        now_ms += passed_ms
+        for key in client.scan_iter("nabij:{p0}:[aw]*"):
+            client.pexpire(key, max(1, client.pttl(key) - passed_ms))
+        for user in chance.sample(["ann", "bob", "carl", "dora"], 2):
+            place = chance.choice([None, *PLACES[:3]])
+            at_ms = now_ms - chance.choice([0, 0, 5_000])
+            update = Update(user, place, Availability.AVAILABLE, at_ms)
+            await store.presence.update([update], now_ms=now_ms, presence_s=PRESENCE_S)
+        if chance.random() < 0.2:
+            await store.presence.sweep(now_ms=now_ms, presence_s=PRESENCE_S)
+        for key in client.scan_iter("nabij:{p0}:[aw]*"):
+            place_in = -1 if ":at:" in str(key) else -2
+            newest_ms = max(int(v.split()[place_in]) for v in client.hvals(key))
+            left_ms = client.pttl(key)
+            assert newest_ms + PRESENCE_S * 1000 - now_ms - 100 <= left_ms <= PRESENCE_S * 1200
 
 
 async def test_crowd_in_one_batch_is_read_in_one_question(store: Store) -> None:

@@ -4,14 +4,19 @@
 -- partition), child, availability, at (ms).
 -- Filed under where:{bucket} as "cell child availability at received", under at:{cell} as
 -- "child availability at". Answers {update, incident, entry, 'new' or old "cell child"} per hit.
--- A key may outlive its newest entry by a tenth: to put its end off at each update is a write more.
+-- A key may outlive its newest entry by a fifth: its end is looked at by each user once in a tenth of
+-- the lifetime, and put off when less than a tenth more than the lifetime is left.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local hits = {}
 
 local function keep(key)
-  if redis.call('PTTL', key) < lifetime then
-    redis.call('PEXPIRE', key, math.floor(lifetime * 1.1))
+  if redis.call('PTTL', key) < lifetime * 1.1 then
+    redis.call('PEXPIRE', key, math.floor(lifetime * 1.2))
   end
+end
+
+local function tenth(moment)
+  return math.floor(moment * 10 / lifetime)
 end
 
 -- The cell of resolution 8 that holds one of 9: that resolution, and 7 for the digit of the ninth.
@@ -20,8 +25,15 @@ local function district(cell)
   return '88' .. string.sub(cell, 3, 9) .. string.format('%x', digit) .. 'fffff'
 end
 
+local around = {} -- what is open in each district: nothing changes while this runs
+
 local function look(update, user, cell, since, place)
-  local open = redis.call('HGETALL', prefix .. 'open:' .. district(cell))
+  local here = district(cell)
+  local open = around[here]
+  if not open then
+    open = redis.call('HGETALL', prefix .. 'open:' .. here)
+    around[here] = open
+  end
   for index = 1, #open, 2 do
     local id, entry = open[index], open[index + 1]
     if tonumber(string.match(entry, '(%d+)$')) >= since
@@ -43,6 +55,7 @@ for first = 4, #ARGV, 6 do
     old_at, old_received = tonumber(old_at), tonumber(old_received)
   end
   if not filed or at >= old_at then
+    local looked = filed and tenth(old_received) == tenth(now)
     local had_place = filed and old_cell ~= '-' and old_at > now - lifetime
     if filed and old_cell ~= '-' and old_cell ~= cell then
       redis.call('HDEL', prefix .. 'at:' .. old_cell, user)
@@ -58,8 +71,10 @@ for first = 4, #ARGV, 6 do
         look_back()
       end
     else
-      redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
-      keep(prefix .. 'at:' .. cell)
+      local is_new = redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
+      if is_new == 1 or not looked then
+        keep(prefix .. 'at:' .. cell)
+      end
       redis.call('HSET', where, user,
         cell .. ' ' .. child .. ' ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
@@ -69,7 +84,9 @@ for first = 4, #ARGV, 6 do
         end
       end
     end
-    keep(where)
+    if not looked then
+      keep(where)
+    end
   end
 end
 return hits
