@@ -106,7 +106,7 @@ class Dispatcher:
         subscription = self.subscription(delivery)
         handler = subscription.handler
         assert handler is not None
-        metrics.MESSAGES.labels(self.service.name, subscription.topic.name).inc()
+        metrics.handled(self.service.name, subscription.topic.name)
 
         async def handle() -> Effects:
             levels = _levels(subscription.topic, delivery)
@@ -133,7 +133,7 @@ class Dispatcher:
         handler, check = subscription.batch_handler, subscription.check
         assert handler is not None
         assert check is not None
-        metrics.MESSAGES.labels(self.service.name, subscription.topic.name).inc(len(deliveries))
+        metrics.handled(self.service.name, subscription.topic.name, len(deliveries))
         topic, together = subscription.topic, self.context(via=via)
         valid = []
         good: list[Delivery] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from broker import metrics
 from broker.config import Settings, each_url
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
@@ -41,9 +42,11 @@ _BATCH = 200  # what is handled together: while Redis has two such, the next is 
 _BATCHES = 3
 _IN_HAND = 2_000
 _BLOCK_MS = 1_000
+_QUIET = 30  # so often a service that gathers finds nothing before it waits to be woken
 _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
+_METRICS_EVERY_S = 0.5
 _DRAIN_S = 8.0
 _AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
 
@@ -193,6 +196,12 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+async def _tell_metrics() -> None:
+    while True:
+        await asyncio.sleep(_METRICS_EVERY_S)
+        metrics.tell()
+
+
 class _Worker:
     """The loops of one worker."""
 
@@ -229,11 +238,13 @@ class _Worker:
                     task.cancel()
         finally:
             await self._drain()
+            metrics.tell()
         await self._tell(ServiceState.STOPPED)
 
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
             ("zones", self._follow_zones()),
+            ("metrics", _tell_metrics()),
             *((f"restore {via}", self._restore(via)) for via in range(len(self._connected))),
         ]
         if self._service.subscriptions:
@@ -336,13 +347,17 @@ class _Worker:
                     await self._consume_once(new, struck, struck.later)
 
     async def _gathered(self, store: Store, consumer: str) -> list[Entry]:
-        """Wait for entries; return them, with what comes in the moment after."""
+        """Wait for entries; return them, with what comes in the moment after.
+
+        While there are some, a service that gathers looks for more from time to time: Redis would
+        wake it for each, before it answers whoever has written it.
+        """
         name, count, read = self._service.name, self._service.read_count, store.events.read
-        entries = await read(name, consumer, count=count, block_ms=_BLOCK_MS)
-        if entries and self._service.gather_s and len(entries) < count:
+        for _ in range(_QUIET if self._service.gather_s else 0):
             await asyncio.sleep(self._service.gather_s)
-            entries += await read(name, consumer, count=count - len(entries))
-        return entries
+            if entries := await read(name, consumer, count=count):
+                return entries
+        return await read(name, consumer, count=count, block_ms=_BLOCK_MS)
 
     async def _take_over(self, struck: Struck) -> None:
         fetch = partial(

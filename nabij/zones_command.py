@@ -6,7 +6,8 @@ from pathlib import Path
 import h3.api.basic_int as h3
 
 from broker.config import Settings
-from broker.core.zones import RESOLUTION, UNASSIGNED, Zone, ZoneKind
+from broker.core.grid import PLACE_RESOLUTION
+from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError
 from nabij.datadir import DataDir
 from nabij.output import Progress, print_json, print_line, print_table, say
@@ -85,4 +86,4 @@ def _kind(text: str | None) -> ZoneKind | None:
 
 def _cells(zone: Zone) -> int:
     """How many cells of the finest resolution."""
-    return sum(h3.cell_to_children_size(cell, RESOLUTION) for cell in zone.cells)
+    return sum(h3.cell_to_children_size(cell, PLACE_RESOLUTION) for cell in zone.cells)

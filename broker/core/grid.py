@@ -35,6 +35,7 @@ def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> fl
     return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half_chord)))
 
 
+@lru_cache(maxsize=256)  # a report asks eight times for the same
 def place_of(lat: float, lon: float) -> int:
     """Return the cell of resolution 10 that holds the point."""
     cell: int = h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION)
@@ -86,21 +87,27 @@ def cover(
     0.95 near a pentagon. (`ceil(radius / edge)` lost people around 200 and 400 m, in Belgium too,
     and `ceil(r / (√3·edge))` 12 to 22 %: design, section 5.)
     """
-    place = place_of(lat, lon)
+    return _disk(*_middle(place_of(lat, lon), radius_m, resolution))
+
+
+@lru_cache(maxsize=20_000)
+def touched(place: int, radius_m: float, resolution: int) -> tuple[int, ...]:
+    """Return cells of `resolution` (8 or 9) that hold every point within `radius_m` of a place.
+
+    As `cover`, but without the cells that are too far from wherever in the place: to measure each
+    takes 20 µs in all, to write to it ten each. For what is filed under cells, not for what is read.
+    """
+    within_m = radius_m + _REACH * (_EDGE_M[resolution] + _EDGE_M[PLACE_RESOLUTION])
+    lat, lon = centre_of(place)
+    return tuple(
+        cell
+        for cell in _disk(*_middle(place, radius_m, resolution))
+        if distance_m(lat, lon, *centre_of(cell)) <= within_m
+    )
+
+
+def _middle(place: int, radius_m: float, resolution: int) -> tuple[int, int]:
+    """Return the cell of `resolution` around a place, and how many rings of it are to be taken."""
     middle = place if resolution == PLACE_RESOLUTION else h3.cell_to_parent(place, resolution)
     per_edge, margin = _RINGS
-    return _disk(middle, math.ceil(per_edge * radius_m / _EDGE_M[resolution] + margin))
-
-
-def touched(lat: float, lon: float, radius_m: float, resolution: int) -> list[int]:
-    """Return the cells of `cover` without those of which no place is within `radius_m`.
-
-    To measure each costs half a microsecond, to write to it ten: for what is filed under cells, not
-    for what is read from them.
-    """
-    within_m = radius_m + _REACH * _EDGE_M[resolution]
-    return [
-        cell
-        for cell in cover(lat, lon, radius_m, resolution)
-        if distance_m(lat, lon, *centre_of(cell)) <= within_m
-    ]
+    return middle, math.ceil(per_edge * radius_m / _EDGE_M[resolution] + margin)

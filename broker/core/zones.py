@@ -13,9 +13,9 @@ import h3.api.basic_int as h3
 import msgspec
 from msgspec import Meta, Struct
 
+from broker.core.grid import PLACE_RESOLUTION, place_of
 from broker.errors import ConfigError
 
-RESOLUTION = 10
 UNASSIGNED = "unassigned"
 
 # About 7 million cells. Larger than any police zone; a polygon in the wrong order or unit is not.
@@ -64,7 +64,7 @@ class ZoneIndex:
         The place counts as the centre of its cell of resolution 10. Of several zones it is the
         one whose id sorts first.
         """
-        cell = h3.latlng_to_cell(lat, lon, RESOLUTION)
+        cell = place_of(lat, lon)
         found: str | None = None
         for resolution in self._resolutions:
             zone = self._zone_by_cell.get(h3.cell_to_parent(cell, resolution))
@@ -146,7 +146,7 @@ def cover(geometry: Polygon | MultiPolygon) -> tuple[int, ...]:
     cells: set[int] = set()
     for rings in polygons:
         outer, *holes = ([(point[1], point[0]) for point in ring] for ring in rings)
-        cells.update(h3.h3shape_to_cells(h3.LatLngPoly(outer, *holes), RESOLUTION))
+        cells.update(h3.h3shape_to_cells(h3.LatLngPoly(outer, *holes), PLACE_RESOLUTION))
     return tuple(sorted(h3.compact_cells(cells)))
 
 

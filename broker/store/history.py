@@ -27,10 +27,11 @@ class History:
         return [_NOTE.decode(row) for row in rows]
 
 
-def log(transaction: Transaction, incident: UUID, note: Note) -> None:
+def log(transaction: Transaction, incident: UUID | str, note: Note) -> None:
     """Write `note` with the commit of `transaction`."""
-    transaction.call("RPUSH", transaction.keys.history(incident), encoded(note))
-    transaction.call("LTRIM", transaction.keys.history(incident), -MOST, -1)
+    key = transaction.keys.history(incident)
+    transaction.call("RPUSH", key, encoded(note))
+    transaction.call("LTRIM", key, -MOST, -1)
 
 
 def encoded(note: Note) -> bytes:

@@ -216,7 +216,7 @@ class IncidentStore:
             The sequence number of the commit, or None when the neighbourhood has changed.
         """
         transaction = self.transaction()
-        user = filing.user
+        user, name, now_ms = filing.user, str(incident.id), milliseconds(now)
         near = index.joinable_by(self._keys, report, incident.audience)
         if seen is NOTHING_NEAR:
             place = report.location
@@ -230,21 +230,17 @@ class IncidentStore:
         _file(transaction, incident, now)
         if incident.reports == 1:
             opened_ms = milliseconds(incident.opened_at)
-            transaction.call("ZADD", self._keys.open_incidents, opened_ms, str(incident.id))
+            transaction.call("ZADD", self._keys.open_incidents, opened_ms, name)
             index.file_joinable(transaction, incident)
             index.file_reached(transaction, incident)
             _schedule_all(transaction, incident, timers)
         if member is not None:
-            transaction.call("HSET", self._keys.people(incident.id), user, _ENCODE(member))
-        transaction.call(
-            "HSET",
-            self._keys.reports(incident.id),
-            str(report.id),
-            _ENCODE(ReportFiled(user, report)),
-        )
-        transaction.call("ZADD", self._keys.involved(user), milliseconds(now), str(incident.id))
+            transaction.call("HSET", self._keys.people(name), user, _ENCODE(member))
+        filed = _ENCODE(ReportFiled(user, report))
+        transaction.call("HSET", self._keys.reports(name), str(report.id), filed)
+        transaction.call("ZADD", self._keys.involved(user), now_ms, name)
         transaction.call("EXPIRE", self._keys.involved(user), timers.retention_s)
-        log(transaction, incident.id, history.reported(incident, report, user, now))
+        log(transaction, name, history.reported(incident, report, user, now))
         emit(transaction, event)
         if posted:
             post(transaction, posted)

@@ -30,8 +30,8 @@ def joinable_by(keys: Keys, report: Report, audience: Audience) -> str:
 
 def joining_cells(incident: Incident) -> Sequence[int]:
     """Return the cells of resolution 9 from which a report may join `incident`."""
-    place = incident.location
-    return touched(place.lat, place.lon, incident.merge_m, INDEX_RESOLUTION)
+    place = place_of(incident.location.lat, incident.location.lon)
+    return touched(place, incident.merge_m, INDEX_RESOLUTION)
 
 
 def reached_cells(incident: Incident) -> Sequence[int]:
@@ -46,8 +46,8 @@ def reached_districts(incident: Incident) -> Sequence[int]:
     """Return the cells of resolution 8 that the alerts of `incident` reach into."""
     if not incident.alerts_people:
         return ()
-    place = incident.location
-    return touched(place.lat, place.lon, incident.radius_m, DISTRICT_RESOLUTION)
+    place = place_of(incident.location.lat, incident.location.lon)
+    return touched(place, incident.radius_m, DISTRICT_RESOLUTION)
 
 
 def file_joinable(transaction: Transaction, incident: Incident) -> None:

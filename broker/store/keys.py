@@ -56,7 +56,7 @@ class Keys:
         """Return the key of the stream that the service `reader` reads."""
         return f"{self.prefix}events:{reader}"
 
-    def receipt(self, message: UUID) -> str:
+    def receipt(self, message: UUID | str) -> str:
         """Return the key of what became of a device's message."""
         return f"{self.prefix}receipt:{message}"
 
@@ -72,19 +72,19 @@ class Keys:
         """Return the key of the open incidents that a report of `kind` in this cell may join."""
         return f"{self.prefix}join:{kind}:{index_cell:x}"
 
-    def people(self, identifier: UUID) -> str:
+    def people(self, identifier: UUID | str) -> str:
         """Return the key of who was alerted to an incident, reported it or helps."""
         return f"{self.prefix}people:{identifier}"
 
-    def alerts(self, identifier: UUID) -> str:
+    def alerts(self, identifier: UUID | str) -> str:
         """Return the key of each recipient's alert of an incident."""
         return f"{self.prefix}alerts:{identifier}"
 
-    def delivered(self, identifier: UUID) -> str:
+    def delivered(self, identifier: UUID | str) -> str:
         """Return the key of whose device has confirmed its alert of an incident."""
         return f"{self.prefix}delivered:{identifier}"
 
-    def history(self, identifier: UUID) -> str:
+    def history(self, identifier: UUID | str) -> str:
         """Return the key of what happened to an incident, and why."""
         return f"{self.prefix}history:{identifier}"
 
@@ -96,15 +96,15 @@ class Keys:
         )  # fmt: skip
         return [key(identifier) for key in families]
 
-    def reports(self, identifier: UUID) -> str:
+    def reports(self, identifier: UUID | str) -> str:
         """Return the key of the reports of an incident."""
         return f"{self.prefix}reports:{identifier}"
 
-    def group_log(self, identifier: UUID) -> str:
+    def group_log(self, identifier: UUID | str) -> str:
         """Return the key of what happened in an incident's group."""
         return f"{self.prefix}group:{identifier}"
 
-    def question(self, identifier: UUID) -> str:
+    def question(self, identifier: UUID | str) -> str:
         """Return the key of a question of the police."""
         return f"{self.prefix}question:{identifier}"
 

@@ -8,7 +8,7 @@ import msgspec
 
 from broker.store.keys import Keys
 from broker.store.redis import Word
-from broker.store.transaction import Transaction
+from broker.store.transaction import Result, Transaction
 from schemas.messages import Receipt
 
 RECEIPT_LIFETIME_S = 7 * 86_400
@@ -37,20 +37,22 @@ class Filing(NamedTuple):
 
 
 def file_receipt(
-    transaction: Transaction, filing: Filing, *, sequence: Word | None = None
+    transaction: Transaction, filing: Filing, *, sequence: Result | None = None
 ) -> None:
     """Add to `transaction` the receipt of a message, which must not have one yet.
 
-    `sequence` is that of the commit, or what stands for it in `transaction`.
+    `sequence` stands for that of the commit.
     """
     key = transaction.keys.receipt(filing.message)
     transaction.require_absent(key)
-    words: list[Word] = ["user", filing.user, "digest", filing.digest, "body", _ENCODE(filing.receipt)]
+    body = _ENCODE(filing.receipt)
+    words: list[Word] = ["user", filing.user, "digest", filing.digest, "body", body]
     if filing.group_sequence is not None:
         words += ("group", filing.group_sequence)
-    if sequence is not None:
-        words += ("sequence", sequence)
-    transaction.call("HSET", key, *words)
+    if sequence is None:
+        transaction.call("HSET", key, *words)
+    else:
+        transaction.call_with(sequence, "HSET", key, *words, "sequence")
     transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
 
 

@@ -88,9 +88,8 @@ def schedule(
     transaction: Transaction, incident: UUID, due: Mapping[DeadlineKind, datetime]
 ) -> None:
     """Set deadlines of an incident; one of each kind."""
-    scored = [
-        word for kind, at in due.items() for word in (milliseconds(at), f"{kind} {incident}")
-    ]
+    name = str(incident)
+    scored = [word for kind, at in due.items() for word in (milliseconds(at), f"{kind} {name}")]
     transaction.call("ZADD", transaction.keys.deadlines, *scored)
 
 

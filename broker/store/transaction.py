@@ -7,9 +7,15 @@ results = await transaction.run()          # None: a guard failed, decide again
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from broker.store.redis import Connection, Word
+
+
+class Result(NamedTuple):
+    """Stands for the result of a call, by its number."""
+
+    call: int
 
 
 class Transaction:
@@ -23,6 +29,7 @@ class Transaction:
         self._redis = redis
         self._guards: list[Word] = []
         self._calls: list[Word] = []
+        self._references: list[Word] = []
         self._guard_count = 0
         self._call_count = 0
 
@@ -50,12 +57,18 @@ class Transaction:
         self._guard_count += 1
         self._guards.extend(words)
 
-    def call(self, *words: Word) -> bytes:
-        """Add a call; returns what stands for its result in a later call's words."""
+    def call(self, *words: Word) -> Result:
+        """Add a call; returns what stands for its result."""
         self._call_count += 1
         self._calls.append(len(words))
         self._calls.extend(words)
-        return b"\0%d" % self._call_count
+        return Result(self._call_count)
+
+    def call_with(self, earlier: Result, *words: Word) -> Result:
+        """Add a call whose last word is the result of an earlier one."""
+        result = self.call(*words, "")
+        self._references += (earlier.call, len(self._calls))
+        return result
 
     def call_each(self, targets: Iterable[str], command: str, *words: Word) -> None:
         """Add one call of `command` for each key of `targets`, the key coming first."""
@@ -64,6 +77,9 @@ class Transaction:
 
     async def run(self) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""
-        words = [self._guard_count, *self._guards, self._call_count, *self._calls]
+        words = [
+            self._guard_count, *self._guards, self._call_count, len(self._references) // 2,
+            *self._references, *self._calls,
+        ]  # fmt: skip
         answer = await self._redis.script("commit", [self.keys.sequence], words)
         return answer[1:] if answer[0] == 1 else None

@@ -21,22 +21,30 @@ _OVERLAP_MS = 10_000  # presence.lua: how far back an old place still counts
 
 def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:
     """All guards hold: all calls are made. One does not: nothing is."""
-    take = iter(words).__next__
+    following = iter(words)
+    take = following.__next__
     for guard in range(1, _integer(take()) + 1):
         if not _holds(database, str(take()), raw(take()), take):
             return [0, guard]
+    count, references = _integer(take()), _integer(take())
+    pairs = [(_integer(take()), _integer(take())) for _ in range(references)]
+    rest = ["", *following]  # what follows, counted from 1
     results: list[Any] = [1]
-    for _call in range(_integer(take())):
-        length = _integer(take())
-        targets = str(take()).split() if length < 0 else None
-        call = [_resolved(take(), results) for _ in range(abs(length))]
-        if targets is None:
-            results.append(database.execute(*call))
-            continue
-        for key in targets:
-            call[1] = key
-            database.execute(*call)
-        results.append(1)
+    at = 1
+    for number in range(1, count + 1):
+        length = _integer(rest[at])
+        keys = str(rest[at + 1]).split() if length < 0 else None
+        first = at + 1 + (length < 0)
+        at = first + abs(length)
+        if keys is None:
+            results.append(database.execute(*rest[first:at]))
+        else:
+            for key in keys:
+                database.execute(rest[first], key, *rest[first + 2 : at])
+            results.append(1)
+        for call, word in pairs:
+            if call == number:
+                rest[word] = results[number]
     return results
 
 
@@ -52,13 +60,6 @@ def _holds(database: Database, kind: str, key: bytes, take: Callable[[], Word]) 
         return (database.do_hget(key, field) or b"") == wanted
     assert kind == "score", kind
     return (database.do_zscore(key, field) or b"") == wanted
-
-
-def _resolved(word: Word, results: Sequence[Any]) -> Word:
-    if isinstance(word, bytes) and word[:1] == b"\0":
-        result: Word = results[int(word[1:])]
-        return result
-    return word
 
 
 def _integer(word: Word) -> int:

@@ -97,7 +97,7 @@ def test_cover_loses_nobody(centre: Point, radius_m: float, seed: int) -> None:
 def test_touched_cells_lose_nobody(
     centre: Point, radius_m: float, resolution: int, seed: int
 ) -> None:
-    touched = grid.touched(*centre, radius_m, resolution)
+    touched = grid.touched(grid.place_of(*centre), radius_m, resolution)
     chance = random.Random(seed)
 
     assert set(touched) <= set(grid.cover(*centre, radius_m, resolution))

@@ -9,8 +9,8 @@ from typing import Any
 import h3.api.basic_int as h3
 import pytest
 
+from broker.core.grid import PLACE_RESOLUTION
 from broker.core.zones import (
-    RESOLUTION,
     UNASSIGNED,
     MultiPolygon,
     Polygon,
@@ -64,11 +64,11 @@ def problems_of(text: str | bytes, kind: ZoneKind | None = None) -> list[str]:
 
 
 def test_cover_has_exactly_the_cells_whose_centre_is_inside_and_in_no_hole() -> None:
-    cells = set(h3.uncompact_cells(cover(Polygon(tupled(SQUARE, HOLE))), RESOLUTION))
+    cells = set(h3.uncompact_cells(cover(Polygon(tupled(SQUARE, HOLE))), PLACE_RESOLUTION))
     random = Random(7)
     for _ in range(5_000):
         lat, lon = random.uniform(51.03, 51.08), random.uniform(3.69, 3.75)
-        cell = h3.latlng_to_cell(lat, lon, RESOLUTION)
+        cell = h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION)
         centre = h3.cell_to_latlng(cell)
         assert (cell in cells) == (inside(SQUARE, *centre) and not inside(HOLE, *centre))
 
@@ -77,7 +77,7 @@ def test_cover_is_compacted_and_of_all_polygons() -> None:
     both = cover(MultiPolygon((tupled(SQUARE), tupled(FAR))))
     apart = (*cover(Polygon(tupled(SQUARE))), *cover(Polygon(tupled(FAR))))
     assert sorted(both) == sorted(apart)
-    assert len(both) < len(h3.uncompact_cells(both, RESOLUTION)) / 3
+    assert len(both) < len(h3.uncompact_cells(both, PLACE_RESOLUTION)) / 3
     overlapping = cover(MultiPolygon((tupled(SQUARE), tupled(HOLE))))
     assert overlapping == cover(Polygon(tupled(SQUARE)))
 
@@ -90,7 +90,7 @@ def test_place_outside_every_zone_is_unassigned() -> None:
 
 
 def test_of_several_zones_the_id_that_sorts_first_is_taken_whatever_their_cells() -> None:
-    cell = h3.latlng_to_cell(51.055, 3.72, RESOLUTION)
+    cell = h3.latlng_to_cell(51.055, 3.72, PLACE_RESOLUTION)
     coarse = h3.cell_to_parent(cell, 6)
     for zones in ([zone("b", cell), zone("a", coarse)], [zone("a", cell), zone("b", coarse)]):
         assert ZoneIndex(zones).zone_at(51.055, 3.72) == "a"
@@ -184,7 +184,7 @@ def test_real_police_zones_agree_with_ray_casting(shared_data: Callable[[str], P
     random = Random(11)
     for _ in range(2_000):
         lat, lon = random.uniform(50.95, 51.20), random.uniform(3.55, 3.90)
-        centre = h3.cell_to_latlng(h3.latlng_to_cell(lat, lon, RESOLUTION))
+        centre = h3.cell_to_latlng(h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION))
         expected = [name for name in sorted(near_ghent) if within(areas[name].geometry, *centre)]
         assert index.zone_at(lat, lon) == (expected[0] if expected else UNASSIGNED)
 

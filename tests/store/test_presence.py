@@ -213,7 +213,9 @@ async def test_whoever_comes_near_is_hit_anywhere_on_earth(store: Store, seed: i
         incident = await open_incident(store, report(Position(lat, lon)))
         # The place of the incident itself, and its neighbours, which are often filed elsewhere.
         places = h3.grid_disk(place_of(lat, lon), 2)
-        updates = [Update(f"w{number}-{one}", place, ON, NOW_MS) for one, place in enumerate(places)]
+        updates = [
+            Update(f"w{number}-{one}", place, ON, NOW_MS) for one, place in enumerate(places)
+        ]
         hits = await store.presence.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
         assert {hit.place for hit in hits if hit.incident == incident.id} == set(places)
 

@@ -65,10 +65,11 @@ async def test_result_of_a_call_can_be_a_word_of_a_later_one(
     transaction = store.transaction()
     transaction.call("SET", OTHER, 41)
     number = transaction.call("INCR", OTHER)
-    transaction.call("HSET", KEY, "number", number, "again", number)
+    transaction.call_with(number, "HSET", KEY, "number")
+    transaction.call_with(number, "HSET", KEY, "other", "x", "again")
 
-    assert await transaction.run() == [b"OK", 42, 2]
-    assert client.hgetall(KEY) == {"number": "42", "again": "42"}
+    assert await transaction.run() == [b"OK", 42, 1, 2]
+    assert client.hgetall(KEY) == {"number": "42", "other": "x", "again": "42"}
 
 
 async def test_one_call_for_each_key_of_a_list(store: Store, client: redis.Redis) -> None:
@@ -76,7 +77,7 @@ async def test_one_call_for_each_key_of_a_list(store: Store, client: redis.Redis
     transaction.call_each([f"{KEY}:{n}" for n in range(300)], "HSET", "field", "a b")
     transaction.call_each([], "HSET", "field", "a b")
     after = transaction.call("INCR", OTHER)
-    transaction.call("HSET", KEY, "n", after)
+    transaction.call_with(after, "HSET", KEY, "n")
 
     await transaction.run()
 

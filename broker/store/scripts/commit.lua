@@ -1,7 +1,8 @@
 -- One optimistic transaction: if every guard holds, carry out every call; else change nothing.
--- ARGV: number of guards, then each as kind, key, …; number of calls, then each as its length and
--- its words. A word "\0N" stands for the result of call N. A negative length is a call for each key
--- of the list that follows it, the key coming second. Answers {1, results…} or {0, guard}.
+-- ARGV: number of guards, then each as kind, key, …; number of calls and of references; each reference
+-- as a call and which word, counted from the first of what follows, its result is put in the place of;
+-- each call as its length and its words. A negative length is a call for each key of the list that
+-- follows it, the key coming second. Answers {1, results…} or {0, guard}.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
 local function metres_between(lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local there_lat, there_lon = string.match(place, '^(%S+) (%S+)$')
@@ -46,26 +47,33 @@ for guard = 1, tonumber(take()) do
   end
 end
 
-local results = { 1 }
-for _ = 1, tonumber(take()) do
-  local length = tonumber(take())
-  local list = length < 0 and take()
-  local words = {}
-  for index = 1, math.abs(length) do
-    local word = take()
-    if string.byte(word, 1) == 0 then
-      word = results[tonumber(string.sub(word, 2)) + 1]
-    end
-    words[index] = word
-  end
-  if list then
-    for key in string.gmatch(list, '%S+') do
-      words[2] = key
-      redis.call(unpack(words))
-    end
-    results[#results + 1] = true
+local count, references = tonumber(take()), tonumber(take())
+local waiting = {} -- the words that stand for each call's result
+for _ = 1, references do
+  local call, word = tonumber(take()), tonumber(take())
+  waiting[call] = waiting[call] or {}
+  table.insert(waiting[call], word)
+end
+
+local results, before = { 1 }, at
+for call = 1, count do
+  local length, result = tonumber(take()), true
+  if length > 0 then
+    result = redis.call(unpack(ARGV, at + 1, at + length))
   else
-    results[#results + 1] = redis.call(unpack(words))
+    local list = take()
+    length = -length
+    for key in string.gmatch(list, '%S+') do
+      ARGV[at + 2] = key
+      redis.call(unpack(ARGV, at + 1, at + length))
+    end
+  end
+  at = at + length
+  results[call + 1] = result
+  if waiting[call] then
+    for _, word in ipairs(waiting[call]) do
+      ARGV[before + word] = result
+    end
   end
 end
 return results
