@@ -20,6 +20,7 @@ from broker.core.incidents import Incident
 from broker.events import Event
 from broker.store.history import encoded
 from broker.store.moments import milliseconds, moment_of
+from broker.store.packing import pack
 from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.transaction import Transaction
@@ -140,7 +141,7 @@ class AlertStore:
             [
                 _MEMBER, alert, name, now_ms, self._keys.involved(""), retention_s,
                 now_ms + SENDING_MS, encoded(history.alerted(incident, reason, now)),
-                "all" if unsent else "", *dict.fromkeys(users),
+                "all" if unsent else "", pack([*dict.fromkeys(users)]),
             ],
         )  # fmt: skip
         filed = alert.encode()

@@ -8,6 +8,7 @@ from uuid import UUID
 from broker.core.grid import filed, unfiled
 from broker.core.recipients import Located
 from broker.store import keys
+from broker.store.packing import pack
 from broker.store.redis import Connection, Word
 from schemas.messages import Availability
 
@@ -78,17 +79,17 @@ class PresenceStore:
         return hits
 
     async def _update(self, updates: Sequence[Update], now_ms: int, presence_s: int) -> list[Hit]:
-        words: list[Word] = [self._keys.prefix, now_ms, presence_s * 1000]
+        each: list[Word] = []
         for update in updates:
-            cell, child = filed(update.place) if update.place is not None else (None, 0)
-            words += (
-                update.user,
-                keys.where_bucket(update.user),
-                f"{cell:x}" if cell is not None else ">" if update.crossed else "",
-                child,
-                f"{_SHORT[update.availability]}{update.via or ''}",
-                update.at_ms,
-            )
+            if update.place is None:
+                where, child = ">" if update.crossed else "", "-"
+            else:
+                cell, number = filed(update.place)
+                where, child = f"{cell:x}", str(number)
+            entry = f"{child} {_SHORT[update.availability]}{update.via or ''} {update.at_ms}"
+            bucket = str(keys.where_bucket(update.user))
+            each += (update.user, bucket, where, child, entry, update.at_ms)
+        words = (self._keys.prefix, now_ms, presence_s * 1000, pack(each))
         rows = await self._redis.script("presence", [self._keys.open_incidents], words)
         return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
 

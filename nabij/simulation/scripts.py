@@ -12,6 +12,7 @@ from h3.api import basic_int as h3
 
 from broker.core.grid import DISTRICT_RESOLUTION, distance_m
 from nabij.simulation.redis import Database, Word, raw
+from nabij.simulation.strings import unpacked
 
 Script = Callable[[Database, Sequence[str], Sequence[Word]], Any]
 
@@ -21,49 +22,38 @@ _OVERLAP_MS = 10_000  # presence.lua: how far back an old place still counts
 
 def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:
     """All guards hold: all calls are made. One does not: nothing is."""
-    following = iter(words)
-    take = following.__next__
-    for guard in range(1, _integer(take()) + 1):
-        if not _holds(database, str(take()), raw(take()), take):
-            return [0, guard]
-    count, references = _integer(take()), _integer(take())
-    pairs = [(_integer(take()), _integer(take())) for _ in range(references)]
-    rest = ["", *following]  # what follows, counted from 1
+    guards, calls, references = unpacked(raw(words[0]))
+    for number, (kind, key, *rest) in enumerate(guards, 1):
+        if not _holds(database, kind, key, *rest):
+            return [0, number]
     results: list[Any] = [1]
-    at = 1
-    for number in range(1, count + 1):
-        length = _integer(rest[at])
-        keys = str(rest[at + 1]).split() if length < 0 else None
-        first = at + 1 + (length < 0)
-        at = first + abs(length)
-        if keys is None:
-            results.append(database.execute(*rest[first:at]))
-        else:
+    for number, call in enumerate(calls, 1):
+        if isinstance(call[0], list):
+            keys, (command, _key, *rest) = call
             for key in keys:
-                database.execute(rest[first], key, *rest[first + 2 : at])
+                database.execute(command.decode(), key, *rest)
             results.append(1)
-        for call, word in pairs:
-            if call == number:
-                rest[word] = results[number]
+        else:
+            command, *rest = call
+            results.append(database.execute(command.decode(), *rest))
+        for earlier, later in references:
+            if earlier == number:
+                calls[later - 1][-1] = results[number]
     return results
 
 
-def _holds(database: Database, kind: str, key: bytes, take: Callable[[], Word]) -> bool:
-    if kind == "absent":
+def _holds(database: Database, kind: bytes, key: bytes, *words: Any) -> bool:
+    if kind == b"absent":
         return database.value(key) is None
-    if kind == "present":
+    if kind == b"present":
         return database.value(key) is not None
-    if kind == "clear":
-        return not _near(database, key, take(), take(), take())
-    field, wanted = raw(take()), raw(take())
-    if kind == "field":
-        return (database.do_hget(key, field) or b"") == wanted
-    assert kind == "score", kind
-    return (database.do_zscore(key, field) or b"") == wanted
-
-
-def _integer(word: Word) -> int:
-    return int(word)
+    if kind == b"clear":
+        return not _near(database, key, *words)
+    field, wanted = words
+    if kind == b"field":
+        return bool((database.do_hget(key, field) or b"") == wanted)
+    assert kind == b"score", kind
+    return bool((database.do_zscore(key, field) or b"") == wanted)
 
 
 def neighbourhood(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
@@ -104,7 +94,7 @@ def claim(database: Database, keys: Sequence[str], words: Sequence[Word]) -> lis
     if database.do_zscore(open_incidents, incident) is None:
         return []
     cause, new, claimed = alert.split()[:3], 0, []
-    users = [raw(word) for word in words[9:]]
+    users = unpacked(raw(words[9]))
     if words[8] == "all":
         for user, filed in (database.value(alerts) or {}).items():
             if user not in users and filed.split()[:3] == cause:
@@ -204,8 +194,9 @@ def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> lis
     """File each place unless it is older than the one in effect; tell whom it brings near what."""
     prefix, now, lifetime = raw(words[0]), int(words[1]), int(words[2])
     hits: list[Any] = []
-    for number, first in enumerate(range(3, len(words), 6)):
-        hits += _place(database, prefix, (now, lifetime), number, words[first : first + 6])
+    updates = unpacked(raw(words[3]))
+    for number, first in enumerate(range(0, len(updates), 6)):
+        hits += _place(database, prefix, (now, lifetime), number, updates[first : first + 6])
     return hits
 
 
@@ -213,7 +204,7 @@ def _place(  # noqa: PLR0917 - as the script has it
     database: Database, prefix: bytes, times: tuple[int, int], number: int, update: Sequence[Word]
 ) -> list[Any]:
     now, lifetime = times
-    user, bucket, cell, child, availability, at = map(raw, update)
+    user, bucket, cell, child, entry, at = map(raw, update)
     where = prefix + b"where:" + bucket
     filed = _FILED.fullmatch(database.do_hget(where, user) or b"")
     if filed and int(at) < int(filed[3]):
@@ -225,15 +216,13 @@ def _place(  # noqa: PLR0917 - as the script has it
     had = filed if filed and old != b"-" and int(filed[3]) > now - lifetime else None
     since = int(had[4]) - _OVERLAP_MS if had else 0
     if cell in (b"", b">"):
-        entry = b" ".join((b"- -", availability, at, b"%d" % now))
-        database.do_hset(where, user, entry)
+        database.do_hset(where, user, b" ".join((b"-", entry, b"%d" % now)))
         looks_back = cell == b">"
     else:
         key = prefix + b"at:" + cell
-        database.do_hset(key, user, b" ".join((child, availability, at)))
+        database.do_hset(key, user, entry)
         database.do_pexpire(key, b"%d" % lifetime)
-        entry = b" ".join((cell, child, availability, at, b"%d" % now))
-        database.do_hset(where, user, entry)
+        database.do_hset(where, user, b" ".join((cell, entry, b"%d" % now)))
         looks_back = not had or (old, had[2]) != (cell, child) or int(at) == int(had[3])
         if looks_back:
             hits += _look(database, prefix, user, cell, (number, 0, b"new"))

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
+import msgspec
 import pytest
 import redis
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from broker.store.redis import _SCRIPTS
 from nabij.simulation.clock import silence
 from nabij.simulation.redis import Database, Word
 from nabij.simulation.scripts import SCRIPTS, Script
+from nabij.simulation.strings import unpacked
 from nabij.simulation.world import World
 
 Asked = tuple[str, Sequence[str], Sequence[Word], Any]  # script or "", keys, words, answer
@@ -61,14 +65,42 @@ def plain(answer: Any) -> Any:
     return b"%d" % answer if isinstance(answer, int) else answer
 
 
-def numbered(words: Sequence[Word], entries: Counter[str]) -> list[Word]:
-    """`words` with the entries' ids that the model gives: 1-0, 2-0, …, for each stream."""
-    found = list(words)
-    for index, word in enumerate(words):
-        if word == "XADD":
-            entries[str(words[index + 1])] += 1
-            found[index + 2] = f"{entries[str(words[index + 1])]}-0"
-    return found
+def numbered(words: Sequence[Word], entries: Counter[bytes]) -> list[Word]:
+    """A transaction with the entries' ids that the model gives: 1-0, 2-0, …, for each stream."""
+    assert isinstance(words[0], bytes)
+    guards, calls, references = unpacked(words[0])
+    for call in calls:
+        if call[0] == b"XADD":
+            entries[call[1]] += 1
+            call[2] = b"%d-0" % entries[call[1]]
+    return [packed((guards, calls, references))]
+
+
+def packed(value: object) -> bytes:
+    """The converse of `unpacked`."""
+    return msgspec.msgpack.encode(as_strings(value))
+
+
+def as_strings(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return msgspec.Raw(b"\xdb" + len(value).to_bytes(4, "big") + value)
+    return [*map(as_strings, value)] if isinstance(value, (list, tuple)) else value
+
+
+@given(
+    st.recursive(
+        st.binary() | st.floats(allow_nan=False) | st.integers(0, 2**53),
+        lambda some: st.lists(some, max_size=20),
+    )
+)
+@example([b"x" * size for size in (0, 31, 32, 255, 256, 65_535, 65_536)])
+@example([b""] * 70_000)
+def test_what_is_packed_is_read_back(value: Any) -> None:
+    assert unpacked(packed(value)) == value
+    assert unpacked(msgspec.msgpack.encode([["é" * 20, 7], [0.5]])) == [
+        ["é".encode() * 20, 7],
+        [0.5],
+    ]
 
 
 @pytest.mark.parametrize("seed", [2, 9, 73])
@@ -80,13 +112,14 @@ def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
         name: asked_of(server, ["SCRIPT", "LOAD", folder.joinpath(f"{name}.lua").read_text()])
         for name in _SCRIPTS
     }
-    entries: Counter[str] = Counter()
+    entries: Counter[bytes] = Counter()
     compared = 0
     for name, keys, words, answer in recorded(seed):
         if words[:1] == ["XAUTOCLAIM"]:
             break  # what has been idle for how long is another time there
         if name:
-            again = numbered(words, entries) if answer and answer[0] == 1 else words
+            committed = name == "commit" and answer[0] == 1
+            again = numbered(words, entries) if committed else words
             found = asked_of(server, ["EVALSHA", scripts[name], len(keys), *keys, *again])
         else:
             found = asked_of(server, words)

@@ -1,20 +1,21 @@
 -- Claim recipients of an incident: each may be alerted once, whoever asks and however often.
 -- KEYS: people, alerts, unconfirmed, history, open incidents. ARGV: member to file, alert to file,
 -- incident, now (ms), prefix of the users' incidents, their lifetime (s), when somebody has to look
--- whether they were sent (ms), the history's note ({count} for how many), 'all' or '', then users.
+-- whether they were sent (ms), the history's note ({count} for how many), 'all' or '', the users in MessagePack.
 -- Answers {user, alert…} for those who are to be sent to now: newly claimed, or claimed before for the
 -- same reason and not yet recorded as sent. With 'all' also whoever was claimed so and is no longer
 -- among the users: they were near when they were claimed, and whoever claimed them has died.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local cause = string.match(alert, '^c %S+ (%S+)')
+local users = cmsgpack.unpack(ARGV[10])
 local claimed, new = {}, 0
 if not redis.call('ZSCORE', KEYS[5], incident) then
   return claimed -- it has closed since it was read: nobody is called to what is over
 end
 if ARGV[9] == 'all' and redis.call('HLEN', KEYS[2]) > 0 then
   local asked, wave = {}, string.match(alert, '^c %S+ %S+ ')
-  for index = 10, #ARGV do
-    asked[ARGV[index]] = true
+  for _, user in ipairs(users) do
+    asked[user] = true
   end
   local filed = redis.call('HGETALL', KEYS[2])
   for index = 1, #filed, 2 do
@@ -25,12 +26,12 @@ if ARGV[9] == 'all' and redis.call('HLEN', KEYS[2]) > 0 then
   end
 end
 local lifetime = tonumber(ARGV[6])
-for first = 10, #ARGV, 1000 do -- `unpack` has a limit
-  local last = math.min(first + 999, #ARGV)
-  local known = redis.call('HMGET', KEYS[1], unpack(ARGV, first, last))
+for first = 1, #users, 1000 do -- `unpack` has a limit
+  local last = math.min(first + 999, #users)
+  local known = redis.call('HMGET', KEYS[1], unpack(users, first, last))
   local people, alerts = {}, {}
   for index = first, last do
-    local user = ARGV[index]
+    local user = users[index]
     if not known[index - first + 1] then
       people[#people + 1], people[#people + 2] = user, member
       alerts[#alerts + 1], alerts[#alerts + 2] = user, alert

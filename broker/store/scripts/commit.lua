@@ -1,8 +1,7 @@
 -- One optimistic transaction: if every guard holds, carry out every call; else change nothing.
--- ARGV: number of guards, then each as kind, key, …; number of calls and of references; each reference
--- as a call and which word, counted from the first of what follows, its result is put in the place of;
--- each call as its length and its words. A negative length is a call for each key of the list that
--- follows it, the key coming second. Answers {1, results…} or {0, guard}.
+-- ARGV: in MessagePack {guards, calls, references}: each guard as {kind, key, …}; each call as its
+-- words, or as {keys, words} to be made for each key, which comes second; each reference as a call and a
+-- later one, whose last word is the result. Answers {1, results…} or {0, guard}.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
 local function metres_between(lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local there_lat, there_lon = string.match(place, '^(%S+) (%S+)$')
@@ -22,58 +21,49 @@ local function is_clear(key, lat, lon, metres)
   return true
 end
 
-local at = 0
-local function take()
-  at = at + 1
-  return ARGV[at]
-end
+local guards, calls, references = unpack(cmsgpack.unpack(ARGV[1]))
 
-for guard = 1, tonumber(take()) do
-  local kind, key = take(), take()
+for number, guard in ipairs(guards) do
+  local kind, key, first, second, third = unpack(guard)
   local holds
   if kind == 'absent' then
     holds = redis.call('EXISTS', key) == 0
   elseif kind == 'present' then
     holds = redis.call('EXISTS', key) == 1
   elseif kind == 'field' then
-    holds = (redis.call('HGET', key, take()) or '') == take()
+    holds = (redis.call('HGET', key, first) or '') == second
   elseif kind == 'clear' then
-    holds = is_clear(key, tonumber(take()), tonumber(take()), tonumber(take()))
+    holds = is_clear(key, first, second, third)
   else -- score
-    holds = (redis.call('ZSCORE', key, take()) or '') == take()
+    holds = (redis.call('ZSCORE', key, first) or '') == second
   end
   if not holds then
-    return { 0, guard }
+    return { 0, number }
   end
 end
 
-local count, references = tonumber(take()), tonumber(take())
-local waiting = {} -- the words that stand for each call's result
-for _ = 1, references do
-  local call, word = tonumber(take()), tonumber(take())
-  waiting[call] = waiting[call] or {}
-  table.insert(waiting[call], word)
+local waiting = {}
+for _, reference in ipairs(references) do
+  local earlier, later = unpack(reference)
+  waiting[earlier] = waiting[earlier] or {}
+  table.insert(waiting[earlier], calls[later])
 end
 
-local results, before = { 1 }, at
-for call = 1, count do
-  local length, result = tonumber(take()), true
-  if length > 0 then
-    result = redis.call(unpack(ARGV, at + 1, at + length))
+local results = { 1 }
+for number, call in ipairs(calls) do
+  local result = true
+  if type(call[1]) == 'table' then
+    local keys, words = unpack(call)
+    for _, key in ipairs(keys) do
+      words[2] = key
+      redis.call(unpack(words))
+    end
   else
-    local list = take()
-    length = -length
-    for key in string.gmatch(list, '%S+') do
-      ARGV[at + 2] = key
-      redis.call(unpack(ARGV, at + 1, at + length))
-    end
+    result = redis.call(unpack(call))
   end
-  at = at + length
-  results[call + 1] = result
-  if waiting[call] then
-    for _, word in ipairs(waiting[call]) do
-      ARGV[before + word] = result
-    end
+  results[number + 1] = result
+  for _, later in ipairs(waiting[number] or {}) do
+    later[#later] = result
   end
 end
 return results

@@ -1,9 +1,9 @@
 -- A batch of presence updates, and which open incidents each came into.
--- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then six
--- words an update: user, bucket, index cell ('' to forget the place, '>' if the new one is in another
--- partition), child, availability, at (ms).
--- Filed under where:{bucket} as "cell child availability at received", under at:{cell} as
--- "child availability at". Answers {update, incident, entry, 'new' or old "cell child"} per hit.
+-- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then in
+-- MessagePack six words an update: user, bucket, index cell ('' to forget the place, '>' if the new one
+-- is in another partition), child ('-' without a place), "child availability at", at (ms).
+-- Filed under at:{cell} as "child availability at", under where:{bucket} as the same after the cell
+-- and before when it came. Answers {update, incident, entry, 'new' or old "cell child"} per hit.
 -- A key may outlive its newest entry by a fifth: its end is looked at by each user once in a tenth of
 -- the lifetime, and put off when less than a tenth more than the lifetime is left.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -43,10 +43,10 @@ local function look(update, user, cell, since, place)
   end
 end
 
-for first = 4, #ARGV, 6 do
-  local update = (first - 4) / 6
-  local user, bucket, cell = ARGV[first], ARGV[first + 1], ARGV[first + 2]
-  local child, availability, at = ARGV[first + 3], ARGV[first + 4], tonumber(ARGV[first + 5])
+local updates = cmsgpack.unpack(ARGV[4])
+for first = 1, #updates, 6 do
+  local update = (first - 1) / 6
+  local user, bucket, cell, child, entry, at = unpack(updates, first, first + 5)
   local where = prefix .. 'where:' .. bucket
   local filed = redis.call('HGET', where, user)
   local old_cell, old_child, old_at, old_received
@@ -66,17 +66,16 @@ for first = 4, #ARGV, 6 do
       look(update, user, old_cell, old_received - 10000, old_cell .. ' ' .. old_child)
     end
     if cell == '' or cell == '>' then
-      redis.call('HSET', where, user, '- - ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
+      redis.call('HSET', where, user, '- ' .. entry .. ' ' .. ARGV[2])
       if cell == '>' and had_place then
         look_back()
       end
     else
-      local is_new = redis.call('HSET', prefix .. 'at:' .. cell, user, child .. ' ' .. availability .. ' ' .. ARGV[first + 5])
+      local is_new = redis.call('HSET', prefix .. 'at:' .. cell, user, entry)
       if is_new == 1 or not looked then
         keep(prefix .. 'at:' .. cell)
       end
-      redis.call('HSET', where, user,
-        cell .. ' ' .. child .. ' ' .. availability .. ' ' .. ARGV[first + 5] .. ' ' .. ARGV[2])
+      redis.call('HSET', where, user, cell .. ' ' .. entry .. ' ' .. ARGV[2])
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
         look(update, user, cell, 0, 'new')
         if had_place then
