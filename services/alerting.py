@@ -164,11 +164,12 @@ async def _record(
     ctx: Context, *, told: IncidentChanged | None = None,
 ) -> None:  # fmt: skip
     """Record each alert with the reason code of its PUBACK."""
-    names = {outcome: outcome.name for outcome in set(outcomes)}
     sent: list[Claimed] = []
     refused: list[Claimed] = []
-    for alert, outcome in zip(claimed, outcomes, strict=True):
-        (sent if outcome.was_taken else refused).append(Claimed(*alert[:5], names[outcome]))
+    into = {one: (sent if one.was_taken else refused, one.name) for one in set(outcomes)}
+    for (user, wave, reason, at, tries, _), outcome in zip(claimed, outcomes, strict=True):
+        some, code = into[outcome]
+        some.append(Claimed(user, wave, reason, at, tries, code))
     await ctx.store.alerts.record_alerts(
         incident,
         sent=sent,

@@ -8,6 +8,7 @@ from mqtt5 import DisconnectReasonCode
 from broker.mqtt.errors import ProtocolError
 
 _MAX_HEADER_BYTES = 5
+PLAIN_PUBACK = b"\x40\x02"  # of success, without properties (section 3.4): most of what comes
 
 
 class Decoder:
@@ -23,8 +24,8 @@ class Decoder:
         self._rest = bytearray()
         self._needed = 0
 
-    def packets(self, data: bytes) -> Iterator[mqtt5.Packet]:
-        """Yield every packet that `data` completes.
+    def packets(self, data: bytes) -> Iterator[mqtt5.Packet | int]:
+        """Yield every packet that `data` completes; of a plain PUBACK only the packet id.
 
         Raises:
             ProtocolError: after the packets before the offending one.
@@ -40,6 +41,10 @@ class Decoder:
         view = memoryview(data)
         offset, end = 0, len(data)
         while offset < end:
+            if data.startswith(PLAIN_PUBACK, offset) and offset + 4 <= end:
+                yield data[offset + 2] << 8 | data[offset + 3]
+                offset += 4
+                continue
             found = self._read(view[offset:])
             if found is None:
                 return

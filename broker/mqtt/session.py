@@ -21,15 +21,12 @@ from broker.mqtt.errors import (
     ServerDisconnected,
     SessionTakenOver,
 )
-from broker.mqtt.framing import Decoder
+from broker.mqtt.framing import PLAIN_PUBACK, Decoder
 from broker.mqtt.message import Message, decode_publish, encode_will
 from broker.mqtt.outbound import Outbound, Publication, Refused
-from broker.mqtt.reasons import REASON_OF
+from broker.mqtt.reasons import REASON_OF, PubAckReasonCode
 
 _MAX_SILENCE_AFTER_PING_S = 10.0
-
-
-_PUBACK = b"\x40\x02"  # of success, without properties (section 3.4)
 
 
 class State(enum.Enum):
@@ -241,7 +238,7 @@ class Session:
             if not self._unacknowledged[head]:
                 return
             del self._unacknowledged[head]
-            self._out.append(_PUBACK + head.to_bytes(2, "big"))
+            self._out.append(PLAIN_PUBACK + head.to_bytes(2, "big"))
 
     # Keep-alive
 
@@ -277,9 +274,11 @@ class Session:
 
     # Packets
 
-    def _handle(self, packet: mqtt5.Packet, events: list[Event]) -> None:
+    def _handle(self, packet: mqtt5.Packet | int, events: list[Event]) -> None:
         if self._state is State.CONNECTING:
             self._handle_first(packet, events)
+        elif isinstance(packet, int):
+            self._outbound.acknowledged(packet, PubAckReasonCode.SUCCESS)
         elif isinstance(packet, mqtt5.PubAckPacket):
             self._outbound.acknowledged(packet.packet_id, REASON_OF[packet.reason_code.value])
         elif isinstance(packet, mqtt5.PublishPacket):
@@ -291,7 +290,7 @@ class Session:
         elif not isinstance(packet, mqtt5.PingRespPacket):
             raise _violation(f"{type(packet).__name__} is not for a client in this state")
 
-    def _handle_first(self, packet: mqtt5.Packet, events: list[Event]) -> None:
+    def _handle_first(self, packet: mqtt5.Packet | int, events: list[Event]) -> None:
         """Section 3.2: CONNACK comes first, or the connection ends."""
         if isinstance(packet, mqtt5.DisconnectPacket):
             self._close(_server_disconnected(packet), events)

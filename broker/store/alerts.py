@@ -242,14 +242,13 @@ def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
     alike: dict[tuple[object, ...], str] = {}
     words: list[str] = []
     for alert in alerts:
-        user, *rest = alert
-        filed = alike.get(key := tuple(rest))
+        filed = alike.get(key := alert[1:])
         if filed is None:
             filed = alike[key] = (
                 f"{state} {alert.wave} {alert.reason} {milliseconds(alert.at)} {now_ms}"
                 f" {alert.tries + 1} {alert.code}"
             )
-        words += (user, filed)
+        words += (alert.user, filed)
     return words
 
 

@@ -18,7 +18,7 @@ _SHORT = {
     Availability.MUTED: "m",
     Availability.AWAY: "w",
 }
-_LONG = {short: availability for availability, short in _SHORT.items()}
+_LONG = {short.encode(): availability for availability, short in _SHORT.items()}
 _UPDATES_PER_CALL = 100  # where many incidents are open, each costs a look at all of them
 _CELLS_PER_CALL = 1_000  # a read of more cells would hold up every other client
 _SWEEP_COUNT = 500
@@ -141,9 +141,12 @@ class PresenceStore:
 
 
 def _located(cell: int, user: bytes, filed_as: bytes) -> Located:
-    child, how, at_ms = filed_as.decode().split()
+    child, how, at_ms = filed_as.split(b" ")
+    availability = _LONG.get(how)
+    if availability is not None:  # of the only MQTT broker, or the first of several
+        return Located(user.decode(), unfiled(cell, int(child)), int(at_ms), availability)
     return Located(
-        user.decode(), unfiled(cell, int(child)), int(at_ms), _LONG[how[0]], int(how[1:] or 0)
+        user.decode(), unfiled(cell, int(child)), int(at_ms), _LONG[how[:1]], int(how[1:])
     )
 
 

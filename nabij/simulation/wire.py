@@ -88,8 +88,10 @@ class _Server:
         for packet in self._decoder.packets(data):
             yield from self._answer(packet)
 
-    def _answer(self, packet: mqtt5.Packet) -> Iterator[bytes]:
-        if isinstance(packet, mqtt5.ConnectPacket):
+    def _answer(self, packet: mqtt5.Packet | int) -> Iterator[bytes]:
+        if isinstance(packet, int):
+            self._settle(packet)
+        elif isinstance(packet, mqtt5.ConnectPacket):
             self._receive_maximum = packet.receive_max
             present, self._knows_session = self._knows_session, True
             yield mqtt5.ConnAckPacket(session_present=present, receive_max=self._window).write()
@@ -99,8 +101,6 @@ class _Server:
             yield mqtt5.SubAckPacket(packet.packet_id, granted).write()
         elif isinstance(packet, PublishPacket):
             yield from self._take(packet)
-        elif isinstance(packet, mqtt5.PubAckPacket):
-            self._settle(packet.packet_id)
         elif isinstance(packet, mqtt5.DisconnectPacket):
             self.trouble.append(f"the session has left: {packet.reason_code.name}")
 

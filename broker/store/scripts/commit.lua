@@ -3,18 +3,23 @@
 -- words, or as {keys, words} to be made for each key, which comes second; each reference as a call and a
 -- later one, whose last word is the result. Answers {1, results…} or {0, guard}.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
-local function metres_between(lat, lon, place) -- haversine, as broker.core.grid.distance_m
-  local there_lat, there_lon = string.match(place, '^(%S+) (%S+)$')
+local function is_within(metres, lat, lon, place) -- haversine, as broker.core.grid.distance_m
+  local space = string.find(place, ' ', 1, true)
+  local there_lat = tonumber(string.sub(place, 1, space - 1))
+  if math.abs(there_lat - lat) * 111190 > metres then
+    return false -- a degree of latitude is 111,194.9 m: most are told apart by that
+  end
   local phi, there_phi = math.rad(lat), math.rad(there_lat)
+  local across = math.rad(tonumber(string.sub(place, space + 1)) - lon)
   local half_chord = math.sin((there_phi - phi) / 2) ^ 2
-    + math.cos(phi) * math.cos(there_phi) * math.sin(math.rad(there_lon - lon) / 2) ^ 2
-  return 2 * 6371007.180918475 * math.asin(math.min(1, math.sqrt(half_chord)))
+    + math.cos(phi) * math.cos(there_phi) * math.sin(across / 2) ^ 2
+  return 2 * 6371007.180918475 * math.asin(math.min(1, math.sqrt(half_chord))) <= metres
 end
 
 local function is_clear(key, lat, lon, metres)
   local near = redis.call('HGETALL', key)
   for index = 1, #near, 2 do
-    if near[index] ~= '#' and metres_between(lat, lon, near[index + 1]) <= metres then
+    if near[index] ~= '#' and is_within(metres, lat, lon, near[index + 1]) then
       return false
     end
   end
