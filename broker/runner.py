@@ -5,15 +5,14 @@ import contextlib
 import gc
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
 from broker import metrics
-from broker.config import Settings, each_url
+from broker.config import Settings
+from broker.connections import connect, endpoints_of, servers, status_of
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.dispatch import Dispatcher
@@ -21,23 +20,18 @@ from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import (
     Connection,
     Delivery,
-    Endpoint,
-    Message,
     MqttError,
-    ServerStatus,
     Several,
     connections_of,
 )
-from broker.service import Context, Effects, Service, Zones, outgoing
+from broker.service import Context, Effects, Service, Zones
 from broker.store import Entry, Store, partitions
 from broker.struck import Struck
-from schemas import topics
-from schemas.messages import ServiceState, ServiceStatus
+from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
 
 _log = structlog.get_logger()
 
-_RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
 _BATCH = 200  # what is handled together: while Redis has two such, the next is read
 _BATCHES = 3
 _IN_HAND = 2_000
@@ -48,7 +42,6 @@ _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _METRICS_EVERY_S = 0.5
 _DRAIN_S = 8.0
-_AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
 
 OnState = Callable[[ServiceState], None]
 
@@ -70,15 +63,15 @@ async def run_worker(
     async with partitions(settings.redis_url, settings.partitions) as stores:
         for store in stores:
             await store.events.ensure_groups()
-        endpoints = _endpoints(settings)
+        endpoints = endpoints_of(settings)
         connected = [asyncio.Event() for _ in endpoints]
-        mqtt = _connections(service, settings, instance, endpoints=endpoints, connected=connected)
+        mqtt = connect(service, settings, instance, endpoints=endpoints, connected=connected)
         try:
             async with mqtt:
                 zones, zones_version = await _zones(stores[0])
                 dispatcher = Dispatcher(
                     service, store=stores[0], mqtt=mqtt, policy=policy, zones=zones,
-                    servers=_servers(settings, mqtt, endpoints),
+                    servers=servers(settings, mqtt, endpoints),
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 loops = _Worker(
@@ -103,79 +96,6 @@ def load_policy(path: Path | None) -> Policy:
         ConfigError: all that is wrong with it.
     """
     return Policy.parse(path.read_text(encoding="utf-8") if path else default_policy_text())
-
-
-def _endpoints(settings: Settings) -> list[Endpoint]:
-    assert settings.mqtt_url is not None
-    try:
-        return [Endpoint.from_url(url) for url in each_url(settings.mqtt_url)]
-    except ValueError as error:
-        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from error
-
-
-def _connections(
-    service: Service, settings: Settings, instance: str, *, endpoints: Sequence[Endpoint],
-    connected: Sequence[asyncio.Event],
-) -> Connection | Several:  # fmt: skip
-    """Return the connection to the MQTT broker, or to all of several."""
-
-    def connection(number: int, *, among_several: bool) -> Connection:
-        return _connection(
-            service, settings, instance, endpoints[number],
-            on_connect=connected[number].set,
-            on_lost=(lambda: several.lost(number)) if among_several else None,
-        )  # fmt: skip
-
-    if len(endpoints) == 1:
-        return connection(0, among_several=False)
-    several = Several([connection(number, among_several=True) for number in range(len(endpoints))])
-    return several
-
-
-def _connection(
-    service: Service, settings: Settings, instance: str, endpoint: Endpoint, *,
-    on_connect: Callable[[], None], on_lost: Callable[[], None] | None,
-) -> Connection:  # fmt: skip
-    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
-    return Connection(
-        endpoint,
-        client_id=f"nabij-{service.name}-{instance}",
-        subscriptions=[shared + one.topic.filter() for one in service.subscriptions],
-        will=_status(service, instance, ServiceState.LOST),
-        receive_maximum=_RECEIVE_MAXIMUM,
-        # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
-        # resumes its session; what it held comes again, since devices repeat until the receipt.
-        clean_start=not shared,
-        keep_alive_s=30 if shared else 3,
-        connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
-        must_connect=on_lost is None,
-        on_connect=on_connect,
-        on_lost=on_lost,
-    )
-
-
-def _servers(
-    settings: Settings, mqtt: Connection | Several, endpoints: Sequence[Endpoint]
-) -> list[ServerStatus]:
-    """Without a share group the MQTT broker is rumqttd, which takes such questions ill."""
-    asked = bool(settings.share_group)
-    return [
-        ServerStatus(endpoint if asked else None, connection, is_lossy=not asked, number=number)
-        for number, (endpoint, connection) in enumerate(
-            zip(endpoints, connections_of(mqtt), strict=True)
-        )
-    ]
-
-
-def _status(service: Service, instance: str, state: ServiceState) -> Message:
-    status = ServiceStatus(
-        service=service.name,
-        instance=instance,
-        state=state,
-        at=datetime.now(UTC),
-        version=version("nabij"),
-    )
-    return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
 
 
 async def _zones(store: Store) -> tuple[Zones, int]:
@@ -273,7 +193,7 @@ class _Worker:
         return loops
 
     async def _tell(self, state: ServiceState) -> None:
-        await self._mqtt.publish(_status(self._service, self._consumer, state))
+        await self._mqtt.publish(status_of(self._service, self._consumer, state))
 
     async def _drain(self) -> None:
         if self._in_hand:

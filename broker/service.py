@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any, TypeVar, overload
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
@@ -59,11 +60,8 @@ class Context(Struct, frozen=True, kw_only=True):
 
     def about(self, delivery: Delivery, levels: Mapping[str, str]) -> "Context":
         """Return this context for one of several messages that are handled together."""
-        return Context(
-            store=self.store, policy=self.policy, zones=self.zones, now=self.now, levels=levels,
-            message=delivery.message, received_at=delivery.received_at, locks=self.locks,
-            servers=self.servers, via=self.via,
-        )  # fmt: skip
+        message, received_at = delivery.message, delivery.received_at
+        return replace(self, levels=levels, message=message, received_at=received_at)
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""

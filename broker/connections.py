@@ -1,0 +1,98 @@
+"""A worker's connections to the MQTT broker, or to each of several, and what these say of themselves."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from broker.config import Settings, each_url
+from broker.errors import ConfigError
+from broker.mqtt import Connection, Endpoint, Message, ServerStatus, Several, connections_of
+from broker.service import Service, outgoing
+from schemas import topics
+from schemas.messages import ServiceState, ServiceStatus
+
+_RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
+_AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
+
+
+def endpoints_of(settings: Settings) -> list[Endpoint]:
+    """Return where the MQTT brokers are.
+
+    Raises:
+        ConfigError: a URL is none.
+    """
+    assert settings.mqtt_url is not None
+    try:
+        return [Endpoint.from_url(url) for url in each_url(settings.mqtt_url)]
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from error
+
+
+def connect(
+    service: Service, settings: Settings, instance: str, *, endpoints: Sequence[Endpoint],
+    connected: Sequence[asyncio.Event],
+) -> Connection | Several:  # fmt: skip
+    """Return the connection to the MQTT broker, or to all of several."""
+
+    def connection(number: int, *, among_several: bool) -> Connection:
+        return _connection(
+            service, settings, instance, endpoints[number],
+            on_connect=connected[number].set,
+            on_lost=(lambda: several.lost(number)) if among_several else None,
+        )  # fmt: skip
+
+    if len(endpoints) == 1:
+        return connection(0, among_several=False)
+    several = Several([connection(number, among_several=True) for number in range(len(endpoints))])
+    return several
+
+
+def _connection(
+    service: Service, settings: Settings, instance: str, endpoint: Endpoint, *,
+    on_connect: Callable[[], None], on_lost: Callable[[], None] | None,
+) -> Connection:  # fmt: skip
+    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
+    return Connection(
+        endpoint,
+        client_id=f"nabij-{service.name}-{instance}",
+        subscriptions=[shared + one.topic.filter() for one in service.subscriptions],
+        will=status_of(service, instance, ServiceState.LOST),
+        receive_maximum=_RECEIVE_MAXIMUM,
+        # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
+        # resumes its session; what it held comes again, since devices repeat until the receipt.
+        clean_start=not shared,
+        keep_alive_s=30 if shared else 3,
+        connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
+        must_connect=on_lost is None,
+        on_connect=on_connect,
+        on_lost=on_lost,
+    )
+
+
+def servers(
+    settings: Settings, mqtt: Connection | Several, endpoints: Sequence[Endpoint]
+) -> list[ServerStatus]:
+    """Return what each MQTT broker is asked about itself.
+
+    Without a share group it is rumqttd, which takes such questions ill.
+    """
+    asked = bool(settings.share_group)
+    return [
+        ServerStatus(endpoint if asked else None, connection, is_lossy=not asked, number=number)
+        for number, (endpoint, connection) in enumerate(
+            zip(endpoints, connections_of(mqtt), strict=True)
+        )
+    ]
+
+
+def status_of(service: Service, instance: str, state: ServiceState) -> Message:
+    """Return what a worker says of itself, retained; `lost` is its last will."""
+    status = ServiceStatus(
+        service=service.name,
+        instance=instance,
+        state=state,
+        at=datetime.now(UTC),
+        version=version("nabij"),
+    )
+    return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
