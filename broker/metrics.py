@@ -38,6 +38,8 @@ PRESENCE = Counter("nabij_presence_updates", "Presence updates applied")
 
 _STAGES = {stage: (_PASSED.labels(stage), _SECONDS.labels(stage)) for stage in Stage}
 
+_UNTOLD = 10_000  # most that is kept where nobody tells
+
 _passed: list[tuple[Stage, float, int]] = []
 _handled: TallyOf[tuple[str, str]] = TallyOf()
 
@@ -45,6 +47,8 @@ _handled: TallyOf[tuple[str, str]] = TallyOf()
 def passed(stage: Stage, seconds: float, count: int = 1) -> None:
     """Count `count` that passed `stage`, after `seconds`; told by the next `tell`."""
     _passed.append((stage, seconds, count))
+    if len(_passed) == _UNTOLD:
+        tell()
 
 
 def handled(service: str, topic: str, count: int = 1) -> None:

@@ -36,7 +36,7 @@ _BATCH = 200  # what is handled together: while Redis has two such, the next is 
 _BATCHES = 3
 _IN_HAND = 2_000
 _BLOCK_MS = 1_000
-_QUIET = 30  # so often a service that gathers finds nothing before it waits to be woken
+_LOOKS = 30  # so often a service that gathers finds nothing before it waits to be woken
 _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
@@ -259,25 +259,31 @@ class _Worker:
         name, consumer = self._service.name, f"{self._consumer}-{number}"
         count, events = self._service.read_count, struck.store.events
         own = partial(events.own_pending, name, consumer, count=count)
-        new = partial(self._gathered, struck.store, consumer)
         while True:
             await self._persist(lambda: self._consume_all(own, struck))
             with contextlib.suppress(UnavailableError):
+                found = 0
                 while True:
-                    await self._consume_once(new, struck, struck.later)
+                    looks = _LOOKS if found and self._service.gather_s else 0
+                    new = partial(self._gathered, struck.store, consumer, looks=looks)
+                    found = await self._consume_once(new, struck, struck.later)
 
-    async def _gathered(self, store: Store, consumer: str) -> list[Entry]:
+    async def _gathered(self, store: Store, consumer: str, *, looks: int) -> list[Entry]:
         """Wait for entries; return them, with what comes in the moment after.
 
-        While there are some, a service that gathers looks for more from time to time: Redis would
+        While there are some, a service that gathers `looks` for more from time to time: Redis would
         wake it for each, before it answers whoever has written it.
         """
         name, count, read = self._service.name, self._service.read_count, store.events.read
-        for _ in range(_QUIET if self._service.gather_s else 0):
+        for _ in range(looks):
             await asyncio.sleep(self._service.gather_s)
             if entries := await read(name, consumer, count=count):
                 return entries
-        return await read(name, consumer, count=count, block_ms=_BLOCK_MS)
+        entries = await read(name, consumer, count=count, block_ms=_BLOCK_MS)
+        if entries and self._service.gather_s and len(entries) < count:
+            await asyncio.sleep(self._service.gather_s)
+            entries += await read(name, consumer, count=count - len(entries))
+        return entries
 
     async def _take_over(self, struck: Struck) -> None:
         fetch = partial(

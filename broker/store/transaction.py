@@ -63,7 +63,7 @@ class Transaction:
         self._references.append((earlier.call, later.call))
         return later
 
-    def call_each(self, targets: Sequence[str], command: str, *words: Word) -> None:
+    def call_each(self, targets: Sequence[str], command: str, *words: str) -> None:
         """Add one call of `command` for each key of `targets`, the key coming first."""
         self._calls.append((targets, (command, "", *words)))
 
