@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import os
+import signal
 import time
 from collections.abc import Iterator
 
 from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.world import CENTRE, World, moved, place_all, world
+from bench.world import CENTRE, World, moved, place_all, server_pids, world
 from broker.store.redis import Connection as Redis
 from schemas.messages import Position
 
@@ -46,6 +48,15 @@ async def _police_ms(here: World, rounds: int, count: int) -> list[float]:
     return medians
 
 
+async def _start_up_s(here: World) -> float:
+    """Return how long after a kill of Redis, with all that it has, a report comes to the police (s)."""
+    pids = server_pids()
+    os.kill(pids.get("redis-server") or pids["valkey-server"], signal.SIGKILL)
+    killed_at = time.perf_counter()
+    [sent] = await here.send(1, 1.0, RECIPIENTS, within_s=120.0)
+    return sent.police - killed_at
+
+
 async def measure(*, quick: bool) -> Result:
     """Measure at each size in turn, in one and the same system."""
     sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
@@ -69,6 +80,8 @@ async def measure(*, quick: bool) -> Result:
             name = f"{size // 1_000_000}m" if size >= 1_000_000 else f"{size // 1_000}k"
             middle = sorted(medians)[len(medians) // 2]
             keys |= {f"ratio_p50_{name}": ratio.median, "bytes_per_participant": per_head}
+            start_up_s = await _start_up_s(here)
+            keys[f"start_up_{name}_s"] = start_up_s
             curve.append((size, middle))
             rows.append(
                 Row(
@@ -79,6 +92,10 @@ async def measure(*, quick: bool) -> Result:
             rows.append(
                 Row(f"bytes a participant, {size:,} (placed in {loaded_s:.1f} s)",
                     f"{per_head:.0f}", goal="≤ 250")
+            )  # fmt: skip
+            rows.append(
+                Row(f"kill -9 of Redis to the next report at the police, {size:,} participants",
+                    f"{start_up_s:.1f} s")
             )  # fmt: skip
         opened = len(here.sent)
         for many in _OPEN[: 1 if quick else 2]:

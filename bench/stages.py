@@ -10,13 +10,12 @@ from random import Random
 from bench.fanout import volley_at
 from bench.figures import Result, Row
 from bench.presence import updates
-from bench.world import World, world
+from bench.world import World, server_pids, world
 
 FEW, MANY = 1, 101
 RATE = 20.0
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _UPDATES_PER_S, _SLICES_PER_S = 4_000, 50
-_SERVERS = ("mosquitto", "redis-server", "valkey-server")
 
 
 def processor_s(here: World) -> dict[str, float]:
@@ -25,15 +24,7 @@ def processor_s(here: World) -> dict[str, float]:
     for one in here.stack.supervisor.workers:
         if one.pid:
             used[one.service] += _used_s(one.pid)
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = path.read_text(encoding="utf-8").partition(")")
-        except OSError:
-            continue
-        name, parent = name.partition("(")[2], int(rest.split()[1])
-        if name in _SERVERS and parent == os.getpid():
-            used[name] = _used_s(int(path.parent.name))
-    return used
+    return used | {name: _used_s(pid) for name, pid in server_pids().items()}
 
 
 def _used_s(pid: int) -> float:

@@ -9,6 +9,7 @@ import asyncio
 import enum
 import itertools
 import math
+import os
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ _BETWEEN_GROUPS_M = 6_000.0
 _RADIUS_M, _REACH_M, _APART_M = 500, 380, 25
 _CATEGORIES = ("medical", "fight", "robbery")
 _PLACED_AT_ONCE = 5_000
+_SERVERS = ("mosquitto", "redis-server", "valkey-server")
 
 
 def policy_text() -> str:
@@ -280,6 +282,20 @@ def pid_of(stack: Stack, service: str) -> int:
     worker = next(one for one in stack.supervisor.workers if one.service == service)
     assert worker.pid is not None
     return worker.pid
+
+
+def server_pids() -> dict[str, int]:
+    """Return the processes of our own Redis and MQTT broker, by name."""
+    pids = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = path.read_text(encoding="utf-8").partition(")")
+        except OSError:
+            continue
+        name, parent = name.partition("(")[2], int(rest.split()[1])
+        if name in _SERVERS and parent == os.getpid():
+            pids[name] = int(path.parent.name)
+    return pids
 
 
 @asynccontextmanager

@@ -6,9 +6,10 @@ from typing import Any
 from uuid import UUID
 
 from broker.mqtt import Message
-from nabij.simulation.redis import Database, Word
+from nabij.simulation.redis import Database, Word, raw
 from nabij.simulation.scripts import commit, neighbourhood
 from nabij.simulation.server import RedisServer
+from nabij.simulation.strings import unpacked
 from nabij.simulation.worker import Worker
 from schemas import topics
 from schemas.codec import encode
@@ -45,9 +46,10 @@ def _without_receipt(database: Database, keys: Sequence[str], words: Sequence[Wo
 
 
 def _without_absence(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
-    for index, word in enumerate(words):
-        if word == "absent" and ":receipt:" in (key := str(words[index + 1])):
-            database.do_del(key.encode())
+    guards, _calls, _references = unpacked(raw(words[0]))
+    for kind, key, *_ in guards:
+        if kind == b"absent" and b":receipt:" in key:
+            database.do_del(key)
     return commit(database, keys, words)
 
 
