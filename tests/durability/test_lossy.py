@@ -16,7 +16,7 @@ async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_thir
     def lossy(_: Settings, mqtt: Connection, __: object) -> list[ServerStatus]:
         return [ServerStatus(None, mqtt, is_lossy=True)]
 
-    monkeypatch.setattr(runner, "_servers", lossy)
+    monkeypatch.setattr(runner, "servers", lossy)
     monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
     monkeypatch.setattr(alerting, "LOSSY_TRIES", 2)
     async with running(own_servers) as system:
