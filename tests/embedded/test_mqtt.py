@@ -1,6 +1,7 @@
 """The embedded MQTT broker: who gets in, who reads what, and what becomes of it."""
 
 import asyncio
+import queue
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiomqtt
+import paho.mqtt.client as mqtt
 import pytest
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from broker import embedded
 from broker.embedded import Account, EmbeddedMqtt, MqttEngine, Role
@@ -102,6 +106,34 @@ async def test_wrong_password_is_refused(
     with pytest.raises(aiomqtt.MqttError):
         async with connected(mqtt_server, accounts["ann"], password):
             pass
+
+
+@pytest.mark.parametrize("keepalive_s", [0, 1_800, 3_600, 65_535])
+@pytest.mark.parametrize("protocol", [mqtt.MQTTv5, mqtt.MQTTv311])
+def test_a_client_that_pings_seldom_is_let_in_and_keeps_its_own_time(
+    mosquitto_server: EmbeddedMqtt,
+    accounts: dict[str, Account],
+    protocol: mqtt.MQTTProtocolVersion,
+    keepalive_s: int,
+) -> None:
+    answers: queue.SimpleQueue[tuple[ReasonCode, Properties | None]] = queue.SimpleQueue()
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, protocol=protocol)
+    client.username_pw_set("ann", accounts["ann"].password)
+    client.on_connect = lambda _, __, ___, code, properties: answers.put((code, properties))
+    client.connect(mosquitto_server.host, mosquitto_server.port, keepalive=keepalive_s)
+    client.loop_start()
+    try:
+        code, properties = answers.get(timeout=10)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    assert not code.is_failure, code
+    assert getattr(properties, "ServerKeepAlive", keepalive_s) >= keepalive_s
+
+
+def test_mosquitto_has_no_limit_of_keepalives_that_newer_ones_refuse_clients_for() -> None:
+    lines = (REPOSITORY / "mosquitto.conf").read_text().splitlines()
+    assert not [line for line in lines if line.startswith("max_keepalive")]
 
 
 @pytest.mark.parametrize("engine", [MqttEngine.MOSQUITTO, MqttEngine.IOTCORE])
