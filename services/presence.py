@@ -21,7 +21,12 @@ _AHEAD = timedelta(minutes=5)
 
 
 def in_time(presence: Presence, ctx: Context) -> None:
-    """Refuse a presence of the future, and one that would have expired already."""
+    """Refuse a place of the future, and one that would have expired already.
+
+    A withdrawal always counts: a phone whose clock is wrong must still be able to hide.
+    """
+    if _withdraws(presence):
+        return
     if presence.at > ctx.now + _AHEAD:
         raise Rejected(Code.TOO_FAR_AHEAD, "$.at", "The time is more than 5 minutes ahead of ours.")
     lifetime_s = ctx.policy.timers.presence_s
@@ -33,17 +38,9 @@ def in_time(presence: Presence, ctx: Context) -> None:
 
 @service.on_batch(topics.PRESENCE, check=in_time)
 async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
-    """Apply a batch; tell `alerting` who came into an open incident.
-
-    Of several from one person only the newest counts: the others would be in effect for no time.
-    """
+    """Apply a batch; tell `alerting` who came into an open incident."""
     ctx = batch[-1][1]
-    newest: dict[str, Update] = {}
-    for presence, one in batch:
-        new = _update(presence, one)
-        if new.user not in newest or new.at_ms >= newest[new.user].at_ms:
-            newest[new.user] = new
-    updates = list(newest.values())
+    updates = worth_applying([_update(presence, one) for presence, one in batch], ctx.now_ms)
     hits = await ctx.store.everywhere.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )
@@ -60,13 +57,33 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     return Effects(receipts) if receipts else NOTHING
 
 
+def worth_applying(updates: Sequence[Update], now_ms: int) -> list[Update]:
+    """Leave out each place that a newer one replaces at once: it would be in effect for no time.
+
+    `updates` are in the order in which they came, which decides between a withdrawal and a place:
+    so what comes before and after a withdrawal is kept apart.
+    """
+    kept: dict[str, list[Update]] = defaultdict(list)
+    for new in updates:
+        mine = kept[new.user]
+        if not mine or mine[-1].place is None or new.place is None:
+            mine.append(new)
+        # A clock that runs ahead must not make the next, better update look old.
+        elif new.at_ms >= min(mine[-1].at_ms, now_ms):
+            mine[-1] = new
+    return [update for mine in kept.values() for update in mine]
+
+
 def _update(presence: Presence, ctx: Context) -> Update:
-    # A clock that runs ahead must not make the next, better update look old.
-    at_ms = int(min(presence.at, ctx.now).timestamp() * 1000)
     place = None
-    if presence.availability in TAKES_ALERTS and presence.location is not None:
+    if not _withdraws(presence) and presence.location is not None:
         place = place_of(presence.location.lat, presence.location.lon)
+    at_ms = int(presence.at.timestamp() * 1000)
     return Update(ctx.user, place, presence.availability, at_ms, via=ctx.via)
+
+
+def _withdraws(presence: Presence) -> bool:
+    return presence.availability not in TAKES_ALERTS
 
 
 def _is_inside(hit: Hit) -> bool:

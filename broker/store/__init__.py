@@ -22,8 +22,8 @@ is in the partition of the region that its id names, what is filed by place in t
 | `asked:{user}` | zset | the newest 50 questions to a user by ms | 7 days |
 | `involved:{user}` | zset | incident by ms | retention |
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a fifth more at most |
-| `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received | as `at` |
-| `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms; only with several | as `at` |
+| `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received, what the last withdrawal said (ms) | as `at` |
+| `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms, whether withdrawn, what the last withdrawal said; only with several | as `at` |
 | `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |
 | `partitions` | string | in how many everything is filed, in the first | for ever |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |

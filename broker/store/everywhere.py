@@ -48,22 +48,25 @@ class Everywhere:
     # -- where people are -------------------------------------------------------------------------
 
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
-        """Apply a batch, of each user one; return whom open incidents may have come near.
+        """Apply a batch in order; return whom open incidents may have come near.
 
         Who comes over a border is forgotten where they were, at the time of the new place: an older
-        update that comes later changes nothing there.
+        update that comes later changes nothing there. A withdrawal is told to all partitions: one
+        may still have a place that its writer did not live to forget.
         """
         if self._count == 1:
             [only] = self._partitions
             return await only.presence.update(updates, now_ms=now_ms, presence_s=presence_s)
         shares: dict[int, list[Update]] = defaultdict(list)
-        for update, before in zip(updates, await self._moved(updates, presence_s), strict=True):
+        for update, before in zip(
+            updates, await self._moved(updates, now_ms, presence_s), strict=True
+        ):
             if before is Before.LATER:
                 continue
-            here = before if update.place is None else self._partition_of(update)
-            if here is not None:
-                shares[here].append(update)
-            if before is not None and before != here:
+            here = self._partition_of(update)
+            for number in range(self._count) if here is None else (here,):
+                shares[number].append(update)
+            if here is not None and before is not None and before != here:
                 gone = Update(update.user, None, update.availability, update.at_ms, crossed=True)
                 shares[before].append(gone)
         several = await asyncio.gather(
@@ -77,7 +80,7 @@ class Everywhere:
         return [hit for hits in several for hit in hits]
 
     async def _moved(
-        self, updates: Sequence[Update], presence_s: int
+        self, updates: Sequence[Update], now_ms: int, presence_s: int
     ) -> "list[int | Before | None]":
         """Record in which partition each user is; return in which they were, None: in none."""
         shares: dict[int, list[int]] = defaultdict(list)
@@ -87,7 +90,9 @@ class Everywhere:
 
         async def look(partition: int, numbers: Sequence[int]) -> None:
             moves = [(updates[number], self._partition_of(updates[number])) for number in numbers]
-            found = await self._partitions[partition].presence.moved(moves, presence_s)
+            found = await self._partitions[partition].presence.moved(
+                moves, now_ms=now_ms, presence_s=presence_s
+            )
             for number, was_in in zip(numbers, found, strict=True):
                 before[number] = was_in
 

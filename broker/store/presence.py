@@ -22,11 +22,13 @@ _LONG = {short.encode(): availability for availability, short in _SHORT.items()}
 _UPDATES_PER_CALL = 100  # where many incidents are open, each costs a look at all of them
 _CELLS_PER_CALL = 1_000  # a read of more cells would hold up every other client
 _SWEEP_COUNT = 500
+_AHEAD_MS = 300_000  # so far a withdrawal's clock may be ahead: places as far are refused
 
 
 class Update(NamedTuple):
-    """A participant's new place (H3, resolution 10), or None to forget it; `at_ms` Unix time.
+    """A participant's new place (H3, resolution 10), or None to forget it (muted, away).
 
+    `at_ms` is the Unix time that the device gave, ahead of ours or not.
     Whoever `crossed` a border has a new place in another partition. `via` is the MQTT broker, of
     several, that it came by.
     """
@@ -42,7 +44,7 @@ class Update(NamedTuple):
 class Before(enum.Enum):
     """What else than a partition may have been before."""
 
-    LATER = "later"  # a newer update has come: this one changes nothing
+    LATER = "later"  # a newer update has come, or this one twice: it changes nothing
 
 
 _BEFORE = {-1: None, -2: Before.LATER}
@@ -69,8 +71,11 @@ class PresenceStore:
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
         """Apply a batch in order; return whom open incidents may have come near.
 
-        An update older than the one in effect changes nothing. One call after another: Redis
-        answers all that one connection has sent before it turns to a report on another.
+        A place older than the one in effect changes nothing, nor does one that is not newer than
+        the last withdrawal. A withdrawal always counts, once: the same again (`at_ms`) is a repeat.
+
+        One call after another: Redis answers all that one connection has sent before it turns to a
+        report on another.
         """
         hits: list[Hit] = []
         for first in range(0, len(updates), _UPDATES_PER_CALL):
@@ -86,17 +91,17 @@ class PresenceStore:
             else:
                 cell, number = filed(update.place)
                 where, child = f"{cell:x}", str(number)
-            entry = f"{child} {_SHORT[update.availability]}{update.via or ''} {update.at_ms}"
+            how = f"{_SHORT[update.availability]}{update.via or ''}"
             bucket = str(keys.where_bucket(update.user))
-            each += (update.user, bucket, where, child, entry, update.at_ms)
+            each += (update.user, bucket, where, child, how, _at_ms(update, now_ms), update.at_ms)
         words = (self._keys.prefix, now_ms, presence_s * 1000, pack(each))
         rows = await self._redis.script("presence", [self._keys.open_incidents], words)
         return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
 
     async def moved(
-        self, moves: Sequence[tuple[Update, int | None]], presence_s: int
+        self, moves: Sequence[tuple[Update, int | None]], *, now_ms: int, presence_s: int
     ) -> list[int | Before | None]:
-        """Record to which partition each user has moved, None: where they were; return from where.
+        """Record to which partition each user has moved, None: they withdraw; return from where.
 
         For users whom this partition looks after, wherever they are.
         """
@@ -105,7 +110,8 @@ class PresenceStore:
             words: list[Word] = [self._keys.prefix, presence_s * 1000]
             for update, partition in moves[first : first + _UPDATES_PER_CALL]:
                 bucket = keys.where_bucket(update.user)
-                words += (update.user, bucket, "" if partition is None else partition, update.at_ms)
+                words += (update.user, bucket, "" if partition is None else partition)
+                words += (_at_ms(update, now_ms), update.at_ms)
             rows = await self._redis.script("moved", [self._keys.home(0)], words)
             found += [_BEFORE.get(row, row) for row in rows]
         return found
@@ -124,20 +130,24 @@ class PresenceStore:
     async def sweep(self, *, now_ms: int, presence_s: int) -> int:
         """Forget every place that is older than `presence_s`; return how many were forgotten."""
         oldest_ms = now_ms - presence_s * 1000
-        return await self._sweep("at", 1, oldest_ms) + await self._sweep("where", 2, oldest_ms)
+        return await self._sweep("at", 3, oldest_ms) + await self._sweep("where", 4, oldest_ms)
 
-    async def _sweep(self, family: str, time_from_end: int, oldest_ms: int) -> int:
+    async def _sweep(self, family: str, time_at: int, oldest_ms: int) -> int:
         forgotten, cursor = 0, b"0"
         while True:
             cursor, found = await self._redis.call(
                 "SCAN", cursor, "MATCH", f"{self._keys.prefix}{family}:*", "COUNT", _SWEEP_COUNT
             )
             for key in found:
-                forgotten += await self._redis.script(
-                    "sweep", [key.decode()], [time_from_end, oldest_ms]
-                )
+                forgotten += await self._redis.script("sweep", [key.decode()], [time_at, oldest_ms])
             if int(cursor) == 0:
                 return forgotten
+
+
+def _at_ms(update: Update, now_ms: int) -> int:
+    """Return the time that counts: a place's is never ahead of ours, a withdrawal's is bounded."""
+    ahead_ms = _AHEAD_MS if update.place is None and not update.crossed else 0
+    return max(0, min(update.at_ms, now_ms + ahead_ms))
 
 
 def _located(cell: int, user: bytes, filed_as: bytes) -> Located:

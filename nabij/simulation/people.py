@@ -43,6 +43,7 @@ from schemas.messages import (
 from schemas.topics import Topic
 
 _RETRY_S = (0.8, 2.5)
+_BEHIND_S = 60.0  # so far behind is the clock of who mutes
 _PRESENT = 0.9  # of the alerted, so many answer
 _JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
@@ -170,9 +171,9 @@ class Person(_Sender):
         self._confirm(topics.REPORT, report, report.id)
 
     def stand(self, at: tuple[float, float] | None) -> None:
-        """Be somewhere, or (None) be told nothing from now on."""
+        """Be somewhere, or (None) be told nothing from now on: that counts, however old it looks."""
         presence = Presence(
-            at=moment(self.ground.loop.now),
+            at=moment(self.ground.loop.now - (0.0 if at else _BEHIND_S)),
             location=Position(*at) if at else None,
             availability=Availability.AVAILABLE if at else Availability.MUTED,
         )

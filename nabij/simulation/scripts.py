@@ -16,7 +16,7 @@ from nabij.simulation.strings import unpacked
 
 Script = Callable[[Database, Sequence[str], Sequence[Word]], Any]
 
-_FILED = re.compile(rb"(\S+) (\S+) \S+ (\d+) (\d+)")
+_FILED = re.compile(rb"(\S+) (\S+) (\S+) (\d+) (\d+) (\S+)")
 _OVERLAP_MS = 10_000  # presence.lua: how far back an old place still counts
 
 
@@ -195,8 +195,8 @@ def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> lis
     prefix, now, lifetime = raw(words[0]), int(words[1]), int(words[2])
     hits: list[Any] = []
     updates = unpacked(raw(words[3]))
-    for number, first in enumerate(range(0, len(updates), 6)):
-        hits += _place(database, prefix, (now, lifetime), number, updates[first : first + 6])
+    for number, first in enumerate(range(0, len(updates), 7)):
+        hits += _place(database, prefix, (now, lifetime), number, updates[first : first + 7])
     return hits
 
 
@@ -204,32 +204,49 @@ def _place(  # noqa: PLR0917 - as the script has it
     database: Database, prefix: bytes, times: tuple[int, int], number: int, update: Sequence[Word]
 ) -> list[Any]:
     now, lifetime = times
-    user, bucket, cell, child, entry, at = map(raw, update)
+    user, bucket, cell, child, how, at, said = map(raw, update)
     where = prefix + b"where:" + bucket
     filed = _FILED.fullmatch(database.do_hget(where, user) or b"")
-    if filed and int(at) < int(filed[3]):
-        return []
+    withdrew = filed[6] if filed else b"-"
+    if filed:
+        hidden, old_at = filed[3][:1] in (b"m", b"w"), int(filed[4])
+        if not _counts((int(at), said, cell == b""), (old_at, withdrew, hidden)):
+            return []
+    if cell == b"":
+        at, withdrew = b"%d" % max(int(at), int(filed[4]) if filed else 0), said
+    entry = b" ".join((child, how, at))
     old = filed[1] if filed else b"-"
     if old not in (b"-", cell):
         database.do_hdel(prefix + b"at:" + old, user)
     hits: list[Any] = []
-    had = filed if filed and old != b"-" and int(filed[3]) > now - lifetime else None
-    since = int(had[4]) - _OVERLAP_MS if had else 0
+    had = filed if filed and old != b"-" and int(filed[4]) > now - lifetime else None
+    since = int(had[5]) - _OVERLAP_MS if had else 0
     if cell in (b"", b">"):
-        database.do_hset(where, user, b" ".join((b"-", entry, b"%d" % now)))
+        database.do_hset(where, user, b" ".join((b"-", entry, b"%d" % now, withdrew)))
         looks_back = cell == b">"
     else:
         key = prefix + b"at:" + cell
         database.do_hset(key, user, entry)
         database.do_pexpire(key, b"%d" % lifetime)
-        database.do_hset(where, user, b" ".join((cell, entry, b"%d" % now)))
-        looks_back = not had or (old, had[2]) != (cell, child) or int(at) == int(had[3])
+        database.do_hset(where, user, b" ".join((cell, entry, b"%d" % now, withdrew)))
+        looks_back = not had or (old, had[2]) != (cell, child) or int(at) == int(had[4])
         if looks_back:
             hits += _look(database, prefix, user, cell, (number, 0, b"new"))
     if had and looks_back:
         hits += _look(database, prefix, user, old, (number, since, old + b" " + had[2]))
     database.do_pexpire(where, b"%d" % lifetime)
     return hits
+
+
+def _counts(new: tuple[int, bytes, bool], old: tuple[int, bytes, bool]) -> bool:
+    """Whether an update counts: `new` has its time, the device's and whether it withdraws.
+
+    `old` has the time filed, what the last withdrawal said, and whether it is in force.
+    """
+    (at, said, withdraws), (old_at, withdrew, hidden) = new, old
+    if withdraws:
+        return said != withdrew
+    return int(said) > old_at if hidden else at >= old_at
 
 
 def _look(  # noqa: PLR0917
@@ -247,10 +264,10 @@ def _look(  # noqa: PLR0917
 
 
 def sweep(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
-    """Forget whose time, the word at that position from the end, is over."""
+    """Forget whose time, the word at that position, is over."""
     key, position, oldest = raw(keys[0]), int(words[0]), int(words[1])
     people: dict[bytes, bytes] = database.value(key) or {}
-    stale = [user for user, row in people.items() if int(row.split()[-position]) <= oldest]
+    stale = [user for user, row in people.items() if int(row.split()[position - 1]) <= oldest]
     return database.do_hdel(key, *stale) if stale else 0
 
 
@@ -275,18 +292,23 @@ def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> li
 
 
 def moved(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[int]:
-    """In which partition each user was; an update that is older than the last changes nothing."""
+    """In which partition each user was, or that an update does not count."""
     prefix, lifetime = raw(words[0]), raw(words[1])
     before: list[int] = []
-    for first in range(2, len(words), 4):
-        user, bucket, partition, at = map(raw, words[first : first + 4])
+    for first in range(2, len(words), 5):
+        user, bucket, partition, at, said = map(raw, words[first : first + 5])
         key = prefix + b"home:" + bucket
-        old, old_at = (database.do_hget(key, user) or b"-1 0").split()
-        if int(at) < int(old_at):
+        filed = database.do_hget(key, user)
+        old, old_at, state, withdrew = (filed or b"-1 0 + -").split()
+        known = int(old_at), withdrew, state == b"-"
+        if filed and not _counts((int(at), said, not partition), known):
             before.append(-2)
             continue
         before.append(int(old))
-        database.do_hset(key, user, b" ".join((partition or old, at)))
+        state = b"+" if partition else b"-"
+        if not partition:
+            at, withdrew = b"%d" % max(int(at), int(old_at)), said
+        database.do_hset(key, user, b" ".join((partition or old, at, state, withdrew)))
         database.do_pexpire(key, lifetime)
     return before
 

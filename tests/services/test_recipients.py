@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from broker.core.grid import centre_of, distance_m, place_of
-from services import alerting
+from broker.store import Update
+from schemas.messages import Availability
+from services import alerting, presence
 from tests.services.client import Client, Connect
 from tests.services.system import Place, System, ago, moved
 
@@ -114,6 +116,24 @@ async def test_muted_and_away_are_not_alerted_and_on_duty_and_available_are(
         system, fleet, place, receipt, expected={"on-duty", "available"},
         among={*users.values(), "was-here", "was-there"},
     )  # fmt: skip
+
+
+async def test_a_withdrawal_counts_however_old_or_far_ahead_its_time_is(
+    system: System, connect: Connect
+) -> None:
+    fleet = await fleet_of(connect)
+    place = system.place()
+    times = {"old": ago(seconds=5), "expired": ago(seconds=4_000), "of-1970": "1970-01-01T00:00:00Z",
+             "ahead": ago(seconds=-4_000)}  # fmt: skip
+    for user, at in times.items():
+        seen_at = ago()
+        await system.be_at(fleet, place, user=user, at=seen_at)
+        await system.be_at(fleet, None, user=user, availability="muted", at=at)
+        await system.be_at(fleet, place, user=user, at=seen_at)  # delivered once more, too late
+    await system.be_at(fleet, None, user="back", availability="away", at=ago(seconds=30))
+    await system.be_at(fleet, place, user="back", at=ago(seconds=29))
+    receipt = await system.report(fleet, place, user="reporter")
+    await assert_alerted(system, fleet, place, receipt, expected={"back"}, among={*times, "back"})
 
 
 async def test_who_was_last_seen_too_long_ago_is_not_alerted(
@@ -258,3 +278,14 @@ async def test_crowd_is_claimed_by_portions_and_everybody_is_alerted_once(
         system, fleet, place, receipt, expected=set(crowd), among={*crowd, "reporter"}
     )
     await desk.expect("police/gent/incident", incident=receipt["incident"], alerted=len(crowd))
+
+
+async def test_a_batch_keeps_each_withdrawal_and_the_newest_place_on_either_side_of_it() -> None:
+    on, muted, now_ms = Availability.AVAILABLE, Availability.MUTED, 1_000_000
+    here, hidden = 0x8A1FA4A24C2FFFF, None
+    came = [
+        Update("ann", here, on, 50), Update("ann", here, on, 40), Update("bob", here, on, 70),
+        Update("ann", hidden, muted, 10), Update("ann", here, on, 60), Update("ann", here, on, 61),
+        Update("bob", here, on, now_ms + 9), Update("bob", here, on, now_ms),
+    ]  # fmt: skip
+    assert presence.worth_applying(came, now_ms) == [came[0], came[3], came[5], came[7]]

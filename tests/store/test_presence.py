@@ -32,6 +32,7 @@ class There:
     availability: Availability
     at_ms: int
     received_ms: int
+    withdrew_ms: int | None = None  # what the last withdrawal said
 
 
 @dataclass
@@ -44,16 +45,24 @@ class Model:
 
     def update(self, update: Update, now_ms: int) -> set[tuple[str, str]]:
         old = self.people.get(update.user)
-        if old is not None and update.at_ms < old.at_ms:
-            return set()
-        new = There(update.place, update.availability, update.at_ms, now_ms)
-        self.people[update.user] = new
+        at_ms = min(update.at_ms, now_ms)
         if update.place is None:
+            if old is not None and update.at_ms == old.withdrew_ms:
+                return set()
+            at_ms = max(min(update.at_ms, now_ms + 300_000), old.at_ms if old else 0, 0)
+            self.people[update.user] = There(None, MUTED, at_ms, now_ms, update.at_ms)
             return set()
+        if old is not None and (
+            update.at_ms <= old.at_ms if old.place is None else at_ms < old.at_ms
+        ):
+            return set()
+        withdrew_ms = old.withdrew_ms if old else None
+        new = There(update.place, update.availability, at_ms, now_ms, withdrew_ms)
+        self.people[update.user] = new
         old_place = None
         if old is not None and old.at_ms > now_ms - PRESENCE_S * 1000:
             old_place = old.place
-        if old is not None and old_place == update.place and update.at_ms != old.at_ms:
+        if old is not None and old_place == update.place and at_ms != old.at_ms:
             return set()
         into = {(update.user, str(one.id)) for one in self.incidents if inside(one, update.place)}
         if old is not None and old_place is not None:
@@ -139,7 +148,7 @@ async def test_presence_is_what_the_model_says(
                         chance.choice(users),
                         *chance.choice([(chance.choice(PLACES), ON), (chance.choice(PLACES), ON),
                                         (chance.choice(PLACES), Availability.ON_DUTY), (None, MUTED)]),
-                        now_ms - chance.choice([0, 0, 1_000, 40_000]),
+                        now_ms - chance.choice([0, 0, 1_000, 40_000, -1_000, -400_000]),
                     )
                     for _ in range(chance.randrange(1, 8))
                 ]  # fmt: skip
@@ -174,6 +183,27 @@ async def test_older_presence_changes_nothing_not_even_after_muting(
     await moved(store, "ann", PLACES[9], NOW_MS + 4)
 
     assert await store.presence.near(AROUND) == []
+    assert_one_place_each(client)
+
+
+@pytest.mark.parametrize("said_ms", [-62_135_596_800_000, NOW_MS - 1_000, 253_402_300_799_000])
+async def test_a_withdrawal_counts_whatever_its_time_and_once(
+    store: Store, client: redis.Redis, said_ms: int
+) -> None:
+    async def at(said_ms: int, place: int | None, now_ms: int) -> list[int]:
+        await moved(store, "ann", place, said_ms, now_ms=now_ms)
+        return [person.place for person in await store.presence.near(AROUND)]
+
+    assert await at(NOW_MS, PLACES[0], NOW_MS) == [PLACES[0]]
+    assert await at(said_ms, None, NOW_MS + 10) == []
+    # Neither a repeat, nor what is older, brings the place back.
+    assert await at(NOW_MS, PLACES[0], NOW_MS + 20) == []
+    assert await at(NOW_MS - 5, PLACES[9], NOW_MS + 30) == []
+    later_ms = NOW_MS + 300_011  # a clock ahead is believed for 5 minutes at most
+    assert await at(later_ms, PLACES[3], later_ms) == [PLACES[3]]
+    # The same withdrawal again is a repeat; another one is not, however old.
+    assert await at(said_ms, None, later_ms + 1) == [PLACES[3]]
+    assert await at(said_ms + 1, None, later_ms + 2) == []
     assert_one_place_each(client)
 
 
@@ -298,7 +328,7 @@ async def test_no_key_ends_before_its_newest_entry_nor_much_later(
         if chance.random() < 0.2:
             await store.presence.sweep(now_ms=now_ms, presence_s=PRESENCE_S)
         for key in client.scan_iter("nabij:{p0}:[aw]*"):
-            place_in = -1 if ":at:" in str(key) else -2
+            place_in = 2 if ":at:" in str(key) else 3
             newest_ms = max(int(v.split()[place_in]) for v in client.hvals(key))
             left_ms = client.pttl(key)
             assert newest_ms + PRESENCE_S * 1000 - now_ms - 100 <= left_ms <= PRESENCE_S * 1200

@@ -1,9 +1,10 @@
 -- A batch of presence updates, and which open incidents each came into.
 -- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then in
--- MessagePack six words an update: user, bucket, index cell ('' to forget the place, '>' if the new one
--- is in another partition), child ('-' without a place), "child availability at", at (ms).
+-- MessagePack seven words an update: user, bucket, index cell ('' to withdraw, '>' if the new place is
+-- in another partition), child ('-' without a place), availability, at (ms), and at as the device said.
 -- Filed under at:{cell} as "child availability at", under where:{bucket} as the same after the cell
--- and before when it came. Answers {update, incident, entry, 'new' or old "cell child"} per hit.
+-- and before when it came, and what the last withdrawal said ('-': none is known).
+-- Answers {update, incident, entry, 'new' or old "cell child"} per hit.
 -- A key may outlive its newest entry by a fifth: its end is looked at by each user once in a tenth of
 -- the lifetime, and put off when less than a tenth more than the lifetime is left.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -43,18 +44,36 @@ local function look(update, user, cell, since, place)
   end
 end
 
+local function text(moment)
+  return string.format('%.0f', moment)
+end
+
 local updates = cmsgpack.unpack(ARGV[4])
-for first = 1, #updates, 6 do
-  local update = (first - 1) / 6
-  local user, bucket, cell, child, entry, at = unpack(updates, first, first + 5)
+for first = 1, #updates, 7 do
+  local update = (first - 1) / 7
+  local user, bucket, cell, child, how, at, said = unpack(updates, first, first + 6)
   local where = prefix .. 'where:' .. bucket
   local filed = redis.call('HGET', where, user)
-  local old_cell, old_child, old_at, old_received
+  local old_cell, old_child, old_how, old_at, old_received
+  local withdrew, counts = '-', true
   if filed then
-    old_cell, old_child, old_at, old_received = string.match(filed, '^(%S+) (%S+) %S+ (%d+) (%d+)$')
+    old_cell, old_child, old_how, old_at, old_received, withdrew =
+      string.match(filed, '^(%S+) (%S+) (%S+) (%d+) (%d+) ?(%S*)$')
     old_at, old_received = tonumber(old_at), tonumber(old_received)
+    if cell == '' then
+      counts = withdrew ~= text(said) -- else it is the same again: what came since stays
+    elseif string.find(old_how, '^[mw]') then
+      counts = said > old_at -- a place of before the withdrawal, or repeated, stays forgotten
+    else
+      counts = at >= old_at
+    end
   end
-  if not filed or at >= old_at then
+  if counts then
+    if cell == '' then
+      at, withdrew = math.max(at, old_at or 0), text(said)
+    end
+    local entry = child .. ' ' .. how .. ' ' .. text(at)
+    local came = ' ' .. ARGV[2] .. ' ' .. (withdrew == '' and '-' or withdrew)
     local looked = filed and tenth(old_received) == tenth(now)
     local had_place = filed and old_cell ~= '-' and old_at > now - lifetime
     if filed and old_cell ~= '-' and old_cell ~= cell then
@@ -66,7 +85,7 @@ for first = 1, #updates, 6 do
       look(update, user, old_cell, old_received - 10000, old_cell .. ' ' .. old_child)
     end
     if cell == '' or cell == '>' then
-      redis.call('HSET', where, user, '- ' .. entry .. ' ' .. ARGV[2])
+      redis.call('HSET', where, user, '- ' .. entry .. came)
       if cell == '>' and had_place then
         look_back()
       end
@@ -75,7 +94,7 @@ for first = 1, #updates, 6 do
       if is_new == 1 or not looked then
         keep(prefix .. 'at:' .. cell)
       end
-      redis.call('HSET', where, user, cell .. ' ' .. entry .. ' ' .. ARGV[2])
+      redis.call('HSET', where, user, cell .. ' ' .. entry .. came)
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
         look(update, user, cell, 0, 'new')
         if had_place then

@@ -1,5 +1,5 @@
--- Forget the people of one hash whose time, the word at position ARGV[1] from the end, is not after
--- ARGV[2] (ms). In a script, because somebody may come back between the look and the deletion.
+-- Forget the people of one hash whose time, word ARGV[1], is not after ARGV[2] (ms).
+-- In a script, because somebody may come back between the look and the deletion.
 local stale = 0
 local people = redis.call('HGETALL', KEYS[1])
 for index = 1, #people, 2 do
@@ -7,7 +7,7 @@ for index = 1, #people, 2 do
   for word in string.gmatch(people[index + 1], '%S+') do
     words[#words + 1] = word
   end
-  if tonumber(words[#words + 1 - tonumber(ARGV[1])]) <= tonumber(ARGV[2]) then
+  if tonumber(words[tonumber(ARGV[1])]) <= tonumber(ARGV[2]) then
     redis.call('HDEL', KEYS[1], people[index])
     stale = stale + 1
   end
