@@ -139,7 +139,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NABIJ_LOG_FORMAT", _one_of("auto", "json", "text"), "auto",
             "json, text, or auto: text on a terminal, else json"),
     Setting("NABIJ_INSTANCE", _level, "1",
-            "name of this host's instance, part of the MQTT client ids; must differ per host"),
+            "name of this host's instance, part of the MQTT client ids; must differ between hosts that "
+            "run at the same time"),
     Setting("NABIJ_WORKERS", _count, 1,
             "set for each worker: how many workers its service has. Without a share group, as with "
             "the embedded iotcore, they divide the senders among themselves by it"),

@@ -1,6 +1,8 @@
 """A worker's connections to the MQTT broker, or to each of several, and what these say of themselves."""
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,7 +14,8 @@ from broker.service import Service, outgoing
 from schemas import topics
 from schemas.messages import ServiceState, ServiceStatus
 
-_RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
+RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
+_DIGITS = 32  # 128 bits
 _AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
 
 
@@ -52,13 +55,14 @@ def _connection(
     service: Service, settings: Settings, instance: str, endpoint: Endpoint, *,
     on_connect: Callable[[], None], on_lost: Callable[[], None] | None,
 ) -> Connection:  # fmt: skip
-    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
+    shared = bool(settings.share_group)
     return Connection(
         endpoint,
-        client_id=f"nabij-{service.name}-{instance}",
-        subscriptions=[shared + one.topic.filter() for one in service.subscriptions],
+        client_id=client_id_of(service, settings, instance),
+        shown_as=shown_as(service.name, instance),
+        subscriptions=filters_of(service, settings),
         will=status_of(service, instance, ServiceState.LOST),
-        receive_maximum=_RECEIVE_MAXIMUM,
+        receive_maximum=RECEIVE_MAXIMUM,
         # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
         # resumes its session; what it held comes again, since devices repeat until the receipt.
         clean_start=not shared,
@@ -68,6 +72,30 @@ def _connection(
         on_connect=on_connect,
         on_lost=on_lost,
     )
+
+
+def shown_as(service: str, instance: str) -> str:
+    """Return what logs call a worker's session: its client id is a secret."""
+    return f"nabij-{service}-{instance}"
+
+
+def client_id_of(service: Service, settings: Settings, instance: str) -> str:
+    """Return a worker's client id, which nobody can guess and which a restart does not change.
+
+    The MQTT broker gives a session to whoever connects with its client id, whatever the account: who
+    knew it would take the worker's place, and its share of all reports (MQTT 5, 5.4.2).
+    """
+    name = shown_as(service.name, instance)
+    if not settings.share_group:  # iotcore: no access control, and nothing persistent
+        return name
+    digest = hmac.new(settings.share_group.encode(), name.encode(), hashlib.sha256).hexdigest()
+    return f"{name}-{digest[:_DIGITS]}"
+
+
+def filters_of(service: Service, settings: Settings) -> list[str]:
+    """Return what a worker subscribes to: its share of each topic."""
+    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
+    return [shared + one.topic.filter() for one in service.subscriptions]
 
 
 def servers(

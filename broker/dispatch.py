@@ -72,6 +72,17 @@ class Dispatcher:
         """Return the subscription that `delivery` came by: its topic's last level tells."""
         return self._by_level[delivery.message.topic.rpartition("/")[2]]
 
+    def knows(self, delivery: Delivery) -> bool:
+        """Whether it came by a subscription of this service, not by one that another version made."""
+        return delivery.message.topic.rpartition("/")[2] in self._by_level
+
+    async def lay_aside(self, delivery: Delivery) -> None:
+        """Keep what came by a subscription of another version as a dead letter."""
+        await self._dead_letter(
+            delivery, Invalid(Code.BAD_TOPIC, "$", "No topic of this version of the service.")
+        )
+        delivery.acknowledge()
+
     def context(
         self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None,
         store: Store | None = None, via: int = 0,

@@ -34,6 +34,9 @@ DEAD_LETTERS = Counter("nabij_dead_letters", "Messages dead-lettered", ["service
 RETRIES = Counter("nabij_retries", "Tries again after something was unavailable", ["service"])
 UNASSIGNED = Counter("nabij_unassigned", "Reports outside every zone", ["kind"])
 REFUSED = Counter("nabij_refused", "Publishes that the MQTT broker refused", ["service", "reason"])
+SESSIONS_ADOPTED = Counter(
+    "nabij_sessions_adopted", "MQTT sessions of workers that were gone, taken over", ["service"]
+)
 PRESENCE = Counter("nabij_presence_updates", "Presence updates applied")
 
 _STAGES = {stage: (_PASSED.labels(stage), _SECONDS.labels(stage)) for stage in Stage}

@@ -27,6 +27,7 @@ from broker.mqtt import (
 from broker.service import Context, Effects, Service, Zones
 from broker.store import Entry, Store, partitions
 from broker.struck import Struck
+from broker.takeover import TakeOver
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
 
@@ -41,7 +42,7 @@ _TAKE_OVER_EVERY_S = 5.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _METRICS_EVERY_S = 0.5
-_DRAIN_S = 8.0
+_DRAIN_S = 6.0
 
 OnState = Callable[[ServiceState], None]
 
@@ -66,6 +67,13 @@ async def run_worker(
         endpoints = endpoints_of(settings)
         connected = [asyncio.Event() for _ in endpoints]
         mqtt = connect(service, settings, instance, endpoints=endpoints, connected=connected)
+        membership = None
+        if settings.share_group:
+            membership = TakeOver(
+                service, settings, instance, stores[0].workers,
+                endpoints=endpoints, connections=connections_of(mqtt),
+            )  # fmt: skip
+            await membership.register()
         try:
             async with mqtt:
                 zones, zones_version = await _zones(stores[0])
@@ -82,8 +90,11 @@ async def run_worker(
                     zones_version=zones_version,
                     share=share,
                     connected=connected,
+                    membership=membership,
                 )
                 await loops.run(stop, on_state)
+            if membership:
+                await membership.left()
         except MqttError as error:
             raise UnavailableError(f"MQTT: {error}") from error
     on_state(ServiceState.STOPPED)
@@ -129,6 +140,7 @@ class _Worker:
         self, dispatcher: Dispatcher, stores: Sequence[Store], mqtt: Connection | Several,
         instance: str, *,
         zones_version: int, share: tuple[int, int] | None, connected: Sequence[asyncio.Event],
+        membership: TakeOver | None,
     ) -> None:  # fmt: skip
         self._dispatcher = dispatcher
         self._service = dispatcher.service
@@ -138,6 +150,7 @@ class _Worker:
         self._zones_version = zones_version
         self._share = share
         self._connected = connected
+        self._membership = membership
         self._in_hand: set[asyncio.Task[None]] = set()
         self._struck = [Struck(store, dispatcher) for store in stores]
 
@@ -145,21 +158,40 @@ class _Worker:
         """Run every loop until `stop`, then finish what is in hand."""
         try:
             async with asyncio.TaskGroup() as loops:
-                running = [
-                    loops.create_task(loop, name=f"{self._service.name} {name}")
-                    for name, loop in self._loops()
-                ]
+                staying, leaving = (
+                    [
+                        loops.create_task(loop, name=f"{self._service.name} {name}")
+                        for name, loop in some
+                    ]
+                    for some in (self._loops_to_the_end(), self._loops())
+                )
                 await self._tell(ServiceState.READY)
                 on_state(ServiceState.READY)
                 _calm_collector()
                 await stop.wait()
                 on_state(ServiceState.DRAINING)
-                for task in running:
+                for task in leaving:
+                    task.cancel()
+                if self._membership:
+                    await self._membership.leave()
+                for task in staying:
                     task.cancel()
         finally:
             await self._drain()
             metrics.tell()
         await self._tell(ServiceState.STOPPED)
+
+    def _loops_to_the_end(self) -> list[tuple[str, Coroutine[None, None, None]]]:
+        """Return what goes on until this worker has taken what is queued for it."""
+        loops: list[tuple[str, Coroutine[None, None, None]]] = []
+        if self._service.subscriptions:
+            loops += [
+                (f"mqtt {via}", self._receive(via, connection))
+                for via, connection in enumerate(connections_of(self._mqtt))
+            ]
+        if self._membership:
+            loops.append(("heartbeat", self._membership.beat()))
+        return loops
 
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
@@ -167,11 +199,8 @@ class _Worker:
             ("metrics", _tell_metrics()),
             *((f"restore {via}", self._restore(via)) for via in range(len(self._connected))),
         ]
-        if self._service.subscriptions:
-            loops += [
-                (f"mqtt {via}", self._receive(via, connection))
-                for via, connection in enumerate(connections_of(self._mqtt))
-            ]
+        if self._membership:
+            loops.append(("take-over of sessions", self._membership.take_over(self._receive)))
         if self._service.event_handlers:
             # With many partitions one reader each: they block on a connection of their own.
             readers = self._service.readers if len(self._stores) == 1 else 1
@@ -215,6 +244,9 @@ class _Worker:
             for delivery in await connection.receive(_BATCH):
                 if not self._is_ours(delivery):
                     delivery.acknowledge()
+                    continue
+                if not self._dispatcher.knows(delivery):
+                    self._start(self._dispatcher.lay_aside(delivery))
                     continue
                 subscription = self._dispatcher.subscription(delivery)
                 if subscription.handler is not None:
@@ -347,6 +379,8 @@ class _Worker:
         while True:
             await self._connected[via].wait()
             self._connected[via].clear()
+            if self._membership:
+                await self._persist(partial(self._membership.connected, via))
             await self._persist(lambda: self._tell(ServiceState.READY))
             for handler in self._service.restorers:
                 for store in self._stores:

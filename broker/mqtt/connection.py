@@ -1,56 +1,49 @@
 """A connection to the MQTT broker that heals itself: what the services publish and receive with."""
 
 import asyncio
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Self
 
 import structlog
-from mqtt5 import ConnAckReasonCode
 
+from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
 from broker.mqtt.batch import Batch, settle_future
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.errors import (
     ConnectionClosed,
     ConnectionLost,
-    ConnectRefused,
     MqttError,
     Overloaded,
     SessionTakenOver,
     Unreachable,
 )
+from broker.mqtt.events import (
+    Accepted,
+    Answered,
+    Closed,
+    Event,
+    Received,
+    SessionConfig,
+    Subscribed,
+)
 from broker.mqtt.inbox import Inbox
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.outbound import Publication
 from broker.mqtt.reasons import PubAckReasonCode
-from broker.mqtt.session import (
-    Accepted,
-    Closed,
-    Event,
-    Received,
-    Session,
-    SessionConfig,
-    Subscribed,
-)
+from broker.mqtt.session import Session
+from broker.mqtt.session_end import SessionEnd
 from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.wire import Wire
 
 _log = structlog.get_logger(__name__)
 
-_ATTEMPT_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 1.0
 _STABLE_AFTER_S = 30.0
 _SUSPICIOUS_ENDS = 5
-# Refusals that time may heal; any other is for the operator, and ends the first connect at once.
-_PASSING_REFUSALS = (
-    ConnAckReasonCode.SERVER_UNAVAILABLE,
-    ConnAckReasonCode.SERVER_BUSY,
-    ConnAckReasonCode.CONNECTION_RATE_EXCEEDED,
-)
 
 
 class Connection:
@@ -60,7 +53,8 @@ class Connection:
     and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
     acknowledge each once its effect is durable. `on_connect` is called after every connect, the
     first included, for retained state that must be restored on a replaced MQTT broker; `on_lost`
-    as soon as the connection is gone.
+    as soon as the connection is gone. With `reconnects` false the first loss is the end. `shown_as` is
+    what logs say in the place of a client id that is a secret.
 
     Outcomes are PUBACK reason codes (section 3.4.2.1), 128 and above meaning failure. A message
     that the broker's limits forbid never leaves: QUOTA_EXCEEDED if it is too large, otherwise
@@ -85,15 +79,18 @@ class Connection:
         connect_timeout_s: float = 10.0,
         drain_timeout_s: float = 5.0,
         must_connect: bool = True,
+        reconnects: bool = True,
+        shown_as: str | None = None,
         on_connect: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._client_id = client_id
+        self._shown_as = shown_as or client_id
         self._max_queue = max_queue
         self._connect_timeout_s = connect_timeout_s
         self._drain_timeout_s = drain_timeout_s
         self._must_connect = must_connect
+        self._reconnects = reconnects
         self._on_connect = on_connect
         self._on_lost = on_lost
         self._session = Session(
@@ -118,6 +115,8 @@ class Connection:
         self._idle = asyncio.Event()
         self._wire: Wire | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._session_end: SessionEnd | None = None
+        self.session_present = False  # whether the MQTT broker knew our session, the last time
         self._ended: MqttError | None = None
         self._published = self._received = self._connects = 0
 
@@ -132,12 +131,12 @@ class Connection:
         """
         wire: Wire | None = None
         try:
-            wire = await self._connect_first()
+            wire = await connect_first(self._connect, self._connect_timeout_s, self._where)
         except Unreachable:
             if self._must_connect:
                 raise
         self._supervisor = asyncio.create_task(
-            self._supervise(wire), name=f"mqtt connection {self._client_id}"
+            self._supervise(wire), name=f"mqtt connection {self._shown_as}"
         )
         self._supervisor.add_done_callback(self._supervisor_ended)
         return self
@@ -177,6 +176,20 @@ class Connection:
             in_flight=self._session.in_flight,
             inbox=len(self._inbox),
         )
+
+    async def end_session(self, filters: Sequence[str], last: Message) -> None:
+        """Unsubscribe, wait until all that is queued was taken and acknowledged; then leave for good.
+
+        Whoever receives goes on meanwhile. `last` is published to itself, to know the queue's end by
+        its correlation data. The session ends when the connection is closed by its owner.
+
+        Raises:
+            MqttError: the connection broke: the session is as it was, or without subscriptions.
+        """
+        self._session_end = SessionEnd(self._session, last, lambda: self._flush(0))
+        if not self.connected:
+            raise ConnectionLost("not connected")
+        await self._session_end.run(filters, self.publish)
 
     # Receiving
 
@@ -248,31 +261,13 @@ class Connection:
 
     # Connecting
 
-    async def _connect_first(self) -> Wire:
-        deadline = time.monotonic() + self._connect_timeout_s
-        for delay_s in full_jitter():
-            try:
-                return await self._connect(deadline - time.monotonic())
-            except ConnectRefused as error:
-                if error.reason not in _PASSING_REFUSALS:
-                    raise
-                problem: Exception = error
-            except (OSError, MqttError) as error:
-                problem = error
-            if isinstance(problem, SessionTakenOver):
-                raise problem
-            hopeless = isinstance(problem, ssl.SSLCertVerificationError)
-            if hopeless or time.monotonic() + delay_s >= deadline:
-                raise Unreachable(f"no MQTT broker at {self._where}: {problem}") from problem
-            await asyncio.sleep(delay_s)
-        raise AssertionError("the backoff never ends")
-
     async def _connect(self, timeout_s: float) -> Wire:
         """One attempt, until subscribed."""
+        timeout_s = min(timeout_s, ATTEMPT_TIMEOUT_S)
         loop = asyncio.get_running_loop()
         wire = Wire(self._session, loop, self._handle)
         try:
-            async with asyncio.timeout(min(timeout_s, _ATTEMPT_TIMEOUT_S)):
+            async with asyncio.timeout(timeout_s):
                 await loop.create_connection(
                     lambda: wire, self._endpoint.host, self._endpoint.port, ssl=self._endpoint.tls
                 )
@@ -292,39 +287,26 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         delays, early_ends = full_jitter(), 0
-        wire = wire or await self._reconnect(delays)
+        wire = wire or await reconnect(self._connect, delays, self._shown_as)
         while True:
             online_at = loop.time()
             error = await asyncio.shield(wire.closed)
             self._wire = None
-            if isinstance(error, SessionTakenOver):
+            if isinstance(error, SessionTakenOver) or not self._reconnects:
                 raise error
             early_ends += 1
             if loop.time() - online_at > _STABLE_AFTER_S:
                 delays, early_ends = full_jitter(), 0
             self._log_loss(error, early_ends)
-            wire = await self._reconnect(delays)
-            _log.info("mqtt connection is back", client_id=self._client_id, at=self._where)
+            wire = await reconnect(self._connect, delays, self._shown_as)
+            _log.info("mqtt connection is back", client_id=self._shown_as, at=self._where)
 
     def _log_loss(self, error: MqttError, early_ends: int) -> None:
-        log = _log.bind(client_id=self._client_id, at=self._where, why=str(error))
+        log = _log.bind(client_id=self._shown_as, at=self._where, why=str(error))
         if early_ends < _SUSPICIOUS_ENDS:
             log.warning("mqtt connection lost")
         else:
             log.error("mqtt connection keeps breaking; is the client id in use twice?")
-
-    async def _reconnect(self, delays: Iterator[float]) -> Wire:
-        for delay_s in delays:
-            await asyncio.sleep(delay_s)
-            try:
-                return await self._connect(_ATTEMPT_TIMEOUT_S)
-            except SessionTakenOver:
-                raise
-            except ConnectRefused as error:
-                _log.error("mqtt connect refused", client_id=self._client_id, why=str(error))
-            except (OSError, MqttError) as error:
-                _log.warning("mqtt connect failed", client_id=self._client_id, why=str(error))
-        raise AssertionError("the backoff never ends")
 
     @property
     def _where(self) -> str:
@@ -360,8 +342,8 @@ class Connection:
     def _end(self, error: BaseException) -> None:
         """Nothing more is sent or received: whoever waits gets `error`."""
         if self._ended is None:
-            if not isinstance(error, ConnectionClosed):
-                _log.error("mqtt connection failed", client_id=self._client_id, exc_info=error)
+            if self._reconnects and not isinstance(error, ConnectionClosed):
+                _log.error("mqtt connection failed", client_id=self._shown_as, exc_info=error)
             if not isinstance(error, MqttError):
                 error = ConnectionClosed(f"failed inside: {error!r}")
             self._ended = error
@@ -377,6 +359,8 @@ class Connection:
         received_at = time.time()
         for event in events:
             if isinstance(event, Received):
+                if self._session_end is not None and self._session_end.is_ours(event):
+                    continue
                 self._received += 1
                 self._inbox.put(
                     Delivery(
@@ -391,7 +375,7 @@ class Connection:
             else:
                 self._handle_change(event)
 
-    def _handle_change(self, event: Accepted | Subscribed | Closed) -> None:
+    def _handle_change(self, event: Accepted | Subscribed | Answered | Closed) -> None:
         if isinstance(event, Subscribed):
             self._connects += 1
             self._online_at = time.time()
@@ -400,12 +384,21 @@ class Connection:
                 asyncio.get_running_loop().call_soon(self._on_connect)
         elif isinstance(event, Closed):
             self._online.clear()
+            if self._session_end is not None:
+                self._session_end.lost(event.error)
             if self._on_lost is not None:
                 self._on_lost()
-        elif event.session_present:
-            self._inbox.forget_unacknowledged()
+        elif isinstance(event, Answered):
+            if self._session_end is not None:
+                self._session_end.answered(event)
+        else:
+            self.session_present = event.session_present
+            if event.session_present:
+                self._inbox.forget_unacknowledged()
 
     def _acknowledge(self, packet_id: int, epoch: int) -> None:
         self._session.acknowledge(packet_id, epoch)
+        if self._session_end is not None:
+            self._session_end.look()
         if self._wire is not None:
             self._wire.flush_soon()

@@ -6,11 +6,9 @@ One `Session` outlives its network connections, as an MQTT session does (section
 
 import enum
 from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import mqtt5
-import msgspec
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
 from broker.mqtt.errors import (
@@ -21,71 +19,24 @@ from broker.mqtt.errors import (
     ServerDisconnected,
     SessionTakenOver,
 )
+from broker.mqtt.events import (
+    Accepted,
+    Answered,
+    Closed,
+    Event,
+    Received,
+    SessionConfig,
+    State,
+    Subscribed,
+)
 from broker.mqtt.framing import PLAIN_PUBACK, Decoder
-from broker.mqtt.message import Message, decode_publish, encode_will
+from broker.mqtt.message import decode_publish, encode_will
 from broker.mqtt.outbound import Outbound, Publication, Refused
 from broker.mqtt.reasons import REASON_OF, PubAckReasonCode
 
 _MAX_SILENCE_AFTER_PING_S = 10.0
-
-
-class State(enum.Enum):
-    """Where the current network connection stands."""
-
-    DISCONNECTED = enum.auto()
-    CONNECTING = enum.auto()  # CONNECT sent
-    SUBSCRIBING = enum.auto()  # CONNACK received, publishing already
-    ONLINE = enum.auto()
-    CLOSED = enum.auto()  # nothing more is read or written on this connection
-
-
+_FAILURE = 0x80  # reason codes from here on (section 2.4)
 _PUBLISHING = (State.SUBSCRIBING, State.ONLINE)  # a tuple compares by identity, without hashing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionConfig:
-    """What we ask of the MQTT broker in CONNECT and SUBSCRIBE."""
-
-    client_id: str
-    username: str | None = None
-    password: str | None = None
-    subscriptions: tuple[str, ...] = ()
-    subscribe_qos: int = 1
-    will: Message | None = None
-    session_expiry_s: int = 86_400
-    receive_maximum: int = 1_000
-    keep_alive_s: int = 30
-    window: int = 500
-    clean_start: bool = False
-    max_packet_bytes: int = 1_048_576
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """CONNACK with success."""
-
-    session_present: bool
-
-
-class Subscribed(msgspec.Struct, frozen=True):
-    """Every subscription is granted; deliveries may have come before this already."""
-
-
-class Received(msgspec.Struct, frozen=True):
-    """An inbound PUBLISH; `packet_id` is 0 for QoS 0. Acknowledge with both numbers."""
-
-    message: Message
-    duplicate: bool
-    packet_id: int
-    epoch: int
-
-
-class Closed(msgspec.Struct, frozen=True):
-    """The network connection is over: write what `take` returns, then close it."""
-
-    error: MqttError
-
-
-Event = Accepted | Subscribed | Received | Closed
 
 
 class Session:
@@ -94,6 +45,8 @@ class Session:
     def __init__(self, config: SessionConfig) -> None:
         self._config = config
         self._outbound = Outbound(config.window)
+        self._asked: Sequence[str] = ()
+        self._ends = False
         self._state = State.DISCONNECTED
         self._epoch = 0
         self._decoder = Decoder(config.max_packet_bytes)
@@ -126,6 +79,11 @@ class Session:
         """Nothing is left to publish or to be acknowledged by the MQTT broker."""
         return self._outbound.is_empty
 
+    @property
+    def unacknowledged(self) -> int:
+        """QoS 1 deliveries of this connection that the application has not all acknowledged."""
+        return len(self._unacknowledged)
+
     # Life of a network connection
 
     def connect(self, now: float) -> None:
@@ -153,8 +111,13 @@ class Session:
     def disconnect(self) -> None:
         """Say goodbye: the MQTT broker discards the last will (section 3.14.4)."""
         if self._state in _PUBLISHING:
-            self._out.append(mqtt5.DisconnectPacket().write())
+            expiry_s = 0 if self._ends else None
+            self._out.append(mqtt5.DisconnectPacket(session_expiry_interval=expiry_s).write())
         self._state = State.CLOSED
+
+    def end_with_connection(self) -> None:
+        """Have the MQTT broker forget this session when we say goodbye (section 3.14.2.2.2)."""
+        self._ends = True
 
     def lost(self) -> None:
         """The network connection has gone, for whatever reason."""
@@ -285,6 +248,8 @@ class Session:
             events.append(self._received(packet))
         elif isinstance(packet, mqtt5.SubAckPacket):
             self._subscribed(packet, events)
+        elif isinstance(packet, mqtt5.UnsubAckPacket):
+            self._unsubscribed(packet, events)
         elif isinstance(packet, mqtt5.DisconnectPacket):
             self._close(_server_disconnected(packet), events)
         elif not isinstance(packet, mqtt5.PingRespPacket):
@@ -319,32 +284,56 @@ class Session:
 
     def _subscribe(self) -> None:
         """Whatever session_present says: a subscription made twice replaces itself (3.8.4)."""
+        self.subscribe(self._config.subscriptions)
+
+    def subscribe(self, patterns: Sequence[str]) -> None:
+        """Ask for subscriptions, one such request at a time; an `Answered` comes when online."""
+        max_qos = mqtt5.QoS(self._config.subscribe_qos)
+        filters = [mqtt5.TopicFilter(one, max_qos=max_qos) for one in patterns]
+        self._out.append(mqtt5.SubscribePacket(self._reserved_for(patterns), filters).write())
+
+    def unsubscribe(self, patterns: Sequence[str]) -> None:
+        """End subscriptions, one such request at a time; an `Answered` comes."""
+        packet = mqtt5.UnsubscribePacket(self._reserved_for(patterns), list(patterns))
+        self._out.append(packet.write())
+
+    def _reserved_for(self, patterns: Sequence[str]) -> int:
+        self._asked = patterns
         self._outbound.reserved_id = 0
         self._outbound.reserved_id = self._outbound.next_id()
-        max_qos = mqtt5.QoS(self._config.subscribe_qos)
-        filters = [mqtt5.TopicFilter(one, max_qos=max_qos) for one in self._config.subscriptions]
-        self._out.append(mqtt5.SubscribePacket(self._outbound.reserved_id, filters).write())
+        return self._outbound.reserved_id
 
     def _subscribed(self, suback: mqtt5.SubAckPacket, events: list[Event]) -> None:
-        if self._state is not State.SUBSCRIBING or suback.packet_id != self._outbound.reserved_id:
-            raise _violation("SUBACK without its SUBSCRIBE")
-        if len(suback.reason_codes) != len(self._config.subscriptions):
-            raise _violation(
-                "SUBACK with another number of reason codes than SUBSCRIBE has filters"
-            )
-        self._outbound.reserved_id = 0
         # Less than the QoS asked for would silently lose what must not be lost.
-        refused = [
-            f"{pattern} ({reason.name})"
-            for pattern, reason in zip(self._config.subscriptions, suback.reason_codes, strict=True)
-            if reason.value != self._config.subscribe_qos
-        ]
-        if refused:
+        codes = suback.reason_codes
+        refused = self._refused_by(
+            suback.packet_id, codes, [code.value == self._config.subscribe_qos for code in codes]
+        )
+        if self._state is not State.SUBSCRIBING:
+            events.append(Answered(refused))
+        elif refused:
             self._out.append(mqtt5.DisconnectPacket().write())
             self._close(ConnectRefused(f"subscriptions refused: {', '.join(refused)}"), events)
         else:
             self._state = State.ONLINE
             events.append(Subscribed())
+
+    def _unsubscribed(self, unsuback: mqtt5.UnsubAckPacket, events: list[Event]) -> None:
+        codes = unsuback.reason_codes
+        taken = [code.value < _FAILURE for code in codes]
+        events.append(Answered(self._refused_by(unsuback.packet_id, codes, taken)))
+
+    def _refused_by(
+        self, packet_id: int, codes: Sequence[enum.Enum], taken: Sequence[bool]
+    ) -> tuple[str, ...]:
+        """Return which of the patterns that were asked for are refused, and why."""
+        if not packet_id or packet_id != self._outbound.reserved_id:
+            raise _violation("an answer to a SUBSCRIBE or UNSUBSCRIBE that was not sent")
+        if len(codes) != len(self._asked):
+            raise _violation("another number of reason codes than of filters that were asked for")
+        self._outbound.reserved_id = 0
+        rows = zip(self._asked, codes, taken, strict=True)
+        return tuple(f"{pattern} ({code.name})" for pattern, code, is_taken in rows if not is_taken)
 
     def _received(self, packet: mqtt5.PublishPacket) -> Received:
         if packet.topic_alias is not None:

@@ -13,7 +13,8 @@ from typing import cast
 import structlog
 
 from broker.mqtt.errors import ConnectionLost, MqttError
-from broker.mqtt.session import Closed, Event, Session, Subscribed
+from broker.mqtt.events import Closed, Event, Subscribed
+from broker.mqtt.session import Session
 
 _CLOSE_TIMEOUT_S = 1.0
 

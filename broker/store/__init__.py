@@ -38,6 +38,8 @@ is in the partition of the region that its id names, what is filed by place in t
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |
+| `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |
+| `worker-beats:{service}` | hash | client id and MQTT broker → ms of its last sign of life | as workers |
 | `zones` | hash | zone → name, kind, cells | until imported anew |
 | `zones-version` | string | how often zones were imported | for ever |
 """
@@ -62,6 +64,7 @@ from broker.store.store import Store, partitions
 from broker.store.streams import Entry, emit
 from broker.store.timers import Deadline, DeadlineKind, fire, schedule
 from broker.store.transaction import Transaction
+from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerStore
 
 __all__ = [
     "Alerted",
@@ -82,9 +85,13 @@ __all__ = [
     "People",
     "Posted",
     "Received",
+    "Registered",
     "Store",
     "Transaction",
     "Update",
+    "WorkerSession",
+    "WorkerState",
+    "WorkerStore",
     "confirm",
     "emit",
     "file_question",

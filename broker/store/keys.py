@@ -52,6 +52,14 @@ class Keys:
         """Return the number of a commit, which no other partition gives."""
         return int(sequence) * self.count + self.partition
 
+    def workers(self, service: str) -> str:
+        """Return the key of the MQTT sessions of a service's workers."""
+        return f"{self.prefix}workers:{service}"
+
+    def worker_beats(self, service: str) -> str:
+        """Return the key of their last signs of life."""
+        return f"{self.prefix}worker-beats:{service}"
+
     def events(self, reader: str) -> str:
         """Return the key of the stream that the service `reader` reads."""
         return f"{self.prefix}events:{reader}"

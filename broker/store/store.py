@@ -23,6 +23,7 @@ from broker.store.redis import ANSWER_S, Connection
 from broker.store.streams import Events
 from broker.store.timers import Deadlines
 from broker.store.transaction import Transaction
+from broker.store.workers import WorkerStore
 from broker.store.zones import ZoneStore
 
 
@@ -47,6 +48,7 @@ class Store:
         self.outages = Outages(redis)
         self.deadlines = Deadlines(redis)
         self.zones = ZoneStore(redis)
+        self.workers = WorkerStore(redis)
         self.keys = redis.keys
         self.link([self])
 

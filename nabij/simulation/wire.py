@@ -14,9 +14,10 @@ import mqtt5
 from mqtt5 import PublishPacket, QoS
 
 from broker.mqtt import Message
+from broker.mqtt.events import Closed, Received, SessionConfig
 from broker.mqtt.framing import Decoder
 from broker.mqtt.outbound import Outcome, Publication
-from broker.mqtt.session import Closed, Received, Session, SessionConfig
+from broker.mqtt.session import Session
 
 _MESSAGES = 12  # each way
 _STEPS = 160

@@ -12,12 +12,12 @@ from broker.mqtt import (
     ServerDisconnected,
     SessionTakenOver,
 )
-from broker.mqtt.outbound import Outbound, Outcome, Publication
-from broker.mqtt.session import (
+from broker.mqtt.events import (
     Accepted,
     Received,
     Subscribed,
 )
+from broker.mqtt.outbound import Outbound, Outcome, Publication
 from tests.mqtt.server import (
     QOS1,
     closed_with,

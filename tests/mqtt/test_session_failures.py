@@ -8,7 +8,7 @@ from broker.mqtt import (
     ConnectionLost,
     ProtocolError,
 )
-from broker.mqtt.session import (
+from broker.mqtt.events import (
     Closed,
     Received,
 )

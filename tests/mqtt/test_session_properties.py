@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from mqtt5 import PublishPacket, QoS
 
 from broker.mqtt import Message, ProtocolError, PubAckReasonCode
+from broker.mqtt.events import Closed, Event, SessionConfig
 from broker.mqtt.framing import Decoder
 from broker.mqtt.outbound import Outcome, Publication
-from broker.mqtt.session import Closed, Event, Session, SessionConfig
+from broker.mqtt.session import Session
 
 QOS1 = QoS.AT_LEAST_ONCE
 

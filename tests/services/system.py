@@ -252,7 +252,7 @@ async def running(
 
     `settings` are those of a system that ran before, to run as the same again.
     """
-    settings = settings or _settings(servers, timers or {})
+    settings = settings or settings_of(servers, timers or {})
     assert settings.redis_url is not None
     async with (
         partitions(settings.redis_url, settings.partitions) as stores,
@@ -272,7 +272,7 @@ async def running(
             await _clear_retained(connect)
 
 
-def _settings(servers: Servers, timers: Mapping[str, int]) -> Settings:
+def settings_of(servers: Servers, timers: Mapping[str, int]) -> Settings:
     name = new_id().hex[-8:]
     policy = servers.directory / f"policy-{name}.toml"
     policy.write_text(policy_text(timers), encoding="utf-8")

@@ -1,0 +1,55 @@
+"""Who has died: whose sign of life has not changed over several looks, whatever any clock says.
+
+Times of other hosts, or of Redis, are not compared: one that jumps would make the living dead. Who
+looks counts its own looks, each some time after the one before; one that did not succeed, because Redis
+was away and nobody could give a sign of life, makes all that was seen before worth nothing.
+"""
+
+from collections.abc import Hashable, Mapping
+
+DEAD_LOOKS = 5
+_MOST_PATIENCE = 4  # a session that could not be taken over waits up to 2⁴ times as long
+
+
+class Liveness:
+    """What one worker has seen of the others, by name."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[Hashable, int]] = {}
+        self._has_moved: set[str] = set()
+        self._failures: dict[str, int] = {}
+
+    def look(self, signs: Mapping[str, Hashable]) -> None:
+        """Take in everybody's last sign of life."""
+        before, self._seen = self._seen, {}
+        for name, sign in signs.items():
+            known, looks = before.get(name, (None, 0))
+            if name in before and known != sign:
+                self._has_moved.add(name)
+            self._seen[name] = (sign, looks + 1 if known == sign else 0)
+        self._has_moved &= signs.keys()
+
+    def forget(self) -> None:
+        """Nothing can be told from what was seen: Redis was away."""
+        self._seen.clear()
+        self._has_moved.clear()
+
+    def is_alive(self, name: str) -> bool:
+        """Whether it has given a sign of life while we looked."""
+        return name in self._has_moved and self._looks(name) < DEAD_LOOKS
+
+    def is_dead(self, name: str) -> bool:
+        """Whether it has given none for long enough."""
+        patience = min(self._failures.get(name, 0), _MOST_PATIENCE)
+        return self._looks(name) >= DEAD_LOOKS << patience
+
+    def failed(self, name: str) -> None:
+        """Its session could not be taken over, perhaps because it lives: wait longer."""
+        self._failures[name] = self._failures.get(name, 0) + 1
+
+    def forgive(self) -> None:
+        """What failed may have failed for another reason, which has passed."""
+        self._failures.clear()
+
+    def _looks(self, name: str) -> int:
+        return self._seen.get(name, (None, 0))[1]

@@ -1,0 +1,66 @@
+"""How a connection is made: at the start for a bounded time, later for as long as it takes."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+from mqtt5 import ConnAckReasonCode
+
+from broker.mqtt.backoff import full_jitter
+from broker.mqtt.errors import ConnectRefused, MqttError, SessionTakenOver, Unreachable
+from broker.mqtt.wire import Wire
+
+ATTEMPT_TIMEOUT_S = 10.0
+# Refusals that time may heal; any other is for the operator, and ends the first connect at once.
+_PASSING_REFUSALS = (
+    ConnAckReasonCode.SERVER_UNAVAILABLE,
+    ConnAckReasonCode.SERVER_BUSY,
+    ConnAckReasonCode.CONNECTION_RATE_EXCEEDED,
+)
+
+_log = structlog.get_logger(__name__)
+
+Attempt = Callable[[float], Awaitable[Wire]]
+
+
+async def connect_first(attempt: Attempt, within_s: float, where: str) -> Wire:
+    """Attempt until one succeeds.
+
+    Raises:
+        Unreachable: none did in time.
+        ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
+    """
+    deadline = time.monotonic() + within_s
+    for delay_s in full_jitter():
+        try:
+            return await attempt(deadline - time.monotonic())
+        except ConnectRefused as error:
+            if error.reason not in _PASSING_REFUSALS:
+                raise
+            problem: Exception = error
+        except (OSError, MqttError) as error:
+            problem = error
+        if isinstance(problem, SessionTakenOver):
+            raise problem
+        hopeless = isinstance(problem, ssl.SSLCertVerificationError)
+        if hopeless or time.monotonic() + delay_s >= deadline:
+            raise Unreachable(f"no MQTT broker at {where}: {problem}") from problem
+        await asyncio.sleep(delay_s)
+    raise AssertionError("the backoff never ends")
+
+
+async def reconnect(attempt: Attempt, delays: Iterator[float], shown_as: str) -> Wire:
+    """Attempt until one succeeds, however long it takes."""
+    for delay_s in delays:
+        await asyncio.sleep(delay_s)
+        try:
+            return await attempt(ATTEMPT_TIMEOUT_S)
+        except SessionTakenOver:
+            raise
+        except ConnectRefused as error:
+            _log.error("mqtt connect refused", client_id=shown_as, why=str(error))
+        except (OSError, MqttError) as error:
+            _log.warning("mqtt connect failed", client_id=shown_as, why=str(error))
+    raise AssertionError("the backoff never ends")

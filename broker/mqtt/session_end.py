@@ -1,0 +1,84 @@
+"""How a session ends without losing what is queued for it: nothing new comes, all that came is done.
+
+A session that ends takes its queue with it. So it is unsubscribed first, which leaves the queue; then
+a message to itself is published, behind everything that is queued (section 4.6); when that has come,
+and everything before it is acknowledged, nothing is left that the session could take with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from broker.mqtt.errors import ConnectRefused, MqttError
+from broker.mqtt.events import Answered, Received
+from broker.mqtt.message import Message
+from broker.mqtt.session import Session
+
+_AGAIN_S = 2.0  # a full queue may have dropped the last message: it is published again
+
+
+class SessionEnd:
+    """The end of one session; `last` is the message to itself, known by its correlation data."""
+
+    def __init__(self, session: Session, last: Message, flush: Callable[[], None]) -> None:
+        self._session = session
+        self._last = last
+        self._flush = flush
+        self._answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._last_has_come = False
+
+    async def run(
+        self, filters: Sequence[str], publish: Callable[[Message], Awaitable[object]]
+    ) -> None:
+        """Return when nothing is subscribed to any more, or queued, or unacknowledged.
+
+        Raises:
+            MqttError: the connection broke, or the MQTT broker refused.
+        """
+        await self._ask(self._session.subscribe, [self._last.topic])
+        if filters:
+            await self._ask(self._session.unsubscribe, filters)
+        while not self._done.done():
+            await publish(self._last)
+            await asyncio.wait([self._done], timeout=_AGAIN_S)
+        await self._done
+        self._session.end_with_connection()
+
+    async def _ask(self, request: Callable[[Sequence[str]], None], filters: Sequence[str]) -> None:
+        self._answer = asyncio.get_running_loop().create_future()
+        request(filters)
+        self._flush()
+        either: set[asyncio.Future[Any]] = {self._answer, self._done}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if self._done.done():
+            await self._done
+        if refused := self._answer.result().refused:
+            raise ConnectRefused(f"to end a session was refused: {', '.join(refused)}")
+
+    def answered(self, event: Answered) -> None:
+        """The MQTT broker has answered a request."""
+        if not self._answer.done():
+            self._answer.set_result(event)
+
+    def is_ours(self, event: Received) -> bool:
+        """Whether a delivery is not for the application; then it is acknowledged here."""
+        message = event.message
+        if message.topic != self._last.topic:
+            return False
+        self._last_has_come |= message.correlation == self._last.correlation
+        self._session.acknowledge(event.packet_id, event.epoch)
+        self._flush()
+        self.look()
+        return True
+
+    def look(self) -> None:
+        """See whether all is done; called whenever something was acknowledged."""
+        if self._last_has_come and not self._session.unacknowledged and not self._done.done():
+            self._done.set_result(None)
+
+    def lost(self, error: MqttError) -> None:
+        """The connection is gone: a new one would be subscribed as before."""
+        if not self._done.done():
+            self._done.set_exception(error)
+            self._done.exception()  # whoever waits gets it; nobody need

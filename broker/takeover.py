@@ -1,0 +1,250 @@
+"""A worker's place among those of its service: it is registered, and takes over the dead ones' sessions.
+
+A persistent session outlives its worker, with its place in the shared subscriptions. A living worker
+of the same service ends it: connects under its client id, handles what is queued, unsubscribes and
+leaves for good. A worker that leaves while others stay does so itself; the last one keeps its session,
+so that nothing is lost while all are down.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import structlog
+from msgspec.structs import replace
+
+from broker import metrics
+from broker.config import Settings
+from broker.connections import RECEIVE_MAXIMUM, client_id_of, filters_of, shown_as, status_of
+from broker.errors import UnavailableError
+from broker.liveness import Liveness
+from broker.mqtt import Connection, ConnectionLost, Endpoint, Message, MqttError
+from broker.service import Service
+from broker.store import Registered, WorkerSession, WorkerState, WorkerStore
+from schemas.ids import new_id
+from schemas.messages import ServiceState
+
+BEAT_S = 1.0
+END_S = 3.0  # so long a worker that leaves has for what is queued; else another takes it over
+_CONNECT_S = 5.0
+_LEAVE_TRIES = 5
+
+_log = structlog.get_logger()
+
+Receive = Callable[[int, Connection], Awaitable[None]]
+
+
+class TakeOver:
+    """One worker's own sessions, at each MQTT broker, and those that it takes over.
+
+    `receive` handles what comes by a connection, until it is cancelled.
+    """
+
+    def __init__(
+        self, service: Service, settings: Settings, instance: str, workers: WorkerStore, *,
+        endpoints: Sequence[Endpoint], connections: Sequence[Connection],
+    ) -> None:  # fmt: skip
+        self._service = service
+        self._instance = instance
+        self._workers = workers
+        self._endpoints = endpoints
+        self._connections = connections
+        self._holder = str(new_id())
+        self._own = [
+            WorkerSession(
+                service=service.name, instance=instance, server=server, holder=self._holder,
+                client_id=client_id_of(service, settings, instance),
+                filters=tuple(filters_of(service, settings)),
+            )
+            for server in range(len(endpoints))
+        ]  # fmt: skip
+        self._liveness = Liveness()
+        self._found: Sequence[Registered] = ()
+        self._looked = asyncio.Event()
+        self._to_check: set[str] = set()  # ended sessions that may have come back
+        self._reconnected: set[int] = set()
+        self._left: list[WorkerSession] = []
+
+    # -- being one of the workers ------------------------------------------------------------------
+
+    async def register(self) -> None:
+        """Say, before anything is connected, that these sessions are ours."""
+        for session in self._own:
+            await self._workers.register(session)
+
+    async def connected(self, server: int) -> None:
+        """Say that we have subscribed; an MQTT broker that was restarted may have old sessions."""
+        self._own[server] = replace(self._own[server], state=WorkerState.RUNNING)
+        await self._workers.register(self._own[server])
+        self._reconnected.add(server)
+
+    async def beat(self) -> None:
+        """Give signs of life and look for those of others, for ever."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                for session in self._own:
+                    if not await self._workers.beat(session):
+                        _log.warning(
+                            "another process answered for our session; registered again: is "
+                            "NABIJ_INSTANCE the same on two hosts?", service=self._service.name,
+                        )  # fmt: skip
+                        await self._workers.register(session)
+                self._look(await self._workers.of(self._service.name))
+            except UnavailableError:
+                self._liveness.forget()
+
+    def _look(self, found: Sequence[Registered]) -> None:
+        self._found = found
+        self._liveness.look({one.session.name: (one.record, one.beat) for one in found})
+        if self._reconnected:
+            self._liveness.forgive()
+            self._to_check |= {
+                one.session.name
+                for one in found
+                if one.session.state is WorkerState.GONE and one.session.server in self._reconnected
+            }
+            self._reconnected.clear()
+        self._looked.set()
+
+    # -- the sessions of others --------------------------------------------------------------------
+
+    async def take_over(self, receive: Receive) -> None:
+        """End the sessions of the dead, one after another, for ever."""
+        while True:
+            await self._looked.wait()
+            self._looked.clear()
+            for found in self._found:
+                if self._is_to_be_ended(found.session):
+                    with suppress(UnavailableError):  # the next look will tell
+                        await self._claim_and_end(found, receive)
+
+    def _is_to_be_ended(self, session: WorkerSession) -> bool:
+        if session.server >= len(self._endpoints) or session.name == self._own[session.server].name:
+            return False
+        if not self._connections[session.server].connected:
+            return False
+        if session.state is WorkerState.GONE:
+            return session.name in self._to_check
+        return self._liveness.is_dead(session.name)
+
+    async def _claim_and_end(self, found: Registered, receive: Receive) -> None:
+        name = found.session.name
+        self._to_check.discard(name)
+        claimed = await self._workers.claim(found, holder=self._holder, by=self._instance)
+        if claimed is None:
+            return
+        ending = asyncio.create_task(self._end(claimed, receive), name=f"take over {name}")
+        holding = asyncio.create_task(self._hold(claimed), name=f"hold {name}")
+        either: set[asyncio.Task[bool]] = {ending, holding}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                await self._record(claimed, found, was_there=ending.result())
+            else:
+                _log.info("a worker came back for its session", **_named(claimed))
+        except (MqttError, TimeoutError) as error:
+            self._liveness.failed(name)
+            _log.warning("a session was not taken over", **_named(claimed), why=str(error))
+        finally:
+            for task in either:
+                task.cancel()
+            await asyncio.gather(*either, return_exceptions=True)
+
+    async def _hold(self, claimed: WorkerSession) -> bool:
+        """Hold a claim; return when it is lost: to its worker, which has come back, or to another."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with suppress(UnavailableError):  # then nobody else can claim it either
+                if not await self._workers.beat(claimed):
+                    return False
+
+    async def _end(self, claimed: WorkerSession, receive: Receive) -> bool:
+        """Handle what is queued in a session and end it; return whether there was one."""
+        connection = Connection(
+            self._endpoints[claimed.server],
+            client_id=claimed.client_id,
+            shown_as=shown_as(claimed.service, claimed.instance),
+            receive_maximum=RECEIVE_MAXIMUM,
+            connect_timeout_s=_CONNECT_S,
+            drain_timeout_s=0.5,
+            reconnects=False,
+        )
+        async with connection:
+            if not await self._workers.beat(claimed):
+                raise ConnectionLost("its worker is back")
+            last = status_of(self._service, claimed.instance, ServiceState.STOPPED)
+            receiving = asyncio.ensure_future(receive(claimed.server, connection))
+            try:
+                await connection.end_session(claimed.filters, _marked(last))
+            finally:
+                receiving.cancel()
+                await asyncio.gather(receiving, return_exceptions=True)
+        return connection.session_present
+
+    async def _record(self, claimed: WorkerSession, found: Registered, *, was_there: bool) -> None:
+        if not was_there and claimed.ended_ms:
+            await self._workers.still_ended(claimed, found)
+            return
+        await self._workers.ended(claimed)
+        if was_there:
+            metrics.SESSIONS_ADOPTED.labels(self._service.name).inc()
+            _log.warning("took over the session of a worker that is gone", **_named(claimed))
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Unsubscribe and take what is queued, wherever another worker stays."""
+        try:
+            async with asyncio.timeout(END_S), asyncio.TaskGroup() as leaving:
+                for server, connection in enumerate(self._connections):
+                    if connection.connected:
+                        leaving.create_task(self._leave(server, connection), name=f"leave {server}")
+        except TimeoutError:
+            _log.warning("no time left to take what is queued", service=self._service.name)
+
+    async def _leave(self, server: int, connection: Connection) -> None:
+        last = status_of(self._service, self._instance, ServiceState.DRAINING)
+        try:
+            leaving = await self._may_leave(server)
+            if leaving is None:
+                _log.info("the last worker keeps its session", **_named(self._own[server]))
+                return
+            self._own[server] = leaving
+            await connection.end_session(leaving.filters, _marked(last))
+            self._left.append(leaving)
+        except (MqttError, UnavailableError) as error:
+            _log.warning("a session is left behind", **_named(self._own[server]), why=str(error))
+
+    async def _may_leave(self, server: int) -> WorkerSession | None:
+        """Decide, against all who decide so at the same time, whether another worker stays."""
+        for _ in range(_LEAVE_TRIES):
+            own = self._own[server]
+            staying = [
+                one
+                for one in await self._workers.of(self._service.name)
+                if one.session.server == server
+                and one.session.name != own.name
+                and one.session.state is WorkerState.RUNNING
+                and self._liveness.is_alive(one.session.name)
+            ]
+            if not staying:
+                return None
+            if leaving := await self._workers.leave(own, staying[0]):
+                return leaving
+        return None
+
+    async def left(self) -> None:
+        """Say, once disconnected, which of our sessions have ended."""
+        with suppress(UnavailableError, TimeoutError):
+            async with asyncio.timeout(END_S):
+                for session in self._left:
+                    await self._workers.ended(session)
+
+
+def _marked(message: Message) -> Message:
+    return replace(message, correlation=new_id().bytes)
+
+
+def _named(session: WorkerSession) -> dict[str, str]:
+    return {"service": session.service, "instance": session.instance}
