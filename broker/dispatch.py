@@ -2,7 +2,7 @@
 
 `Rejected` goes back to its sender as a receipt, `Unavailable` is tried again and acknowledged only
 when it has worked, anything else is logged with its traceback and dead-lettered, so that poison
-cannot loop. This is the one place with a broad `except`.
+cannot loop. A broad `except` stands here, and in `broker/isolation.py` for one item of several.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from broker import metrics
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
+from broker.isolation import isolated
 from broker.letters import letter_of, rejection_of, replay_of_delivery
 from broker.mqtt import (
     Connection,
@@ -246,7 +247,11 @@ class Dispatcher:
         self, handler: Callable[[Context], Awaitable[Effects]], store: Store, via: int = 0
     ) -> None:
         """Run a handler that nothing came for, in one partition, about one MQTT broker."""
-        await self._run(lambda: handler(self.context(store=store, via=via)))
+
+        async def run(_name: str) -> None:
+            await self._run(lambda: handler(self.context(store=store, via=via)))
+
+        await isolated(handler.__name__, run, what="work after a connection")
 
     async def tick(self, periodic: Callable[[Context], Awaitable[Effects]], store: Store) -> None:
         """Run a periodic handler once; what is unavailable now is tried at the next turn."""

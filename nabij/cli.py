@@ -326,15 +326,22 @@ def zone_at(
 
 @policy_app.command("check")
 def check_policy(
-    *, file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None, as_json: Json = False
+    *,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Check a policy file, all of it at once; without FILE the one that is in force.
+
+    Of a system that runs (--data-dir, or NABIJ_REDIS_URL) it warns of open incidents whose
+    category the policy lacks: they keep its names and limits, but new reports of it are rejected.
 
     nabij policy check policy.toml
     """
     from nabij.policy_command import run_check
 
-    if not run_check(file or settings_of(None).policy, as_json=as_json):
+    settings = settings_of(data_dir)
+    if not run_check(file or settings.policy, settings, as_json=as_json):
         raise typer.Exit(2)
 
 

@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
+from broker.config import Settings
 from broker.core.policy import Policy
-from broker.errors import ConfigError
+from broker.errors import ConfigError, UnavailableError
+from broker.store import partitions
+from nabij.datadir import DataDir
 from nabij.output import print_json, print_line, print_table, say
-from nabij.policy_file import policy_at
+from nabij.policy_file import policy_at, warnings_of
+from nabij.runtime import run
 
 
-def run_check(file: Path | None, *, as_json: bool) -> bool:
-    """Print what is wrong with the policy, or what it says; return whether it may be used."""
+def run_check(file: Path | None, settings: Settings, *, as_json: bool) -> bool:
+    """Print what is wrong with the policy, or what it says; return whether it may be used.
+
+    Where a system runs, it warns of what is open there and the policy does not know.
+    """
     try:
         policy = policy_at(file)
     except ConfigError as error:
@@ -18,11 +25,28 @@ def run_check(file: Path | None, *, as_json: bool) -> bool:
         for problem in error.problems:
             say(problem)
         return False
+    warnings = run(_warnings(policy, settings))
     if as_json:
-        print_json({"valid": True, "categories": policy.codes, "problems": []})
+        told = {"valid": True, "categories": policy.codes, "problems": [], "warnings": warnings}
+        print_json(told)
     else:
         _print_policy(policy)
+    for warning in warnings:
+        say(f"warning: {warning}")
     return True
+
+
+async def _warnings(policy: Policy, settings: Settings) -> list[str]:
+    """Return what a running system has against the policy; nothing is started to find out."""
+    running = DataDir(settings.data_dir).running()
+    url = settings.redis_url or (running and running.redis_url)
+    if not url:
+        return []
+    try:
+        async with partitions(url, settings.partitions) as stores:
+            return await warnings_of(policy, stores)
+    except UnavailableError as error:
+        return [f"open incidents were not looked at: {error}"]
 
 
 def _print_policy(policy: Policy) -> None:

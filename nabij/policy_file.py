@@ -1,9 +1,12 @@
 """The policy in force, from its file."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.core.policy import Policy
 from broker.errors import ConfigError
+from broker.store import Store
 from schemas.taxonomy import default_policy_text
 
 
@@ -33,3 +36,16 @@ def policy_at(file: Path | None) -> Policy:
     except ConfigError as error:
         where = file or "the shipped policy"
         raise ConfigError([f"{where}: {problem}" for problem in error.problems]) from None
+
+
+async def warnings_of(policy: Policy, stores: Sequence[Store]) -> list[str]:
+    """Return which open incidents are of a category that `policy` lacks, in sentences."""
+    count: Counter[str] = Counter()
+    for store in stores:
+        count += await store.incidents.open_by_category()
+    return [
+        f"categories.{code}: missing, but open incidents are of it ({number}): they keep its names "
+        "and limits until they close, and new reports of it are rejected"
+        for code, number in sorted(count.items())
+        if policy.category(code) is None
+    ]

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import structlog
 
 from broker.config import Settings
+from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.embedded import EmbeddedMqtt, EmbeddedRedis
 from broker.errors import ConfigError, UnavailableError
@@ -32,7 +33,7 @@ from nabij.datadir import (
     accounts_of,
     desk_of,
 )
-from nabij.policy_file import policy_at
+from nabij.policy_file import policy_at, warnings_of
 from nabij.servers import Servers
 from nabij.supervisor import START_TIMEOUT_S, Supervisor
 from nabij.zones import built_in_zones
@@ -81,6 +82,7 @@ class Stack:
         self._say = say
         self._data_dir = DataDir(settings.data_dir)
         self._acquired = AsyncExitStack()
+        self._policy: Policy
 
     @property
     def embedded(self) -> bool:
@@ -131,7 +133,7 @@ class Stack:
         await self._acquired.__aexit__(kind, error, traceback)
 
     async def _acquire(self, acquired: AsyncExitStack) -> None:
-        policy_at(self.settings.policy)
+        self._policy = policy_at(self.settings.policy)
         acquired.enter_context(self._data_dir.held(*self._locks()))
         servers = await acquired.enter_async_context(Servers())
         await self._start_redis(servers)
@@ -204,7 +206,7 @@ class Stack:
                 for kind in ZoneKind:
                     await store.zones.save(kind, built_in_zones(kind))
                 self.zones = await store.zones.load()
-            for warning in await store.check():
+            for warning in (*await store.check(), *await warnings_of(self._policy, stores)):
                 _log.warning(warning)
 
     async def _serve_http(self, acquired: AsyncExitStack, metrics: Path) -> None:

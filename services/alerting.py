@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, overload
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from broker.core.alerts import payloads_of
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
+from broker.isolation import each
 from broker.mqtt import Message, PubAckReasonCode
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
@@ -30,6 +32,7 @@ _log = structlog.get_logger()
 _AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dropped", ["why"])
 _EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
 
+_POISON_MS = 60_000  # so long an incident that cannot be handled is left alone
 _AT_ONCE = 500  # what claiming more takes, a report on its way has to wait for at Redis
 
 Vias = Mapping[str, int]  # the MQTT broker, of several, that each speaks on
@@ -117,9 +120,7 @@ class _Alerts(Sequence[Message]):
     def __init__(
         self, incident: Incident, claimed: Sequence[Claimed], ctx: Context, vias: Vias = _ANY
     ) -> None:
-        category = ctx.policy.category(incident.category)
-        assert category is not None  # it was checked when the incident opened
-        self._incident, self._category, self._claimed = incident, category, claimed
+        self._incident, self._claimed = incident, claimed
         self._vias = vias
         self._now, self._advice = ctx.now, ctx.policy.advice
         self._lasts = timedelta(seconds=ctx.policy.timers.silence_s)
@@ -153,8 +154,8 @@ class _Alerts(Sequence[Message]):
         # Whenever it is sent, an alert expires at the same moment: that of its record.
         expires_at = alert.at + self._lasts
         payload = payloads_of(
-            self._incident, self._category, self._advice, expires_at=expires_at,
-            wave=alert.wave, reason=alert.reason,
+            self._incident, self._advice, expires_at=expires_at, wave=alert.wave,
+            reason=alert.reason,
         )  # fmt: skip
         return _Kind(payload, max(1, int((expires_at - self._now).total_seconds())))
 
@@ -220,6 +221,17 @@ async def heal_dropped(ctx: Context) -> Effects:
     return Effects(effects.messages, record)
 
 
+class _Again(NamedTuple):
+    """What is sent again of one incident."""
+
+    incident: UUID
+    claimed: list[Claimed]
+    messages: list[Message]
+
+    def __str__(self) -> str:
+        return str(self.incident)
+
+
 async def _again(
     identifiers: Sequence[UUID],
     ctx: Context,
@@ -229,9 +241,8 @@ async def _again(
     most_tries: int = MOST_TRIES,
 ) -> Effects:
     """See to the unconfirmed alerts of these incidents, and send what is to be sent again."""
-    rounds: list[tuple[UUID, list[Claimed]]] = []
-    messages: list[Message] = []
-    for identifier in identifiers:
+
+    async def look(identifier: UUID) -> _Again | None:
         claimed, expired = await ctx.store.alerts.see_to(
             identifier,
             now=ctx.now,
@@ -241,19 +252,26 @@ async def _again(
         )
         _EXPIRED.inc(expired)
         filed = await ctx.store.incidents.get(identifier) if claimed else None
-        if filed is not None:
-            rounds.append((identifier, claimed))
-            messages += _Alerts(filed.incident, claimed, ctx)
-            _log.info("alerts sent again", incident=str(identifier), count=len(claimed), why=why)
+        if filed is None:
+            return None
+        _log.info("alerts sent again", incident=str(identifier), count=len(claimed), why=why)
+        return _Again(identifier, claimed, [*_Alerts(filed.incident, claimed, ctx)])
+
+    postpone = partial(ctx.store.alerts.postpone, until_ms=ctx.now_ms + _POISON_MS)
+    rounds = await each(identifiers, look, what="unconfirmed alerts", postpone=postpone)
     if not rounds:
         return NOTHING
+    messages = [message for one in rounds for message in one.messages]
     _AGAIN.labels(why).inc(len(messages))
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        first = 0
-        for identifier, claimed in rounds:
-            some = outcomes[first : first + len(claimed)]
-            await _record(identifier, claimed, some, ctx)
-            first += len(claimed)
+        told = iter(outcomes)
+        shares = [(one, [*islice(told, len(one.claimed))]) for one in rounds]
+
+        async def record_one(share: tuple[_Again, list[PubAckReasonCode]]) -> None:
+            one, some = share
+            await _record(one.incident, one.claimed, some, ctx)
+
+        await each(shares, record_one, what="record of alerts sent again")
 
     return Effects(messages, record)

@@ -2,8 +2,8 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from functools import partial
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -18,9 +18,9 @@ from broker.core.escalation import (
 from broker.core.incidents import Incident, closed, widened
 from broker.errors import UnavailableError
 from broker.events import Change, Erased, IncidentChanged
+from broker.isolation import isolated
 from broker.service import NOTHING, Context, Effects, Service
 from broker.store import (
-    CorruptError,
     Deadline,
     DeadlineKind,
     Filed,
@@ -29,7 +29,7 @@ from broker.store import (
     schedule,
 )
 from schemas import topics
-from schemas.codec import Invalid, encode
+from schemas.codec import encode
 from schemas.messages import Status
 
 service = Service("deadlines", niceness=3)
@@ -54,12 +54,11 @@ async def fire_due(ctx: Context) -> Effects:
 
 
 async def _fire_alone(deadline: Deadline, ctx: Context) -> None:
+    async def postpone(deadline: Deadline) -> None:
+        await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
+
     try:
-        try:
-            await _fire(deadline, ctx)
-        except (Invalid, msgspec.MsgspecError, CorruptError):  # the incident cannot be read
-            _log.exception("deadline failed", kind=deadline.kind, incident=str(deadline.incident))
-            await ctx.store.deadlines.postpone(deadline, ctx.now + _POISON)
+        await isolated(deadline, partial(_fire, ctx=ctx), what="deadline", postpone=postpone)
     except UnavailableError as error:  # it stands: the next turn tries again
         _log.warning("a deadline has to wait", kind=deadline.kind, why=str(error))
 

@@ -291,11 +291,11 @@ def _lacks(glimpse: Glimpse, request: Sync) -> bool:
 
 
 def _missed_alert(glimpse: Glimpse, missed: Missed, ctx: Context) -> list[Message]:
-    alert, category = glimpse.alert, ctx.policy.category(missed.incident.category)
-    if alert is None or category is None or missed.incident.status is Status.CLOSED:
+    alert = glimpse.alert
+    if alert is None or missed.incident.status is Status.CLOSED:
         return []
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
-    draw_up = alerts_of(missed.incident, category, ctx.policy.advice, expires_at=expires_at)
+    draw_up = alerts_of(missed.incident, ctx.policy.advice, expires_at=expires_at)
     return [outgoing(topics.ALERT, draw_up(ctx.user, alert.wave, alert.reason), user=ctx.user)]
 
 

@@ -10,16 +10,16 @@ from broker.core.incidents import Incident
 from schemas.codec import encode
 from schemas.ids import alert_id, alert_ids
 from schemas.messages import Alert, AlertReason
-from schemas.taxonomy import Category, Names
+from schemas.taxonomy import Names
 
 DrawUp = Callable[[str, int, AlertReason], Alert]
 _NOBODY = UUID(int=0)  # stands where each recipient's id comes
 
 
-def alerts_of(
-    incident: Incident, category: Category, advice: Names, *, expires_at: datetime
-) -> DrawUp:
+def alerts_of(incident: Incident, advice: Names, *, expires_at: datetime) -> DrawUp:
     """Return what draws up the alert of `incident` for (user, wave, reason)."""
+    code = incident.category
+    names = incident.names or Names(nl=code, fr=code, en=code)
 
     def draw_up(user: str, wave: int, reason: AlertReason) -> Alert:
         return Alert(
@@ -28,7 +28,7 @@ def alerts_of(
             wave=wave,
             reason=reason,
             category=incident.category,
-            names=category.names,
+            names=names,
             urgency=incident.urgency,
             location=incident.location,
             radius_m=incident.radius_m,
@@ -43,11 +43,10 @@ def alerts_of(
 
 
 def payloads_of(
-    incident: Incident, category: Category, advice: Names, *, expires_at: datetime, wave: int,
-    reason: AlertReason,
-) -> Callable[[str], bytes]:  # fmt: skip
+    incident: Incident, advice: Names, *, expires_at: datetime, wave: int, reason: AlertReason
+) -> Callable[[str], bytes]:
     """Return what encodes the alert of each user: all but the id is encoded once."""
-    alert = alerts_of(incident, category, advice, expires_at=expires_at)("", wave, reason)
+    alert = alerts_of(incident, advice, expires_at=expires_at)("", wave, reason)
     before, after = encode(replace(alert, id=_NOBODY)).split(str(_NOBODY).encode(), 1)
     identify = alert_ids(incident.id, wave)
 

@@ -11,7 +11,7 @@ from broker.core.grid import distance_m
 from broker.errors import Code, Rejected
 from schemas.ids import incident_id
 from schemas.messages import IncidentState, Mode, Position, Report, Status
-from schemas.taxonomy import Audience, Category, Desk, Priority, Urgency
+from schemas.taxonomy import Audience, Category, Desk, Names, Priority, Urgency
 
 LIFE_CYCLE: dict[Status, frozenset[Status]] = {
     Status.OPEN: frozenset({Status.ACKNOWLEDGED, Status.ASSIGNED, Status.ON_SCENE, Status.CLOSED}),
@@ -34,6 +34,8 @@ def life_cycle_diagram() -> str:
 class Incident(Struct, frozen=True, kw_only=True):
     """One incident. `version` counts every change of it, its group's and its alerts' included.
 
+    It keeps what it needs of its category, so that another policy changes nothing for it: `names`
+    (None in incidents of an earlier version), radius and merging limits.
     `location` is the first report's and never moves. `attempts` counts how often it was escalated.
     """
 
@@ -54,6 +56,8 @@ class Incident(Struct, frozen=True, kw_only=True):
     last_seen_at: datetime
     wave_at: datetime
     first_report: UUID
+    names: Names | None = None
+    merge_s: float | None = None
     text: str = ""
     wave: int = 1
     reports: int = 1
@@ -94,6 +98,8 @@ def opened_by(
         first_seen_at=report.seen_at,
         last_seen_at=report.seen_at,
         first_report=report.id,
+        names=category.names,
+        merge_s=float(category.merge_s),
         text=report.text if category.text_to is Audience.POLICE_AND_NEARBY else "",
     )
 
@@ -110,7 +116,7 @@ def merge_target(
         for incident in candidates
         if _same_kind(report, audience, incident) and _same_time(report, category, incident)
     )
-    within = [entry for entry in fitting if entry[0] <= category.merge_m]
+    within = [each for each in fitting if each[0] <= min(category.merge_m, each[2].merge_m)]
     return min(within, key=lambda entry: entry[:2])[2] if within else None
 
 
@@ -124,7 +130,8 @@ def _same_kind(report: Report, audience: Audience, incident: Incident) -> bool:
 
 
 def _same_time(report: Report, category: Category, incident: Incident) -> bool:
-    gap = timedelta(seconds=category.merge_s)
+    kept_s = category.merge_s if incident.merge_s is None else incident.merge_s
+    gap = timedelta(seconds=min(category.merge_s, kept_s))
     return incident.first_seen_at - gap <= report.seen_at <= incident.last_seen_at + gap
 
 

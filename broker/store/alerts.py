@@ -179,6 +179,10 @@ class AlertStore:
             emit(transaction, event)
         await transaction.run()
 
+    async def postpone(self, incident: UUID, *, until_ms: int) -> None:
+        """Let nobody look after the unconfirmed alerts of `incident` until then."""
+        await self._redis.call("ZADD", self._keys.unconfirmed, "XX", until_ms, str(incident))
+
     async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alert."""
         transaction = Transaction(self._redis)

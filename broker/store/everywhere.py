@@ -19,7 +19,9 @@ from broker.core.grid import PLACE_RESOLUTION, cover, region_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
 from broker.events import WalkedIn
+from broker.isolation import isolated
 from broker.store import index
+from broker.store.incidents import Filed
 from broker.store.keys import partition_of, partition_of_incident, partition_of_user
 from broker.store.missed import Glimpse, Missed
 from broker.store.presence import Before, Hit, Update
@@ -200,7 +202,13 @@ class Everywhere:
     async def incidents(self, identifiers: Iterable[UUID]) -> list[Incident]:
         """Return these incidents, wherever they are, as far as they are still there."""
         of = self._partitions[0].of
-        several = await asyncio.gather(*(of(one).incidents.get(one) for one in identifiers))
+
+        async def get(identifier: UUID) -> Filed | None:
+            return await of(identifier).incidents.get(identifier)
+
+        several = await asyncio.gather(
+            *(isolated(one, get, what="an incident near a report") for one in identifiers)
+        )
         return [filed.incident for filed in several if filed is not None]
 
     async def received(self, home: "Store", message: UUID) -> Received | None:

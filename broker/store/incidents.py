@@ -1,5 +1,6 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.core.policy import MAX_MERGE_M
 from broker.events import Event, IncidentChanged
+from broker.isolation import readable
 from broker.store import alerts, index
 from broker.store.history import log
 from broker.store.moments import milliseconds, moment_of
@@ -33,6 +35,7 @@ from schemas.messages import GroupEvent, Question, Report
 from schemas.taxonomy import Audience, Timers
 
 _PLACES = 10_000  # that a worker remembers
+_PAGE = 500
 _QUESTIONS = 50  # to one user, that a sync may repeat
 _ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
 
@@ -82,6 +85,11 @@ class ReportFiled(msgspec.Struct, frozen=True):
     report: Report
 
 
+class _OfCategory(msgspec.Struct):
+    category: str
+
+
+_OF_CATEGORY = msgspec.json.Decoder(_OfCategory)
 _REPORT = msgspec.json.Decoder(ReportFiled)
 
 
@@ -117,7 +125,7 @@ class IncidentStore:
         return Neighbourhood(
             received=received_in(receipt, self._keys),
             marker=marker.decode(),
-            candidates=[decode_incident(version, blob) for version, blob in found],
+            candidates=[*readable(found, _decode_row, what="an incident near a report")],
             elsewhere=[UUID(name.decode()) for name in elsewhere],
             routed=routed_in(receipt),
         )
@@ -185,6 +193,18 @@ class IncidentStore:
         return (
             await self._redis.call("ZSCORE", self._keys.open_incidents, str(incident)) is not None
         )
+
+    async def open_by_category(self) -> Counter[str]:
+        """Return how many open incidents there are of each category."""
+        count: Counter[str] = Counter()
+        names = await self._redis.call("ZRANGE", self._keys.open_incidents, 0, -1)
+        for first in range(0, len(names), _PAGE):
+            rows = await self._redis.calls(
+                ("HGET", self._keys.incident(name.decode()), "incident")
+                for name in names[first : first + _PAGE]
+            )
+            count.update(readable(filter(None, rows), _category_in, what="an open incident"))
+        return count
 
     async def with_state(self, several: Sequence[UUID]) -> list[UUID]:
         """Return those of `several` whose state was ever published."""
@@ -387,5 +407,17 @@ def decode_incident(version: bytes, blob: bytes) -> Incident:
     return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
 
 
+def _category_in(blob: bytes) -> str:
+    return _OF_CATEGORY.decode(blob).category
+
+
+def _decode_row(row: tuple[bytes, bytes]) -> Incident:
+    return decode_incident(*row)
+
+
 def _people(row: Sequence[bytes]) -> People:
-    return {row[i].decode(): decode_member(row[i + 1]) for i in range(0, len(row), 2)}
+    return dict(readable(zip(row[::2], row[1::2], strict=True), _person, what="a member"))
+
+
+def _person(row: tuple[bytes, bytes]) -> tuple[str, Member]:
+    return row[0].decode(), decode_member(row[1])

@@ -6,11 +6,13 @@ read each of them whole was most of what `groups` did.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from broker.core.groups import Member
 from broker.core.incidents import Incident
+from broker.isolation import readable
 from broker.store.alerts import Claimed, claimed, confirm
 from broker.store.incidents import (
     decode_group_event,
@@ -46,6 +48,25 @@ class Missed(NamedTuple):
     events: Sequence[GroupEvent]
 
 
+def _glimpse(user: str, row: Sequence[Any]) -> Glimpse:
+    name, told, alert, delivered, member, events, is_open = row
+    return Glimpse(
+        incident=UUID(name.decode()),
+        member=decode_member(member),
+        alert=claimed(user, alert) if alert else None,
+        confirmed=bool(delivered),
+        events=events,
+        told_at=moment_of(told),
+        is_open=bool(is_open),
+    )
+
+
+def _missed(row: tuple[UUID, Sequence[bytes], Sequence[bytes]]) -> tuple[UUID, Missed]:
+    name, incident, events = row
+    told = [*readable(events, decode_group_event, what="a group event")]
+    return name, Missed(decode_incident(*incident), told)
+
+
 class MissedStore:
     """What the participants of one partition may have missed."""
 
@@ -67,18 +88,7 @@ class MissedStore:
             [self._keys.involved(user), self._keys.open_incidents],
             [self._keys.prefix, user, since_ms, told_ms, at_most],
         )
-        return [
-            Glimpse(
-                incident=UUID(name.decode()),
-                member=decode_member(member),
-                alert=claimed(user, alert) if alert else None,
-                confirmed=bool(delivered),
-                events=events,
-                told_at=moment_of(told),
-                is_open=bool(is_open),
-            )
-            for name, told, alert, delivered, member, events, is_open in rows
-        ]
+        return [*readable(rows, partial(_glimpse, user), what="an incident of a sync")]
 
     async def questions(self, user: str, since: datetime) -> list[Question]:
         """Return what `user` was asked since, for as long as a question is kept."""
@@ -88,7 +98,7 @@ class MissedStore:
         rows = await self._redis.calls(
             ("HGET", self._keys.question(UUID(name.decode())), "question") for name in names
         )
-        return [decode_question(row) for row in rows if row]
+        return [*readable(filter(None, rows), decode_question, what="a question")]
 
     async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
         """Return these incidents, as far as they are still there."""
@@ -101,11 +111,8 @@ class MissedStore:
                 ("LRANGE", self._keys.group_log(name), 0, -1),
             )
         )
-        return {
-            name: Missed(decode_incident(*incident), [decode_group_event(one) for one in events])
-            for name, incident, events in zip(names, rows[::2], rows[1::2], strict=True)
-            if incident[1]
-        }
+        there = [row for row in zip(names, rows[::2], rows[1::2], strict=True) if row[1][1]]
+        return dict(readable(there, _missed, what="an incident of a sync"))
 
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alerts of `incidents`.

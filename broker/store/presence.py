@@ -2,11 +2,13 @@
 
 import enum
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
 from broker.core.grid import filed, unfiled
 from broker.core.recipients import Located
+from broker.isolation import readable
 from broker.store import keys
 from broker.store.packing import pack
 from broker.store.redis import Connection, Word
@@ -124,7 +126,8 @@ class PresenceStore:
             answer = await self._redis.script("near", [self._keys.at(cell) for cell in some], ())
             for position in range(0, len(answer), 2):
                 cell, row = some[int(answer[position]) - 1], answer[position + 1]
-                people.extend(_located(cell, row[i], row[i + 1]) for i in range(0, len(row), 2))
+                pairs = zip(row[::2], row[1::2], strict=True)
+                people.extend(readable(pairs, partial(_located, cell), what="a place"))
         return people
 
     async def sweep(self, *, now_ms: int, presence_s: int) -> int:
@@ -150,7 +153,8 @@ def _at_ms(update: Update, now_ms: int) -> int:
     return max(0, min(update.at_ms, now_ms + ahead_ms))
 
 
-def _located(cell: int, user: bytes, filed_as: bytes) -> Located:
+def _located(cell: int, row: tuple[bytes, bytes]) -> Located:
+    user, filed_as = row
     child, how, at_ms = filed_as.split(b" ")
     availability = _LONG.get(how)
     if availability is not None:  # of the only MQTT broker, or the first of several

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from broker.config import SETTINGS
+from broker.store import Store
 from schemas.taxonomy import default_policy_text
+from tests.core.samples import report
+from tests.store.samples import open_incident
 
 
 def run(*words: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +101,22 @@ def test_policy_check_says_all_that_is_wrong(tmp_path: Path) -> None:
     assert sum("Invalid enum value 'cellar'" in problem for problem in problems) == 7
     assert sum("names.nl: missing" in problem for problem in problems) == 19
     assert ran.stderr.splitlines() == problems
+
+
+async def test_policy_check_warns_of_what_is_open_and_has_no_category_any_more(
+    tmp_path: Path, redis_url: str
+) -> None:
+    async with Store(redis_url) as store:
+        await open_incident(store, report())
+    file = tmp_path / "policy.toml"
+    file.write_text(default_policy_text().replace("[categories.fire]", "[categories.blaze]"))
+
+    ran = run("policy", "check", file, "--json", NABIJ_REDIS_URL=redis_url)
+
+    assert ran.returncode == 0
+    [warning] = json_of(ran)["warnings"]
+    assert warning.startswith("categories.fire: missing, but open incidents are of it (1)")
+    assert json_of(run("policy", "check", "--json", NABIJ_REDIS_URL=redis_url))["warnings"] == []
 
 
 def test_bad_policy_keeps_nabij_from_starting(tmp_path: Path) -> None:

@@ -104,8 +104,7 @@ def test_alert_has_the_id_of_its_wave_and_keeps_it_when_sent_again_later() -> No
     first = incident()
     second = widened(first, 900.0, at(2))
     draw_first, draw_second = (
-        alerts_of(one, category("fire"), POLICY.advice, expires_at=at(30))
-        for one in (first, second)
+        alerts_of(one, POLICY.advice, expires_at=at(30)) for one in (first, second)
     )
 
     claimed_in_wave_1 = draw_first("ann", 1, AlertReason.NEARBY)
@@ -128,7 +127,7 @@ def test_an_alert_that_is_encoded_for_many_is_as_it_would_be_for_one(
     user: str, text: str, wave: int, reason: AlertReason
 ) -> None:
     one = replace(incident(), text=text)
-    rules = (one, category("fire"), POLICY.advice)
+    rules = (one, POLICY.advice)
 
     payload = payloads_of(*rules, expires_at=at(30), wave=wave, reason=reason)(user)
 

@@ -341,3 +341,15 @@ async def test_crowd_in_one_batch_is_read_in_one_question(store: Store) -> None:
     assert len(await store.presence.near(AROUND)) == 3_000
     assert await store.presence.near([]) == []
     assert replace(await open_incident(store, report()), version=1).reports == 1
+
+
+async def test_a_place_that_cannot_be_read_hides_nobody_else_and_is_swept(
+    store: Store, client: redis.Redis
+) -> None:
+    await moved(store, "ann", PLACES[0], NOW_MS)
+    cell, _ = filed(PLACES[0])
+    client.hset(f"nabij:{{p0}}:at:{cell:x}", "eve", "nonsense")
+
+    assert [person.user for person in await store.presence.near(AROUND)] == ["ann"]
+    assert await store.presence.sweep(now_ms=NOW_MS, presence_s=PRESENCE_S) == 1
+    assert client.hkeys(f"nabij:{{p0}}:at:{cell:x}") == ["ann"]

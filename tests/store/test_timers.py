@@ -13,7 +13,7 @@ from broker.store import Deadline, DeadlineKind, Posted, Store, fire, schedule
 from broker.store.outbox import post
 from schemas.ids import new_id
 from tests.core.samples import START, at, report
-from tests.store.samples import NOW_MS, TIMERS, open_incident
+from tests.store.samples import KEYS, NOW_MS, TIMERS, open_incident
 
 ZONES = {kind: [Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2**60 + n))
                 for n in range(40)] for kind in ZoneKind}  # fmt: skip
@@ -291,3 +291,18 @@ async def test_incidents_come_open_ones_first_the_newest_before_and_each_once(
     assert found[:300] == names[299::-1]
     assert set(found) == set(names)
     assert len(found) == len(names)
+
+
+async def test_a_deadline_of_another_version_is_kept_and_stands_before_no_other(
+    store: Store, client: redis.Redis
+) -> None:
+    incident = await open_incident(store, report())
+    client.zadd(KEYS.deadlines, {f"surprise {incident.id}": 1})
+    now_ms = NOW_MS + 10**10
+
+    due = await store.deadlines.due(now_ms)
+
+    assert {deadline.incident for deadline in due} == {incident.id}
+    assert client.zscore(KEYS.deadlines, f"surprise {incident.id}") == now_ms + 60_000
+    pages = [page async for page in store.deadlines.incidents()]
+    assert {name for page in pages for name in page} == {incident.id}

@@ -37,7 +37,8 @@ local function look(update, user, cell, since, place)
   end
   for index = 1, #open, 2 do
     local id, entry = open[index], open[index + 1]
-    if tonumber(string.match(entry, '(%d+)$')) >= since
+    local opened = tonumber(string.match(entry, '(%d+)$') or '')
+    if opened and opened >= since
       and redis.call('HEXISTS', prefix .. 'people:' .. id, user) == 0 then
       hits[#hits + 1] = { update, id, entry, place }
     end

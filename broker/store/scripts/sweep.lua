@@ -1,4 +1,4 @@
--- Forget the people of one hash whose time, word ARGV[1], is not after ARGV[2] (ms).
+-- Forget the people of one hash whose time, word ARGV[1], cannot be read or is not after ARGV[2] (ms).
 -- In a script, because somebody may come back between the look and the deletion.
 local stale = 0
 local people = redis.call('HGETALL', KEYS[1])
@@ -7,7 +7,8 @@ for index = 1, #people, 2 do
   for word in string.gmatch(people[index + 1], '%S+') do
     words[#words + 1] = word
   end
-  if tonumber(words[tonumber(ARGV[1])]) <= tonumber(ARGV[2]) then
+  local at = tonumber(words[tonumber(ARGV[1])])
+  if not at or at <= tonumber(ARGV[2]) then -- what cannot be read is no place either
     redis.call('HDEL', KEYS[1], people[index])
     stale = stale + 1
   end

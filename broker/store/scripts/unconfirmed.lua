@@ -30,7 +30,7 @@ local rows = redis.call('HGETALL', KEYS[1])
 for index = 1, #rows, 2 do
   local user, filed = rows[index], rows[index + 1]
   local state, head, since, moment, tail = string.match(filed, '^(%a) (%d+ %S+) (%d+) (%d+) (.+)$')
-  if state ~= 'x' and not delivered[user] then
+  if state and state ~= 'x' and not delivered[user] then
     local claimed, at, tries = tonumber(since), tonumber(moment), tonumber(string.match(tail, '^%d+'))
     local function file(as)
       redis.call('HSET', KEYS[1], user, table.concat({ as, head, since, ARGV[2], tail }, ' '))
