@@ -9,6 +9,8 @@ from pathlib import Path
 from bench.figures import Result
 from bench.html import page
 from broker import log
+from broker.embedded import find_program
+from broker.errors import ConfigError
 from nabij.output import print_json, print_line, print_table, say
 from nabij.runtime import Interrupted, run_until_signal
 
@@ -21,6 +23,8 @@ NAMES = (
 def bench(name: str, *, quick: bool, as_json: bool, html: Path | None) -> int:
     """Run one benchmark, or `all`; return the exit code."""
     log.set_up("error", "auto")
+    if find_program("mosquitto") is None:
+        raise ConfigError(["the benchmarks measure Mosquitto: there is none on the PATH"])
     results = []
     for one in NAMES if name == "all" else (name,):
         began = time.monotonic()

@@ -74,8 +74,13 @@ class RedisEngine(enum.StrEnum):
 
 
 def find_program(*names: str) -> str | None:
-    """The first of these programs on this machine; ordinary users have no sbin on their PATH."""
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    """The first of these programs on this machine; ordinary users have no sbin on their PATH.
+
+    For `/usr/bin` on the PATH `/usr/sbin` is looked into as well: so a PATH can still hide a program.
+    """
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    beside = [f"{place.removesuffix('/bin')}/sbin" for place in places if place.endswith("/bin")]
+    path = os.pathsep.join([*places, *beside])
     return next((found for name in names if (found := shutil.which(name, path=path))), None)
 
 

@@ -6,6 +6,7 @@ skips, with the reason.
 """
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -39,11 +40,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--partitions", type=int, default=1, help="of the services' tests")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was skipped and what it lacked: green is not the whole truth."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if not skipped:
+        return
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    terminalreporter.write_line(f"{len(skipped)} tests skipped, for want of: {told}", yellow=True)
+
+
 def missing(what: str) -> NoReturn:
     """Fail under CI, where nothing may be missing; skip elsewhere."""
     if os.environ.get("CI"):
-        pytest.fail(f"{what}: under CI this may not be missing")
+        pytest.fail(f"no {what}: under CI it may not be missing")
     pytest.skip(what)
+
+
+def needs_acl(server: EmbeddedMqtt) -> None:
+    """Skip what only Mosquitto can do: keep clients to their topics, and share subscriptions."""
+    if not server.enforces_acl:
+        missing("Mosquitto with its topic ACL")
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +70,7 @@ def program() -> Callable[..., str]:
     def path_of(*names: str) -> str:
         path = find_program(*names)
         if path is None:
-            missing(f"no {' or '.join(names)} on the PATH")
+            missing(f"{' or '.join(names)} on the PATH")
         return path
 
     return path_of
@@ -84,7 +101,7 @@ def mqtt_engine(request: pytest.FixtureRequest) -> MqttEngine:
     if find_program("mosquitto"):
         return MqttEngine.MOSQUITTO
     if os.environ.get("CI"):
-        missing("no mosquitto on the PATH")
+        missing("mosquitto on the PATH")
     return MqttEngine.IOTCORE
 
 
@@ -117,8 +134,7 @@ def mqtt_server(
 @pytest.fixture(scope="session")
 def mosquitto_server(mqtt_server: EmbeddedMqtt) -> EmbeddedMqtt:
     """The run's MQTT broker, for tests of what only Mosquitto does: keep clients apart."""
-    if not mqtt_server.enforces_acl:
-        missing(f"{mqtt_server.description} runs, this needs mosquitto")
+    needs_acl(mqtt_server)
     return mqtt_server
 
 
@@ -164,7 +180,7 @@ def shared_data() -> Callable[[str], Path]:
     def path_of(name: str) -> Path:
         path = REPOSITORY.parent / "shared" / "data" / name
         if not path.exists():
-            missing(f"no ../shared/data/{name}")
+            missing(f"../shared/data/{name}")
         return path
 
     return path_of

@@ -4,7 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mqtt5
 import pytest
@@ -14,7 +14,6 @@ from bench.figures import Histogram, Plot, Ratio, Result, Row
 from bench.html import page
 from bench.recipients import Ask, Recipient, Tally
 from bench.world import Way, beside, world
-from broker.embedded import MqttEngine
 
 
 def test_a_ratio_is_the_median_of_those_of_its_rounds() -> None:
@@ -80,9 +79,9 @@ def _packet_ids(data: bytes) -> Iterator[int]:
 
 
 async def test_reports_floors_and_a_program_aside_are_measured_on_a_running_system(
-    mqtt_engine: MqttEngine,
+    program: Callable[..., str],
 ) -> None:
-    assert mqtt_engine  # on the machine's own servers, as `nabij bench` runs
+    program("mosquitto")  # on the machine's own servers, as `nabij bench` runs
     async with world([5, 3]) as here, beside(here, "bench.peers.with_aiomqtt"):
         await here.open_aside()
 

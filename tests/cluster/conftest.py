@@ -18,7 +18,7 @@ PARTITIONS = 16
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """Three masters and their replicas, for a whole module."""
     if find_program("redis-server") is None:
-        missing("no redis-server on the PATH: a cluster needs it")
+        missing("redis-server on the PATH")
     async with Cluster(tmp_path_factory.mktemp("cluster")) as formed:
         yield formed
 

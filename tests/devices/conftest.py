@@ -26,6 +26,7 @@ from schemas.codec import encode
 from schemas.ids import alert_id
 from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject
 from schemas.taxonomy import Names, Urgency
+from tests.conftest import needs_acl
 
 Answer = Callable[["Received"], Receipt | None]
 
@@ -203,8 +204,7 @@ class Stack:
 async def stack(
     own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
 ) -> AsyncIterator[Stack]:
-    if not own_mqtt.enforces_acl:
-        pytest.skip("the services share their subscriptions: this needs Mosquitto")
+    needs_acl(own_mqtt)
     async with (
         Store(own_redis.url) as store,
         running_services(

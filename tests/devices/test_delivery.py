@@ -105,8 +105,8 @@ async def test_a_report_is_in_the_journal_before_it_is_sent_and_gone_after_its_r
     async with device(broker, journal, on_journaled=lambda entry: order.append(entry.id)) as ann:
         await ann.report(report)
         assert await journal.entries() == []
-    assert order == [report.id, "sent"]
-    (message,) = sent(services, Subject.REPORT)
+    assert order[:2] == [report.id, "sent"]  # and perhaps once more, where the receipt takes long
+    (message, *_) = sent(services, Subject.REPORT)
     assert message.response_topic == topics.RECEIPT.topic(user="ann")
     assert message.correlation == report.id.bytes
 

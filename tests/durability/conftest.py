@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from tests.conftest import needs_acl
 from tests.services.system import Servers, System
 
 Nabij = Callable[..., Awaitable[tuple[int, Any]]]
@@ -25,8 +26,7 @@ def servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this test."""
-    if not mqtt_server.enforces_acl:
-        pytest.skip("the services' tests need Mosquitto and its ACL")
+    needs_acl(mqtt_server)
     return Servers(
         mqtt=mqtt_server,
         redis_url=redis_url,
@@ -45,8 +45,7 @@ def own_servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
-    if not own_mqtt.enforces_acl:
-        pytest.skip("the services' tests need Mosquitto and its ACL")
+    needs_acl(own_mqtt)
     return Servers(
         mqtt=own_mqtt,
         redis_url=own_redis.url,

@@ -19,6 +19,7 @@ from broker.store import Store
 from broker.store.keys import Keys
 from broker.store.redis import Connection, CorruptError
 from broker.store.streams import Events
+from tests.conftest import needs_acl
 from tests.core.samples import north, report
 from tests.services.client import Client
 from tests.services.system import Servers, a_report, polled, running
@@ -34,7 +35,7 @@ def small_disk(directory: Path) -> Iterator[None]:
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets us mount no disk of our own")
+        pytest.skip("the right to mount a disk of its own")
     try:
         yield
     finally:
@@ -69,6 +70,7 @@ def _accepted(client: Client) -> set[str]:
 async def test_a_full_disk_stops_the_receipts_and_with_space_again_all_is_confirmed(
     own_mqtt: EmbeddedMqtt, accounts: dict[str, Account], tmp_path: Path
 ) -> None:
+    needs_acl(own_mqtt)
     disk = tmp_path / "disk"
     with small_disk(disk), structlog.testing.capture_logs() as logs:
         async with EmbeddedRedis(disk) as own_redis:

@@ -13,6 +13,7 @@ from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, re
 from broker.mqtt import Endpoint
 from broker.mqtt.status import ServerStatus
 from broker.store import Delivery
+from tests.conftest import missing
 from tests.services.client import WITHIN_S
 from tests.services.system import Servers, moved, polled, running
 
@@ -88,7 +89,7 @@ async def dropping(
     data_dir: Path, accounts: dict[str, Account], mqtt_engine: MqttEngine, own_redis: EmbeddedRedis
 ) -> AsyncIterator[Servers]:
     if mqtt_engine is not MqttEngine.MOSQUITTO:
-        pytest.skip("only Mosquitto tells what it drops")
+        missing("Mosquitto, which alone tells what it drops")
     async with ShortQueues(data_dir, list(accounts.values()), engine=mqtt_engine) as mqtt:
         yield Servers(mqtt=mqtt, redis_url=own_redis.url, accounts=accounts, directory=data_dir)
 

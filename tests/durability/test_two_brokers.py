@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.embedded import Account, EmbeddedMqtt, MqttEngine
-from tests.conftest import missing
+from tests.conftest import needs_acl
 from tests.services.client import Client, Connect, connecting
 from tests.services.system import KORENMARKT, Servers, System, ago, moved, running
 
@@ -31,8 +31,7 @@ class Two:
 async def two(
     data_dir: Path, accounts: dict[str, Account], mqtt_server: EmbeddedMqtt, redis_url: str
 ) -> AsyncIterator[Two]:
-    if not mqtt_server.enforces_acl:
-        missing(f"{mqtt_server.description} runs, this needs mosquitto")
+    needs_acl(mqtt_server)
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(

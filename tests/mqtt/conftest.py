@@ -1,26 +1,22 @@
 """Real MQTT brokers on free ports, each killed by its own process id."""
 
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from broker.embedded import find_program
+from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto, free_port
 
 
 @pytest.fixture
 def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
     """A function that starts Mosquitto with further lines of configuration."""
-    binary = shutil.which("mosquitto") or shutil.which(
-        "mosquitto", path="/usr/sbin:/usr/local/sbin"
-    )
+    binary = find_program("mosquitto")
     if binary is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs mosquitto on the PATH")
-        pytest.skip("mosquitto is not on the PATH")
+        missing("mosquitto on the PATH")
     started: list[BrokerProcess] = []
 
     def start(*lines: str, anonymous: bool = True) -> BrokerProcess:

@@ -18,6 +18,7 @@ from broker.mqtt import (
     PubAckReasonCode,
     Unreachable,
 )
+from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 from tests.mqtt.exchange import WITHIN_S, numbered, take, until
 
@@ -202,7 +203,7 @@ async def test_tls_and_a_password_work_together(
 ) -> None:
     openssl, passwd = which("openssl"), which("mosquitto_passwd")
     if openssl is None or passwd is None:
-        pytest.skip("openssl or mosquitto_passwd is not on the PATH")
+        missing("openssl and mosquitto_passwd on the PATH")
     key, certificate = make_certificate(openssl, tmp_path)
     broker = start_mosquitto(
         f"certfile {certificate}",

@@ -13,6 +13,7 @@ import pytest_asyncio
 import redis
 
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from tests.conftest import needs_acl
 from tests.services.client import Connect, connecting
 from tests.services.system import APART_M, Servers, System, running
 
@@ -44,8 +45,7 @@ def servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this module."""
-    if not mqtt_server.enforces_acl:
-        pytest.skip("the services' tests need Mosquitto and its ACL")
+    needs_acl(mqtt_server)
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return Servers(
@@ -66,8 +66,7 @@ def own_servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
-    if not own_mqtt.enforces_acl:
-        pytest.skip("the services' tests need Mosquitto and its ACL")
+    needs_acl(own_mqtt)
     return Servers(
         mqtt=own_mqtt,
         redis_url=own_redis.url,
