@@ -41,15 +41,18 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Installs once; again only after a change of pyproject.toml, so that later runs need no network.
+# Without its stamp an environment is half made (Ctrl-C, no network, a full disk): it is made again.
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Nabij needs Python 3.11 or newer, and found none on the PATH" >&2; exit 1; }
 	@echo "Installing Nabij into $(VENV), once (about a minute) …"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	@test -e $@ && test -x $(BIN)/python || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@rm -f $@
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 # Histograms, plots, and the peers to compare with: only for benchmarks.
 $(BENCH_STAMP): $(STAMP)
+	@rm -f $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@touch $@
+	@touch $(STAMP) $@

@@ -3,12 +3,16 @@
 At level info and above nothing names a user, a position or a text: those are debug's.
 """
 
+import contextlib
 import logging
 import sys
+from typing import IO, BinaryIO, Generic, TextIO, TypeVar, cast
 
 import orjson
 import structlog
 from structlog.typing import Processor
+
+T = TypeVar("T", str, bytes)
 
 _LEVELS = logging.getLevelNamesMapping()
 
@@ -30,9 +34,9 @@ def set_up(level: str, log_format: str, **context: str) -> None:
         processors=[*shared, *(_json_ending() if as_json else _text_ending())],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=(
-            structlog.BytesLoggerFactory(sys.stderr.buffer)
+            structlog.BytesLoggerFactory(cast("BinaryIO", _Forgiving(sys.stderr.buffer)))
             if as_json
-            else structlog.PrintLoggerFactory(sys.stderr)
+            else structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr)))
         ),
         cache_logger_on_first_use=True,
     )
@@ -44,6 +48,23 @@ def set_up(level: str, log_format: str, **context: str) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         force=True,
     )
+
+
+class _Forgiving(Generic[T]):
+    """A stream that may be gone: a service goes on though its terminal or its reader is closed."""
+
+    def __init__(self, stream: IO[T]) -> None:
+        self._stream: IO[T] = stream
+
+    def write(self, text: T) -> None:
+        """Write, or lose it."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or lose it."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _json_ending() -> list[Processor]:

@@ -41,7 +41,7 @@ def chaos(
     from broker import log  # noqa: PLC0415 - `nabij --help` must not wait for all of this
     from nabij.chaos.report import print_report  # noqa: PLC0415
     from nabij.datadir import temporary_unless  # noqa: PLC0415
-    from nabij.runtime import Interrupted, run_until_signal  # noqa: PLC0415
+    from nabij.runtime import Interrupted, ending_cleanly, run_until_signal  # noqa: PLC0415
 
     log.set_up("error", "auto")
     try:
@@ -56,7 +56,7 @@ def chaos(
         raise typer.BadParameter(
             f"{data_dir} holds an earlier run; choose another directory", param_hint="--data-dir"
         )
-    with temporary_unless(data_dir) as directory:
+    with ending_cleanly(), temporary_unless(data_dir) as directory:
         try:
             result = run_until_signal(run_chaos(directory, options))
         except Interrupted:

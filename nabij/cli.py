@@ -79,12 +79,12 @@ def demo(
     """
     from nabij.datadir import temporary_unless
     from nabij.demo import Options, run_demo
-    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.runtime import Interrupted, ending_cleanly, run_until_signal
     from nabij.up import workers_of
 
     options = Options(once, seed, participants, as_json)
     counts = workers_of([], workers or [])
-    with temporary_unless(data_dir) as directory:
+    with ending_cleanly(), temporary_unless(data_dir) as directory:
         settings = settings_of(directory, quiet=True)
         try:
             ok = run_until_signal(run_demo(settings, counts, options))
@@ -136,12 +136,12 @@ def replay(  # noqa: PLR0913 - a replay has that many options
     """
     from nabij.datadir import temporary_unless
     from nabij.replay_command import Options, plan_of, run_replay
-    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.runtime import Interrupted, ending_cleanly, run_until_signal
     from nabij.up import workers_of
     from nabij.zones_command import place_of
 
     counts = workers_of([], workers or [])
-    with temporary_unless(data_dir) as directory:
+    with ending_cleanly(), temporary_unless(data_dir) as directory:
         settings = settings_of(directory, quiet=True)
         plan = plan_of(
             stream,

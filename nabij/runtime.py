@@ -1,20 +1,40 @@
 """The event loop of a process, and how it ends: signals, and errors that are sentences."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 END_S = 45.0
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(Exception):  # noqa: N818 - read as `except Interrupted`
-    """SIGTERM or SIGINT came; everything that was acquired has been released."""
+    """SIGTERM, SIGINT or SIGHUP came; everything that was acquired has been released."""
+
+
+class _Ending:
+    """Whether a signal has come, and what is cancelled by the first one."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self.cancel: Callable[[], object] = lambda: None
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        if not self.came:  # impatience does not cut the draining short
+            self.came = True
+            self.cancel()
+
+
+_endings: list[_Ending] = []  # the one that is in force; a process has one set of signal handlers
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -23,35 +43,64 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
+@contextlib.contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """Have a signal end only what `run_until_signal` runs in here, now or as soon as it begins.
+
+    So what is made before it, as a temporary directory is, and what is removed after it, is whole
+    whenever the signal comes.
+    """
+    ending = _Ending()
+    before = {number: signal.signal(number, ending) for number in _SIGNALS}
+    _endings.append(ending)
+    try:
+        yield
+    finally:
+        _endings.remove(ending)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; on the first SIGTERM or SIGINT cancel it, and let it take its time to end.
+    """Run `work`; on the first SIGTERM, SIGINT or SIGHUP cancel it, and let it take its time to end.
 
     Raises:
         Interrupted: a signal came.
     """
-    return run(_until_signal(work))
+    if not _endings:
+        with ending_cleanly():
+            return run_until_signal(work)
+    return run(_until(_endings[-1], work))
 
 
-async def _until_signal(work: Coroutine[Any, Any, T]) -> T:
+async def _until(ending: _Ending, work: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = loop.create_task(work, name="main")
-    came: list[int] = []
 
-    def interrupt(number: int) -> None:
-        came.append(number)
-        if len(came) == 1:  # impatience does not cut the draining short
-            task.cancel()
-            # Draining is bounded; a mistake in it must not be what keeps a process from ending.
-            loop.call_later(END_S, os._exit, 1)
+    def interrupt() -> None:
+        task.cancel()
+        # Draining is bounded; a mistake in it must not be what keeps a process from ending.
+        loop.call_later(END_S, os._exit, 1)
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, interrupt, number)
+    ending.cancel = lambda: loop.call_soon_threadsafe(interrupt)
+    if ending.came:
+        interrupt()
     try:
         return await task
     except asyncio.CancelledError:
-        if came:
+        if ending.came:
             raise Interrupted from None
         raise
+    finally:
+        ending.cancel = lambda: None
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere what would go to a terminal that was closed, and fail there with EIO."""
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - the device
+        for number in (1, 2):
+            if os.isatty(number):
+                os.dup2(nowhere.fileno(), number)
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

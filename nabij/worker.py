@@ -78,7 +78,7 @@ async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
             # Nobody may be left to kill a worker that cannot drain.
             loop.call_later(DRAIN_S + 2, os._exit, 1)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, end)
     pulse = Pulse(pipe, end)
     async with asyncio.TaskGroup() as tasks:

@@ -1,0 +1,130 @@
+"""Whenever the terminal is closed, or a signal comes: no process is left, and no folder."""
+
+import contextlib
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+NABIJ = (sys.executable, "-m", "nabij.cli")
+PATIENCE_S = 45.0
+
+
+class Command:
+    """A running command on a terminal of its own; it and all that it starts share a TMPDIR."""
+
+    def __init__(self, words: tuple[str, ...], folder: Path) -> None:
+        self.folder = folder
+        self.terminal, theirs = pty.openpty()
+        kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _ON_ITS_TERMINAL, *NABIJ, *words],
+            env={**kept, "TMPDIR": str(folder)},
+            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+        os.set_blocking(self.terminal, False)
+        self.said = ""
+
+    def hears(self, word: str) -> bool:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self.said += os.read(self.terminal, 65_536).decode(errors="replace")
+        return word in self.said
+
+    def processes(self) -> set[int]:
+        """All of ours: whatever has our TMPDIR in its environment."""
+        mark = f"TMPDIR={self.folder}\0".encode()
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes():
+                    found.add(int(path.parent.name))
+        return found
+
+    def hang_up(self) -> None:
+        os.close(self.terminal)
+
+
+# The kernel sends SIGHUP to the leader of the session whose controlling terminal is closed.
+_ON_ITS_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come to pass"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def start(*words: str) -> Command:
+        folder = tmp_path / "folders"
+        folder.mkdir()
+        started.append(Command(words, folder))
+        return started[-1]
+
+    yield start
+    for command in started:
+        for pid in command.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        command.process.wait()
+
+
+MOMENTS: dict[str, Callable[[Command], bool]] = {
+    "its folder is made": lambda command: any(command.folder.iterdir()),
+    "its Redis starts": lambda command: len(command.processes()) > 1,
+    "its workers start": lambda command: len(command.processes()) > 4,
+    "it is ready": lambda command: command.hears("ready: "),
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "moment", "number"),
+    [
+        (("demo",), "its folder is made", signal.SIGTERM),
+        (("demo",), "its folder is made", None),
+        (("demo",), "its Redis starts", signal.SIGINT),
+        (("demo",), "its workers start", None),
+        (("demo",), "it is ready", None),
+        (("up", "--data-dir"), "its Redis starts", signal.SIGHUP),
+        (("up", "--data-dir"), "its workers start", signal.SIGTERM),
+        (("up", "--data-dir"), "it is ready", None),
+    ],
+)
+def test_a_signal_or_a_closed_terminal_leaves_no_process_and_no_folder(  # noqa: PLR0917 - fixtures
+    start: Callable[..., Command],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    moment: str,
+    number: signal.Signals | None,
+) -> None:
+    command = start(*words, *([str(tmp_path / "data")] if "--data-dir" in words else []))
+    until(lambda: MOMENTS[moment](command))
+    if number is None:
+        command.hang_up()
+    else:
+        command.process.send_signal(number)
+    command.process.wait(PATIENCE_S)
+    until(lambda: not command.processes())
+    assert list(command.folder.iterdir()) == []
+    assert "Traceback" not in command.said
+
+
+def test_killing_the_demo_outright_leaves_no_process(start: Callable[..., Command]) -> None:
+    command = start("demo")
+    until(lambda: MOMENTS["its workers start"](command))
+    command.process.kill()
+    until(lambda: not command.processes())
