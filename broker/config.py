@@ -107,7 +107,8 @@ def _existing_file(text: str) -> Path:
     return path
 
 
-def _default_data_dir() -> Path:
+def default_data_dir() -> Path:
+    """Return the directory of this user where nothing else is set."""
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(base).expanduser() / "nabij"
 
@@ -178,5 +179,5 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         )
     if problems:
         raise ConfigError(problems)
-    values["data_dir"] = values["data_dir"] or _default_data_dir()
+    values["data_dir"] = values["data_dir"] or default_data_dir()
     return Settings(**values)

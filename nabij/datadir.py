@@ -29,6 +29,9 @@ _DESK = "desk-"
 _PASSWORD_BYTES = 10
 
 
+TEMPORARY = "nabij-"
+
+
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """What runs in a data directory now, for the commands beside it. Holds passwords."""
 
@@ -83,6 +86,12 @@ class DataDir:
             "or choose another directory with --data-dir or NABIJ_DATA_DIR"
         )
 
+    @property
+    def holds_data(self) -> bool:
+        """Whether an embedded Redis has written anything here."""
+        redis = self.path / "redis"
+        return any(redis.glob("appendonly*")) or any(redis.glob("*.rdb"))
+
     def running(self) -> Running | None:
         """Return what runs here now, if anything does."""
         try:
@@ -132,7 +141,7 @@ def temporary_unless(chosen: Path | None) -> Iterator[Path]:
     if chosen:
         yield chosen
     else:
-        with tempfile.TemporaryDirectory(prefix="nabij-") as directory:
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as directory:
             yield Path(directory)
 
 

@@ -10,15 +10,14 @@ from uuid import UUID, uuid4
 
 from asyncio_throttle.throttler import Throttler
 
-from broker.config import Settings, each_url
+from broker.config import Settings
 from broker.errors import ConfigError, UnavailableError
 from broker.letters import REPLAY
-from broker.mqtt import Connection, Endpoint, Message
+from broker.mqtt import Connection, Message
 from broker.store import DeadLetter, Store
-from nabij.datadir import DataDir
 from nabij.output import print_json, print_line, print_table, say
 from nabij.runtime import run
-from nabij.zones import opened_store
+from nabij.stores import mqtt_endpoint, opened_store
 
 WAIT_S = 10.0  # how long after the last it may take until it says that nobody has taken it
 A_SECOND = 50  # so many are replayed: ten thousand at once would hold up what is reported now
@@ -218,14 +217,5 @@ async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:
 
 
 def _connection(settings: Settings) -> Connection:
-    running = DataDir(settings.data_dir).running()
-    url = settings.mqtt_url or (running and running.mqtt_url)
-    if not url:
-        raise ConfigError(
-            [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
-        )
-    try:
-        endpoint = Endpoint.from_url(each_url(url)[0])
-    except ValueError as error:
-        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
-    return Connection(endpoint, client_id=f"nabij-replay-{uuid4().hex[:12]}", session_expiry_s=0)
+    client = f"nabij-replay-{uuid4().hex[:12]}"
+    return Connection(mqtt_endpoint(settings), client_id=client, session_expiry_s=0)

@@ -19,7 +19,7 @@ from broker.config import SETTINGS, Settings, each_url
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import Connection, Endpoint, MqttError
-from broker.store import partitions
+from broker.store import Opening, partitions
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
@@ -159,7 +159,7 @@ async def _redis(settings: Settings) -> list[Finding]:
     if not url:
         return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
     try:
-        async with partitions(url, settings.partitions) as stores:
+        async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
             warnings = dict.fromkeys([what for store in stores for what in await store.check()])
             zones = await stores[0].zones.load()
             letters = await stores[0].dead_letters.counts()

@@ -1,5 +1,6 @@
 """What `nabij explain` prints: from the record, what happened to an incident, to whom, and why."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,12 @@ from broker.core.groups import Member
 from broker.core.history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
 from broker.errors import ConfigError
-from broker.store import Alerted, Delivery, Filed
+from broker.store import Alerted, Delivery, Filed, Store
 from nabij.output import print_json, print_line, say
 from nabij.runtime import run
-from nabij.zones import opened_store
+from nabij.stores import opened_store
+
+_FEWEST, _WHOLE = 6, 36  # as the demo shows them, and with their hyphens
 
 _DELIVERY = {
     Delivery.CLAIMED: "is being sent",
@@ -26,9 +29,9 @@ _DELIVERY = {
 
 def run_explain(settings: Settings, incident: str, user: str | None, *, as_json: bool) -> bool:
     """Print what the record has; return whether it knows the incident."""
-    found = run(_read(settings, _identifier(incident)))
+    found = run(_read(settings, _digits(incident)))
     if found is None:
-        say(f"there is no incident {incident}: it never was, or its retention has ended")
+        say(f"no incident {incident} is known here: the id is another, or it was erased with time")
         return False
     filed, alerts, notes = found
     told = _about_user(filed, alerts, notes, user) if user else _about_all(filed, alerts, notes)
@@ -39,23 +42,39 @@ def run_explain(settings: Settings, incident: str, user: str | None, *, as_json:
     return True
 
 
-def _identifier(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise ConfigError([f"{text!r} is no incident's id"]) from None
+def _digits(text: str) -> str:
+    """Return an incident's id, or what one begins with, as it is written in full."""
+    digits = text.strip().lower().replace("-", "")
+    if not re.fullmatch(rf"[0-9a-f]{{{_FEWEST},32}}", digits):
+        raise ConfigError(
+            [f"{text!r} is no incident's id, nor {_FEWEST} or more digits that one begins with"]
+        )
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "-".join(part for part in parts if part)
 
 
 async def _read(
-    settings: Settings, identifier: UUID
+    settings: Settings, digits: str
 ) -> tuple[Filed, Mapping[str, Alerted], list[Note]] | None:
     async with opened_store(settings) as first:
+        identifier = await _whole(first, digits)
+        if identifier is None:
+            return None
         store = first.of(identifier)
         filed = await store.incidents.get(identifier)
         if filed is None:
             return None
         alerts = {one.user: one for one in await store.alerts.of(identifier)}
         return filed, alerts, await store.history.of(identifier)
+
+
+async def _whole(first: Store, digits: str) -> UUID | None:
+    if len(digits) == _WHOLE:
+        return UUID(digits)
+    found = {one for part in first.partitions for one in await part.incidents_beginning(digits)}
+    if len(found) > 1:
+        raise ConfigError([f"several incidents begin with {digits}: {', '.join(map(str, found))}"])
+    return found.pop() if found else None
 
 
 # -- what it comes to ----------------------------------------------------------------------------

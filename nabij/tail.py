@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import msgspec
 
-from broker.config import Settings, each_url
+from broker.config import Settings
 from broker.errors import ConfigError
-from broker.mqtt import Connection, Endpoint, Message
-from nabij.datadir import DataDir
+from broker.mqtt import Connection, Message
 from nabij.output import print_json, print_line, say
+from nabij.stores import mqtt_endpoint
 from schemas.codec import Invalid
 from schemas.topics import TOPICS
 
@@ -24,7 +24,7 @@ async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
         MqttError: it cannot be reached, or lets us in not.
     """
     connection = Connection(
-        _endpoint(settings),
+        mqtt_endpoint(settings),
         client_id=f"nabij-tail-{uuid4().hex[:12]}",
         subscriptions=[_checked(topic_filter)],
         session_expiry_s=0,
@@ -70,19 +70,6 @@ def _print(message: Message, *, as_json: bool) -> None:
 
 def _invalid(said: dict[str, Any]) -> str:
     return f" INVALID {said['invalid']}" if "invalid" in said else ""
-
-
-def _endpoint(settings: Settings) -> Endpoint:
-    running = DataDir(settings.data_dir).running()
-    url = settings.mqtt_url or (running and running.mqtt_url)
-    if not url:
-        raise ConfigError(
-            [f"no MQTT broker: NABIJ_MQTT_URL is not set and none runs in {settings.data_dir}"]
-        )
-    try:
-        return Endpoint.from_url(each_url(url)[0])
-    except ValueError as error:
-        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
 
 
 def _checked(topic_filter: str) -> str:

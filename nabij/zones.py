@@ -1,17 +1,15 @@
 """The zones of the demonstration, and `nabij zones`: import, list, at."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from broker.config import Settings
 from broker.core.zones import Area, GeoFile, Zone, ZoneIndex, ZoneKind, parse_geojson
-from broker.embedded import EmbeddedRedis
 from broker.errors import ConfigError
-from broker.store import Store, partitions
-from nabij.datadir import DataDir
+from broker.store import Opening
 from nabij.output import Progress
+from nabij.stores import opened_store
 
 
 def built_in_zones(kind: ZoneKind) -> list[Zone]:
@@ -43,32 +41,9 @@ def covered(areas: Sequence[Area], progress: Progress) -> list[Zone]:
     return zones
 
 
-@asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncIterator[Store]:
-    """Give the first partition of the store that is configured, or the data directory's, starting it if it is not running.
-
-    Raises:
-        ConfigError: the data directory cannot be used.
-        UnavailableError: Redis does not answer.
-    """
-    data_dir = DataDir(settings.data_dir)
-    running = data_dir.running()
-    url = settings.redis_url or (running and running.redis_url)
-    if url:
-        async with partitions(url, settings.partitions) as stores:
-            yield stores[0]
-    else:
-        with data_dir.held("embedded"):
-            async with (
-                EmbeddedRedis(data_dir.path) as redis,
-                partitions(redis.url, settings.partitions) as stores,
-            ):
-                yield stores[0]
-
-
 async def import_zones(settings: Settings, zones: Sequence[Zone]) -> None:
     """Replace the zones of the kinds that `zones` have."""
-    async with opened_store(settings) as store:
+    async with opened_store(settings, Opening.USE) as store:
         for kind in ZoneKind:
             if of_kind := [zone for zone in zones if zone.kind is kind]:
                 await store.zones.save(kind, of_kind)

@@ -60,7 +60,7 @@ from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
 from broker.store.receipts import Filing, Received, file_receipt
 from broker.store.redis import CorruptError
-from broker.store.store import Store, partitions
+from broker.store.store import Opening, Store, partitions
 from broker.store.streams import Entry, emit
 from broker.store.timers import Deadline, DeadlineKind, fire, schedule
 from broker.store.transaction import Transaction
@@ -82,6 +82,7 @@ __all__ = [
     "IncidentStore",
     "Missed",
     "Neighbourhood",
+    "Opening",
     "People",
     "Posted",
     "Received",

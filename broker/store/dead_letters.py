@@ -112,7 +112,7 @@ class DeadLetters:
         """Return how many there are and were."""
         transaction = Transaction(self._redis)
         transaction.call("ZCARD", self._keys.dead_letter_times)
-        transaction.call("HINCRBY", self._keys.dead_letter_counts, "dropped", 0)
+        transaction.call("HGET", self._keys.dead_letter_counts, "dropped")
         results = await transaction.run()
         assert results is not None  # there are no guards
-        return Counts(*map(int, results))
+        return Counts(*(int(result or 0) for result in results))

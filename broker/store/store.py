@@ -1,5 +1,6 @@
 """The store as services hold it: of each partition one part for each kind of question."""
 
+import enum
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
@@ -25,6 +26,15 @@ from broker.store.timers import Deadlines
 from broker.store.transaction import Transaction
 from broker.store.workers import WorkerStore
 from broker.store.zones import ZoneStore
+
+_SCAN_COUNT = 1_000
+
+
+class Opening(enum.Enum):
+    """Whether an empty Redis becomes a store, or is looked at and left as it is."""
+
+    USE = "use"
+    READ = "read"
 
 
 class Store:
@@ -89,13 +99,30 @@ class Store:
         """Whether a report was ever committed here."""
         return bool(await self._redis.call("EXISTS", self.keys.sequence))
 
-    async def partition_count(self) -> int:
-        """Return in how many partitions is filed what is here: if nothing is yet, in as many as now."""
-        key, count = self.keys.partitions, self.keys.count
-        if await self.is_used():
-            count = 1  # unless it says otherwise: it is older than partitions
-        await self._redis.call("SET", key, count, "NX")
-        return int(await self._redis.call("GET", key))
+    async def partition_count(self) -> int | None:
+        """Return in how many partitions is filed what is here; None if nothing of ours is."""
+        count = await self._redis.call("GET", self.keys.partitions)
+        if count is None and await self.is_used():
+            return 1  # it is older than partitions
+        return count and int(count)
+
+    async def claim(self) -> int:
+        """Return the same; if nothing is here yet, it is filed in as many partitions as now."""
+        count = await self.partition_count() or self.keys.count
+        await self._redis.call("SET", self.keys.partitions, count, "NX")
+        return int(await self._redis.call("GET", self.keys.partitions))
+
+    async def incidents_beginning(self, digits: str) -> list[UUID]:
+        """Return this partition's incidents whose ids begin so; looks at every key."""
+        found, cursor = [], b"0"
+        wanted = self.keys.incident(f"{digits}*")
+        while True:
+            cursor, keys = await self._redis.call(
+                "SCAN", cursor, "MATCH", wanted, "COUNT", _SCAN_COUNT
+            )
+            found += [UUID(key.decode().rpartition(":")[2]) for key in keys]
+            if int(cursor) == 0:
+                return found
 
     async def check(self) -> list[str]:
         """Return what is wrong with the server's settings for a store that must lose nothing."""
@@ -122,7 +149,9 @@ class Store:
 
 
 @asynccontextmanager
-async def partitions(url: str, count: int = 1) -> AsyncIterator[list[Store]]:
+async def partitions(
+    url: str, count: int = 1, *, opening: Opening = Opening.USE
+) -> AsyncIterator[list[Store]]:
     """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
 
     Raises:
@@ -137,8 +166,9 @@ async def partitions(url: str, count: int = 1) -> AsyncIterator[list[Store]]:
         stack.push_async_callback(nodes.close)
         for store in stores:
             await stack.enter_async_context(store)
-        found = await stores[0].partition_count()
-        if found != count:
+        first = stores[0]
+        found = await (first.claim() if opening is Opening.USE else first.partition_count())
+        if found not in (count, None):
             raise ConfigError(
                 [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
             )

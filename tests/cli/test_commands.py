@@ -189,7 +189,8 @@ def test_zones_of_a_file_are_imported_listed_and_found(tmp_path: Path, redis_url
 
 
 def test_another_number_of_partitions_than_what_is_there_is_refused(redis_url: str) -> None:
-    assert run("zones", "list", "--json", NABIJ_REDIS_URL=redis_url).returncode == 0
+    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    assert run("zones", "import", file, NABIJ_REDIS_URL=redis_url).returncode == 0
     refused = run("zones", "list", NABIJ_REDIS_URL=redis_url, NABIJ_PARTITIONS="16")
     assert refused.returncode == 2
     assert "NABIJ_PARTITIONS: 16; but what is in Redis is filed in 1" in refused.stderr

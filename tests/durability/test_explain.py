@@ -35,6 +35,7 @@ async def test_every_decision_stands_in_the_record_with_its_reason_and_time(
         status, told = await nabij(system, "explain", incident)
 
         assert status == 0
+        assert await nabij(system, "explain", incident[:8].upper()) == (0, told)
         assert events(told)[:9] == [
             "opened", "alerted", "merged", "alerted", "replied", "said", "commanded", "commanded",
             "closed",

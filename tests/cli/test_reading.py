@@ -1,0 +1,69 @@
+"""Commands that read never create, and never call what is not there empty: no false all-clear."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import redis
+
+from nabij.datadir import DataDir, Running
+from tests.cli.test_commands import json_of, run
+
+READING = (
+    ("explain", str(uuid.uuid4())),
+    ("dead-letters", "list"),
+    ("dead-letters", "replay", "--all"),
+    ("dead-letters", "drop", "--all"),
+    ("zones", "list"),
+    ("zones", "at", "51.0543,3.7217"),
+)
+
+
+@pytest.mark.parametrize("words", [*READING, ("tail",)], ids=lambda words: "-".join(words[:2]))
+def test_where_nothing_is_a_command_says_so_and_makes_nothing(
+    tmp_path: Path, words: Sequence[str]
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    ran = run(*words, "--data-dir", nowhere)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"nabij: {nowhere}: no" in ran.stderr
+    assert "--data-dir" in ran.stderr
+    assert not nowhere.exists()
+
+
+def test_an_empty_redis_is_not_said_to_hold_nothing_and_stays_empty(redis_url: str) -> None:
+    for words in READING[:2]:
+        ran = run(*words, NABIJ_REDIS_URL=redis_url)
+        assert ran.returncode == 2
+        assert "nothing of Nabij" in ran.stderr
+    assert run("doctor", NABIJ_REDIS_URL=redis_url).returncode == 0
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.dbsize() == 0
+
+
+def test_what_lies_in_a_directory_is_read_though_nothing_runs(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    assert run("zones", "import", file, "--data-dir", tmp_path).returncode == 0
+    assert json_of(run("dead-letters", "list", "--json", "--data-dir", tmp_path))["count"] == 0
+    unknown = run("explain", "0d3ad8", "--data-dir", tmp_path)
+    assert unknown.returncode == 1
+    assert "no incident 0d3ad8 is known here" in unknown.stderr
+
+
+def test_the_demo_that_runs_is_found_where_nothing_else_is(tmp_path: Path, redis_url: str) -> None:
+    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    run("zones", "import", file, NABIJ_REDIS_URL=redis_url)
+    folder = tmp_path / "nabij-demo"
+    folder.mkdir(mode=0o700)
+    where = {"TMPDIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "home")}
+    with redis.Redis.from_url(redis_url) as client:
+        pid = client.info("server")["process_id"]
+    with DataDir(folder).announced(Running(pid=pid, redis_url=redis_url)):
+        listed = run("zones", "list", "--json", **where)
+        assert len(json.loads(listed.stdout)) == 6
+        assert f"looking into what runs in {folder}" in listed.stderr
+        elsewhere = run("zones", "list", "--data-dir", tmp_path / "nowhere", **where)
+        assert elsewhere.returncode == 2
+        assert f"a demo or replay runs in {folder}" in elsewhere.stderr
