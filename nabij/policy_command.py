@@ -5,7 +5,7 @@ from pathlib import Path
 from broker.config import Settings
 from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
-from broker.store import partitions
+from broker.store import Opening, partitions
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line, print_table, say
 from nabij.policy_file import policy_at, warnings_of
@@ -43,7 +43,7 @@ async def _warnings(policy: Policy, settings: Settings) -> list[str]:
     if not url:
         return []
     try:
-        async with partitions(url, settings.partitions) as stores:
+        async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
             return await warnings_of(policy, stores)
     except UnavailableError as error:
         return [f"open incidents were not looked at: {error}"]

@@ -11,7 +11,7 @@ import msgspec
 from broker.config import Settings, each_url
 from broker.core.zones import UNASSIGNED, Zone
 from broker.errors import ConfigError, UnavailableError
-from broker.store import partitions
+from broker.store import Opening, partitions
 from devices.connection import Broker, Refused, Unreachable
 from devices.geofence import GeofenceError
 from devices.replay import Progress as ReplayProgress
@@ -115,7 +115,7 @@ async def _refuse_used(settings: Settings) -> None:
     """Refuse a Redis with incidents that the oracle knows nothing of, and that may be a city's."""
     if settings.redis_url is None:
         return
-    async with partitions(settings.redis_url, settings.partitions) as stores:
+    async with partitions(settings.redis_url, settings.partitions, opening=Opening.READ) as stores:
         if any([await store.is_used() for store in stores]):
             raise ConfigError(["NABIJ_REDIS_URL: there are reports in it; a replay wants it empty"])
 

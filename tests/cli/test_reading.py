@@ -38,7 +38,8 @@ def test_an_empty_redis_is_not_said_to_hold_nothing_and_stays_empty(redis_url: s
         ran = run(*words, NABIJ_REDIS_URL=redis_url)
         assert ran.returncode == 2
         assert "nothing of Nabij" in ran.stderr
-    assert run("doctor", NABIJ_REDIS_URL=redis_url).returncode == 0
+    for words in (("doctor",), ("policy", "check")):
+        assert run(*words, NABIJ_REDIS_URL=redis_url).returncode == 0
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
 

@@ -100,7 +100,6 @@ MOMENTS: dict[str, Callable[[Command], bool]] = {
         (("demo",), "its workers start", None),
         (("demo",), "it is ready", None),
         (("up", "--data-dir"), "its Redis starts", signal.SIGHUP),
-        (("up", "--data-dir"), "its workers start", signal.SIGTERM),
         (("up", "--data-dir"), "it is ready", None),
     ],
 )
