@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -31,22 +30,18 @@ from broker.mqtt import (
     ServerStatus,
     Several,
 )
-from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, outgoing
+from broker.refusals import levels_of, refusal_of, shape_of
+from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones
 from broker.store import Entry, Store
 from schemas import topics
 from schemas.codec import Code, Invalid
-from schemas.messages import Outcome, Receipt, Report, Subject
-from schemas.topics import Topic
+from schemas.messages import Report
 
 _log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
 _BATCH_ALONE = 32  # from here on one batched write beats a future for each message
-
-
-class _WithId(msgspec.Struct):
-    id: UUID
 
 
 class Dispatcher:
@@ -86,7 +81,7 @@ class Dispatcher:
 
     def context(
         self, delivery: Delivery | None = None, levels: Mapping[str, str] | None = None,
-        store: Store | None = None, via: int = 0,
+        store: Store | None = None, via: int = 0, *, notes: tuple[str, ...] = (),
     ) -> Context:  # fmt: skip
         """Return a context of this moment, in a partition (None: the first)."""
         return Context(
@@ -100,6 +95,7 @@ class Dispatcher:
             locks=self._locks,
             servers=self._servers,
             via=via,
+            notes=notes,
         )
 
     def _home_of(self, value: object) -> Store:
@@ -121,10 +117,10 @@ class Dispatcher:
         metrics.handled(self.service.name, subscription.topic.name)
 
         async def handle() -> Effects:
-            levels = _levels(subscription.topic, delivery)
-            value = subscription.topic.decode(delivery.message.payload)
+            levels = levels_of(subscription.topic, delivery.message)
+            value, notes = subscription.topic.read(delivery.message.payload)
             home = self._home_of(value)
-            effects = await handler(value, self.context(delivery, levels, home, via))
+            effects = await handler(value, self.context(delivery, levels, home, via, notes=notes))
             return self._by_way_of(via, levels, _traced(effects, delivery.message))
 
         await self._settle(handle, [delivery], via=via)
@@ -151,9 +147,9 @@ class Dispatcher:
         good: list[Delivery] = []
         for delivery in deliveries:
             try:
-                levels = _levels(topic, delivery)
-                value = topic.decode(delivery.message.payload)
-                context = together.about(delivery, levels)
+                levels = levels_of(topic, delivery.message)
+                value, notes = topic.read(delivery.message.payload)
+                context = together.about(delivery, levels, notes)
                 check(value, context)
             except Exception as error:  # noqa: BLE001 - one message must not fail the others
                 await self._settle(_raising(error), [delivery], via=via)
@@ -194,21 +190,14 @@ class Dispatcher:
         metrics.REJECTED.labels(self.service.name, error.code).inc()
         _log.info("rejected", service=self.service.name, code=error.code, field=error.field)
         topic = self.subscription(delivery).topic
-        levels = topic.parse(delivery.message.topic)
-        if levels is None:
+        if refusal := refusal_of(delivery.message, topic, error, policy=self._policy, via=via):
+            await self.publish([refusal])
+        if error.code is Code.BAD_TOPIC:
+            metrics.BAD_NAMES.labels(self.service.name).inc()
+            shape = shape_of(delivery.message.topic)
+            _log.warning("message of a bad name", service=self.service.name, topic=shape)
             await self._dead_letter(delivery, error)
             return
-        receipt = Receipt(
-            subject=Subject(topic.name),
-            outcome=Outcome.REJECTED,
-            at=datetime.now(UTC),
-            id=_id_in(delivery.message.payload),
-            code=error.code,
-            field=error.field,
-            reason=error.reason,
-        )
-        message = receipt_message(receipt, levels, delivery.message.correlation)
-        await self.publish([replace(message, via=via if "user" in levels else None)])
         await self._replayed(replay_of_delivery(delivery))
 
     # -- one event of the stream ------------------------------------------------------------------
@@ -348,15 +337,6 @@ class Dispatcher:
         await self.persist(keep)
 
 
-def receipt_message(
-    receipt: Receipt, levels: Mapping[str, str], correlation: bytes | None
-) -> Message:
-    """Return a receipt as a message to whoever sent on a topic with these levels."""
-    if "user" in levels:
-        return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
-    return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=levels["zone"])
-
-
 def _traced(effects: Effects, cause: Message) -> Effects:
     """Pass the cause's `traceparent` on to its effects (W3C Trace Context, 3.2), if it is one."""
     trace = [
@@ -368,24 +348,6 @@ def _traced(effects: Effects, cause: Message) -> Effects:
         return effects
     messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
     return Effects(messages, effects.record, effects.rest)
-
-
-def _levels(topic: Topic[object], delivery: Delivery) -> Mapping[str, str]:
-    levels = topic.parse(delivery.message.topic)
-    if levels is None:
-        raise Invalid(
-            Code.BAD_TOPIC,
-            "$",
-            f"A level of the topic is not one of ours: each is {topics.LEVEL}.",
-        )
-    return levels
-
-
-def _id_in(payload: bytes) -> UUID | None:
-    try:
-        return msgspec.json.decode(payload, type=_WithId).id
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return None
 
 
 def _raising(error: Exception) -> Callable[[], Awaitable[Effects]]:

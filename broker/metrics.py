@@ -30,6 +30,7 @@ _PASSED = Counter("nabij_stage", "Reports that passed a stage (alerted: alerts s
 _SECONDS = Histogram("nabij_stage_seconds", "Time to a stage", ["stage"], buckets=_BUCKETS)
 _MESSAGES = Counter("nabij_messages", "MQTT messages handled", ["service", "topic"])
 REJECTED = Counter("nabij_rejected", "Messages rejected", ["service", "code"])
+BAD_NAMES = Counter("nabij_bad_names", "Messages of accounts whose names are not ours", ["service"])
 DEAD_LETTERS = Counter("nabij_dead_letters", "Messages dead-lettered", ["service"])
 RETRIES = Counter("nabij_retries", "Tries again after something was unavailable", ["service"])
 UNASSIGNED = Counter("nabij_unassigned", "Reports outside every zone", ["kind"])

@@ -42,8 +42,8 @@ class Zones:
 class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use. `now` is when the message was taken up (UTC).
 
-    `levels` are the topic's levels and `message` the MQTT message, where one is handled;
-    `received_at` is when it came in (Unix seconds), `via` the number of the MQTT broker that it came
+    `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes` what
+    was odd in it, for its receipt; `received_at` is when it came in (Unix seconds), `via` the number of the MQTT broker that it came
     by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
     """
 
@@ -57,11 +57,14 @@ class Context(Struct, frozen=True, kw_only=True):
     locks: Sequence[asyncio.Lock] = ()
     servers: Sequence[ServerStatus] = (ServerStatus(),)
     via: int = 0
+    notes: tuple[str, ...] = ()
 
-    def about(self, delivery: Delivery, levels: Mapping[str, str]) -> "Context":
+    def about(
+        self, delivery: Delivery, levels: Mapping[str, str], notes: tuple[str, ...]
+    ) -> "Context":  # fmt: skip
         """Return this context for one of several messages that are handled together."""
         message, received_at = delivery.message, delivery.received_at
-        return replace(self, levels=levels, message=message, received_at=received_at)
+        return replace(self, levels=levels, message=message, received_at=received_at, notes=notes)
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""

@@ -6,22 +6,40 @@ the id. See `schemas/topics.py` for who sends which payload where.
 """
 
 import enum
-from datetime import datetime
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from schemas.codec import Code, FieldError, refuse_controls
+from schemas.errors import Code, FieldError
+from schemas.lenient import (
+    Lenient,
+    always,
+    choice,
+    code,
+    ids,
+    instant,
+    language_tag,
+    number,
+    numbers_by_id,
+    text,
+    whole,
+)
 from schemas.taxonomy import Audience, Language, Names, Priority, Urgency
 
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
-Accuracy = Annotated[float, Meta(ge=0.0, le=10_000.0)]
+Accuracy = Annotated[float, Meta(ge=0.0, le=10_000.0), Lenient(number(10_000))]
 Time = Annotated[datetime, Meta(tz=True)]
-Text = Annotated[str, Meta(max_length=2_000)]
-Name = Annotated[str, Meta(min_length=1, max_length=60)]
 Eta = Annotated[int, Meta(ge=0, le=86_400)]
+
+# What comes in, as it may be mended: what may be left out has a default, what is needed has none.
+Moment = Annotated[Time, Lenient(instant)]
+Text = Annotated[str, Meta(max_length=2_000), Lenient(text(2_000))]
+Words = Annotated[str, Meta(min_length=1, max_length=2_000), Lenient(text(2_000))]
+Name = Annotated[str, Meta(min_length=1, max_length=60), Lenient(text(60))]
 
 
 def _require_version_7(identifier: UUID) -> None:
@@ -29,6 +47,15 @@ def _require_version_7(identifier: UUID) -> None:
         raise FieldError(
             Code.BAD_ID, "id", f"The id must be a UUID of version 7, not {identifier}."
         )
+
+
+def _made_at(message: Mapping[str, Any]) -> str | None:
+    """Return when the id of a message was made (RFC 9562, 5.7), for want of a better time."""
+    try:
+        seconds = (UUID(message["id"]).int >> 80) / 1000
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
+        return None
 
 
 class Mode(enum.StrEnum):
@@ -46,7 +73,7 @@ class EmergencyCall(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
-class Position(Struct, frozen=True):
+class Position(Struct, frozen=True, forbid_unknown_fields=True):
     """A place on the earth: degrees, and the radius of uncertainty in metres."""
 
     lat: Latitude
@@ -63,23 +90,27 @@ class Position(Struct, frozen=True):
 # -- participant → broker ------------------------------------------------------------------------
 
 
-class Report(Struct, frozen=True, kw_only=True):
-    """What somebody witnessed: `location` is where it happens, not where the witness stands."""
+class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody witnessed: `location` is where it happens, not where the witness stands.
+
+    Of an audience that is not understood the narrower is taken, of a mode the real one.
+    """
 
     id: UUID
-    category: Annotated[str, Meta(max_length=40)]
+    category: Annotated[str, Meta(max_length=40, pattern=r"^[^A-Z_\s]*$"), Lenient(code)]
     location: Position
-    seen_at: Time
-    reporter_location: Position | None = None
+    seen_at: Annotated[Time, Lenient(instant, otherwise=_made_at)]
+    reporter_location: Annotated[Position | None, Lenient()] = None
     text: Text = ""
-    emergency_call: EmergencyCall = EmergencyCall.UNKNOWN
-    audience: Audience = Audience.POLICE_AND_NEARBY
-    language: Language = Language.NL
-    mode: Mode = Mode.REAL
+    emergency_call: Annotated[EmergencyCall, Lenient(choice(EmergencyCall))] = EmergencyCall.UNKNOWN
+    audience: Annotated[
+        Audience, Lenient(choice(Audience), otherwise=always(Audience.POLICE), near_miss=True)
+    ] = Audience.POLICE_AND_NEARBY
+    language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
+    mode: Annotated[Mode, Lenient(choice(Mode))] = Mode.REAL
 
     def __post_init__(self) -> None:
         _require_version_7(self.id)
-        refuse_controls("text", self.text)
 
 
 class Availability(enum.StrEnum):
@@ -94,12 +125,18 @@ class Availability(enum.StrEnum):
 TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 
 
-class Presence(Struct, frozen=True, kw_only=True):
-    """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates."""
+class Presence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates.
 
-    at: Time
-    location: Position | None = None
-    availability: Availability = Availability.AVAILABLE
+    Of an availability that is not understood `muted` is taken.
+    """
+
+    at: Moment
+    location: Annotated[Position | None, Lenient()] = None
+    availability: Annotated[
+        Availability,
+        Lenient(choice(Availability), otherwise=always(Availability.MUTED), near_miss=True),
+    ] = Availability.AVAILABLE
 
     def __post_init__(self) -> None:
         if self.location is None and self.availability in TAKES_ALERTS:
@@ -120,55 +157,55 @@ class ReplyKind(enum.StrEnum):
     LEFT = "left"
 
 
-class Reply(Struct, frozen=True, kw_only=True):
+class Reply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An answer to an alert. Accepting joins the group; `eta_s` is seconds to arrival."""
 
     id: UUID
     incident: UUID
-    kind: ReplyKind
-    eta_s: Eta | None = None
+    kind: Annotated[ReplyKind, Lenient(choice(ReplyKind))]
+    eta_s: Annotated[Eta | None, Lenient(whole(86_400))] = None
 
     def __post_init__(self) -> None:
         _require_version_7(self.id)
 
 
-class GroupMessage(Struct, frozen=True, kw_only=True):
+class GroupMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something said to the group around an incident."""
 
     id: UUID
     incident: UUID
-    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    text: Words
 
     def __post_init__(self) -> None:
         _require_version_7(self.id)
-        refuse_controls("text", self.text)
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The reporter's answer to a question of the police."""
 
     id: UUID
     question: UUID
-    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    text: Words
 
     def __post_init__(self) -> None:
         _require_version_7(self.id)
-        refuse_controls("text", self.text)
 
 
 Sequences = Annotated[frozenset[int], Meta(max_length=50)]
 
 
-class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What did I miss since: answered with alerts, group events and questions after `since`, repeated.
 
     `alerts` are the ids of alerts that the device has: they are recorded as delivered, and not
     repeated. Nor are of `groups` the events of these sequences.
     """
 
-    since: Time
-    alerts: Annotated[frozenset[UUID], Meta(max_length=200)] = frozenset()
-    groups: Annotated[dict[UUID, Sequences], Meta(max_length=200)] = {}
+    since: Moment
+    alerts: Annotated[frozenset[UUID], Meta(max_length=200), Lenient(ids(200))] = frozenset()
+    groups: Annotated[
+        dict[UUID, Sequences], Meta(max_length=200), Lenient(numbers_by_id(200, 50))
+    ] = {}
 
 
 # -- broker → participant ------------------------------------------------------------------------
@@ -204,8 +241,9 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Proof that a message is durably stored, or the reason why it was rejected.
 
     `sequence` orders all reports of one partition as they were committed. `advice` says to call
-    112 and comes with every urgent report. A rejection has `code`, `field` (JSON path, `$` is the
-    whole payload) and `reason` (a sentence).
+    112 and comes with every urgent report, and with each that is rejected. A rejection has `code`,
+    `field` (JSON path, `$` is the whole payload) and `reason` (a sentence). `notes` say what was odd
+    in the message, and what was made of it.
     """
 
     subject: Subject
@@ -219,6 +257,7 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: Code | None = None
     field: str | None = None
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class AlertReason(enum.StrEnum):
@@ -363,15 +402,13 @@ class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     mode: Mode = Mode.REAL
 
 
-class _Command(Struct, frozen=True, kw_only=True, tag_field="command"):
+class _Command(Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
     id: UUID
     incident: UUID
     by: Name
 
     def __post_init__(self) -> None:
         _require_version_7(self.id)
-        for name in ("by", "text", "unit", "outcome"):
-            refuse_controls(name, getattr(self, name, ""))
 
 
 class Acknowledge(_Command, tag="acknowledge", frozen=True, kw_only=True):
@@ -387,26 +424,26 @@ class Assign(_Command, tag="assign", frozen=True, kw_only=True):
 class SetStatus(_Command, tag="status", frozen=True, kw_only=True):
     """The incident's status as operations see it."""
 
-    status: Status
+    status: Annotated[Status, Lenient(choice(Status))]
 
 
 class Ask(_Command, tag="ask", frozen=True, kw_only=True):
     """Ask the reporter; `report` picks which one, else the first."""
 
-    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    text: Words
     report: UUID | None = None
 
 
 class Inform(_Command, tag="inform", frozen=True, kw_only=True):
     """Tell the group something."""
 
-    text: Annotated[str, Meta(min_length=1, max_length=2_000)]
+    text: Words
 
 
 class Close(_Command, tag="close", frozen=True, kw_only=True):
     """End the incident; `outcome` goes to everyone who was alerted."""
 
-    outcome: Annotated[str, Meta(min_length=1, max_length=500)]
+    outcome: Annotated[str, Meta(min_length=1, max_length=500), Lenient(text(500))]
 
 
 PoliceCommand = Acknowledge | Assign | SetStatus | Ask | Inform | Close

@@ -93,8 +93,16 @@ class Topic(Generic[T]):
         Raises:
             schemas.codec.Invalid: with code, field and reason.
         """
-        value: T = self._decoder.decode(payload)
-        return value
+        return self.read(payload)[0]
+
+    def read(self, payload: bytes) -> tuple[T, tuple[str, ...]]:
+        """Return the typed payload, and what its sender is to be told of what was odd in it.
+
+        Raises:
+            schemas.codec.Invalid: as `decode`, with `notes` too.
+        """
+        read: tuple[T, tuple[str, ...]] = self._decoder.read(payload)
+        return read
 
 
 REPORT = Topic("u/{user}/up/report", messages.Report, "participant", "intake")

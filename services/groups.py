@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -50,6 +50,8 @@ _SYNCS_AT_ONCE = 4
 # So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
 # it has seen.
 _CLOCKS_DIFFER = timedelta(minutes=5)
+
+_EPOCH = datetime.fromtimestamp(0, UTC)  # before it nothing of ours happened
 
 
 Decide = Callable[[Filed], tuple[Member | None, GroupEvent | None]]
@@ -122,7 +124,12 @@ async def _take(
             raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
         member, event = change(filed)
         receipt = Receipt(
-            subject=subject, outcome=Outcome.ACCEPTED, at=ctx.now, id=message, incident=incident
+            subject=subject,
+            outcome=Outcome.ACCEPTED,
+            at=ctx.now,
+            id=message,
+            incident=incident,
+            notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
         sequence = event.sequence if event else None
@@ -240,6 +247,11 @@ async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | No
 @service.on(topics.SYNC)
 async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts, group events and questions that a participant may have missed."""
+    if request.since > ctx.now + _CLOCKS_DIFFER:
+        raise Rejected(
+            Code.TOO_FAR_AHEAD, "$.since", "The time is more than 5 minutes ahead of ours."
+        )
+    request = replace(request, since=max(request.since, _EPOCH))
     # Few at once: after an outage every device asks, and what else this worker does must go on.
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
@@ -260,7 +272,7 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     told = [one.incident for one in glimpses if not one.confirmed and _has(one, request, ctx)]
     if told:
         await ctx.store.everywhere.confirm(told, ctx.user, ctx.now)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])
 

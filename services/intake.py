@@ -227,6 +227,7 @@ def _decide(
         advice=ctx.policy.advice.in_language(report.language)
         if category.urgency is Urgency.URGENT
         else None,
+        notes=ctx.notes,
     )
     return _Decision(incident, receipt, _posted(report, incident, ctx), ctx)
 

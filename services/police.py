@@ -81,6 +81,7 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
             at=ctx.now,
             id=order.id,
             incident=order.incident,
+            notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
@@ -207,6 +208,7 @@ async def answer(given: Answer, ctx: Context) -> Effects:
             at=ctx.now,
             id=given.id,
             incident=incident.id,
+            notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
         file_receipt(transaction, Filing(given.id, ctx.user, ctx.digest, receipt))

@@ -53,7 +53,7 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
         for incident, users in walked_in.items()
     )
     metrics.PRESENCE.inc(len(batch))
-    receipts = [_receipt(one) for _, one in batch if _wants_receipt(one)]
+    receipts = [_receipt(one) for presence, one in batch if _wants_receipt(presence, one)]
     return Effects(receipts) if receipts else NOTHING
 
 
@@ -92,14 +92,21 @@ def _is_inside(hit: Hit) -> bool:
     return distance_m(hit.lat, hit.lon, *centre_of(hit.place)) <= hit.radius_m
 
 
-def _wants_receipt(ctx: Context) -> bool:
-    """Whether the sender asked, by a response topic that is their own and no other."""
+def _wants_receipt(presence: Presence, ctx: Context) -> bool:
+    """Whether the sender asked, by a response topic that is their own and no other.
+
+    Or is to hear that they take no alerts, because what they wrote was not understood.
+    """
+    if ctx.notes and presence.availability not in TAKES_ALERTS:
+        return True
     wanted = ctx.message and ctx.message.response_topic
     return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)
 
 
 def _receipt(ctx: Context) -> Message:
-    receipt = Receipt(subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now)
+    receipt = Receipt(
+        subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes
+    )
     return outgoing(
         topics.RECEIPT, receipt, correlation=ctx.correlation, via=ctx.via, user=ctx.user
     )

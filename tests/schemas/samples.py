@@ -33,10 +33,11 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "receipt": m.Receipt(
         subject=m.Subject.REPORT, outcome=m.Outcome.ACCEPTED, at=AT, id=V7, incident=V5,
         merge=m.Merge.OPENED, sequence=42, advice="Bel 112.",
+        notes=("language: 'nl-BE' was read as 'nl'",),
     ),
     "receipt-rejected": m.Receipt(
         subject=m.Subject.REPORT, outcome=m.Outcome.REJECTED, at=AT,
-        code=Code.NULL_ISLAND, field="$.location", reason="The position is (0, 0).",
+        advice="Bel 112.", notes=("unknown field 'audiance': did you mean 'audience'?",), code=Code.NULL_ISLAND, field="$.location", reason="The position is (0, 0).",
     ),
     "alert": m.Alert(
         id=V5, incident=V5, wave=2, reason=m.AlertReason.WIDENED, category="fire", names=NAMES,

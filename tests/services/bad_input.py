@@ -72,10 +72,7 @@ _MALFORMED: tuple[tuple[str, Callable[[Fields], bytes], str, str], ...] = (
     ("two values", lambda good: json.dumps(good).encode() * 2, "not_json", "$"),
     ("an array", lambda _: b"[]", "wrong_type", "$"),
     ("null", lambda _: b"null", "wrong_type", "$"),
-    ("invalid UTF-8", lambda good: json.dumps(good).encode()[:-1] + b', "x": "\xff"}',
-     "invalid_utf8", "$"),
-    ("a surrogate in UTF-8", lambda good: json.dumps(good).encode()[:-1] + b', "x": "\xed\xa0\x80"}',
-     "invalid_utf8", "$"),
+    ("invalid UTF-8", lambda _: b'{"x": "\xff', "invalid_utf8", "$"),
     ("UTF-16", lambda good: json.dumps(good).encode("utf-16"), "invalid_utf8", "$"),
     ("16 KiB + 1", lambda good: _padded(good, 16 * KiB + 1), "payload_too_large", "$"),
     ("60 KiB", lambda good: _padded(good, 60 * KiB), "payload_too_large", "$"),
@@ -83,12 +80,6 @@ _MALFORMED: tuple[tuple[str, Callable[[Fields], bytes], str, str], ...] = (
      "nesting_too_deep", "$"),
     ("8,000 brackets", lambda _: b"[" * 8_000, "nesting_too_deep", "$"),
     ("8,000 nested objects", lambda _: b'{"a":' * 3_000, "nesting_too_deep", "$"),
-    ("a key twice", lambda good: _ended(good, '"x": 1, "x": 2'), "duplicate_key", "$.x"),
-    ("a key twice inside", lambda good: _ended(good, '"x": {"y": 1, "y": 1}'),
-     "duplicate_key", "$.y"),
-    ("NaN", lambda good: _ended(good, '"x": NaN'), "not_finite", "$.x"),
-    ("Infinity", lambda good: _ended(good, '"x": [1, Infinity]'), "not_finite", "$.x[1]"),
-    ("-Infinity", lambda good: _ended(good, '"x": -Infinity'), "not_finite", "$.x"),
 )  # fmt: skip
 
 
@@ -105,11 +96,10 @@ def _malformed() -> list[Bad]:
 
 _ID = (("id", "nonsense", "bad_id", "$.id"), ("id", 7, "bad_id", "$.id"), ("id", _V4, "bad_id", "$.id"))  # fmt: skip
 _TEXT = (
-    ("text", "x" * 2_001, "text_too_long", "$.text"),
     ("text", "", "out_of_range", "$.text"),
-    ("text", "a\x00b", "control_characters", "$.text"),
-    ("text", "a\u202eb", "control_characters", "$.text"),
+    ("text", "\x00\u202e", "out_of_range", "$.text"),
     ("text", 5, "wrong_type", "$.text"),
+    ("text", None, "wrong_type", "$.text"),
 )
 
 
@@ -126,8 +116,6 @@ _POSITIONS: tuple[tuple[Any, str, str], ...] = (
     (_at("51.0", 3.7), "wrong_type", ".lat"),
     (_at(None, 3.7), "wrong_type", ".lat"),
     (_at([], 3.7), "wrong_type", ".lat"),
-    (_at(51.0, 3.7, accuracy_m=-1), "out_of_range", ".accuracy_m"),
-    (_at(51.0, 3.7, accuracy_m=10_001), "out_of_range", ".accuracy_m"),
     (_at(float("nan"), 3.7), "not_finite", ".lat"),
     (_at(51.0, float("inf")), "not_finite", ".lon"),
     (_at(0, 0), "null_island", ""),
@@ -157,16 +145,12 @@ def _time(name: str) -> list[tuple[str, Any, str, str]]:
 _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
     REPORT: [
         *_ID,
-        *(row for row in _TEXT if row[1] != ""),
         *_positions("location"),
-        *_positions("reporter_location"),
-        *_time("seen_at"),
         ("id", _MISSING, "missing_field", "$.id"),
         ("location", _MISSING, "missing_field", "$.location"),
         ("location", None, "wrong_type", "$.location"),
         ("category", _MISSING, "missing_field", "$.category"),
         ("category", "dragons", "unknown_category", "$.category"),
-        ("category", "Fight", "unknown_category", "$.category"),
         ("category", "", "unknown_category", "$.category"),
         ("category", "x" * 41, "text_too_long", "$.category"),
         ("category", 3, "wrong_type", "$.category"),
@@ -174,12 +158,6 @@ _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
         ("seen_at", "9999-12-31T23:59:59-23:59", "too_far_ahead", "$.seen_at"),
         ("seen_at", lambda: ago(days=7, minutes=1), "too_old", "$.seen_at"),
         ("seen_at", "0001-01-01T00:00:00+23:59", "too_old", "$.seen_at"),
-        ("emergency_call", "maybe", "out_of_range", "$.emergency_call"),
-        ("audience", "everybody", "out_of_range", "$.audience"),
-        ("language", "de", "out_of_range", "$.language"),
-        ("mode", "a|b|c", "out_of_range", "$.mode"),
-        ("mode", "joke", "out_of_range", "$.mode"),
-        ("mode", None, "wrong_type", "$.mode"),
     ],
     PRESENCE: [
         *_positions("location"),
@@ -187,8 +165,6 @@ _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
         ("at", lambda: ago(minutes=-6), "too_far_ahead", "$.at"),
         ("at", lambda: ago(minutes=16), "too_old", "$.at"),
         ("location", _MISSING, "missing_field", "$.location"),
-        ("availability", "a|b|c", "out_of_range", "$.availability"),
-        ("availability", "asleep", "out_of_range", "$.availability"),
     ],
     REPLY: [
         *_ID,
@@ -196,9 +172,6 @@ _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
         ("incident", lambda: str(new_id()), "unknown_incident", "$.incident"),
         ("kind", "perhaps", "out_of_range", "$.kind"),
         ("kind", _MISSING, "missing_field", "$.kind"),
-        ("eta_s", -1, "out_of_range", "$.eta_s"),
-        ("eta_s", 86_401, "out_of_range", "$.eta_s"),
-        ("eta_s", 1.5, "wrong_type", "$.eta_s"),
     ],
     MESSAGE: [
         *_ID,
@@ -212,7 +185,11 @@ _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
         ("question", lambda: str(new_id()), "unknown_question", "$.question"),
         ("question", "which?", "bad_id", "$.question"),
     ],
-    SYNC: [*_time("since")],
+    SYNC: [
+        *_time("since"),
+        ("since", lambda: ago(minutes=-6), "too_far_ahead", "$.since"),
+        ("since", "9999-12-31T23:59:59-23:59", "too_far_ahead", "$.since"),
+    ],
     COMMAND: [
         *_ID,
         ("incident", lambda: str(new_id()), "unknown_incident", "$.incident"),
@@ -221,8 +198,6 @@ _WRONG: dict[Topic[Any], list[tuple[str, Any, str, str]]] = {
         ("command", _MISSING, "missing_field", "$.command"),
         ("by", _MISSING, "missing_field", "$.by"),
         ("by", "", "out_of_range", "$.by"),
-        ("by", "x" * 61, "text_too_long", "$.by"),
-        ("by", "a\x1b[2J", "control_characters", "$.by"),
     ],
 }
 
@@ -259,25 +234,21 @@ def _extra() -> list[Bad]:
         report = json.dumps(a_report((51.0, 3.7)))
         return report.replace("51.0", "1e999").encode()
 
-    def raw_control() -> bytes:
-        return json.dumps(a_report(KORENMARKT, text="a#b")).encode().replace(b"#", b"\x07")
+    def two_categories() -> bytes:
+        return _ended(a_report(KORENMARKT), '"category": "fire"')
 
     def order(**fields: Any) -> Callable[[], bytes]:
         return lambda: json.dumps({**GOOD[COMMAND](), **fields}).encode()
 
     return [
         Bad(REPORT, "latitude 1e999", overflowing, "out_of_range", "$.location.lat"),
-        Bad(REPORT, "raw control character", raw_control, "control_characters", "$.text"),
         Bad(COMMAND, "close, no outcome", order(command="close"), "missing_field", "$.outcome"),
-        Bad(COMMAND, "outcome of 501", order(command="close", outcome="x" * 501),
-            "text_too_long", "$.outcome"),
         Bad(COMMAND, "no unit", order(command="assign", unit=""), "out_of_range", "$.unit"),
         Bad(COMMAND, "status unheard of", order(command="status", status="lost"),
             "out_of_range", "$.status"),
-        Bad(COMMAND, "ask 2,001 characters", order(command="ask", text="x" * 2_001),
-            "text_too_long", "$.text"),
         Bad(COMMAND, "inform, control", order(command="inform", text="\x9b"),
-            "control_characters", "$.text"),
+            "out_of_range", "$.text"),
+        Bad(REPORT, "two categories", two_categories, "duplicate_key", "$.category"),
     ]  # fmt: skip
 
 

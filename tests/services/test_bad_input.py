@@ -110,6 +110,8 @@ def assert_rejected(answer: Received, code: str, path: str, subject: str) -> Non
     assert receipt["subject"] == subject
     assert len(receipt["reason"]) > 10
     assert receipt["reason"].endswith(".")
+    assert "`" not in receipt["reason"]  # msgspec's words, not ours
+    assert ("112" in receipt.get("advice", "")) == (subject == "report")
 
 
 @pytest.mark.parametrize("bad", BAD, ids=str)

@@ -1,0 +1,119 @@
+"""What the sender of a message is told when it is refused."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from broker.core.policy import Policy
+from broker.mqtt import Message
+from broker.service import outgoing
+from schemas import topics
+from schemas.codec import Glance, encode, glance
+from schemas.errors import Code, Invalid
+from schemas.messages import Outcome, Receipt, Subject
+from schemas.taxonomy import Language, Urgency
+from schemas.topics import Topic
+
+_UP = re.compile(rf"({topics.ROOT}/u/[^/]+)/up/[a-z]+")
+
+
+def refusal_of(
+    message: Message, topic: Topic[object], error: Invalid, *, policy: Policy, via: int
+) -> Message | None:
+    """Return the receipt of a message on `topic` that is refused; None: it has no sender to tell.
+
+    A report's says to call 112, in its language, as far as either can be read.
+    """
+    seen = glance(message.payload)
+    receipt = Receipt(
+        subject=Subject(topic.name),
+        outcome=Outcome.REJECTED,
+        at=datetime.now(UTC),
+        id=seen.id,
+        advice=_advice(seen, policy) if topic is topics.REPORT else None,
+        code=error.code,
+        field=error.field,
+        reason=error.reason,
+        notes=_notes(message.payload, topic),
+    )
+    levels = topic.parse(message.topic)
+    if levels is None:
+        return _on_own_topic(message, receipt, via)
+    answer = receipt_message(receipt, levels, message.correlation)
+    return replace(answer, via=via) if "user" in levels else answer
+
+
+def _advice(seen: Glance, policy: Policy) -> str | None:
+    category = policy.category(seen.category) if seen.category else None
+    if category is not None and category.urgency is Urgency.ROUTINE:
+        return None
+    return policy.advice.in_language(seen.language or Language.NL)
+
+
+def _notes(payload: bytes, topic: Topic[object]) -> tuple[str, ...]:
+    try:
+        return topic.read(payload)[1]
+    except Invalid as error:
+        return error.notes
+
+
+def receipt_message(
+    receipt: Receipt, levels: Mapping[str, str], correlation: bytes | None
+) -> Message:
+    """Return a receipt as a message to whoever sent on a topic with these levels."""
+    if "user" in levels:
+        return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
+    return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=levels["zone"])
+
+
+# -- names that are not ours ----------------------------------------------------------------------
+
+
+def _on_own_topic(message: Message, receipt: Receipt, via: int) -> Message | None:
+    """Return the receipt to an account whose name is no topic level of ours, such as `Ann`.
+
+    The ACL lets it read its own topics, whatever its name. Nothing of ours listens on them, so
+    this cannot loop.
+    """
+    own = _UP.fullmatch(message.topic)
+    if own is None:
+        return None
+    return Message(
+        f"{own[1]}/down/receipt", encode(receipt), correlation=message.correlation, via=via
+    )
+
+
+def levels_of(topic: Topic[object], message: Message) -> Mapping[str, str]:
+    """Return the levels of a message's topic.
+
+    Raises:
+        Invalid: one of them is not a name of ours.
+    """
+    levels = topic.parse(message.topic)
+    if levels is None:
+        raise Invalid(
+            Code.BAD_TOPIC,
+            "$",
+            "The name of the account or zone in the topic is not one of ours: it has 1 to 40 "
+            "characters of a-z, 0-9 and -. Nothing reaches it: have it renamed.",
+        )
+    return levels
+
+
+def shape_of(topic: str) -> str:
+    """Return what a topic looks like without telling whose it is: for a log, which names nobody."""
+    levels = topic[:200].removeprefix(f"{topics.ROOT}/").split("/")
+    return "/".join(
+        level if re.fullmatch(r"u|up|police|command|[a-z]{2,12}", level) and number != 1
+        else _shape_of_level(level)
+        for number, level in enumerate(levels)
+    )  # fmt: skip
+
+
+def _shape_of_level(level: str) -> str:
+    """Return "Aaa.9?" for "Ann.1é": what is wrong with a name shows, and not the name."""
+    shape = re.sub("[a-z]", "a", re.sub("[A-Z]", "A", re.sub("[0-9]", "9", level)))
+    shown = re.sub(r"[^aA9._@ -]", "?", shape)
+    return shown if len(shown) <= 44 else f"{shown[:44]}…"

@@ -1,0 +1,268 @@
+"""A detail never costs a message: what is odd and not needed is mended or left out, and noted.
+
+Walks over a message that strict decoding refuses, by the types of its fields (`schemas/lenient.py`).
+What is left is decoded strictly all the same: so what comes out is always well formed.
+"""
+
+import difflib
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple, get_type_hints
+
+import msgspec
+
+from schemas.errors import Code, Invalid, sayable
+from schemas.lenient import Ambiguous, Lenient, NotFinite, choice
+from schemas.reasons import bare, explained
+
+MAX_NOTES, MAX_NOTE = 8, 160  # characters of each
+_SHOWN, _LONGEST = 5, 40  # unknown names in a note, and characters of each
+_COMPARED = 30  # with more unknown names than that nothing is a slip of the pen
+_NEAR = 0.8  # so alike are names of which one is read as the other; to ask, 0.6 is enough
+
+
+class _Field(NamedTuple):
+    hint: Any
+    lenient: Lenient | None
+    is_required: bool
+    default: str | None  # of a choice
+    nested: type[msgspec.Struct] | None
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        one.encode_name: _Field(
+            hints[one.name],
+            _lenient(hints[one.name]),
+            one.required,
+            str(one.default) if isinstance(one.default, enum.Enum) else None,
+            _nested(hints[one.name]),
+        )
+        for one in msgspec.structs.fields(kind)
+    }
+
+
+def _lenient(hint: Any) -> Lenient | None:
+    said = getattr(hint, "__metadata__", ())
+    return next((one for one in said if isinstance(one, Lenient)), None)
+
+
+def _nested(hint: Any) -> type[msgspec.Struct] | None:
+    structs = [
+        one for one in bare(hint) if isinstance(one, type) and issubclass(one, msgspec.Struct)
+    ]
+    return structs[0] if len(structs) == 1 else None
+
+
+def has_lenient(kind: Any) -> bool:
+    """Whether anything in a `kind` is mended: in what devices send, not in what they are sent."""
+    return any(
+        one.lenient is not None or (one.nested is not None and has_lenient(one.nested))
+        for struct in bare(kind)
+        for one in _fields(struct).values()
+    )
+
+
+@dataclass
+class Cleaning:
+    """What was done to one message, and why what is left out could not be used."""
+
+    _first: list[str] = field(default_factory=list)
+    _notes: list[str] = field(default_factory=list)
+    _left_out: dict[str, Invalid] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the sender is told, misspelt names first."""
+        notes = [sayable(note, MAX_NOTE) for note in (*self._first, *self._notes)]
+        if (more := len(notes) - MAX_NOTES) > 0:
+            notes[MAX_NOTES - 1 :] = [f"and {more + 1} more"]
+        return tuple(notes)
+
+    def note(self, text: str) -> None:
+        """Tell the sender something else."""
+        self._notes.append(text)
+
+    def read(self, kind: Any, raw: Any) -> Any:
+        """Return the value of `kind` that `raw`, a message as JSON has it, stands for.
+
+        Raises:
+            Invalid: what is wrong could not be mended, and is needed.
+        """
+        struct, chosen = _chosen(kind, raw)
+        if chosen is not raw:
+            self.note("the name of the command was read in lower case")
+        cleaned = self._clean(struct, chosen, "$")
+        try:
+            return _strict(cleaned, kind, "$")
+        except Invalid as error:
+            if error.code is Code.MISSING_FIELD and (why := self._left_out.get(error.field)):
+                raise why from None
+            raise
+
+    def _clean(self, kind: type[msgspec.Struct] | None, raw: Any, path: str) -> Any:
+        if kind is None or not isinstance(raw, dict):
+            return raw
+        known = _fields(kind)
+        cleaned = self._with_known_names(kind, raw, path)
+        for name, one in known.items():
+            where = f"{path}.{name}"
+            if name in cleaned:
+                cleaned[name] = self._clean(one.nested, self._once(cleaned[name], where), where)
+                if one.lenient is not None:
+                    self._mend(cleaned, name, one, where)
+            elif one.is_required and one.lenient and one.lenient.otherwise:
+                self._stand_in(cleaned, name, one, f"{_short(where)}: missing.")
+        return cleaned
+
+    def _once(self, value: Any, where: str) -> Any:
+        """Return what stands more than once, if it is always the same."""
+        if isinstance(value, Ambiguous) and all(one == value.values[0] for one in value.values):
+            self._notes.append(f"{_short(where)}: it stood more than once")
+            return value.values[0]
+        return value
+
+    def _mend(self, cleaned: dict[str, Any], name: str, one: _Field, where: str) -> None:
+        """Mend the field `name` of `cleaned`, or take it out if it cannot be used."""
+        assert one.lenient is not None
+        value = cleaned[name]
+        mended = one.lenient.mend(value) if one.lenient.mend else None
+        try:
+            _strict(mended.value if mended else value, one.hint, where)
+        except Invalid as error:
+            del cleaned[name]
+            self._left_out[where] = error
+            self._tell_left_out(cleaned, name, one, error, is_null=value is None)
+        else:
+            if mended:
+                cleaned[name] = mended.value
+                self._notes.append(f"{_short(where)}: {mended.done}")
+
+    def _tell_left_out(
+        self, cleaned: dict[str, Any], name: str, one: _Field, error: Invalid, *, is_null: bool
+    ) -> None:  # fmt: skip
+        where = _short(error.field) if name in error.field else name
+        if is_null and not one.is_required:
+            self._notes.append(f"{where}: null was read as not given")
+        elif one.lenient and one.lenient.otherwise:
+            self._stand_in(cleaned, name, one, f"{where}: {error.reason}")
+        elif not one.is_required:
+            default = f"Read as {one.default}." if one.default else "It was left out."
+            self._notes.append(f"{where}: {error.reason} {default}")
+
+    def _stand_in(self, cleaned: dict[str, Any], name: str, one: _Field, why: str) -> None:
+        assert one.lenient is not None
+        assert one.lenient.otherwise is not None
+        if (value := one.lenient.otherwise(cleaned)) is not None:
+            cleaned[name] = value
+            self._notes.append(f"{why} Read as {value}.")
+
+    # -- names ------------------------------------------------------------------------------------
+
+    def _with_known_names(
+        self, kind: type[msgspec.Struct], raw: Mapping[str, Any], path: str
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the fields that are known; tell of the others, and what they may have meant."""
+        known = {*_fields(kind), *filter(None, [kind.__struct_config__.tag_field])}
+        named = {name: value for name, value in raw.items() if name in known}
+        ignored = []
+        for number, name in enumerate(name for name in raw if name not in known):
+            meant = _meant(name, kind, known - named.keys())
+            if meant is not None:
+                named[meant] = raw[name]
+                self._first.append(
+                    f"unknown field '{_in(path, name)}': did you mean '{meant}'? It was read so."
+                )
+            elif number < _COMPARED and (close := _closest(name, known, 0.6)):
+                self._first.append(f"unknown field '{_in(path, name)}': did you mean '{close}'?")
+            else:
+                ignored.append(f"'{_in(path, name)}'")
+        if ignored:
+            more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
+            names = ", ".join(ignored[:_SHOWN])
+            self._notes.append(f"unknown field{'s' * (len(ignored) > 1)} {names}{more}: ignored")
+        return named
+
+
+def _meant(name: str, kind: type[msgspec.Struct], missing: set[str]) -> str | None:
+    """Return the missing field that `name` is read as: seenAt, and what is near to a restriction."""
+    for one in missing:
+        if _style_free(one) == _style_free(name):
+            return one
+    restricting = {
+        field for field in missing
+        if (known := _fields(kind).get(field)) and known.lenient and known.lenient.near_miss
+    }  # fmt: skip
+    return _closest(name, restricting, _NEAR)
+
+
+def _closest(name: str, known: set[str], cutoff: float) -> str | None:
+    if len(name) > _LONGEST:
+        return None
+    close = difflib.get_close_matches(name.casefold(), sorted(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+def _style_free(name: str) -> str:
+    return name.casefold().replace("_", "").replace("-", "")
+
+
+def _in(path: str, name: str) -> str:
+    return sayable(f"{_short(path)}.{name}" if path != "$" else name, _LONGEST)
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("$.")
+
+
+# -- strictly ------------------------------------------------------------------------------------
+
+
+def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
+    """Return which Struct of the union `kind` a message is, and the message with its tag mended."""
+    structs: list[type[msgspec.Struct]] = bare(kind)
+    if len(structs) == 1 or not isinstance(raw, dict):
+        return structs[0], raw
+    tags = {str(one.__struct_config__.tag): one for one in structs}
+    field = str(structs[0].__struct_config__.tag_field)
+    if isinstance(tag := raw.get(field), str) and tag in tags:
+        return tags[tag], raw
+    if (mended := choice(tags)(tag)) is None:
+        return None, raw
+    return tags[mended.value], {**raw, field: mended.value}
+
+
+def _strict(raw: Any, kind: Any, path: str) -> Any:
+    """Return the value of `kind`; Invalid with a path below `path` if it is none."""
+    _refuse_marked(raw, path)
+    try:
+        return msgspec.convert(raw, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        invalid = explained(str(error), kind)
+        raise Invalid(invalid.code, path + invalid.field[1:], invalid.reason) from None
+    except UnicodeEncodeError:
+        raise Invalid(
+            Code.INVALID_UTF8, path, "A lone surrogate, such as U+D800, is no character."
+        ) from None
+
+
+def _refuse_marked(value: Any, path: str) -> None:
+    """Refuse what the reader of JSON has marked: two values under one key, NaN and Infinity."""
+    if isinstance(value, Ambiguous):
+        raise Invalid(Code.DUPLICATE_KEY, path, "The field stands more than once, and differs.")
+    if isinstance(value, NotFinite):
+        raise Invalid(Code.NOT_FINITE, path, "NaN and Infinity are not numbers in JSON.")
+    for name, inner in _children(value):
+        _refuse_marked(inner, path + name)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return ((f".{key}", inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return ((f"[{index}]", inner) for index, inner in enumerate(value))
+    return iter(())

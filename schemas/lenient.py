@@ -1,0 +1,206 @@
+"""How fields that are odd are mended, and what stands in when they cannot be.
+
+A field whose type carries a `Lenient` costs no message, unless the message is useless without it:
+
+    language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from schemas.text import with_plain_line_breaks, without_controls
+
+
+class Mended(NamedTuple):
+    """A value as it was meant, and what was done to it, for the receipt."""
+
+    value: Any
+    done: str
+
+
+Mend = Callable[[Any], Mended | None]
+
+
+@dataclass(frozen=True)
+class Lenient:
+    """How a field is read when it is not as it should be.
+
+    `mend` gives what was meant, or None if it does not know better. What cannot be used all the
+    same is left out: then `otherwise` of the whole message stands in, or the field's default; a
+    message that has neither is refused. With `near_miss` a field whose name is close to this one is
+    read as this one: who restricts something and misspells it must not be taken to have said
+    nothing.
+    """
+
+    mend: Mend | None = None
+    otherwise: Callable[[Mapping[str, Any]], Any] | None = None
+    near_miss: bool = False
+
+
+class Ambiguous(NamedTuple):
+    """The different values of a key that stands more than once in one object."""
+
+    values: tuple[Any, ...]
+
+
+class NotFinite(float):
+    """NaN or Infinity, which JSON does not have and lax writers write."""
+
+
+def always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
+    """Return an `otherwise` that does not depend on the message."""
+    return lambda _: value
+
+
+def text(limit: int) -> Mend:
+    """Keep the words: without control characters and direction marks, cut to `limit` characters."""
+
+    def mend(value: Any) -> Mended | None:
+        done = []
+        if isinstance(value, Ambiguous):
+            value = "\n".join(filter(_is_text, value.values))
+            done.append("it stood more than once, and was joined")
+        if not isinstance(value, str):
+            return None
+        broken = with_plain_line_breaks(value)
+        if broken != value:
+            done.append(r"its line breaks were made \n")
+        shown = without_controls(broken)
+        if left_out := len(broken) - len(shown):
+            done.append(f"{left_out} control characters or direction marks were left out")
+        if len(shown) > limit:
+            done.append(f"of its {len(shown)} characters the first {limit} were kept")
+        return Mended(shown[:limit], "; ".join(done)) if done else None
+
+    return mend
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def number(limit: float) -> Mend:
+    """Bound a number above."""
+
+    def mend(value: Any) -> Mended | None:
+        if not _is_number(value) or not value > limit:  # NaN is not
+            return None
+        return Mended(limit, f"{value:g} was bounded to {limit:g}")
+
+    return mend
+
+
+def whole(limit: int) -> Mend:
+    """Round to a whole number, and bound it above."""
+    bound = number(limit)
+
+    def mend(value: Any) -> Mended | None:
+        if bounded := bound(value):
+            return bounded
+        if not isinstance(value, float) or not math.isfinite(value):
+            return None
+        return Mended(round(value), f"{value} was read as {round(value)}")
+
+    return mend
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def choice(values: Iterable[str]) -> Mend:
+    """Read "On-Duty" as on_duty."""
+    known = frozenset(map(str, values))
+
+    def mend(value: Any) -> Mended | None:
+        if not isinstance(value, str) or value in known:
+            return None
+        meant = _folded(value).replace("-", "_")
+        return Mended(meant, f"'{value}' was read as '{meant}'") if meant in known else None
+
+    return mend
+
+
+def code(value: Any) -> Mended | None:
+    """Read "Missing Person" as missing-person."""
+    if not isinstance(value, str) or value == (meant := _folded(value).replace("_", "-")):
+        return None
+    return Mended(meant, f"'{value}' was read as '{meant}'")
+
+
+def _folded(value: str) -> str:
+    return "-".join(without_controls(value).casefold().split())
+
+
+def language_tag(values: Iterable[str]) -> Mend:
+    """Read the tags of BCP 47 and of POSIX locales by their first part: nl-BE, fr_FR.UTF-8."""
+    known = frozenset(map(str, values))
+
+    def mend(value: Any) -> Mended | None:
+        if not isinstance(value, str) or value in known:
+            return None
+        meant = re.split(r"[-_.]", _folded(value))[0]
+        return Mended(meant, f"'{value}' was read as '{meant}'") if meant in known else None
+
+    return mend
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
+_LEAP_SECOND = re.compile(r"(:\d\d):60(?:\.\d+)?")
+
+
+def instant(value: Any) -> Mended | None:
+    """Read what is no RFC 3339 and still says a moment: leap seconds, ISO 8601 with an offset."""
+    if not isinstance(value, str) or _RFC_3339.fullmatch(value):
+        return None
+    try:
+        meant = datetime.fromisoformat(_LEAP_SECOND.sub(r"\1:59", value.strip()))
+    except ValueError:
+        return None
+    if meant.tzinfo is None:
+        return None
+    return Mended(meant.isoformat(), f"'{value}' was read as {meant.isoformat()}")
+
+
+def ids(limit: int) -> Mend:
+    """Keep the ids of an array, up to `limit`."""
+
+    def mend(value: Any) -> Mended | None:
+        if not isinstance(value, list):
+            return None
+        kept = [one for one in value if _is_id(one)][:limit]
+        if kept == value:
+            return None
+        return Mended(kept, f"of {len(value)} ids {len(kept)} were read")
+
+    return mend
+
+
+def numbers_by_id(limit: int, numbers: int) -> Mend:
+    """Keep, of an object of arrays of numbers, what stands under an id: up to `limit`, and each so many."""
+
+    def mend(value: Any) -> Mended | None:
+        if not isinstance(value, dict):
+            return None
+        kept = {
+            key: [one for one in some if type(one) is int][-numbers:]
+            for key, some in [(key, some) for key, some in value.items() if _is_id(key)][:limit]
+            if isinstance(some, list)
+        }
+        if kept == value:
+            return None
+        return Mended(kept, f"what was not read of {len(value)} groups comes again")
+
+    return mend
+
+
+def _is_id(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(UUID(value))
+    except ValueError:
+        return False

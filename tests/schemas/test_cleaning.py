@@ -1,0 +1,308 @@
+"""A detail never costs a message: it is mended or left out, and its sender is told."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas import topics
+from schemas.codec import Code, Invalid, encode, glance
+from schemas.ids import new_id
+from schemas.messages import Availability, EmergencyCall, Mode, Report
+from schemas.taxonomy import Audience, Language
+from tests.schemas.samples import AT, SAMPLES, V5, V7
+
+PLACE = {"lat": 51.05, "lon": 3.72}
+BASE: dict[str, dict[str, Any]] = {
+    "report": {"id": str(V7), "category": "fire", "location": PLACE, "seen_at": AT.isoformat()},
+    "presence": {"at": AT.isoformat(), "location": PLACE},
+    "reply": {"id": str(V7), "incident": str(V5), "kind": "accepted"},
+    "message": {"id": str(V7), "incident": str(V5), "text": "hello"},
+    "answer": {"id": str(V7), "question": str(V5), "text": "no"},
+    "sync": {"since": AT.isoformat()},
+    "command": {"id": str(V7), "incident": str(V5), "command": "inform", "by": "desk", "text": "x"},
+}
+TOPICS = {name: next(one for one in topics.TOPICS if one.name == name) for name in BASE}
+
+
+def read(name: str, **changed: Any) -> tuple[Any, tuple[str, ...]]:
+    return read_raw(name, json.dumps(BASE[name] | changed).encode())
+
+
+def read_raw(name: str, payload: bytes) -> tuple[Any, tuple[str, ...]]:
+    value, notes = TOPICS[name].read(payload)
+    assert TOPICS[name].read(encode(value)) == (value, ())  # what comes out is well formed
+    return value, notes
+
+
+# -- what is said of each detail ------------------------------------------------------------------
+
+CHOICES = "Expected one of"
+DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
+    ("report", {"text": "a\r\nb\rc\u2028d"}, "text", "a\nb\nc\nd", r"text: its line breaks were made \n"),
+    ("report", {"text": "\ufeff\u2067a\u2069\u200e\u200f\u202ab\u202c\ud800\x00"}, "text", "ab",
+     "text: 9 control characters or direction marks were left out"),
+    ("report", {"text": None}, "text", "", "text: null was read as not given"),
+    ("report", {"text": 5}, "text", "", "text: Expected a string, got a whole number. It was left out."),
+    ("report", {"text": "x" * 2_345}, "text", "x" * 2_000,
+     "text: of its 2345 characters the first 2000 were kept"),
+    ("report", {"language": "nl-BE"}, "language", Language.NL, "language: 'nl-BE' was read as 'nl'"),
+    ("report", {"language": "fr_FR.UTF-8"}, "language", Language.FR,
+     "language: 'fr_FR.UTF-8' was read as 'fr'"),
+    ("report", {"language": "de"}, "language", Language.NL,
+     f"language: {CHOICES} nl, fr, en, got 'de'. Read as nl."),
+    ("report", {"language": None}, "language", Language.NL, "language: null was read as not given"),
+    ("report", {"emergency_call": "maybe"}, "emergency_call", EmergencyCall.UNKNOWN,
+     f"emergency_call: {CHOICES} called, not_called, unknown, got 'maybe'. Read as unknown."),
+    ("report", {"emergency_call": "Not Called"}, "emergency_call", EmergencyCall.NOT_CALLED,
+     "emergency_call: 'Not Called' was read as 'not_called'"),
+    ("report", {"audience": "everybody"}, "audience", Audience.POLICE,
+     f"audience: {CHOICES} police, police_and_nearby, got 'everybody'. Read as police."),
+    ("report", {"audience": ["police"]}, "audience", Audience.POLICE,
+     f"audience: {CHOICES} police, police_and_nearby. Read as police."),
+    ("report", {"audience": None}, "audience", Audience.POLICE_AND_NEARBY,
+     "audience: null was read as not given"),
+    ("report", {"mode": "exercise"}, "mode", Mode.REAL,
+     f"mode: {CHOICES} real, drill, got 'exercise'. Read as real."),
+    ("report", {"mode": "DRILL"}, "mode", Mode.DRILL, "mode: 'DRILL' was read as 'drill'"),
+    ("report", {"category": "Missing Person"}, "category", "missing-person",
+     "category: 'Missing Person' was read as 'missing-person'"),
+    ("report", {"reporter_location": {"lat": 0, "lon": 0}}, "reporter_location", None,
+     "reporter_location: The position is (0, 0): a device without a fix, not a place. It was left out."),
+    ("report", {"reporter_location": {"lat": "51", "lon": 3}}, "reporter_location", None,
+     "reporter_location.lat: Expected a number, got a string. It was left out."),
+    ("report", {"seen_at": "2026-03-01T23:59:60Z"}, "seen_at", datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC),
+     "seen_at: '2026-03-01T23:59:60Z' was read as 2026-03-01T23:59:59+00:00"),
+    ("report", {"seen_at": "20260301T130000+0100"}, "seen_at", datetime(2026, 3, 1, 12, tzinfo=UTC),
+     "seen_at: '20260301T130000+0100' was read as 2026-03-01T13:00:00+01:00"),
+    ("reply", {"eta_s": 120.0}, "eta_s", 120, "eta_s: 120.0 was read as 120"),
+    ("reply", {"eta_s": 119.7}, "eta_s", 120, "eta_s: 119.7 was read as 120"),
+    ("reply", {"eta_s": 90_000}, "eta_s", 86_400, "eta_s: 90000 was bounded to 86400"),
+    ("reply", {"eta_s": -1}, "eta_s", None, "eta_s: Expected a number of at least 0. It was left out."),
+    ("reply", {"kind": "On-Scene"}, "kind", "on_scene", "kind: 'On-Scene' was read as 'on_scene'"),
+    ("presence", {"availability": "dnd"}, "availability", Availability.MUTED,
+     f"availability: {CHOICES} on_duty, available, muted, away, got 'dnd'. Read as muted."),
+    ("presence", {"availability": "muted", "location": {"lat": 0, "lon": 0}}, "location", None,
+     "location: The position is (0, 0): a device without a fix, not a place. It was left out."),
+    ("message", {"text": "a\r\nb"}, "text", "a\nb", r"text: its line breaks were made \n"),
+    ("answer", {"text": "\u200fja"}, "text", "ja",
+     "text: 1 control characters or direction marks were left out"),
+    ("sync", {"alerts": ["x", str(V5)]}, "alerts", {V5}, "alerts: of 2 ids 1 were read"),
+    ("sync", {"alerts": None}, "alerts", set(), "alerts: null was read as not given"),
+    ("sync", {"groups": {str(V5): [1, "x"], "y": [2]}}, "groups", {V5: {1}},
+     "groups: what was not read of 2 groups comes again"),
+    ("command", {"by": "x" * 70}, "by", "x" * 60, "by: of its 70 characters the first 60 were kept"),
+    ("command", {"by": "a\x1b[2J"}, "by", "a[2J",
+     "by: 1 control characters or direction marks were left out"),
+    ("command", {"text": "y" * 2_001}, "text", "y" * 2_000,
+     "text: of its 2001 characters the first 2000 were kept"),
+    ("command", {"command": "assign", "unit": "\u2066gent-21\u2069"}, "unit", "gent-21",
+     "unit: 2 control characters or direction marks were left out"),
+    ("command", {"command": "Close", "outcome": "z" * 501}, "outcome", "z" * 500,
+     "outcome: of its 501 characters the first 500 were kept"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "field", "value", "note"),
+    DETAILS,
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_an_odd_detail_is_mended_or_left_out_and_told(
+    name: str, changed: dict[str, Any], field: str, *, value: Any, note: str
+) -> None:
+    cleaned, notes = read(name, **changed)
+
+    assert getattr(cleaned, field) == value
+    assert note in notes
+
+
+@pytest.mark.parametrize(
+    ("accuracy_m", "kept"),
+    [("-1", 0), ("null", 0), ("NaN", 0), ('"20"', 0), ("65000", 10_000), ("Infinity", 10_000),
+     ("-Infinity", 0), ("1e999", 10_000), ("9" * 5_000, 10_000)],
+    ids=lambda value: str(value)[:10],
+)  # fmt: skip
+def test_an_accuracy_that_is_none_costs_no_report(accuracy_m: str, kept: float) -> None:
+    place = f'{{"lat": 51.05, "lon": 3.72, "accuracy_m": {accuracy_m}}}'
+    wire = json.dumps(BASE["report"] | {"location": "?"}).replace('"?"', place)
+
+    report, notes = read_raw("report", wire.encode())
+
+    assert (report.location.lat, report.location.accuracy_m) == (51.05, kept)
+    assert len(notes) == 1
+    assert notes[0].startswith("location.accuracy_m: ")
+
+
+def test_a_report_without_a_readable_time_was_seen_when_its_id_was_made() -> None:
+    before = datetime.now(UTC)
+    fields = BASE["report"] | {"id": str(new_id())}
+    for seen_at in (
+        "yesterday",
+        "2026-03-01T12:00:00",
+        "2026-02-30T12:00:00Z",
+        1_700_000_000,
+        None,
+    ):
+        report, notes = read("report", **fields | {"seen_at": seen_at})
+        assert abs(report.seen_at - before).total_seconds() < 10
+        assert notes[0].startswith("seen_at: ")
+    del fields["seen_at"]
+    report, notes = read_raw("report", json.dumps(fields).encode())
+    assert abs(report.seen_at - before).total_seconds() < 10
+    assert notes[0].startswith("seen_at: missing. Read as ")
+
+
+@pytest.mark.parametrize(
+    "text", ["tab\tand\nnewline", "emoji 👩‍🚒", "\u05d0\u05d1", "naïve", "می‌خواهم"]
+)
+@pytest.mark.parametrize("as_ascii", [True, False])
+def test_text_of_every_language_is_kept_as_it_is(text: str, *, as_ascii: bool) -> None:
+    wire = json.dumps(BASE["message"] | {"text": text}, ensure_ascii=as_ascii).encode()
+
+    assert read_raw("message", wire)[0].text == text
+    assert read_raw("message", wire)[1] == ()
+
+
+@pytest.mark.parametrize(
+    ("wire", "text"),
+    [(b'{%s,"text":"a\x07\r\nb"}', "a\nb"), (b'\xef\xbb\xbf{%s,"text":"a"}', "a"),
+     (b'{%s,"text":"a"}\0', "a"), (b'{%s,"text":"caf\xe9"}', "caf\ufffd"),
+     (b'{%s,"text":"a","text":"b"}', "a\nb")],
+)  # fmt: skip
+def test_what_lax_writers_write_is_read(wire: bytes, text: str) -> None:
+    fields = json.dumps(BASE["report"])[1:-1].encode()
+
+    assert read_raw("report", wire % fields)[0].text == text
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def test_unknown_fields_are_told_and_the_likely_slip_first() -> None:
+    report, notes = read("report", smell="smoke", reporter_loc=PLACE, languag="fr")
+
+    assert report == TOPICS["report"].decode(json.dumps(BASE["report"]).encode())
+    assert notes == (
+        "unknown field 'reporter_loc': did you mean 'reporter_location'?",
+        "unknown field 'languag': did you mean 'language'?",
+        "unknown field 'smell': ignored",
+    )
+
+
+def test_unknown_field_inside_a_position_is_told_with_its_path() -> None:
+    assert read("report", location=PLACE | {"acuracy_m": 5, "speed": 3})[1] == (
+        "unknown field 'location.acuracy_m': did you mean 'accuracy_m'?",
+        "unknown field 'location.speed': ignored",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "audience"),
+    [("audiance", "police", Audience.POLICE), ("Audience", "police", Audience.POLICE),
+     ("audiense", "me", Audience.POLICE), ("audienc", "police_and_nearby", Audience.POLICE_AND_NEARBY)],
+)  # fmt: skip
+def test_a_misspelt_audience_never_alerts_more_people_than_was_meant(
+    name: str, value: str, audience: Audience
+) -> None:
+    report, notes = read("report", **{name: value})
+
+    assert report.audience is audience
+    assert notes[0] == f"unknown field '{name}': did you mean 'audience'? It was read so."
+
+
+def test_a_misspelt_availability_is_read_and_an_audience_that_is_there_is_not_overruled() -> None:
+    assert read("presence", availabilty="muted")[0].availability is Availability.MUTED
+    report, notes = read("report", audience="police", audiance="police_and_nearby")
+    assert report.audience is Audience.POLICE
+    assert notes == ("unknown field 'audiance': did you mean 'audience'?",)
+
+
+def test_a_name_in_another_style_is_read() -> None:
+    fields = {
+        "seenAt" if name == "seen_at" else name: value for name, value in BASE["report"].items()
+    }
+    wire = json.dumps(fields | {"emergencyCall": "called"}).encode()
+
+    report, notes = read_raw("report", wire)
+
+    assert (report.seen_at, report.emergency_call) == (AT, EmergencyCall.CALLED)
+    assert len(notes) == 2
+
+
+def test_values_that_contradict_each_other_restrict() -> None:
+    wire = json.dumps(BASE["report"])[:-1] + ',"audience":"police_and_nearby","audience":"police"}'
+
+    assert read_raw("report", wire.encode())[0].audience is Audience.POLICE
+
+
+# -- whatever it is ------------------------------------------------------------------------------
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800")
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+OPTIONAL = sorted(
+    {field.name for field in msgspec.structs.fields(Report)} - {"id", "category", "location"}
+)
+
+
+@settings(max_examples=300)
+@given(
+    odd=st.dictionaries(st.sampled_from(OPTIONAL) | st.text(max_size=12), values, max_size=4),
+    accuracy_m=values,
+)
+def test_no_detail_costs_a_report(odd: dict[str, Any], accuracy_m: Any) -> None:
+    needed = BASE["report"] | {"location": PLACE | {"accuracy_m": accuracy_m}}
+    needed |= {name: needed[name] for name in ("id", "category", "location")}
+
+    report, _ = read_raw("report", json.dumps(odd | {
+        name: value for name, value in needed.items() if name not in odd or name not in OPTIONAL
+    }).encode())  # fmt: skip
+
+    assert (report.id, report.category, report.location.lat) == (V7, "fire", 51.05)
+    if "audience" in odd and odd["audience"] not in ("police_and_nearby", None):
+        assert report.audience is Audience.POLICE
+
+
+@pytest.mark.parametrize("name", ["message", "answer"])
+@pytest.mark.parametrize("text", [None, "", "\u200e\r"[:1], 5])
+def test_a_message_that_says_nothing_is_refused(name: str, text: object) -> None:
+    with pytest.raises(Invalid) as refused:
+        read(name, text=text)
+    assert refused.value.field == "$.text"
+    assert refused.value.code in (Code.WRONG_TYPE, Code.OUT_OF_RANGE)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "language"),
+    [(b'{"language": "fr-BE"', Language.FR), (b'{"language":"en","id":', Language.EN),
+     (b'{"language": "xx"}', None), (b"", None), (b"[" * 9_000, None), (b"[5]", None),
+     (b'{"language": ["fr"]}', None), (b'{"text": "' + b"x" * 20_000 + b'"}', None)],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_the_language_of_a_refused_report_is_read_if_it_can_be(
+    payload: bytes, language: Language | None
+) -> None:
+    assert glance(payload).language is language
+
+
+@given(payload=st.binary(max_size=300))
+def test_anything_can_be_glanced_at(payload: bytes) -> None:
+    glance(payload)
+
+
+def test_what_is_refused_is_glanced_at_by_its_own_id() -> None:
+    whole = {"by": {"id": str(V5)}, "id": str(V7), "category": "Fire", "x": 1}
+
+    assert glance(json.dumps(whole).encode()) == (V7, None, "fire")
+    assert glance(encode(SAMPLES["report"])[:-1])[:2] == (V7, Language.FR)
