@@ -97,7 +97,7 @@ def _wants_receipt(presence: Presence, ctx: Context) -> bool:
 
     Or is to hear that they take no alerts, because what they wrote was not understood.
     """
-    if ctx.notes and presence.availability not in TAKES_ALERTS:
+    if ctx.notes and _withdraws(presence):
         return True
     wanted = ctx.message and ctx.message.response_topic
     return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)
