@@ -103,17 +103,9 @@ def levels_of(topic: Topic[object], message: Message) -> Mapping[str, str]:
 
 
 def shape_of(topic: str) -> str:
-    """Return what a topic looks like without telling whose it is: for a log, which names nobody."""
-    levels = topic[:200].removeprefix(f"{topics.ROOT}/").split("/")
-    return "/".join(
-        level if re.fullmatch(r"u|up|police|command|[a-z]{2,12}", level) and number != 1
-        else _shape_of_level(level)
-        for number, level in enumerate(levels)
-    )  # fmt: skip
-
-
-def _shape_of_level(level: str) -> str:
-    """Return "Aaa.9?" for "Ann.1é": what is wrong with a name shows, and not the name."""
-    shape = re.sub("[a-z]", "a", re.sub("[A-Z]", "A", re.sub("[0-9]", "9", level)))
-    shown = re.sub(r"[^aA9._@ -]", "?", shape)
-    return shown if len(shown) <= 44 else f"{shown[:44]}…"
+    """Return the topic with the shape of its name ("Aaa.9?" for "Ann.1é"): a log names nobody."""
+    before, _, rest = topic.removeprefix(f"{topics.ROOT}/").partition("/")
+    name, _, after = rest.partition("/")
+    for pattern, one in (("[a-z]", "a"), ("[A-Z]", "A"), ("[0-9]", "9"), (r"[^aA9._@ -]", "?")):
+        name = re.sub(pattern, one, name)
+    return f"{before}/{name if len(name) <= 44 else f'{name[:44]}…'}/{after}"
