@@ -58,6 +58,7 @@ class TakeOver:
             )
             for server in range(len(endpoints))
         ]  # fmt: skip
+        self._changing = asyncio.Lock()  # a heartbeat amid a change would undo it
         self._liveness = Liveness()
         self._found: Sequence[Registered] = ()
         self._looked = asyncio.Event()
@@ -74,8 +75,9 @@ class TakeOver:
 
     async def connected(self, server: int) -> None:
         """Say that we have subscribed; an MQTT broker that was restarted may have old sessions."""
-        self._own[server] = replace(self._own[server], state=WorkerState.RUNNING)
-        await self._workers.register(self._own[server])
+        async with self._changing:
+            self._own[server] = replace(self._own[server], state=WorkerState.RUNNING)
+            await self._workers.register(self._own[server])
         self._reconnected.add(server)
 
     async def beat(self) -> None:
@@ -83,16 +85,20 @@ class TakeOver:
         while True:
             await asyncio.sleep(BEAT_S)
             try:
-                for session in self._own:
-                    if not await self._workers.beat(session):
-                        _log.warning(
-                            "another process answered for our session; registered again: is "
-                            "NABIJ_INSTANCE the same on two hosts?", service=self._service.name,
-                        )  # fmt: skip
-                        await self._workers.register(session)
+                async with self._changing:
+                    for session in self._own:
+                        await self._give_sign(session)
                 self._look(await self._workers.of(self._service.name))
             except UnavailableError:
                 self._liveness.forget()
+
+    async def _give_sign(self, session: WorkerSession) -> None:
+        if not await self._workers.beat(session):
+            _log.warning(
+                "another process answered for our session; registered again: is NABIJ_INSTANCE the "
+                "same on two hosts?", **_named(session),
+            )  # fmt: skip
+            await self._workers.register(session)
 
     def _look(self, found: Sequence[Registered]) -> None:
         self._found = found
@@ -210,7 +216,6 @@ class TakeOver:
             if leaving is None:
                 _log.info("the last worker keeps its session", **_named(self._own[server]))
                 return
-            self._own[server] = leaving
             await connection.end_session(leaving.filters, _marked(last))
             self._left.append(leaving)
         except (MqttError, UnavailableError) as error:
@@ -230,8 +235,10 @@ class TakeOver:
             ]
             if not staying:
                 return None
-            if leaving := await self._workers.leave(own, staying[0]):
-                return leaving
+            async with self._changing:
+                if leaving := await self._workers.leave(own, staying[0]):
+                    self._own[server] = leaving
+                    return leaving
         return None
 
     async def left(self) -> None:

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker import takeover
 from broker.embedded import Account, EmbeddedMqtt, MqttEngine
+from broker.store import WorkerState
 from tests.conftest import needs_acl
 from tests.services.client import Client, Connect, connecting
-from tests.services.system import KORENMARKT, Servers, System, ago, moved, running
+from tests.services.system import KORENMARKT, Servers, System, ago, moved, polled, running
 
 PLACE = moved(KORENMARKT, north_m=2_000)
 
@@ -116,3 +119,24 @@ async def test_services_start_while_one_is_away(two: Two) -> None:
 
     async with running(two.where, services=("police", "intake")):
         pass  # they became ready
+
+
+async def test_the_session_of_a_worker_that_is_gone_is_ended_at_each(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "BEAT_S", 0.1)
+    gone = replace(two.system.settings, instance="gone")
+    async with running(two.where, services=("intake",), settings=gone):
+        pass
+    ann, bob = await two.at[0]("ann"), await two.at[1]("bob")
+    for client in (ann, bob) * 3:
+        receipt = await two.system.report(client, PLACE)
+        assert receipt["outcome"] == "accepted"
+
+    async def are_gone() -> bool:
+        registered = await two.system.store.workers.of("intake")
+        theirs = [one.session for one in registered if one.session.instance == "gone-1"]
+        assert {session.server for session in theirs} == {0, 1}
+        return all(session.state is WorkerState.GONE for session in theirs)
+
+    await polled(are_gone)

@@ -12,6 +12,7 @@ import pytest
 
 from broker.mqtt import (
     Connection,
+    ConnectionLost,
     ConnectRefused,
     Endpoint,
     Message,
@@ -20,7 +21,7 @@ from broker.mqtt import (
 )
 from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
-from tests.mqtt.exchange import WITHIN_S, numbered, take, until
+from tests.mqtt.exchange import WITHIN_S, drop, numbered, take, until
 
 
 async def test_every_property_survives_the_round_trip(mosquitto: BrokerProcess) -> None:
@@ -70,6 +71,60 @@ async def test_a_shared_subscription_splits_the_messages(mosquitto: BrokerProces
         await sender.publish_batch(numbered(100))
         parts = await asyncio.gather(take(one, 50), take(two, 50))
     assert sorted(map(int, [*parts[0], *parts[1]])) == list(range(100))
+
+
+async def test_a_session_that_ends_takes_nothing_that_is_queued_with_it(
+    mosquitto: BrokerProcess,
+) -> None:
+    shared, count = ["$share/secret/t"], 3_000  # more than the MQTT broker sends at a time
+    async with Connection(mosquitto.endpoint, client_id="dead", subscriptions=shared):
+        pass
+    async with Connection(mosquitto.endpoint, client_id="from") as sender:
+        await sender.publish_batch(numbered(count))
+        async with Connection(mosquitto.endpoint, client_id="dead", reconnects=False) as adopter:
+            assert adopter.session_present
+            taking = asyncio.create_task(take(adopter, count))
+            await adopter.end_session(shared, Message("last", b"", correlation=b"1", retain=True))
+            assert sorted(map(int, await taking)) == list(range(count))
+            outcome = await sender.publish(Message("t", b"late"))
+            assert outcome is PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
+        async with Connection(mosquitto.endpoint, client_id="dead") as fresh:
+            assert not fresh.session_present
+
+
+async def test_a_session_ends_only_when_all_is_acknowledged(mosquitto: BrokerProcess) -> None:
+    async with (
+        Connection(mosquitto.endpoint, client_id="one", subscriptions=["t"]) as leaving,
+        Connection(mosquitto.endpoint, client_id="from") as sender,
+    ):
+        await sender.publish(Message("t", b"slow"))
+        [delivery] = await leaving.receive(1)
+        last = Message("last", b"", correlation=b"1")
+        ending = asyncio.create_task(leaving.end_session(["t"], last))
+        await until(lambda: leaving.stats().in_flight == 0 and leaving.stats().published == 1)
+        assert not ending.done()
+        delivery.acknowledge()
+        async with asyncio.timeout(WITHIN_S):
+            await ending
+
+
+async def test_a_connection_that_is_lost_while_its_session_ends_says_so(
+    mosquitto: BrokerProcess,
+) -> None:
+    async with Connection(mosquitto.endpoint, client_id="from") as sender:
+        async with Connection(
+            mosquitto.endpoint, client_id="one", subscriptions=["t"], reconnects=False
+        ) as leaving:
+            await sender.publish(Message("t", b"in hand"))
+            await leaving.receive(1)
+            ending = asyncio.create_task(leaving.end_session(["t"], Message("last", b"")))
+            await until(lambda: leaving.stats().published == 1)
+            drop(leaving)
+            with pytest.raises(ConnectionLost):
+                await ending
+        async with Connection(mosquitto.endpoint, client_id="one") as again:
+            assert again.session_present
+            assert await take(again, 1) == [b"in hand"]
 
 
 async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
