@@ -73,10 +73,14 @@ class Dispatcher:
         return delivery.message.topic.rpartition("/")[2] in self._by_level
 
     async def lay_aside(self, delivery: Delivery) -> None:
-        """Keep what came by a subscription of another version as a dead letter."""
-        await self._dead_letter(
-            delivery, Invalid(Code.BAD_TOPIC, "$", "No topic of this version of the service.")
-        )
+        """Keep what came by a subscription of another version as a dead letter.
+
+        Not a worker's status: it comes where the end of a session, which waits for it, was
+        interrupted (`broker/takeover.py`).
+        """
+        if topics.SERVICE.parse(delivery.message.topic) is None:
+            unknown = Invalid(Code.BAD_TOPIC, "$", "No topic of this version of the service.")
+            await self._dead_letter(delivery, unknown)
         delivery.acknowledge()
 
     def context(

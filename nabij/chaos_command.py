@@ -6,10 +6,11 @@ from pathlib import Path
 
 import typer
 
-from broker.embedded import MqttEngine
+from broker.embedded import MqttEngine, find_program
 from nabij.output import Progress, print_json
 
 RATE = 60.0  # reports per second, unless a duration is given
+KILLS_A_ROUND = 10  # of changes of the hosts, with --scale
 BESIDE_S, LOAD_SHARE = 20.0, 0.4  # start and settling take so long, and load at least that share
 
 
@@ -23,6 +24,7 @@ class Options:
     duration_s: float | None = None
     engine: MqttEngine = MqttEngine.AUTO
     partitions: int = 1
+    scale: bool = False
     as_json: bool = False
 
 
@@ -34,6 +36,7 @@ def chaos(
     duration: float | None,
     engine: str,
     partitions: int,
+    scale: bool,
     as_json: bool,
     data_dir: Path | None,
 ) -> None:
@@ -50,8 +53,12 @@ def chaos(
         raise typer.BadParameter(f"one of {', '.join(MqttEngine)}", param_hint="--engine") from None
     options = Options(
         reports=reports, kills=kills, seed=seed, duration_s=duration, engine=chosen,
-        partitions=partitions, as_json=as_json,
+        partitions=partitions, scale=scale, as_json=as_json,
     )  # fmt: skip
+    if scale and (chosen is MqttEngine.IOTCORE or not find_program("mosquitto")):
+        raise typer.BadParameter(
+            "needs Mosquitto: on iotcore there are no shared subscriptions", param_hint="--scale"
+        )
     if data_dir is not None and (data_dir / "logs").exists():
         raise typer.BadParameter(
             f"{data_dir} holds an earlier run; choose another directory", param_hint="--data-dir"
@@ -70,7 +77,7 @@ def chaos(
 
 async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
     """Run once in `directory` and return what `--json` prints."""
-    from nabij.chaos.plan import strikes_of  # noqa: PLC0415
+    from nabij.chaos.plan import rescales_of, strikes_of  # noqa: PLC0415
     from nabij.chaos.report import as_json  # noqa: PLC0415
     from nabij.chaos.run import Run  # noqa: PLC0415
     from nabij.chaos.world import Scale, World  # noqa: PLC0415
@@ -82,11 +89,14 @@ async def run_chaos(directory: Path, options: Options) -> dict[str, object]:
         seed=options.seed,
         engine=options.engine,
         partitions=options.partitions,
+        hosts=("a", "b") if options.scale else ("1",),
     )
+    rounds = max(1, options.kills // KILLS_A_ROUND) if options.scale else 0
+    rescales = rescales_of(rounds, options.seed)
     strikes = strikes_of(options.kills, options.seed)
     with Progress("reports receipted") as progress:
         async with World(directory, scale) as world:
-            outcome = await Run(world, strikes, progress.at).run()
+            outcome = await Run(world, strikes, progress.at, rescales).run()
             engine = world.mqtt.description
     return as_json(outcome, seed=options.seed, engine=engine, began=began)
 

@@ -237,18 +237,27 @@ def chaos(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, mosquitto or iotcore.")] = "auto",
     partitions: Annotated[int, typer.Option(min=1, help="A border runs through Ghent's.")] = 1,
+    scale: Annotated[
+        bool,
+        typer.Option(
+            "--scale",
+            help="Beside the kills, hosts die, are swapped, scaled and restarted in turn.",
+        ),
+    ] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
     """Kill brokers, services and devices at random; 1 if anything was lost or happened twice.
 
     nabij chaos --reports 2000 --kills 10 --duration 40 --json
+
+    nabij chaos --reports 2000 --kills 5 --scale
     """
     from nabij import chaos_command
 
     chaos_command.chaos(
         reports=reports, kills=kills, seed=seed, duration=duration,
-        engine=engine, partitions=partitions, as_json=as_json, data_dir=data_dir,
+        engine=engine, partitions=partitions, scale=scale, as_json=as_json, data_dir=data_dir,
     )  # fmt: skip
 
 

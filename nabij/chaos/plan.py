@@ -41,6 +41,36 @@ class Strike:
     pause_s: float | None = None
 
 
+class Change(enum.StrEnum):
+    """How the hosts of the services change while reports go on."""
+
+    HOST_DIES = "host-dies"  # SIGKILL for all of it; it comes back under another name
+    SCALE_UP = "scale-up"  # a host is started again with more workers
+    SWAP = "swap"  # a new host starts, then one stops
+    SCALE_DOWN = "scale-down"  # a host is started again with fewer workers
+    ROLLING_RESTART = "rolling-restart"  # each in turn
+    ALL_DOWN = "all-down"  # all stop at once, and others start
+
+
+@dataclass(frozen=True, slots=True)
+class Rescale:
+    """One change, due when this share of the reports has its receipts; `pick` says which host."""
+
+    share: float
+    change: Change
+    pick: float
+
+
+def rescales_of(rounds: int, seed: int) -> list[Rescale]:
+    """Return so many rounds of all changes, in their order: fewer workers come after more."""
+    random = Random(f"scale {seed}")
+    changes = [*Change] * rounds
+    return [
+        Rescale(FROM + (UNTIL - FROM) * number / len(changes), change, random.random())
+        for number, change in enumerate(changes)
+    ]
+
+
 def strikes_of(kills: int, seed: int) -> list[Strike]:
     """Return the blows in their order: so many kills, and pauses beside them.
 

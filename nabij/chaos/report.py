@@ -26,6 +26,7 @@ def as_json(outcome: Outcome, *, seed: int, engine: str, began: float) -> dict[s
         "commands": len(evidence.commands),
         "kills": dict(kills),
         "pauses": dict(pauses),
+        "changes": dict(Counter(rescale.change.value for rescale in outcome.changes)),
         "lost": judgement.lost,
         "duplicated": judgement.duplicated,
         "invariants": judgement.counts,
@@ -48,6 +49,8 @@ def print_report(result: dict[str, Any]) -> None:
         f"{result['reports']:,} reports, {sum(kills.values())} kills, {sum(pauses.values())} "
         f"pauses, {result['engine']}, seed {result['seed']}, {result['duration_s']} s"
     )
+    if changes := result["changes"]:
+        print_line(", ".join(f"{change} {count}" for change, count in changes.items()))
     print_line(f"lost {result['lost']}, duplicated {result['duplicated']}\n")
     rows = [[name, str(result["invariants"][name]), text] for name, text in INVARIANTS.items()]
     print_table(["", "violations", "invariant"], rows)

@@ -30,9 +30,11 @@ from devices.connection import Broker, Connection, Identity
 from nabij.chaos.checker import judge
 from nabij.chaos.evidence import Blow, Evidence
 from nabij.chaos.growth import EVERY_S, NOT_JUDGED, Growth, queue_sizes
+from nabij.chaos.hosts import change_all
 from nabij.chaos.judgement import Judgement
-from nabij.chaos.plan import Strike
+from nabij.chaos.plan import Rescale, Strike
 from nabij.chaos.recovery import recovery_s
+from nabij.chaos.shares import EACH, unanswered
 from nabij.chaos.store_facts import facts_of, undone
 from nabij.chaos.strikes import Probe, Striker
 from nabij.chaos.world import World
@@ -64,6 +66,7 @@ class Outcome:
     settled: bool
     struck_s: float
     settle_s: float
+    changes: list[Rescale]
 
 
 @dataclass
@@ -118,10 +121,13 @@ class Run:
     """One run in a world that has been entered; `tell` hears how far it is."""
 
     def __init__(
-        self, world: World, strikes: Sequence[Strike], tell: Callable[[int, int], None]
-    ) -> None:
+        self, world: World, strikes: Sequence[Strike], tell: Callable[[int, int], None],
+        rescales: Sequence[Rescale] = (),
+    ) -> None:  # fmt: skip
         self._world = world
         self._strikes = strikes
+        self._rescales = rescales
+        self._changes: list[Rescale] = []
         self._tell = tell
         # rumqttd keeps a log of each filter, and fills it to its bound (see `iotcore_config`).
         unbounded = () if world.mqtt.shares_subscriptions else ("mqtt",)
@@ -137,7 +143,7 @@ class Run:
     async def run(self) -> Outcome:
         """Start desks and devices, strike, settle, judge."""
         world = self._world
-        await world.supervisor.wait_ready(60.0)
+        await world.hosts.wait_ready()
         await world.start_desk()
         began = time.time()
         async with Redis(world.redis.url) as redis, Probe(world) as probe:
@@ -145,7 +151,7 @@ class Run:
             await world.start_devices(time.time() + 2.0)
             striker = Striker(world, probe, lambda: self._progress.share)
             async with _beside(self._sample(redis)), _beside(self._inject(redis)):
-                striking = asyncio.create_task(striker.strike_all(self._strikes), name="strikes")
+                striking = asyncio.create_task(self._strike(striker), name="strikes")
                 try:
                     await self._load(striking)
                 finally:
@@ -154,6 +160,7 @@ class Run:
                 struck_at = time.time()
                 settled_at = await self._settle(redis)
             ended = time.time()
+        await self._find_swallowed()
         await world.end_lives()
         async with Redis(world.redis.url) as redis:
             facts = await facts_of(redis, world.directory / "journals", world.partitions)
@@ -177,7 +184,27 @@ class Run:
             settled=not self._unfinished,
             struck_s=struck_at - began,
             settle_s=ended - struck_at,
+            changes=self._changes,
         )
+
+    async def _strike(self, striker: Striker) -> None:
+        """Strike, and change the hosts, beside each other."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(striker.strike_all(self._strikes), name="strike")
+            changing = change_all(
+                self._world.hosts,
+                self._rescales,
+                lambda: self._progress.share,
+                self._changes.append,
+            )
+            both.create_task(changing, name="change")
+
+    async def _find_swallowed(self) -> None:
+        """See that no session without a worker swallows anything."""
+        probe = self._world.accounts["probe"]
+        found = await unanswered(self._world.broker_url, probe.username, probe.password)
+        for kind, count in found.items():
+            self._unfinished.append(f"{count} of {EACH} messages of kind {kind} got no answer")
 
     async def _load(self, striking: asyncio.Task[None]) -> None:
         """Wait until every report has its receipt and every strike has fallen."""

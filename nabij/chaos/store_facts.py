@@ -11,8 +11,10 @@ from uuid import UUID
 from broker.store.dead_letters import DeadLetters
 from broker.store.keys import Keys
 from broker.store.redis import Connection
+from broker.store.workers import WorkerStore
 from nabij.chaos.evidence import StoreFacts
 from nabij.chaos.growth import READERS, queue_sizes
+from nabij.chaos.plan import SERVICES
 
 _COUNT = 1_000
 _LATE_MS = 2_000  # a deadline that passed so long ago ought to have fired
@@ -38,6 +40,9 @@ async def undone(redis: Connection, partitions: Sequence[Keys]) -> dict[str, int
             pending = await redis.call("XPENDING", keys.events(reader), reader)
             found[f"pending of {reader}"] += int(pending[0])
         found["deadlines"] += int(await redis.call("ZCOUNT", keys.deadlines, 0, late_ms))
+    for service in SERVICES:
+        registered = await WorkerStore(redis).of(service)
+        found["sessions of workers that are gone"] += sum(one.is_dead for one in registered)
     return dict(found)
 
 

@@ -28,14 +28,15 @@ from broker.store import partitions
 from broker.store.keys import Keys
 from devices.chaos_desk import DeskOrders
 from devices.chaos_device import Orders
+from nabij.chaos.hosts import Hosts
 from nabij.chaos.plan import SERVERS, Strike, Victim
 from nabij.servers import Servers
-from nabij.supervisor import WORKER, Supervisor
+from nabij.supervisor import WORKER
 from nabij.zones import built_in_zones
 from schemas.taxonomy import default_policy_text
 
 SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
-WORKERS = 2
+WORKERS = 2  # of each service, on one host or on several together
 PEOPLE = 200
 PROCESSES = 4
 RESTART_S = 0.3
@@ -56,6 +57,7 @@ class Scale:
     engine: MqttEngine = MqttEngine.AUTO
     worker: Sequence[str] = WORKER
     partitions: int = 1
+    hosts: Sequence[str] = ("1",)
 
 
 @dataclass(eq=False)
@@ -87,7 +89,7 @@ class World:
         self.desk: Life
         self.mqtt: EmbeddedMqtt
         self.redis: EmbeddedRedis
-        self.supervisor: Supervisor
+        self.hosts: Hosts
         self.policy_text = policy_text()
         self.partitions = [Keys(number, scale.partitions) for number in range(scale.partitions)]
         self._ending = False
@@ -121,10 +123,12 @@ class World:
             self.directory, list(self.accounts.values()), engine=self.scale.engine
         )
         await servers.start(self.mqtt)
-        self.supervisor = Supervisor(
-            dict.fromkeys(SERVICES, WORKERS), self._environment(), program=self.scale.worker
-        )
-        await acquired.enter_async_context(self.supervisor)
+        names = self.scale.hosts
+        self.hosts = Hosts(
+            self._environment(), self.scale.worker, names=names,
+            workers=dict.fromkeys(SERVICES, max(1, WORKERS // len(names))),
+        )  # fmt: skip
+        await acquired.enter_async_context(self.hosts)
         acquired.push_async_callback(self.end_lives)
 
     async def _save_zones(self) -> None:
@@ -250,8 +254,8 @@ class World:
             return server.pid if server.running else None
         if strike.victim is Victim.DEVICE:
             return self.devices[int(strike.pick * len(self.devices))].pid
-        workers = [each for each in self.supervisor.workers if each.service == strike.victim]
-        return workers[int(strike.pick * len(workers))].pid
+        workers = [each for each in self.hosts.workers if each.service == strike.victim]
+        return workers[int(strike.pick * len(workers))].pid if workers else None
 
     @property
     def whole(self) -> bool:
@@ -260,14 +264,14 @@ class World:
         return (
             self.mqtt.running
             and self.redis.running
-            and self.supervisor.ready
+            and self.hosts.ready
             and all(life.process is not None for life in lives)
         )
 
     def processes(self) -> Mapping[str, int]:
         """Return what runs now, by name."""
         found = {"mqtt": self.mqtt.pid, "redis": self.redis.pid, "chaos": os.getpid()}
-        found |= {each.name: each.pid for each in self.supervisor.workers if each.pid}
+        found |= self.hosts.processes()
         lives = {life.orders.stem: life.pid for life in (*self.devices, self.desk)}
         return found | {name: pid for name, pid in lives.items() if pid}
 

@@ -16,6 +16,8 @@ from broker.connections import client_id_of, filters_of
 from broker.mqtt import Connection, Endpoint
 from broker.runner import run_worker
 from broker.store import Registered, Store, WorkerState, partitions
+from nabij.chaos.shares import EACH, unanswered
+from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from tests.services.client import WITHIN_S, Client, Connect
@@ -175,17 +177,20 @@ async def test_ten_reports_get_receipts_when_one_of_two_workers_does_not_come_ba
 
 
 async def test_without_a_take_over_the_dead_workers_session_swallows_its_share(
-    city: City, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    city: City, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(takeover.TakeOver, "_is_to_be_ended", lambda *_: False)
-    ann = await connect("ann")
     await city.start("a-1")
     await city.start("a-2")
     await city.die("a-2")
-    sent = await send_reports(ann)
-    async with city.session("a-2") as swallower, asyncio.timeout(WITHIN_S):
-        swallowed = [delivery.message.payload for delivery in await swallower.receive(10)]
-    assert any(identifier.encode() in payload for identifier in sent for payload in swallowed)
+    where = f"mqtt://{servers.mqtt.host}:{servers.mqtt.port}"
+    ann = servers.accounts["ann"]
+    found = await unanswered(where, "ann", ann.password, ("report",), within_s=1.0)
+    assert 0 < found["report"] < EACH  # so `nabij chaos --scale` would see it
+    monkeypatch.undo()
+    await city.start("b-1")
+    await polled(lambda: city.is_("a-2", WorkerState.GONE))
+    assert await unanswered(where, "ann", ann.password, ("report",)) == {}
 
 
 async def test_positions_too_reach_the_worker_that_lives(city: City, connect: Connect) -> None:
@@ -274,6 +279,36 @@ async def test_a_worker_that_comes_back_takes_its_session_back_for_good(
         pass
     await all_receipts(ann, await send_reports(ann))
     assert await city.is_("a-1", WorkerState.RUNNING)
+
+
+async def test_a_session_whose_end_was_interrupted_goes_on_as_before(
+    city: City, connect: Connect
+) -> None:
+    ann = await connect("ann")
+    await city.start("a-1")
+    async with city.session("a-1", [topics.SERVICE.topic(name="intake", instance="a-1")]):
+        pass  # an adopter that came too late, and waited for the end of the queue
+    await all_receipts(ann, await send_reports(ann))
+    await city.die("a-1")
+    await city.start("a-1")  # and says so on that topic
+    await all_receipts(ann, await send_reports(ann))
+    assert await city.store.dead_letters.all() == []
+
+
+async def test_what_comes_by_a_subscription_of_another_version_is_laid_aside(
+    city: City, connect: Connect
+) -> None:
+    ann = await connect("ann")
+    async with city.session("a-1", ["nabij/v1/u/+/up/of-old"]):
+        pass
+    await city.start("a-1")
+    await ann.publish("u/ann/up/of-old", b"what it was")
+    await all_receipts(ann, await send_reports(ann))
+
+    async def is_laid_aside() -> bool:
+        return [one.payload for one in await city.store.dead_letters.all()] == [b"what it was"]
+
+    await polled(is_laid_aside)
 
 
 async def test_an_adopter_that_dies_while_it_adopts_is_replaced(
