@@ -8,8 +8,9 @@ with the same doubt. What is certain must be answered by an alert, what is possi
 import math
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
+from uuid import UUID
 
 from devices.geofence import centre_of
 from devices.history import NEVER, Deed, SentPresence
@@ -39,6 +40,15 @@ class Stay(NamedTuple):
     certain_until: float
     possible_from: float
     possible_until: float
+
+
+class Helping(NamedTuple):
+    """From when until when somebody who accepted was there: possibly, and certainly."""
+
+    possible_from: float
+    certain_from: float
+    certain_until: float = NEVER
+    possible_until: float = NEVER
 
 
 class Wave(NamedTuple):
@@ -99,7 +109,7 @@ def waves_of(
     *,
     radius_m: float,
     opened: tuple[float, float],
-    accepted: Sequence[Deed],
+    helping: Sequence[Helping],
     seen: Mapping[int, float],
     possible_until: float,
     policy: PolicyFile,
@@ -109,21 +119,68 @@ def waves_of(
     `opened` is when its first report was sent and when its receipt came; `seen` is when the first
     alert of a wave arrived, by which time the wave had certainly begun.
     """
-    maybe_accepted = min((deed.sent_at for deed in accepted), default=NEVER)
-    surely_accepted = min((deed.received_at for deed in accepted), default=NEVER)
     waves = [Wave(radius_m, opened[1], opened[0])]
     for number in range(2, policy.widening.max_waves + 1):
         before = waves[-1]
-        possible = before.possible_from + policy.timers.accept_s - CLOCK_S
-        if surely_accepted <= possible or possible_until <= possible:
+        possible = _possibly_due(before, helping, policy.timers.accept_s)
+        if possible_until <= possible:
             break
-        certain = before.certain_from + policy.timers.accept_s + WAVE_SLACK_S
-        if maybe_accepted <= certain:
-            certain = NEVER
+        certain = _certainly_due(before, helping, policy.timers.accept_s)
         wider = min(before.radius_m * policy.widening.factor, policy.widening.max_radius_m)
         certain = max(min(certain, _seen(seen, number)), possible)
         waves.append(Wave(max(before.radius_m, wider), certain, possible))
     return waves
+
+
+def _possibly_due(before: Wave, helping: Sequence[Helping], accept_s: float) -> float:
+    """Return when the next wave may begin first: as soon as perhaps nobody helps at a deadline.
+
+    Deadlines are `accept_s` after the wave before, and after each departure.
+    """
+    first = before.possible_from + accept_s - CLOCK_S
+    again = (each.certain_until + accept_s - CLOCK_S for each in helping)
+    for due in sorted({first, *(each for each in again if first < each < NEVER)}):
+        # It may take effect late, when somebody who helped has left.
+        for moment in (due, *sorted(each.certain_until for each in helping)):
+            if due <= moment <= due + WAVE_SLACK_S and not _surely_helped(helping, moment):
+                return moment
+    return NEVER
+
+
+def _surely_helped(helping: Sequence[Helping], moment: float) -> bool:
+    return any(each.certain_from <= moment < each.certain_until for each in helping)
+
+
+def _certainly_due(before: Wave, helping: Sequence[Helping], accept_s: float) -> float:
+    """Return by when the next wave has certainly begun: a deadline at which surely nobody helps."""
+    since = before.certain_from
+    spans = [(before.possible_from + accept_s - CLOCK_S, since + accept_s + WAVE_SLACK_S)]
+    spans += [
+        (each.possible_until, each.possible_until + accept_s + WAVE_SLACK_S)
+        for each in helping
+        if since <= each.certain_until and each.possible_until < NEVER
+    ]
+    quiet = (
+        until
+        for begin, until in spans
+        if not any(each.possible_from <= until and each.possible_until > begin for each in helping)
+    )
+    return min(quiet, default=NEVER)
+
+
+def helping_of(
+    acceptances: Iterable[Deed], departures: Iterable[Deed]
+) -> Iterator[tuple[UUID, Helping]]:
+    """Yield for each acceptance its incident, and how long it lasted."""
+    left: dict[tuple[UUID, int], list[Deed]] = defaultdict(list)
+    for deed in departures:
+        left[deed.incident, deed.user].append(deed)
+    for deed in acceptances:
+        mine = left.get((deed.incident, deed.user), ())
+        later = (each for each in mine if each.sent_at >= deed.sent_at)
+        until = min(later, key=lambda each: each.sent_at, default=None)
+        ends = (until.sent_at, until.received_at) if until else (NEVER, NEVER)
+        yield deed.incident, Helping(deed.sent_at, deed.received_at, *ends)
 
 
 def _seen(seen: Mapping[int, float], number: int) -> float:

@@ -49,11 +49,12 @@ class SentPresence(NamedTuple):
 
 
 class Deed(NamedTuple):
-    """An acceptance by a participant, or an acknowledgement by a desk."""
+    """An acceptance by a participant or that they left, or an acknowledgement by a desk."""
 
     incident: UUID
     sent_at: float
     received_at: float
+    user: int = -1  # the participant's number
 
 
 class HeardEscalation(NamedTuple):
@@ -128,6 +129,7 @@ class History:
     reports: list[SentReport] = field(default_factory=list)
     presences: list[SentPresence] = field(default_factory=list)
     acceptances: list[Deed] = field(default_factory=list)
+    departures: list[Deed] = field(default_factory=list)
     acknowledgements: list[Deed] = field(default_factory=list)
     alerts: AlertLog = field(default_factory=AlertLog)
     escalations: list[HeardEscalation] = field(default_factory=list)
@@ -146,6 +148,7 @@ class History:
             reports=list(self.reports),
             presences=list(self.presences),
             acceptances=list(self.acceptances),
+            departures=list(self.departures),
             acknowledgements=list(self.acknowledgements),
             alerts=deepcopy(self.alerts),
             escalations=list(self.escalations),

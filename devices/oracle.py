@@ -65,7 +65,9 @@ class Oracle:
         What became certain only after `settled_at` (Unix time) need not have arrived, what became
         possible only after `heard_until` cannot have.
         """
-        merging = Merging(self._policy, (*history.acceptances, *history.acknowledgements))
+        merging = Merging(
+            self._policy, (*history.acceptances, *history.departures, *history.acknowledgements)
+        )
         merging.follow(history.reports)
         alerts = AlertOracle(
             self._policy, history, merging.episodes, settled_at=settled_at, heard_until=heard_until

@@ -5,14 +5,16 @@ from functools import partial
 from uuid import UUID
 
 from devices.coverage import (
+    Helping,
     Places,
     Wave,
     certain_since,
+    helping_of,
     possible_since,
     stays_by_cell,
     waves_of,
 )
-from devices.history import NEVER, AlertLog, Deed, History
+from devices.history import NEVER, AlertLog, History
 from devices.merging import Episode
 from devices.tally import Count
 from schemas.ids import incident_id, without_region
@@ -43,9 +45,9 @@ class AlertOracle:
         self._heard_until = heard_until
         self._stays = stays_by_cell(history.presences, policy.timers.presence_s)
         self._places = Places(self._stays)
-        self._accepted: dict[UUID, list[Deed]] = defaultdict(list)
-        for deed in history.acceptances:
-            self._accepted[deed.incident].append(deed)
+        self._helping: dict[UUID, list[Helping]] = defaultdict(list)
+        for incident, helping in helping_of(history.acceptances, history.departures):
+            self._helping[incident].append(helping)
 
     def judge(self) -> None:
         """Compare incident by incident."""
@@ -134,7 +136,7 @@ class AlertOracle:
         return waves_of(
             radius_m=self._policy.categories[first.category].radius_m,
             opened=(first.sent_at, first.received_at),
-            accepted=self._accepted.get(episode.id, ()),
+            helping=self._helping.get(episode.id, ()),
             seen=seen,
             possible_until=possible_until,
             policy=self._policy,

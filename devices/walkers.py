@@ -43,6 +43,7 @@ class Habits:
     acceptance: tuple[float, float]
     refresh_s: float
     delay_s: tuple[float, float] = (0.0, 0.0)
+    leaving: float = 0.2  # of those who have accepted
 
 
 @dataclass(eq=False)
@@ -219,17 +220,28 @@ class Walkers:
             self.replies_waiting -= 1
 
     async def _accept(self, walker: Walker, incident: UUID) -> None:
-        sent_at, received_at = _now(), NEVER
         eta_s = self._random.randint(*ETA_S)
+        if deed := await self._answer(walker, incident, ReplyKind.ACCEPTED, eta_s):
+            self._history.acceptances.append(deed)
+            if self._random.random() < self._habits.leaving and (
+                gone := await self._answer(walker, incident, ReplyKind.LEFT)
+            ):
+                self._history.departures.append(gone)
+
+    async def _answer(
+        self, walker: Walker, incident: UUID, kind: ReplyKind, eta_s: int | None = None
+    ) -> Deed | None:
+        """Reply, and return when that was; None when it was rejected."""
+        sent_at, received_at = _now(), NEVER
         try:
-            await walker.device.reply(incident, ReplyKind.ACCEPTED, eta_s=eta_s)
+            await walker.device.reply(incident, kind, eta_s=eta_s)
             received_at = _now()
         except NotConfirmed:
             pass
         except Rejected:
             self.replies_rejected += 1
-            return
-        self._history.acceptances.append(Deed(incident, sent_at, received_at))
+            return None
+        return Deed(incident, sent_at, received_at, walker.number)
 
 
 async def _with_receipt(sent: SentReport, device: Participant, report: Report) -> SentReport:

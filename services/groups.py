@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from broker import events
 from broker.core import groups
 from broker.core.alerts import alerts_of
+from broker.core.escalation import accept_again_by
 from broker.core.groups import Member
 from broker.core.history import Note, replied
 from broker.errors import Code, Rejected
@@ -17,16 +18,19 @@ from broker.events import Change, IncidentChanged, Informed
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
+    DeadlineKind,
     Filed,
     Filing,
     Glimpse,
     Missed,
     People,
     Received,
+    Transaction,
     confirm,
     file_receipt,
     file_reply,
     log,
+    schedule_no_later,
 )
 from schemas import topics
 from schemas.ids import alert_id
@@ -137,6 +141,8 @@ async def _take(
         file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
         confirm(transaction, incident, ctx.user, ctx.now)
         log(transaction, incident, note)
+        people = {**filed.people, ctx.user: member} if member else filed.people
+        _call_again(transaction, filed, people, ctx)
         after = replace(filed.incident, version=filed.incident.version + 1)
         told = IncidentChanged(
             incident=incident, change=Change.REPLIED, at=ctx.now, desk=filed.incident.desk
@@ -145,8 +151,17 @@ async def _take(
             filed.incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[told],
             transaction=transaction,
         ):  # fmt: skip
-            people = {**filed.people, ctx.user: member} if member else filed.people
             return _effects(receipt, event, people, ctx)
+
+
+def _call_again(transaction: Transaction, filed: Filed, people: People, ctx: Context) -> None:
+    """Set the deadline for somebody to accept again, if the last one who had accepted is gone."""
+    due = accept_again_by(
+        filed.incident, accepted=groups.helpers(filed.people), left=groups.helpers(people),
+        timers=ctx.policy.timers, now=ctx.now,
+    )  # fmt: skip
+    if due is not None:
+        schedule_no_later(transaction, filed.incident.id, DeadlineKind.WIDEN, due)
 
 
 async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effects:

@@ -118,6 +118,18 @@ def accept_by(incident: Incident, timers: Timers) -> datetime:
     return incident.wave_at + timedelta(seconds=timers.accept_s)
 
 
+def accept_again_by(
+    incident: Incident, *, accepted: int, left: int, timers: Timers, now: datetime
+) -> datetime | None:
+    """Return when the radius widens after all, if `left` of those who had accepted are left.
+
+    None if somebody is, or nobody was. A deadline that still runs and is sooner stays.
+    """
+    if accepted and not left and incident.alerts_people:
+        return now + timedelta(seconds=timers.accept_s)
+    return None
+
+
 def silence(incident: Incident, timers: Timers) -> timedelta:
     """Return how long nothing may happen before the incident closes."""
     urgent = incident.urgency is Urgency.URGENT

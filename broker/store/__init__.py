@@ -62,7 +62,7 @@ from broker.store.receipts import Filing, Received, file_receipt
 from broker.store.redis import CorruptError
 from broker.store.store import Opening, Store, partitions
 from broker.store.streams import Entry, emit
-from broker.store.timers import Deadline, DeadlineKind, fire, schedule
+from broker.store.timers import Deadline, DeadlineKind, fire, schedule, schedule_no_later
 from broker.store.transaction import Transaction
 from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerStore
 
@@ -102,5 +102,6 @@ __all__ = [
     "log",
     "partitions",
     "schedule",
+    "schedule_no_later",
     "stream_topic",
 ]

@@ -107,6 +107,14 @@ def schedule(
     transaction.call("ZADD", transaction.keys.deadlines, *scored)
 
 
+def schedule_no_later(
+    transaction: Transaction, incident: UUID, kind: DeadlineKind, at: datetime
+) -> None:
+    """Set a deadline of an incident, unless it is set and sooner."""
+    member = f"{kind} {incident}"
+    transaction.call("ZADD", transaction.keys.deadlines, "LT", milliseconds(at), member)
+
+
 def unschedule(transaction: Transaction, incident: UUID, *kinds: DeadlineKind) -> None:
     """Strike deadlines off."""
     members = [f"{kind} {incident}" for kind in kinds]

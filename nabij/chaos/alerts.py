@@ -13,10 +13,12 @@ from uuid import UUID
 
 from devices.chaos_log import Created, Receipted
 from devices.coverage import (
+    Helping,
     Places,
     Stay,
     Wave,
     certain_since,
+    helping_of,
     possible_since,
     stays_by_cell,
     waves_of,
@@ -53,12 +55,12 @@ def judge_alerts(
     numbers = {user: number for number, user in enumerate(users)}
     stays = stays_by_cell(_presences(evidence, numbers), policy.timers.presence_s)
     near = Near(Places(stays), stays, users)
-    accepted = _acceptances(evidence)
+    helping = _helping(evidence)
     seen = _waves_seen(evidence)
     cases = _cases(evidence)
     losses = {user: evidence.losses_of(process) for user, process in evidence.process_of.items()}
     for incident, case in cases.items():
-        waves = _waves(case, accepted.get(incident, ()), seen.get(incident, {}), policy)
+        waves = _waves(case, helping.get(incident, ()), seen.get(incident, {}), policy)
         must, may = _due(case, waves, near, losses, settled_at=settled_at)
         heard = got.pop(incident, set())
         for user in sorted(must - heard):
@@ -97,23 +99,23 @@ def _presences(evidence: Evidence, numbers: Mapping[str, int]) -> list[SentPrese
     ]
 
 
-def _acceptances(evidence: Evidence) -> dict[UUID, list[Deed]]:
-    """Return what keeps the radius as it is: somebody helps, or the police are on the scene.
-
-    Of somebody who left again it is never certain that they were still there.
-    """
-    left = {(sent.incident, sent.user) for sent in evidence.sent if sent.reply is ReplyKind.LEFT}
-    accepted: dict[UUID, list[Deed]] = defaultdict(list)
-    for sent in evidence.sent:
-        if sent.reply is ReplyKind.ACCEPTED:
-            stayed = (sent.incident, sent.user) not in left
-            done = sent.done if sent.done is not None and stayed else NEVER
-            accepted[sent.incident].append(Deed(sent.incident, sent.t, done))
+def _helping(evidence: Evidence) -> dict[UUID, list[Helping]]:
+    """Return what keeps the radius as it is: somebody helps, or the police are on the scene."""
+    helping: dict[UUID, list[Helping]] = defaultdict(list)
+    numbers = {user: number for number, user in enumerate({each.user for each in evidence.sent})}
+    deeds: dict[ReplyKind | None, dict[tuple[UUID, str, float], Deed]] = defaultdict(dict)
+    for each in evidence.sent:  # it is there twice if it has its receipt: the later one says when
+        done = NEVER if each.done is None else each.done
+        deed = Deed(each.incident, each.t, done, numbers[each.user])
+        deeds[each.reply][each.incident, each.user, each.t] = deed
+    accepted, left = deeds[ReplyKind.ACCEPTED], deeds[ReplyKind.LEFT]
+    for incident, one in helping_of(accepted.values(), left.values()):
+        helping[incident].append(one)
     for identifier, command in evidence.commands.items():
         if command.command == "setstatus":  # the desks of chaos set no status but on_scene
             done = _accepted_at(evidence, identifier)
-            accepted[command.incident].append(Deed(command.incident, command.t, done))
-    return accepted
+            helping[command.incident].append(Helping(command.t, done))
+    return helping
 
 
 def _accepted_at(evidence: Evidence, command: UUID) -> float:
@@ -157,7 +159,7 @@ def _add_reporter(case: Case, created: Created, receipt: Receipted) -> None:
 
 
 def _waves(
-    case: Case, accepted: Sequence[Deed], seen: Mapping[int, float], policy: PolicyFile
+    case: Case, helping: Sequence[Helping], seen: Mapping[int, float], policy: PolicyFile
 ) -> list[Wave]:
     category = policy.categories.get(case.first.category)
     if category is None:  # accepted though it is poison, which I1 tells
@@ -168,7 +170,7 @@ def _waves(
     return waves_of(
         radius_m=category.radius_m,
         opened=case.opened,
-        accepted=accepted,
+        helping=helping,
         seen=seen,
         possible_until=case.closed[1],
         policy=policy,

@@ -132,3 +132,16 @@ def test_an_alert_that_is_encoded_for_many_is_as_it_would_be_for_one(
     payload = payloads_of(*rules, expires_at=at(30), wave=wave, reason=reason)(user)
 
     assert payload == encode(alerts_of(*rules, expires_at=at(30))(user, wave, reason))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "left", "starts"),
+    [(1, 0, True), (2, 0, True), (2, 1, False), (0, 0, False), (0, 1, False)],
+)
+def test_the_deadline_starts_again_when_the_last_one_who_accepted_is_gone(
+    accepted: int, left: int, *, starts: bool
+) -> None:
+    due = escalation.accept_again_by(
+        incident(), accepted=accepted, left=left, timers=POLICY.timers, now=at(5)
+    )
+    assert due == (at(6.5) if starts else None)

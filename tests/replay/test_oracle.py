@@ -112,9 +112,13 @@ class Story:
         self.acknowledged(theft)
         return theft
 
-    def accepted(self, report: SentReport, at: float) -> None:
+    def accepted(self, report: SentReport, at: float, *, user: int = 1) -> None:
         assert report.incident
-        self.history.acceptances.append(Deed(report.incident, START + at, START + at + 0.1))
+        self.history.acceptances.append(Deed(report.incident, START + at, START + at + 0.1, user))
+
+    def left(self, report: SentReport, at: float, *, user: int = 1) -> None:
+        assert report.incident
+        self.history.departures.append(Deed(report.incident, START + at, START + at + 0.1, user))
 
     def verdict(self, until: float = 30.0) -> Verdict:
         lat, lon = HERE
@@ -276,6 +280,32 @@ def test_the_radius_grows_only_while_nobody_accepted(story: Story, theft: SentRe
     assert clean(story.verdict(until=200.0))
     story.alert(2, theft, wave=2, at=95.0)
     assert story.verdict(until=200.0).alerts.unexpected == 1
+
+
+def test_the_radius_grows_again_when_the_last_one_who_accepted_has_left(
+    story: Story, theft: SentReport
+) -> None:
+    story.presence(2, north_of(HERE, 700.0), at=-10.0)
+    story.accepted(theft, at=20.0)
+    story.accepted(theft, at=25.0, user=3)
+    story.left(theft, at=120.0)
+    assert clean(story.verdict(until=400.0))  # one of the two is still there
+    story.left(theft, at=150.0, user=3)
+    assert clean(story.verdict(until=230.0))
+    assert story.verdict(until=400.0).alerts.missing == 1
+    story.alert(2, theft, wave=2, at=241.0)
+    assert clean(story.verdict(until=400.0))
+
+
+@pytest.mark.parametrize(("left_at", "unexpected"), [(20.0, 0), (80.0, 0), (120.0, 1)])
+def test_a_deadline_that_runs_when_the_helper_leaves_stays(
+    story: Story, theft: SentReport, left_at: float, unexpected: int
+) -> None:
+    story.presence(2, north_of(HERE, 700.0), at=-10.0)
+    story.accepted(theft, at=10.0)
+    story.left(theft, at=left_at)
+    story.alert(2, theft, wave=2, at=91.0)
+    assert story.verdict(until=100.0).alerts.unexpected == unexpected
 
 
 def test_a_wave_that_somebody_saw_reaches_everybody(story: Story, theft: SentReport) -> None:

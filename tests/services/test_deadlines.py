@@ -73,6 +73,10 @@ async def test_acceptance_stops_the_widening_and_acknowledging_the_overdue_escal
     await desk.expect("police/gent/escalation/p1", incident=later["incident"], attempt=2)
     assert not fleet.on("u/outer/down/alert", incident=incident)
     assert len(desk.on("police/gent/escalation/", incident=incident)) == 1
+    # When the only one who came leaves again, others are called.
+    await system.reply(bob, incident, "left")
+    wider = await fleet.expect("u/outer/down/alert", incident=incident)
+    assert (wider["wave"], wider["reason"]) == (2, "widened")
 
 
 async def test_an_unacknowledged_incident_is_escalated_again_so_often_and_no_more(
