@@ -25,7 +25,7 @@ from paho.mqtt.properties import Properties
 
 from devices.connection import Broker
 from schemas import topics
-from schemas.codec import encode
+from schemas.codec import encode_within_limit
 from schemas.ids import new_id
 from schemas.messages import Outcome, Position, Receipt, Report
 
@@ -37,6 +37,7 @@ def press(
     report: Report, user: str, password: str | None, broker: Broker, *, timeout_s: float
 ) -> Receipt | None:
     """Send `report` until its receipt comes; None when none comes in time."""
+    payload = encode_within_limit(report)
     up, down = topics.REPORT.topic(user=user), topics.RECEIPT.topic(user=user)
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ResponseTopic, properties.CorrelationData = down, report.id.bytes
@@ -49,7 +50,7 @@ def press(
         client.subscribe(down, qos=1)
 
     def send(client: mqtt.Client, *_: object) -> None:
-        client.publish(up, encode(report), qos=1, properties=properties)
+        client.publish(up, payload, qos=1, properties=properties)
 
     def take(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         receipt = topics.RECEIPT.decode(bytes(message.payload))

@@ -42,7 +42,7 @@ from devices.journal import Entry, Journal
 from devices.journal_file import JournalError
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
 from schemas import topics
-from schemas.codec import encode
+from schemas.codec import encode, encode_within_limit
 from schemas.ids import new_id
 from schemas.messages import (
     Alert,
@@ -219,6 +219,7 @@ class Participant:
 
         Raises:
             NotConfirmed, Rejected: as all that ask for a receipt.
+            Invalid: as all that send something: it is larger than the services take.
             JournalError: as all that go into the journal. Nothing was promised: call 112.
         """
         return await self._entrusted(topics.REPORT, report, report.id)
@@ -298,14 +299,16 @@ class Participant:
                 key,
                 Subject(topic.name),
                 topic.topic(user=self.user),
-                encode(payload),
+                encode_within_limit(payload),
                 datetime.now(UTC),
             )
         )
 
     async def _confirmed(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         return await self._receipts.confirmed(
-            Request(topic.topic(user=self.user), encode(payload), self._receipt_topic, key)
+            Request(
+                topic.topic(user=self.user), encode_within_limit(payload), self._receipt_topic, key
+            )
         )
 
     def _take(self, incoming: Incoming) -> None:

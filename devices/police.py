@@ -15,7 +15,7 @@ from uuid import UUID
 from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request
 from schemas import topics
-from schemas.codec import encode
+from schemas.codec import encode_within_limit
 from schemas.ids import new_id
 from schemas.messages import (
     Acknowledge,
@@ -159,7 +159,7 @@ class PoliceDesk:
         return await self._receipts.confirmed(
             Request(
                 topics.COMMAND.topic(zone=zone),
-                encode(command),
+                encode_within_limit(command),
                 topics.COMMAND_RECEIPT.topic(zone=zone),
                 command.id,
             )

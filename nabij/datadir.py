@@ -20,6 +20,7 @@ import msgspec
 from broker.child import write_private
 from broker.embedded import Account, Role
 from broker.errors import ConfigError
+from nabij.account_names import is_name, problem_of_name
 
 SERVICES_ACCOUNT = "nabij"
 CITY_DESK = "city-desk"
@@ -119,7 +120,11 @@ class DataDir:
         return path.read_text(encoding="ascii").strip()
 
     def passwords(self, users: Iterable[str]) -> dict[str, str]:
-        """Return the passwords of `users` and of all who were here before, made up once each."""
+        """Return the passwords of `users` and of all who were here before, made up once each.
+
+        Raises:
+            ConfigError: the file cannot be read, or one of them has a name that nobody would hear.
+        """
         path = self.path / "accounts.json"
         try:
             known = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
@@ -130,6 +135,8 @@ class DataDir:
                 [f"{path}: {error}: mend it, or remove it to have new ones"]
             ) from None
         fresh = {user: _password() for user in users if user not in known}
+        if bad := [user for user in {**known, **fresh} if not is_name(user)]:
+            raise ConfigError([f"{path}: {problem_of_name(user)}" for user in bad])
         if fresh:
             write_private(path, msgspec.json.format(msgspec.json.encode(known | fresh)).decode())
         return known | fresh

@@ -20,6 +20,13 @@ from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import Connection, Endpoint, MqttError
 from broker.store import Opening, partitions
+from nabij.account_names import (
+    is_name,
+    names_in,
+    names_of_embedded,
+    password_file_in,
+    problem_of_name,
+)
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
@@ -54,7 +61,7 @@ async def doctor(data_dir: Path | None, *, as_json: bool) -> bool:
         findings += [Finding(Verdict.BROKEN, "settings", problem) for problem in error.problems]
     if settings:
         settings = replace(settings, data_dir=data_dir or settings.data_dir)
-        findings += [*_policy(settings), *_data_dir(settings)]
+        findings += [*_policy(settings), *_data_dir(settings), *_accounts(settings)]
         findings += [*await _mqtt(settings), *await _redis(settings)]
     shown = _settings(settings)
     broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
@@ -135,6 +142,22 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
     )
     if running := DataDir(path).running():
         yield Finding(Verdict.OK, "running", f"nabij runs in it (process {running.pid})")
+
+
+def _accounts(settings: Settings) -> Iterator[Finding]:
+    """Check the names of the accounts that are kept here: of the embedded broker, and of Mosquitto."""
+    kept = settings.data_dir.absolute() / "accounts.json"
+    for path in filter(None, (password_file_in(Path.cwd()), kept if kept.is_file() else None)):
+        try:
+            names = names_of_embedded(path) if path == kept else names_in(path)
+        except (OSError, msgspec.DecodeError) as error:
+            yield Finding(Verdict.NOTE, "accounts", f"{path} cannot be read: {error}")
+            continue
+        bad = [name for name in names if not is_name(name)]
+        for name in bad:
+            yield Finding(Verdict.BROKEN, "accounts", f"{path}: {problem_of_name(name)}")
+        if not bad:
+            yield Finding(Verdict.OK, "accounts", f"{path}: {len(names)}, all of them well named")
 
 
 async def _mqtt(settings: Settings) -> list[Finding]:

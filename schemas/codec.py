@@ -28,6 +28,7 @@ __all__ = [
     "Glance",
     "Invalid",
     "encode",
+    "encode_within_limit",
     "glance",
 ]
 
@@ -42,6 +43,19 @@ _T = TypeVar("_T")
 def encode(value: msgspec.Struct) -> bytes:
     """Return `value` as JSON (UTF-8)."""
     return _ENCODER.encode(value)
+
+
+def encode_within_limit(value: msgspec.Struct) -> bytes:
+    """Return `value` as JSON, for the services.
+
+    Raises:
+        Invalid: it is too large. An MQTT broker would close the connection over what is larger yet,
+            and a device that sends it again would never send anything else.
+    """
+    payload = encode(value)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise _too_large(payload)
+    return payload
 
 
 class Decoder:
@@ -120,11 +134,7 @@ def _checked_text(payload: bytes) -> tuple[str, Invalid | None]:
     if not payload:
         raise Invalid(Code.EMPTY_PAYLOAD, "$", "The payload is empty.")
     if len(payload) > MAX_PAYLOAD_BYTES:
-        raise Invalid(
-            Code.PAYLOAD_TOO_LARGE,
-            "$",
-            f"The payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed.",
-        )
+        raise _too_large(payload)
     fault = None
     try:
         text = payload.decode("utf-8")
@@ -137,6 +147,14 @@ def _checked_text(payload: bytes) -> tuple[str, Invalid | None]:
             Code.NESTING_TOO_DEEP, "$", f"Objects and arrays nest deeper than {MAX_DEPTH} levels."
         )
     return text, fault
+
+
+def _too_large(payload: bytes) -> Invalid:
+    return Invalid(
+        Code.PAYLOAD_TOO_LARGE,
+        "$",
+        f"The payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed.",
+    )
 
 
 # Possessive, and a string may lack its end: to look for it from each quote again took 1.7 s.

@@ -17,11 +17,14 @@ from tests.core.samples import report
 from tests.store.samples import open_incident
 
 
-def run(*words: str | Path, **settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *words: str | Path, cwd: Path | None = None, **settings: str
+) -> subprocess.CompletedProcess[str]:
     kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
     return subprocess.run(
         [sys.executable, "-m", "nabij.cli", *map(str, words)],
         env={**kept, **settings},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=90,
@@ -153,6 +156,28 @@ def test_doctor_finds_what_is_broken(tmp_path: Path, redis_url: str) -> None:
     broken = {one["what"] for one in json_of(ran)["findings"] if one["verdict"] == "broken"}
     assert broken == {"policy", "MQTT broker"}
     assert "sesame" not in ran.stdout + ran.stderr
+
+
+def test_doctor_finds_accounts_that_would_never_be_heard(tmp_path: Path) -> None:
+    (tmp_path / "mosquitto.conf").write_text("listener 1883\npassword_file users\n")
+    (tmp_path / "users").write_text("nabij:$7$x\nAnn:$7$x\nann.b:$7$x\n")
+    (tmp_path / "accounts.json").write_text('{"bob": "x", "B_ob": "y"}')
+    ran = run("doctor", "--json", "--data-dir", tmp_path, cwd=tmp_path)
+    broken = [one["found"] for one in json_of(ran)["findings"] if one["verdict"] == "broken"]
+    assert ran.returncode == 1
+    assert [found.partition(" would never be heard")[0] for found in broken] == [
+        f"{tmp_path / 'users'}: the account 'Ann'",
+        f"{tmp_path / 'users'}: the account 'ann.b'",
+        f"{tmp_path / 'accounts.json'}: the account 'B_ob'",
+    ]
+
+
+def test_account_that_would_never_be_heard_keeps_nabij_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "accounts.json").write_text('{"Bob": "x"}')
+    ran = run("up", "--data-dir", tmp_path)
+    assert ran.returncode == 2
+    assert "the account 'Bob' would never be heard: a name is 1 to 40" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_doctor_lists_every_bad_setting() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import topics
+from schemas import messages, topics
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
-from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Code, Invalid, encode
+from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Code, Invalid, encode, encode_within_limit
 from schemas.errors import MAX_FIELD, MAX_REASON
 from schemas.messages import Outcome, Receipt, Subject
 from tests.schemas.samples import AT, SAMPLES, V5, V7
@@ -287,6 +287,13 @@ def test_largest_payload_is_taken() -> None:
     assert len(filled) == MAX_PAYLOAD_BYTES
     topics.PRESENCE.decode(filled)
     assert refusal(topics.PRESENCE, filled + b" ").code is Code.PAYLOAD_TOO_LARGE
+
+
+def test_device_does_not_send_what_the_services_refuse() -> None:
+    said = messages.GroupMessage(id=V7, incident=V5, text="x" * MAX_PAYLOAD_BYTES)
+    with pytest.raises(Invalid, match="at most 16384"):
+        encode_within_limit(said)
+    assert encode_within_limit(SAMPLES["report"]) == encode(SAMPLES["report"])
 
 
 def test_newer_device_may_send_fields_that_we_do_not_know() -> None:

@@ -36,6 +36,15 @@ async def people(servers: Servers, system: System) -> AsyncIterator[dict[str, Cl
         }
 
 
+async def alerted(system: System, people: dict[str, Client]) -> str:
+    """The incident of a report of ann that bob was alerted to."""
+    place = system.place()
+    await system.be_at(people["bob"], place)
+    incident: str = (await system.report(people["ann"], place))["incident"]
+    await people["bob"].expect("u/bob/down/alert", incident=incident)
+    return incident
+
+
 async def test_an_urgent_report_full_of_odd_details_reaches_police_and_neighbours(
     system: System, people: dict[str, Client]
 ) -> None:
@@ -83,10 +92,7 @@ async def test_a_misspelt_audience_alerts_nobody_and_the_reporter_is_told(
 async def test_group_and_police_are_heard_whatever_is_odd(
     system: System, people: dict[str, Client]
 ) -> None:
-    place = system.place()
-    await system.be_at(people["bob"], place)
-    incident = (await system.report(people["ann"], place))["incident"]
-    await people["bob"].expect("u/bob/down/alert", incident=incident)
+    incident = await alerted(system, people)
 
     joined = await system.reply(people["bob"], incident, eta_s=119.6)
     assert joined["notes"] == ["eta_s: 119.6 was read as 120"]
@@ -186,10 +192,7 @@ async def test_no_time_is_too_much_for_a_service(field: str, people: dict[str, C
 
 
 async def test_since_long_ago_means_everything(system: System, people: dict[str, Client]) -> None:
-    place = system.place()
-    await system.be_at(people["bob"], place)
-    incident = (await system.report(people["ann"], place))["incident"]
-    await people["bob"].expect("u/bob/down/alert", incident=incident)
+    incident = await alerted(system, people)
     people["bob"].received.clear()
 
     await people["bob"].ask("u/bob/up/sync", {"since": "0001-01-01T00:00:00+14:00"})
@@ -200,10 +203,7 @@ async def test_since_long_ago_means_everything(system: System, people: dict[str,
 async def test_since_in_the_future_marks_nothing_delivered(
     system: System, people: dict[str, Client]
 ) -> None:
-    place = system.place()
-    await system.be_at(people["bob"], place)
-    incident = (await system.report(people["ann"], place))["incident"]
-    await people["bob"].expect("u/bob/down/alert", incident=incident)
+    incident = await alerted(system, people)
     for ahead in (timedelta(minutes=6), timedelta(days=3_000)):
         answer = await people["bob"].ask(
             "u/bob/up/sync", {"since": (datetime.now(UTC) + ahead).isoformat()}

@@ -1,0 +1,147 @@
+"""What is too large, and whose name is none: every client gets an answer that its protocol has."""
+
+import asyncio
+import json
+import subprocess
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+import structlog
+from paho.mqtt.enums import CallbackAPIVersion
+
+from broker import metrics
+from broker.embedded import find_program
+from schemas.topics import REPORT
+from tests.services.bad_input import GOOD, padded
+from tests.services.client import WITHIN_S, Connect
+from tests.services.system import Servers, System, a_report
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TOO_LARGE = 100_000  # for the services, not for the MQTT broker
+FAR_TOO_LARGE = 250_000  # for the MQTT broker
+UP, DOWN = "nabij/v1/u/eva/up/report", "nabij/v1/u/eva/down/receipt"
+
+
+class Paho:
+    """A device on paho's own thread: what it was told, in order."""
+
+    def __init__(self, servers: Servers, version: int) -> None:
+        self.receipts: list[dict[str, Any]] = []
+        self.disconnects: list[str] = []
+        self.largest: int | None = None  # packet, as told by CONNACK
+        self._told = threading.Condition()
+        self.mqtt = mqtt.Client(
+            CallbackAPIVersion.VERSION2, f"eva-paho-{version}", protocol=version
+        )
+        self.mqtt.username_pw_set("eva", servers.accounts["eva"].password)
+        self.mqtt.reconnect_delay_set(1, 1)
+        self.mqtt.on_message = self._take
+        self.mqtt.on_disconnect = self._lose
+        self.mqtt.on_connect = self._greet
+        self.mqtt.on_subscribe = lambda *_: self._tell()
+        self.mqtt.connect(servers.mqtt.host, servers.mqtt.port)
+        self.mqtt.loop_start()
+
+    def _greet(self, client: mqtt.Client, *told: Any) -> None:
+        self.largest = getattr(told[3], "MaximumPacketSize", None)
+        client.subscribe(DOWN, qos=1)
+
+    def _take(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        self.receipts.append(json.loads(message.payload))
+        self._tell()
+
+    def _lose(self, *told: Any) -> None:
+        self.disconnects.append(str(told[3]))
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._told:
+            self._told.notify_all()
+
+    async def until(self, met: Callable[[], object]) -> None:
+        def wait() -> bool:
+            with self._told:
+                return bool(self._told.wait_for(lambda: bool(met()), WITHIN_S))
+
+        assert await asyncio.to_thread(wait)
+
+
+@pytest.mark.parametrize("version", [mqtt.MQTTv311, mqtt.MQTTv5])
+async def test_too_large_a_report_gets_its_receipt_and_keeps_the_connection(
+    version: int, servers: Servers, system: System
+) -> None:
+    device = Paho(servers, version)
+    try:
+        device.mqtt.publish(UP, padded(REPORT, TOO_LARGE), qos=1)
+        await device.until(lambda: device.receipts)
+        receipt = device.receipts[0]
+        assert (receipt["code"], receipt["field"]) == ("payload_too_large", "$")
+        assert f"{TOO_LARGE} bytes; at most 16384" in receipt["reason"]
+        assert "112" in receipt["advice"]
+        assert receipt["id"]  # found in its first 16 KiB
+        assert not device.disconnects
+
+        device.mqtt.publish(UP, padded(REPORT, FAR_TOO_LARGE), qos=0)
+        await device.until(lambda: device.disconnects)
+        if version == mqtt.MQTTv5:
+            assert device.disconnects[0] == "Packet too large"
+            assert device.largest == 196_608
+        report = a_report(system.place())
+        await device.until(device.mqtt.is_connected)
+        device.mqtt.publish(UP, json.dumps(report), qos=1)
+        await device.until(lambda: any(one.get("id") == report["id"] for one in device.receipts))
+    finally:
+        device.mqtt.disconnect()
+        device.mqtt.loop_stop()
+
+
+async def test_too_large_a_report_of_aiomqtt_gets_its_receipt(connect: Connect) -> None:
+    eva = await connect("eva")
+    receipt = (await eva.ask("u/eva/up/report", padded(REPORT, TOO_LARGE))).payload
+    assert receipt["code"] == "payload_too_large"
+    assert (await eva.ask("u/eva/up/sync", {"since": "1970-01-01T00:00:00Z"})).payload["outcome"]
+
+
+@pytest.mark.parametrize("version", ["5", "311"])
+async def test_too_large_a_report_of_mosquitto_pub_gets_its_receipt(
+    version: str, servers: Servers, connect: Connect
+) -> None:
+    program = find_program("mosquitto_pub")
+    if program is None:
+        pytest.skip("no mosquitto_pub here")
+    eva = await connect("eva")
+    address = ["-h", servers.mqtt.host, "-p", str(servers.mqtt.port), "-V", version, "-q", "1"]
+    account = ["-u", "eva", "-P", servers.accounts["eva"].password, "-t", UP, "-s"]
+    payload = padded(REPORT, TOO_LARGE)
+    sent = await asyncio.to_thread(
+        subprocess.run,
+        [program, *address, *account],
+        input=payload,
+        capture_output=True,
+        check=False,
+    )
+    assert (sent.returncode, sent.stderr) == (0, b"")
+    await eva.expect("u/eva/down/receipt", code="payload_too_large")
+
+
+async def test_an_account_whose_name_is_none_is_told_counted_and_logged_without_its_name(
+    connect: Connect,
+) -> None:
+    watcher = await connect("nabij", "u/+/down/receipt", "ops/rejected/#")
+    before = metrics.BAD_NAMES.labels("intake")._value.get()
+
+    with structlog.testing.capture_logs() as logs:
+        await watcher.publish("u/Ann.B/up/report", GOOD[REPORT](), correlation=b"7")
+        receipt = await watcher.expect("u/Ann.B/down/receipt", code="bad_topic")
+
+    assert "1 to 40 characters of a-z, 0-9 and -" in receipt["reason"]
+    assert "112" in receipt["advice"]
+    await watcher.expect("ops/rejected/intake", code="bad_topic")
+    assert metrics.BAD_NAMES.labels("intake")._value.get() == before + 1
+    told = [one for one in logs if one["log_level"] == "warning"]
+    assert [one["topic"] for one in told] == ["u/Aaa.A/up/report"]
+    assert "Ann" not in str(logs)
