@@ -75,23 +75,23 @@ def replay(  # noqa: PLR0913 - a replay has that many options
 
         raise typer.Exit(0 if run_inspect(settings_of(data_dir), stream, as_json=as_json) else 1)
     counts = workers_of([], workers or [])
+    plan = plan_of(
+        stream,
+        mapping=mapping,
+        origin=place_of(origin),
+        participants=participants,
+        tracks=tracks,
+        speed=speed,
+        limit=limit,
+        seed=seed,
+        zones=zones or [],
+        verify=verify,
+        policy=settings_of(data_dir, quiet=True).policy,
+        between=(since, until),
+    )
+    options = Options(plan, read_stream_of(plan), accounts, as_json)
     with ending_cleanly(), temporary_unless(data_dir) as directory:
         settings = settings_of(directory, quiet=True)
-        plan = plan_of(
-            stream,
-            mapping=mapping,
-            origin=place_of(origin),
-            participants=participants,
-            tracks=tracks,
-            speed=speed,
-            limit=limit,
-            seed=seed,
-            zones=zones or [],
-            verify=verify,
-            policy=settings.policy,
-            between=(since, until),
-        )
-        options = Options(plan, read_stream_of(plan), accounts, as_json)
         try:
             passed = run_until_signal(run_replay(settings, counts, options))
         except Interrupted:
