@@ -118,6 +118,16 @@ class TakeOver:
             self._reconnected.clear()
         self._looked.set()
 
+    def gone(self) -> set[str]:
+        """Return the instances of whose sessions none is alive: what they had in hand is free."""
+        alive = {self._instance} | {
+            one.session.instance
+            for one in self._found
+            if one.session.state not in (WorkerState.GONE, WorkerState.CLAIMED)
+            and not self._liveness.is_dead(one.session.name)
+        }
+        return {one.session.instance for one in self._found} - alive
+
     # -- the sessions of others --------------------------------------------------------------------
 
     async def take_over(self, receive: Receive) -> None:
