@@ -72,7 +72,9 @@ def demo(
     workers: Workers = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Show it all: people walk, report and help; three police desks answer.
+    """Tell one incident step by step, then show a city: people report and help, the police answer.
+
+    It runs on servers of its own, and ends at Ctrl-C with a summary.
 
     nabij demo
 

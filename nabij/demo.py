@@ -5,10 +5,14 @@ Always on embedded servers of its own: a demonstration never reaches a real desk
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from uuid import UUID
 
 from broker.config import Settings
 from broker.core.policy import Policy
@@ -22,11 +26,13 @@ from devices.watch import Login, case_watch
 from nabij.datadir import CITY_DESK, desk_of
 from nabij.desks import LIVELY, QUICK, Pace, answer_escalations
 from nabij.journal import Journal, Sent
-from nabij.live import View
-from nabij.output import print_json, say
+from nabij.live import View, in_words, short
+from nabij.output import print_json, say, say_wrapped
 from nabij.policy_file import policy_at
 from nabij.scenes import Scene, crowd_tracks, endless, fixed, warming_up
 from nabij.stack import Stack
+from nabij.stores import data_dir_option
+from nabij.story import ACTORS, ZONE, Story
 from schemas.messages import Alert, Escalation, GroupEvent, IncidentState, Question, Report
 
 WITNESSES = 12
@@ -52,44 +58,58 @@ async def run_demo(settings: Settings, workers: Mapping[str, int], options: Opti
     witnesses = [f"w-{number:02}" for number in range(1, WITNESSES + 1)]
     own = replace(settings, mqtt_url=None, redis_url=None, policy=None)
     async with AsyncExitStack() as acquired:
-        stack = Stack(own, workers=workers, participants=[*crowd, *witnesses], say=say)
+        stack = Stack(
+            own, workers=workers, participants=[*crowd, *witnesses, *ACTORS], say=say_wrapped
+        )
         await acquired.enter_async_context(stack)
         await stack.wait_ready()
-        say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
-        demo = Demo(stack, options, acquired.enter_context(View()))
-        async with demo.populated(crowd, witnesses):
-            problems = await demo.run()
-    return _tell(demo.journal.summary(demo.accepted), problems, options)
+        say_wrapped(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
+        demo = Demo(stack, options)
+        try:
+            async with demo.populated(crowd, witnesses):
+                problems = await demo.run()
+        except asyncio.CancelledError:
+            if demo.journal.sent:
+                _tell(demo.journal, demo.journal.failures, options)
+            raise
+    return _tell(demo.journal, problems, options)
 
 
 class Demo:
     """The devices of a demonstration, and what they saw."""
 
-    def __init__(self, stack: Stack, options: Options, view: View) -> None:
+    def __init__(self, stack: Stack, options: Options) -> None:
         self.journal = Journal()
         self._stack = stack
         self._options = options
-        self._view = view
+        self._view = View(lambda: self.journal.summary())  # noqa: PLW0108 - another journal comes
         self._policy: Policy = policy_at(None)
         self._broker = Broker.from_url(stack.mqtt_url_for(CITY_DESK))
+        self._story = Story(self._broker, stack.credentials.__getitem__, partial(_explain, stack))
+        self._desks: dict[str, PoliceDesk] = {}
         self._witnesses: list[Participant] = []
-        self._accepted_before = 0
-        self._crowd: Crowd
         self._tasks: asyncio.TaskGroup
-
-    @property
-    def accepted(self) -> int:
-        """How many of the crowd have accepted an alert since the warming up."""
-        return self._crowd.tally.accepted - self._accepted_before
 
     async def run(self) -> list[str]:
         """Warm up, play, wait for the consequences, and return what is missing of them."""
         await self._play(warming_up(self._options.seed))
         await self._settled(WARM_UP_TIMEOUT_S)
-        self.journal, self._accepted_before = Journal(), self._crowd.tally.accepted
-        self._view.follow(lambda: self.journal.summary(self.accepted))
-        await self._play((fixed if self._options.once else endless)(self._options.seed))
-        return await self._settled(END_TIMEOUT_S)
+        self.journal = Journal()
+        if not self._options.once:
+            await self._tell_story()
+        with self._view:
+            await self._play((fixed if self._options.once else endless)(self._options.seed))
+            return await self._settled(END_TIMEOUT_S)
+
+    async def _tell_story(self) -> None:
+        say("")
+        say_wrapped("First one incident, step by step; then a lively city. Ctrl-C ends it.")
+        try:
+            await self._story.play(self._desks[ZONE])
+        except (TimeoutError, Rejected, NotConfirmed) as failure:
+            self.journal.failures.append(f"the story broke off: {failure!r}")
+        say("")
+        say_wrapped("Now the whole city: people walk about, report and help; three desks answer.")
 
     async def _play(self, scenes: Iterable[Scene]) -> None:
         for scene in scenes:
@@ -113,9 +133,9 @@ class Demo:
     async def _settled(self, timeout_s: float) -> list[str]:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.journal.missing(self.accepted):  # noqa: ASYNC110 - many things at once
+                while self.journal.missing():  # noqa: ASYNC110 - many things at once
                     await asyncio.sleep(LOOK_S)
-        return self.journal.missing(self.accepted)
+        return self.journal.missing()
 
     # Who is there
 
@@ -127,19 +147,16 @@ class Demo:
         pace = QUICK if self._options.once else LIVELY
         zones = [zone.id for zone in self._stack.zones if zone.kind is ZoneKind.POLICE]
         async with AsyncExitStack() as acquired, asyncio.TaskGroup() as self._tasks:
-            desks = [
-                await acquired.enter_async_context(self._desk(zone))
-                for zone in (*zones, UNASSIGNED)
-            ]
+            for zone in (*zones, UNASSIGNED):
+                self._desks[zone] = await acquired.enter_async_context(self._desk(zone))
             await acquired.enter_async_context(self._city())
             for user in witnesses:
                 self._witnesses.append(await acquired.enter_async_context(self._witness(user)))
-            self._crowd = self._crowd_of(crowd)
-            await acquired.enter_async_context(self._crowd)
+            await acquired.enter_async_context(self._crowd_of(crowd))
             say(f"{len(crowd)} people are out and about")
             answering = [
                 self._tasks.create_task(self._answer(desk, pace), name="a desk answers")
-                for desk in desks
+                for desk in self._desks.values()
             ]
             yield
             for task in answering:
@@ -158,7 +175,8 @@ class Demo:
 
     async def _answer(self, desk: PoliceDesk, pace: Pace) -> None:
         fail = self.journal.failures.append
-        await answer_escalations(desk, pace, self._options.seed, fail)
+        left = self._story.report.id
+        await answer_escalations(desk, pace, self._options.seed, fail, leave=left)
 
     def _city(self) -> contextlib.AbstractAsyncContextManager[object]:
         login = Login(CITY_DESK, self._stack.credentials[CITY_DESK])
@@ -187,10 +205,13 @@ class Demo:
     # What they hear
 
     def _escalated(self, escalation: Escalation, received_at: float) -> None:
+        if escalation.report == self._story.report.id:
+            self._story.escalations.put_nowait((escalation, received_at))
         self.journal.escalation(escalation, received_at)
         self._view.escalated(escalation)
 
     def _changed(self, state: IncidentState, _: float) -> None:
+        self.journal.state(state)
         self._view.changed(state)
 
     def _cased(self, case: HeardCase) -> None:
@@ -201,7 +222,8 @@ class Demo:
         self.journal.alert(alert, received_at)
 
     def _grouped(self, event: GroupEvent, _: float) -> None:
-        if self.journal.group(event):  # each witness of an incident hears the whole group
+        # Each witness of an incident hears the whole group; those of the warming up are not told.
+        if self.journal.group(event) and event.incident in self.journal.opened_at:
             self._view.grouped(event)
 
     def _asked(self, witness: Participant, question: Question) -> None:
@@ -216,13 +238,19 @@ async def _answered(witness: Participant, question: Question) -> None:
         await witness.answer(question.id, "Ja, dat heb ik gezien. Ik blijf op afstand.")
 
 
-def _tell(
-    summary: Mapping[str, int | float | None], problems: Sequence[str], options: Options
-) -> bool:
+def _explain(stack: Stack, incident: UUID) -> str:
+    """Return the command that tells of an incident while the demonstration runs."""
+    nabij = sys.argv[0] if Path(sys.argv[0]).name == "nabij" else "nabij"
+    return f"{nabij} explain {short(incident)}{data_dir_option(stack.settings.data_dir)}"
+
+
+def _tell(journal: Journal, problems: Sequence[str], options: Options) -> bool:
+    summary = journal.summary()
     for problem in problems:
         say(f"failed: {problem}")
     if options.as_json:
         print_json({"ok": not problems, **summary, "problems": problems})
     else:
-        say(", ".join(f"{name} {value}" for name, value in summary.items()))
+        for line in in_words(summary):
+            say_wrapped(line)
     return not problems

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
+from uuid import UUID
 
 from devices.police import NotConfirmed, PoliceDesk, Rejected
 from schemas.messages import Escalation, EscalationKind, Status
@@ -14,11 +15,15 @@ QUESTIONS = (
     "Welke kant liepen ze uit?",
     "Kunt u zelf veilig weg?",
 )
-OUTCOMES = (
-    "Ter plaatse afgehandeld, niemand gewond.",
-    "Verdachte aangehouden, dank voor uw hulp.",
-    "Overgedragen aan de brandweer.",
-)
+HANDLED = "Ter plaatse afgehandeld, dank voor uw hulp."
+OUTCOMES = {
+    "fire": "De brand is geblust, niemand is gewond.",
+    "medical": "De ziekenwagen heeft het slachtoffer meegenomen.",
+    "traffic-accident": "Het slachtoffer is verzorgd, de weg is weer vrij.",
+    "theft": "Verdachte aangehouden, dank voor uw hulp.",
+    "robbery": "Verdachten aangehouden, dank voor uw hulp.",
+    "fight": "De vechtenden zijn uit elkaar gehaald.",
+}
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,13 @@ LIVELY = Pace((1.0, 4.0), (2.0, 6.0), (3.0, 10.0), (15.0, 40.0))
 
 
 async def answer_escalations(
-    desk: PoliceDesk, pace: Pace, seed: int, on_failure: Callable[[str], None]
+    desk: PoliceDesk, pace: Pace, seed: int, on_failure: Callable[[str], None], *, leave: UUID
 ) -> None:
-    """Handle every new incident on `desk`, side by side, until cancelled."""
+    """Handle every new incident on `desk`, side by side, until cancelled; `leave` one report's."""
     async with asyncio.TaskGroup() as tasks:
         while True:
             escalation = await desk.next_escalation()
-            if escalation.kind is EscalationKind.NEW:
+            if escalation.kind is EscalationKind.NEW and escalation.report != leave:
                 random = Random(f"{seed} {escalation.incident}")
                 tasks.create_task(
                     _unless_failing(_handle(desk, escalation, pace, random), on_failure),
@@ -72,4 +77,4 @@ async def _handle(desk: PoliceDesk, escalation: Escalation, pace: Pace, random: 
     await desk.inform(incident, "Een ploeg is onderweg. Blijf op afstand.")
     await desk.set_status(incident, Status.ON_SCENE)
     await asyncio.sleep(random.uniform(*pace.close_s))
-    await desk.close(incident, random.choice(OUTCOMES))
+    await desk.close(incident, OUTCOMES.get(escalation.category, HANDLED))

@@ -12,7 +12,7 @@ from broker.core.history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
 from broker.errors import ConfigError
 from broker.store import Alerted, Delivery, Filed, Store
-from nabij.output import print_json, print_line, say
+from nabij.output import counted, print_json, print_line, say
 from nabij.runtime import run
 from nabij.stores import opened_store
 
@@ -157,7 +157,7 @@ def _print(told: dict[str, Any]) -> None:
     incident = told["incident"]
     print_line(
         f"incident {incident['id']}: {incident['category']} in zone {incident['zone']}, "
-        f"{incident['status']}, wave {incident['wave']}, {incident['reports']} report(s)"
+        f"{incident['status']}, wave {incident['wave']}, {counted(incident['reports'], 'report')}"
     )
     if "user" in told:
         verb = "was alerted" if told["alerted"] else "was not alerted"

@@ -13,6 +13,7 @@ from schemas.messages import (
     EscalationKind,
     GroupEvent,
     GroupEventKind,
+    IncidentState,
     Merge,
     Receipt,
     Report,
@@ -42,6 +43,7 @@ class Journal:
     alerted: Counter[UUID] = field(default_factory=Counter)
     nearby: list[tuple[UUID, float]] = field(default_factory=list)
     grouped: set[UUID] = field(default_factory=set)
+    accepted: dict[UUID, int] = field(default_factory=dict)
     closed: set[UUID] = field(default_factory=set)
     told: dict[UUID, int] = field(default_factory=dict)  # incident → its last group event
     failures: list[str] = field(default_factory=list)
@@ -63,6 +65,11 @@ class Journal:
         self.alerted[alert.incident] += 1
         if alert.reason is AlertReason.NEARBY:  # whoever walks in later is alerted later
             self.nearby.append((alert.incident, received_at))
+
+    def state(self, state: IncidentState) -> None:
+        """The police's desk reads how many have accepted so far."""
+        before = self.accepted.get(state.incident, 0)
+        self.accepted[state.incident] = max(before, state.accepted)
 
     def group(self, event: GroupEvent) -> bool:
         """Somebody in a group heard this; return whether nobody of ours had heard it before."""
@@ -92,7 +99,13 @@ class Journal:
         opened = self.opened_at
         return sum(count for incident, count in self.alerted.items() if incident in opened)
 
-    def missing(self, accepted: int) -> list[str]:
+    @property
+    def accepts(self) -> int:
+        """How many people have accepted an alert to these incidents."""
+        opened = self.opened_at
+        return sum(count for incident, count in self.accepted.items() if incident in opened)
+
+    def missing(self) -> list[str]:
         """Return, in sentences, what ought to have happened and has not (yet)."""
         sent = list(self.sent.values())
         opened = self.opened_at
@@ -108,7 +121,7 @@ class Journal:
         problems = [f"{count} {what}" for what, count in counts.items() if count]
         if not self.alerts:
             problems.append("nobody was alerted")
-        if not accepted:
+        if not self.accepts:
             problems.append("nobody accepted")
         if not self.grouped & opened.keys():
             problems.append("no group was formed")
@@ -116,7 +129,7 @@ class Journal:
             problems.append("no group was closed")
         return problems + self.failures
 
-    def summary(self, accepted: int) -> dict[str, int | float | None]:
+    def summary(self) -> dict[str, int | float | None]:
         """Return counts and latencies, as `nabij demo --json` prints them."""
         opened = self.opened_at
         sent = self.sent
@@ -128,10 +141,17 @@ class Journal:
         return {
             "reports": len(sent),
             "incidents": len(opened),
+            "city_incidents": sum(
+                one.desk is Desk.CITY
+                and one.receipt is not None
+                and one.receipt.incident in opened
+                and one.receipt.merge is Merge.OPENED
+                for one in sent.values()
+            ),
             "escalations": len(police),
             "cases": len(self.cased & sent.keys()),
             "alerts": self.alerts,
-            "accepted": accepted,
+            "accepted": self.accepts,
             "groups": len(self.grouped & opened.keys()),
             "closed": len(self.closed & opened.keys()),
             "answers": self.answers,

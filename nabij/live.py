@@ -1,7 +1,7 @@
 """What a demonstration shows: a page that changes on a terminal, lines elsewhere."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from devices.history import HeardCase
-from nabij.output import console_err, say
-from schemas.messages import Escalation, GroupEvent, IncidentState, Report, Status
+from nabij.output import console_err, counted, say
+from schemas.messages import Escalation, GroupEvent, IncidentState, Mode, Report, Status
 
 LINES = 40
 FRAME_ROWS = 9  # around the incidents and the lines: title, heads, borders, the summary
@@ -29,24 +29,40 @@ _STYLES = {
     Status.ON_SCENE: "cyan",
     Status.CLOSED: "dim",
 }
+# What a column shows, and from which width of the terminal on.
+_COLUMNS: Sequence[tuple[str, int, Callable[[IncidentState], object]]] = (
+    ("incident", 0, lambda state: short(state.incident)),
+    ("zone", 76, lambda state: state.zone),
+    ("category", 0, lambda state: state.category),
+    ("prio", 96, lambda state: state.priority.value),
+    ("status", 0, lambda state: state.status.value.replace("_", " ")),
+    ("reports", 76, lambda state: state.reports),
+    ("alerted", 0, lambda state: state.alerted),
+    ("accepted", 0, lambda state: state.accepted),
+    ("on scene", 96, lambda state: state.on_scene),
+)
+_COUNTS = ("reports", "alerted", "accepted", "on scene")
 
 
 class View:
-    """Shows what it is told, while the `with` lasts."""
+    """Shows what it is told while the `with` lasts, with `summary` below; drills are not shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, summary: Callable[[], Summary]) -> None:
         self._states: dict[UUID, IncidentState] = {}
         self._lines: deque[str] = deque(maxlen=LINES)
-        self._summary: Callable[[], Summary] = dict
-        self._live = Live(
-            get_renderable=self._page,
-            console=console_err,
-            refresh_per_second=PER_SECOND,
-            transient=True,
-        )
+        self._summary = summary
+        self._shows = False
+        self._live: Live | None = None
 
     def __enter__(self) -> Self:
+        self._shows = True
         if console_err.is_terminal:
+            self._live = Live(
+                get_renderable=self._page,
+                console=console_err,
+                refresh_per_second=PER_SECOND,
+                transient=True,
+            )
             self._live.start()
         return self
 
@@ -56,11 +72,9 @@ class View:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._live.stop()
-
-    def follow(self, summary: Callable[[], Summary]) -> None:
-        """Show this summary below everything."""
-        self._summary = summary
+        self._shows = False
+        if self._live:
+            self._live.stop()
 
     def reported(self, report: Report, place: str) -> None:
         """A witness has sent a report."""
@@ -68,37 +82,41 @@ class View:
 
     def escalated(self, escalation: Escalation) -> None:
         """It is at the police's desk."""
+        if escalation.mode is Mode.DRILL:
+            return
         self._line(
             f"police    {escalation.zone} {escalation.priority} {escalation.kind} "
-            f"{escalation.category} {_short(escalation.incident)} (report {escalation.reports})"
+            f"{escalation.category} {short(escalation.incident)} (report {escalation.reports})"
         )
 
     def cased(self, case: HeardCase) -> None:
         """It is at the city's desk."""
-        self._line(f"city      {case.municipality} {case.category} {_short(case.incident)}")
+        self._line(f"city      {case.municipality} {case.category} {short(case.incident)}")
 
     def grouped(self, event: GroupEvent) -> None:
         """The reporter hears this of the group around the incident."""
         said = f": {event.text}" if event.text else ""
         self._line(
-            f"group     {_short(event.incident)} {event.member} {event.kind} "
-            f"({event.members} members){said}"
+            f"group     {short(event.incident)} {event.member} {event.kind}"
+            f" ({counted(event.members, 'member')}){said}"
         )
 
     def changed(self, state: IncidentState) -> None:
         """The incident's state is another."""
+        if state.mode is Mode.DRILL or not self._shows:
+            return
         before = self._states.pop(state.incident, None)
         self._states[state.incident] = state
         if before is None or before.status is not state.status:
             self._line(
-                f"incident  {_short(state.incident)} {state.category} {state.status}: "
+                f"incident  {short(state.incident)} {state.category} {state.status}: "
                 f"{state.alerted} alerted, {state.accepted} accepted, {state.on_scene} on scene"
             )
 
     def _line(self, text: str) -> None:
-        if self._live.is_started:
+        if self._live:
             self._lines.append(text)
-        else:
+        elif self._shows:
             say(text)
 
     # The page
@@ -107,28 +125,41 @@ class View:
         rows = max(6, console_err.height - FRAME_ROWS)
         latest = list(self._lines)[-(rows - rows // 2) :]
         lines = Text("\n".join(latest), no_wrap=True, overflow="ellipsis")
-        summary = Text(_in_words(self._summary()), style="bold")
+        summary = Text("\n".join(in_words(self._summary())), style="bold")
         return Group(self._incidents(rows // 2), lines, summary)
 
     def _incidents(self, rows: int) -> Table:
-        title = "Nabij: incidents at the police's desks (Ctrl-C ends it)"
+        columns = [column for column in _COLUMNS if column[1] <= console_err.width]
+        title = "Incidents at the police's desks (Ctrl-C ends it)"
         table = Table(title=title, expand=True, box=SIMPLE_HEAD)
-        for head in ("incident", "zone", "category", "prio", "status"):
-            table.add_column(head)
-        for head in ("reports", "alerted", "accepted", "on scene"):
-            table.add_column(head, justify="right")
+        for head, _, _ in columns:
+            right = head in _COUNTS
+            table.add_column(head, justify="right" if right else "left", no_wrap=True)
         for state in list(self._states.values())[: -rows - 1 : -1]:
-            words = (_short(state.incident), state.zone, state.category, state.priority.value)
-            counts = (state.reports, state.alerted, state.accepted, state.on_scene)
-            table.add_row(
-                *words, state.status.value, *map(str, counts), style=_STYLES[state.status]
-            )
+            cells = (str(shown(state)) for _, _, shown in columns)
+            table.add_row(*cells, style=_STYLES[state.status])
         return table
 
 
-def _in_words(summary: Summary) -> str:
-    return "  ".join(f"{name} {value}" for name, value in summary.items() if value is not None)
+def in_words(summary: Summary) -> list[str]:
+    """Return a summary as two lines for people."""
+    said = {name: value for name, value in summary.items() if value is not None}
+    city = int(said["city_incidents"])
+    first = [
+        counted(int(said["reports"]), "report"),
+        f"{counted(int(said['incidents']) - city, 'incident')} and {city} for the city",
+        counted(int(said["alerts"]), "alert"),
+    ]
+    others = [f"{said[name]:.0f} {name}" for name in ("accepted", "groups", "closed")]
+    times = [
+        f"{what} {said[f'{name}_p50_ms']:.0f} ms"
+        for name, what in (("receipt", "receipt"), ("police", "police"), ("alert", "neighbours"))
+        if f"{name}_p50_ms" in said
+    ]
+    counts = ", ".join([*first, *others])
+    return [counts, f"median times: {', '.join(times)}"] if times else [counts]
 
 
-def _short(incident: UUID) -> str:
+def short(incident: UUID) -> str:
+    """Return as much of an id as tells incidents apart; `nabij explain` takes it."""
     return incident.hex[:6]

@@ -1,6 +1,7 @@
 """What people and programs read: results on standard output, everything else on standard error."""
 
 import sys
+import textwrap
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 LINE_EVERY_S = 5.0
+WIDEST = 78  # of a paragraph
 
 console = Console(highlight=False)
 console_err = Console(stderr=True, highlight=False)
@@ -19,6 +21,15 @@ console_err = Console(stderr=True, highlight=False)
 def say(text: str) -> None:
     """Write a line for people, on standard error."""
     console_err.print(text, markup=False, soft_wrap=True)
+
+
+def say_wrapped(text: str, indent: str = "") -> None:
+    """Write a paragraph for people, on standard error, broken between words."""
+    for line in textwrap.wrap(
+        text, min(WIDEST, console_err.width), initial_indent=indent, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    ):  # fmt: skip
+        say(line)
 
 
 def print_line(text: str) -> None:
@@ -39,6 +50,11 @@ def print_table(heads: list[str], rows: list[list[str]]) -> None:
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         print_line("  ".join(cells).rstrip())
+
+
+def counted(number: int, one: str) -> str:
+    """Return `1 report`, `2 reports`."""
+    return f"{number} {one}{'' if number == 1 else 's'}"
 
 
 class Progress:

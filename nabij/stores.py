@@ -65,6 +65,14 @@ def mqtt_endpoint(settings: Settings) -> Endpoint:
         raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
 
 
+def data_dir_option(path: Path) -> str:
+    """Return ` --data-dir PATH`, or nothing where a command finds what runs there by itself."""
+    usual = DataDir(config.default_data_dir())
+    if path.parent == Path(tempfile.gettempdir()) and not (usual.running() or usual.holds_data):
+        return ""
+    return f" --data-dir {path}"
+
+
 def _at_running(settings: Settings) -> Settings:
     """Turn to the demo that runs, where nothing was chosen and nothing is in the usual place."""
     chosen = settings.redis_url or settings.mqtt_url

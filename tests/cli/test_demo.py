@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 
 def test_demo_once_tells_what_happened_and_ends_well() -> None:
@@ -25,3 +28,52 @@ def test_demo_once_tells_what_happened_and_ends_well() -> None:
     assert 0 < said["police_p50_ms"] <= said["police_p99_ms"]
     assert 0 < said["alert_p50_ms"] <= said["alert_p99_ms"]
     assert "Traceback" not in ran.stderr
+
+
+def test_the_demo_tells_one_story_whose_incident_can_be_explained_and_sums_up_at_ctrl_c(
+    tmp_path: Path,
+) -> None:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+    environment = {**kept, "TMPDIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "home")}
+    nabij = [sys.executable, "-m", "nabij.cli"]
+    demo = subprocess.Popen(
+        [*nabij, "demo", "--participants", "40"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        story = told(demo, "nabij explain ")
+        for step in (
+            "1 The witness",
+            "2 The neighbour",
+            "3 The police",
+            "4 The group",
+            "5 The end",
+        ):
+            assert step in story
+        assert re.search(r"“Fire, 1\d\d m from you\. Call 112", " ".join(story.split()))
+        short = story.rpartition("nabij explain ")[2].strip()
+        for user, alerted in (("bob", True), ("cleo", False)):
+            explained = subprocess.run(
+                [*nabij, "explain", short, user, "--json"], env=environment, capture_output=True,
+                text=True, timeout=30, check=True,
+            )  # fmt: skip
+            assert json.loads(explained.stdout)["alerted"] is alerted
+        told(demo, "incident  ")
+    finally:
+        demo.send_signal(signal.SIGINT)
+        _, rest = demo.communicate(timeout=45)
+    assert demo.returncode == 0
+    summary = re.search(r"(\d+) reports?, (\d+) incidents? and \d+ for the city", rest)
+    assert summary
+    assert int(summary[1]) >= int(summary[2]) > 0
+    assert "Traceback" not in story + rest
+
+
+def told(demo: "subprocess.Popen[str]", word: str) -> str:
+    """What it says until a line has this word."""
+    assert demo.stderr
+    said = ""
+    for line in demo.stderr:
+        said += line
+        if word in line:
+            return said
+    raise AssertionError(said[-2000:])
