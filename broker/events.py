@@ -46,12 +46,16 @@ class WalkedIn(Struct, frozen=True, kw_only=True, tag="walked_in"):
 
 
 class Informed(Struct, frozen=True, kw_only=True, tag="informed"):
-    """The police say something to the group; `command` is its cause."""
+    """The police say something to the group; `command` is its cause.
+
+    Where there is no group, to each reporter, or to that of `report` alone.
+    """
 
     incident: UUID
     command: UUID
     text: str
     at: datetime
+    report: UUID | None = None
 
 
 class Erased(Struct, frozen=True, kw_only=True, tag="erased"):

@@ -35,6 +35,7 @@ from schemas.messages import (
     Inform,
     Outcome,
     PoliceCommand,
+    Reporters,
     SetStatus,
     Status,
 )
@@ -105,6 +106,7 @@ class Desk:
                 version=escalation.version,
                 report=escalation.report,
                 attempt=escalation.attempt,
+                text=escalation.text if escalation.kind is EscalationKind.SAID else "",
             )
         )
         incident = escalation.incident
@@ -181,7 +183,8 @@ def _commands(incident: UUID, random: Random) -> Iterator[PoliceCommand]:
     if random.random() < INFORMING:
         yield Inform(id=new_id(), incident=incident, by="chaos", text=f"inform {new_id()}")
     if random.random() < ASKING:
-        yield Ask(id=new_id(), incident=incident, by="chaos", text=f"ask {new_id()}")
+        everyone, text = Reporters.ALL, f"ask {new_id()}"
+        yield Ask(id=new_id(), incident=incident, by="chaos", text=text, reporters=everyone)
     if random.random() < ASSIGNING:
         yield Assign(id=new_id(), incident=incident, by="chaos", unit=f"unit {new_id()}")
         yield SetStatus(id=new_id(), incident=incident, by="chaos", status=Status.ON_SCENE)
@@ -193,8 +196,11 @@ def _city(orders: DeskOrders, log: Log) -> Connection:
     def take(incoming: Incoming) -> None:
         case = topics.CASE.decode(incoming.payload)
         log.write(
-            Cased(t=incoming.received_at, id=case.id, incident=case.incident, report=case.report)
-        )
+            Cased(
+                t=incoming.received_at, id=case.id, incident=case.incident, report=case.report,
+                message=case.message, text=case.text if case.message else "",
+            )
+        )  # fmt: skip
 
     return Connection(
         Broker.from_url(orders.broker),

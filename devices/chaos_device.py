@@ -56,6 +56,7 @@ from schemas.messages import (
 )
 
 ACCEPTING, SPEAKING, LEAVING = 0.1, 0.4, 0.2
+ADDING = 0.1  # of the reports, of which their reporter has more to say
 IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
 CONNECTING = 25
 
@@ -193,13 +194,17 @@ class Phone:
         await asyncio.sleep(random.uniform(0.1, 2.0))
         await self._reply(incident, ReplyKind.ACCEPTED, eta_s=random.randint(30, 300))
         if random.random() < SPEAKING:
-            text = f"said {new_id()}"
-            said = Sent(
-                t=time.time(), user=self.user, subject=Subject.MESSAGE, incident=incident, text=text
-            )
-            await self._confirmed(said, self.device.say(incident, text))
+            await self.speak(incident)
         if random.random() < LEAVING:
             await self._reply(incident, ReplyKind.LEFT)
+
+    async def speak(self, incident: UUID) -> None:
+        """Say something to the group, or to the desk alone."""
+        text = f"said {new_id()}"
+        said = Sent(
+            t=time.time(), user=self.user, subject=Subject.MESSAGE, incident=incident, text=text
+        )
+        await self._confirmed(said, self.device.say(incident, text))
 
     async def _reply(self, incident: UUID, kind: ReplyKind, eta_s: int | None = None) -> None:
         sent = Sent(
@@ -307,7 +312,10 @@ class Process:
         )
         while True:
             try:
-                phone.file(await phone.device.report(report))
+                receipt = await phone.device.report(report)
+                phone.file(receipt)
+                if receipt.incident and Random(f"{report.id} adds").random() < ADDING:
+                    self.start(phone.speak(receipt.incident))
             except Rejected as error:
                 phone.file(error.receipt)
             except NotConfirmed:

@@ -19,6 +19,7 @@ from schemas.messages import (
     EscalationKind,
     GroupEvent,
     GroupEventKind,
+    GroupRole,
     Merge,
     Mode,
     Outcome,
@@ -133,9 +134,11 @@ class Grouped(Struct, frozen=True, kw_only=True, tag="grouped", omit_defaults=Tr
     sequence: int
     kind: GroupEventKind
     text: str | None = None
+    members: int = 0
+    role: GroupRole | None = None
 
 
-class Asked(Struct, frozen=True, kw_only=True, tag="asked"):
+class Asked(Struct, frozen=True, kw_only=True, tag="asked", omit_defaults=True):
     """A question of the police came."""
 
     t: float
@@ -143,6 +146,7 @@ class Asked(Struct, frozen=True, kw_only=True, tag="asked"):
     id: UUID
     incident: UUID
     text: str
+    report: UUID | None = None
 
 
 class Escalated(Struct, frozen=True, kw_only=True, tag="escalated", omit_defaults=True):
@@ -156,6 +160,7 @@ class Escalated(Struct, frozen=True, kw_only=True, tag="escalated", omit_default
     version: int
     report: UUID | None = None
     attempt: int = 1
+    text: str = ""
 
 
 class Stated(Struct, frozen=True, kw_only=True, tag="stated"):
@@ -200,13 +205,15 @@ class Ordered(Struct, frozen=True, kw_only=True, tag="ordered", omit_defaults=Tr
     code: str | None = None
 
 
-class Cased(Struct, frozen=True, kw_only=True, tag="cased"):
-    """A case came to the city's desk; the same id may come again."""
+class Cased(Struct, frozen=True, kw_only=True, tag="cased", omit_defaults=True):
+    """A case came to the city's desk; the same id may come again. `message`: said since."""
 
     t: float
     id: UUID
     incident: UUID
     report: UUID
+    message: UUID | None = None
+    text: str = ""
 
 
 class Quiet(Struct, frozen=True, kw_only=True, tag="quiet"):
@@ -302,12 +309,13 @@ def grouped(user: str, event: GroupEvent, received_at: float) -> Grouped:
     """Return the entry for a group event."""
     return Grouped(
         t=received_at, user=user, id=event.id, incident=event.incident, sequence=event.sequence,
-        kind=event.kind, text=event.text,
+        kind=event.kind, text=event.text, members=event.members, role=event.role,
     )  # fmt: skip
 
 
 def asked(user: str, question: Question, received_at: float) -> Asked:
     """Return the entry for a question of the police."""
     return Asked(
-        t=received_at, user=user, id=question.id, incident=question.incident, text=question.text
-    )
+        t=received_at, user=user, id=question.id, incident=question.incident,
+        text=question.text, report=question.report,
+    )  # fmt: skip

@@ -21,7 +21,10 @@ NEVER = math.inf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentReport:
-    """A report and its receipt; `incident` is None when it was rejected or never confirmed."""
+    """A report and its receipt; `incident` is None when it was rejected or never confirmed.
+
+    Of a report for a desk alone the receipt tells an incident of its own, and no more.
+    """
 
     id: UUID
     user: int
@@ -67,6 +70,7 @@ class HeardEscalation(NamedTuple):
     incident: UUID
     report: UUID | None
     attempt: int
+    reports: int
     received_at: float
 
 
@@ -78,6 +82,7 @@ class HeardCase(NamedTuple):
     id: UUID
     incident: UUID
     report: UUID
+    reports: int
     received_at: float
 
 

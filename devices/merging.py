@@ -73,7 +73,7 @@ class Merging:
     def __init__(self, policy: PolicyFile, deeds: Iterable[Deed]) -> None:
         self.wrong: list[str] = []
         self.episodes: dict[UUID, Episode] = {}
-        self._policy = policy
+        self.policy = policy
         self._deeds: dict[UUID, list[Deed]] = defaultdict(list)
         self._near: dict[tuple[object, ...], list[Episode]] = defaultdict(list)
         for deed in deeds:
@@ -98,13 +98,19 @@ class Merging:
         elif answer not in right:
             self.wrong.append(f"report {report.id}: {_told(answer)}, not {_told(*right)}")
         if answer is None:
-            self._open(report, incident)
+            self.open(report, incident)
         else:
             answer.add(report)
 
-    def _open(self, report: SentReport, incident: UUID) -> None:
-        category = self._policy.categories[report.category]
-        timers = self._policy.timers
+    def open(self, report: SentReport, incident: UUID) -> None:
+        """Let `report` open an incident, which others may join."""
+        episode = self.note(report, incident)
+        self._near[(*self.kind_of(report), *self._square(report))].append(episode)
+
+    def note(self, report: SentReport, incident: UUID) -> Episode:
+        """Note an incident; of one that is only noted nothing is known of who else may join it."""
+        category = self.policy.categories[report.category]
+        timers = self.policy.timers
         urgent = category.urgency is Urgency.URGENT
         episode = Episode(
             first=report,
@@ -117,13 +123,13 @@ class Merging:
             deeds=self._deeds.get(incident, []),
         )
         self.episodes[incident] = episode
-        self._near[(*self._kind(report), *self._square(report))].append(episode)
+        return episode
 
     def _right_answers(self, report: SentReport) -> list[Episode | None]:
         """Return the incidents that `report` may have joined; None stands for one of its own."""
         sure: list[tuple[float, int, Episode]] = []
         unsure: list[tuple[float, int, Episode]] = []
-        for episode in self._candidates(report):
+        for episode in self.candidates(report):
             certain, possible, distance = self._joins(report, episode)
             if certain:
                 sure.append((distance, episode.number, episode))
@@ -141,7 +147,7 @@ class Merging:
         return [best, *alike, *unsure_here]
 
     def _joins(self, report: SentReport, episode: Episode) -> tuple[bool, bool, float]:
-        category = self._policy.categories[report.category]
+        category = self.policy.categories[report.category]
         first = episode.first
         distance = distance_m(first.lat, first.lon, report.lat, report.lon)
         apart_s = max(
@@ -157,19 +163,21 @@ class Merging:
         )
         return certain, possibly_open, distance
 
-    def _candidates(self, report: SentReport) -> Iterable[Episode]:
-        kind, (row, column) = self._kind(report), self._square(report)
+    def candidates(self, report: SentReport) -> Iterable[Episode]:
+        """Yield the incidents of its kind in its square and those around."""
+        kind, (row, column) = self.kind_of(report), self._square(report)
         for north in (-1, 0, 1):
             for east in (-1, 0, 1):
                 yield from self._near.get((*kind, row + north, column + east), ())
 
-    def _kind(self, report: SentReport) -> tuple[object, ...]:
-        category = self._policy.categories[report.category]
+    def kind_of(self, report: SentReport) -> tuple[object, ...]:
+        """Return what two reports of one incident have in common."""
+        category = self.policy.categories[report.category]
         return report.category, report.mode, effective_audience(report, category)
 
     def _square(self, report: SentReport) -> tuple[int, int]:
         """Return a square at least `merge_m` wide up to 75 degrees of latitude (cos = 0.26)."""
-        side = math.degrees((self._policy.categories[report.category].merge_m + 1.0) / EARTH_M)
+        side = math.degrees((self.policy.categories[report.category].merge_m + 1.0) / EARTH_M)
         return math.floor(report.lat / side), math.floor(report.lon / (side * 4.0))
 
 

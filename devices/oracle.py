@@ -15,6 +15,7 @@ from devices.merging import Merging
 from devices.oracle_alerts import AlertOracle
 from devices.oracle_desks import DeskOracle
 from devices.tally import EXAMPLES, Tally
+from devices.told_merging import follow_told, is_for_desk_alone, told_of
 from schemas.taxonomy import PolicyFile
 
 
@@ -68,7 +69,10 @@ class Oracle:
         merging = Merging(
             self._policy, (*history.acceptances, *history.departures, *history.acknowledgements)
         )
-        merging.follow(history.reports)
+        apart = [each for each in history.reports if is_for_desk_alone(each, self._policy)]
+        hidden = {each.id for each in apart}
+        merging.follow([each for each in history.reports if each.id not in hidden])
+        follow_told(merging, apart, told_of(history))
         alerts = AlertOracle(
             self._policy, history, merging.episodes, settled_at=settled_at, heard_until=heard_until
         )

@@ -95,7 +95,10 @@ class ReplayResult:
     ) -> "ReplayResult":
         """Sum up."""
         refused = [report.rejected for report in history.reports if report.rejected]
-        opened = {report.incident for report in history.reports if report.incident}
+        # Of a report for a desk alone the incident is known to the desk.
+        opened = {report.incident for report in history.reports if report.merge}
+        opened |= {heard.incident for heard in history.escalations}
+        opened |= {heard.incident for heard in history.cases}
         return cls(
             reports=len(history.reports),
             incidents=len(opened),
@@ -124,8 +127,8 @@ class ReplayResult:
             police=Latency.of(_to_police(history)),
             alert=Latency.of(_to_alert(history)),
             unmapped=stream.unmapped,
-            skipped=sum(each.rows for each in stream.skipped),
-            skipped_examples=tuple(str(each) for each in stream.skipped[:20]),
+            skipped=len(stream.skipped),
+            skipped_examples=tuple(str(row) for row in stream.skipped[:20]),
             rejected_examples=tuple(
                 f"{count} times {reason}" for reason, count in Counter(refused).most_common(20)
             ),

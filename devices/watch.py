@@ -96,6 +96,7 @@ class EscalationWatch:
                 incident=escalation.incident,
                 report=escalation.report,
                 attempt=escalation.attempt,
+                reports=escalation.reports,
                 received_at=incoming.received_at,
             )
         )
@@ -108,6 +109,8 @@ def case_watch(
 
     def take(incoming: Incoming) -> None:
         case = topics.CASE.decode(incoming.payload)
+        if case.message is not None:
+            return  # what a reporter has said since, no case of its own
         levels = topics.CASE.parse(incoming.topic) or {}
         on_case(
             HeardCase(
@@ -116,6 +119,7 @@ def case_watch(
                 id=case.id,
                 incident=case.incident,
                 report=case.report,
+                reports=case.reports,
                 received_at=incoming.received_at,
             )
         )

@@ -18,6 +18,7 @@ from nabij.stores import opened_store
 
 _FEWEST, _WHOLE = 6, 36  # as the demo shows them, and with their hyphens
 
+_REPORTED = ("opened", "merged")
 _DELIVERY = {
     Delivery.CLAIMED: "is being sent",
     Delivery.SENT: "sent, not yet confirmed by the device",
@@ -60,12 +61,14 @@ async def _read(
         identifier = await _whole(first, digits)
         if identifier is None:
             return None
-        store = first.of(identifier)
-        filed = await store.incidents.get(identifier)
+        home = first.of(identifier)
+        store = await first.everywhere.holding(home, identifier) or home
+        filed = await store.conversations.get(identifier)  # or a reporter's own id for it
         if filed is None:
             return None
-        alerts = {one.user: one for one in await store.alerts.of(identifier)}
-        return filed, alerts, await store.history.of(identifier)
+        incident = filed.incident.id
+        alerts = {one.user: one for one in await store.alerts.of(incident)}
+        return filed, alerts, await store.history.of(incident)
 
 
 async def _whole(first: Store, digits: str) -> UUID | None:
@@ -84,6 +87,7 @@ def _about_all(filed: Filed, alerts: Mapping[str, Alerted], notes: list[Note]) -
     states = [one.state for one in alerts.values()]
     return {
         "incident": _incident(filed.incident),
+        "conversation": _conversation(filed),
         "decisions": notes,
         "deliveries": {state: states.count(state) for state in Delivery},
         "recipients": [_recipient(one, filed.people.get(one.user)) for one in alerts.values()],
@@ -95,11 +99,13 @@ def _about_user(
 ) -> dict[str, Any]:
     alert = alerts.get(user)
     member = filed.people.get(user)
+    has_reported = any(note.user == user and note.event in _REPORTED for note in notes)
     return {
         "incident": _incident(filed.incident),
+        "conversation": _conversation(filed),
         "user": user,
         "alerted": alert is not None,
-        "why": _why(alert) if alert else _why_not(filed.incident, member),
+        "why": _why(alert) if alert else _why_not(filed.incident, has_reported=has_reported),
         "recipient": _recipient(alert, member) if alert else None,
         "decisions": [note for note in notes if note.user == user],
     }
@@ -117,6 +123,11 @@ def _incident(incident: Incident) -> dict[str, Any]:
         "wave": incident.wave,
         "reports": incident.reports,
     }
+
+
+def _conversation(filed: Filed) -> dict[str, Any] | None:
+    """Return the id by which a reporter knows an incident for a desk alone, and their report."""
+    return {"id": filed.conversation, "report": filed.report} if filed.report else None
 
 
 def _recipient(alert: Alerted, member: Member | None) -> dict[str, Any]:
@@ -137,8 +148,8 @@ def _why(alert: Alerted) -> str:
     return f"{reason_of(alert.reason)} (wave {alert.wave}); {_DELIVERY[alert.state]}"
 
 
-def _why_not(incident: Incident, member: Member | None) -> str:
-    if member is not None and member.name.startswith("reporter-"):
+def _why_not(incident: Incident, *, has_reported: bool) -> str:
+    if has_reported:
         return "reported the incident: whoever has is not alerted to it"
     if nobody := not_alerting(incident):
         return nobody
@@ -159,6 +170,8 @@ def _print(told: dict[str, Any]) -> None:
         f"incident {incident['id']}: {incident['category']} in zone {incident['zone']}, "
         f"{incident['status']}, wave {incident['wave']}, {counted(incident['reports'], 'report')}"
     )
+    if apart := told["conversation"]:
+        print_line(f"the reporter of {apart['report']} knows it as {apart['id']}")
     if "user" in told:
         verb = "was alerted" if told["alerted"] else "was not alerted"
         print_line(f"{told['user']} {verb}: {told['why']}")

@@ -33,6 +33,8 @@ class Code(enum.StrEnum):
     UNKNOWN_INCIDENT = "unknown_incident"
     UNKNOWN_REPORT = "unknown_report"
     UNKNOWN_QUESTION = "unknown_question"
+    SEVERAL_REPORTS = "several_reports"
+    HAS_GROUP = "has_group"
     NOT_ALERTED = "not_alerted"
     NOT_A_MEMBER = "not_a_member"
     WRONG_ZONE = "wrong_zone"

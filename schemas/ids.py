@@ -27,6 +27,15 @@ def incident_id(first_report: UUID, region: int = 0) -> UUID:
     return _in_region(_derived("incident", first_report), region)
 
 
+def conversation_id(report: UUID, region: int) -> UUID:
+    """Return the id by which a reporter knows the incident of a report for the police alone.
+
+    It is that of the incident which `report` would open in the region of its place: whether it
+    did, or joined another's, cannot be told from it.
+    """
+    return incident_id(report, region)
+
+
 def is_opened_by(incident: UUID, first_report: UUID) -> bool:
     """Whether `first_report` opened `incident`, whatever its region."""
     return incident == incident_id(first_report, region_in(incident))
@@ -76,14 +85,22 @@ def answer_escalation_id(answer: UUID) -> UUID:
     return _derived("answer", answer)
 
 
+def said_id(message: UUID) -> UUID:
+    """Return the id of the escalation or case that carries what a reporter says to its desk."""
+    return _derived("said", message)
+
+
 def case_id(report: UUID) -> UUID:
     """Return the id of the city's case of `report`."""
     return _derived("case", report)
 
 
-def question_id(command: UUID, incident: UUID) -> UUID:
-    """Return the id of the question that `command` asks about `incident`, in its region."""
-    return _in_region(_derived("question", command), region_in(incident))
+def question_id(command: UUID, report: UUID, incident: UUID) -> UUID:
+    """Return the id of the question that `command` asks the reporter of `report`.
+
+    It is in the region of `incident`, as the reporter knows it.
+    """
+    return _in_region(_derived("question", command, report), region_in(incident))
 
 
 def group_event_id(incident: UUID, cause: object) -> UUID:

@@ -240,10 +240,11 @@ class Merge(enum.StrEnum):
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Proof that a message is durably stored, or the reason why it was rejected.
 
-    `sequence` orders all reports of one partition as they were committed. `advice` says to call
-    112 and comes with every urgent report, and with each that is rejected. A rejection has `code`,
-    `field` (JSON path, `$` is the whole payload) and `reason` (a sentence). `notes` say what was odd
-    in the message, and what was made of it.
+    `sequence` orders all reports of one partition as they were committed; it and `merge` are not
+    told of a report for the police alone, whose `incident` is an id of this report's own. `advice`
+    says to call 112 and comes with every urgent report, and with each that is rejected. A rejection
+    has `code`, `field` (JSON path, `$` is the whole payload) and `reason` (a sentence). `notes` say
+    what was odd in the message, and what was made of it.
     """
 
     subject: Subject
@@ -297,11 +298,21 @@ class GroupEventKind(enum.StrEnum):
     CLOSED = "closed"
 
 
+class GroupRole(enum.StrEnum):
+    """As what a member of a group speaks. The broker decides it, never the sender."""
+
+    REPORTER = "reporter"
+    RESPONDER = "responder"
+    POLICE = "police"
+    NABIJ = "nabij"
+
+
 class GroupEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something happened in the group around an incident.
 
-    `member` is a name that holds within this incident only (`helper-2`, `reporter`, `police`):
-    members do not learn each other's user ids, nor positions. `moved` tells a new `eta_s`, or
+    `member` is a name that holds within this incident only (`helper-2`, `reporter-1`, `police`):
+    members do not learn each other's user ids, nor positions. `role` is as what they speak: a
+    device shows it beside the text, which anybody may have written. `moved` tells a new `eta_s`, or
     `on_scene`. `sequence` counts the incident's group events from 1.
     """
 
@@ -311,6 +322,7 @@ class GroupEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: GroupEventKind
     at: Time
     member: str
+    role: GroupRole | None = None
     members: int
     eta_s: int | None = None
     on_scene: int = 0
@@ -332,12 +344,16 @@ class Question(Struct, frozen=True, kw_only=True):
 
 
 class EscalationKind(enum.StrEnum):
-    """Why the police read this: a new incident, more about one, nobody answered, an answer."""
+    """Why the police read this: a new incident, more about one, nobody answered, an answer.
+
+    `said` is what the reporter of `report` says about an incident for the police alone.
+    """
 
     NEW = "new"
     UPDATE = "update"
     OVERDUE = "overdue"
     ANSWER = "answer"
+    SAID = "said"
 
 
 class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -427,17 +443,29 @@ class SetStatus(_Command, tag="status", frozen=True, kw_only=True):
     status: Annotated[Status, Lenient(choice(Status))]
 
 
+class Reporters(enum.StrEnum):
+    """Whose reporters a question is for: one report's, or every report's."""
+
+    ONE = "one"
+    ALL = "all"
+
+
 class Ask(_Command, tag="ask", frozen=True, kw_only=True):
-    """Ask the reporter; `report` picks which one, else the first."""
+    """Ask the reporter of `report`, or all of them; neither is needed where there is one report."""
 
     text: Words
     report: UUID | None = None
+    reporters: Annotated[Reporters, Lenient(choice(Reporters))] = Reporters.ONE
 
 
 class Inform(_Command, tag="inform", frozen=True, kw_only=True):
-    """Tell the group something."""
+    """Tell the group something; of an incident for the police alone each reporter.
+
+    `report` picks one of them.
+    """
 
     text: Words
+    report: UUID | None = None
 
 
 class Close(_Command, tag="close", frozen=True, kw_only=True):
@@ -453,7 +481,10 @@ PoliceCommand = Acknowledge | Assign | SetStatus | Ask | Inform | Close
 
 
 class Case(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A report for the municipality's desk. One per report; `incident` groups them."""
+    """A report for the municipality's desk. One per report; `incident` groups them.
+
+    With `message`, what the reporter has said about it since.
+    """
 
     id: UUID
     incident: UUID
@@ -467,6 +498,7 @@ class Case(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str = ""
     language: Language = Language.NL
     reports: int = 1
+    message: UUID | None = None
     mode: Mode = Mode.REAL
 
 

@@ -1,29 +1,40 @@
-"""Groups: who answers an alert joins the group around the incident and hears it until it closes."""
+"""Groups: who answers an alert joins the group around the incident and hears it until it closes.
 
+Of an incident for the police alone there is no group: each reporter speaks with the desk, and hears
+what the desk tells them, under an id of their own (`broker/store/conversations.py`).
+"""
+
+import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from broker import events
+from broker import events, sweeps
 from broker.core import groups
 from broker.core.alerts import alerts_of
-from broker.core.escalation import accept_again_by
+from broker.core.escalation import accept_again_by, said_to_city, said_to_police
 from broker.core.groups import Member
 from broker.core.history import Note, replied
+from broker.core.incidents import Incident
 from broker.errors import Code, Rejected
 from broker.events import Change, IncidentChanged, Informed
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
+    Conversation,
     DeadlineKind,
     Filed,
     Filing,
     Glimpse,
     Missed,
     People,
+    Posted,
     Received,
     Transaction,
     confirm,
@@ -33,11 +44,14 @@ from broker.store import (
     schedule_no_later,
 )
 from schemas import topics
-from schemas.ids import alert_id
+from schemas.codec import encode
 from schemas.messages import (
+    Case,
+    Escalation,
     GroupEvent,
     GroupEventKind,
     GroupMessage,
+    GroupRole,
     Outcome,
     Receipt,
     Reply,
@@ -45,11 +59,13 @@ from schemas.messages import (
     Subject,
     Sync,
 )
+from schemas.taxonomy import Desk
 
 service = Service("groups", niceness=2)
 
 _SYNC_AT_MOST = 200  # incidents in one sync
 _SYNCS_AT_ONCE = 4
+_GRACE_MS = 3_000  # so long the police service leaves what is for a desk to us
 
 # So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
 # it has seen.
@@ -58,29 +74,39 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 _EPOCH = datetime.fromtimestamp(0, UTC)  # before it nothing of ours happened
 
 
-Decide = Callable[[Filed], tuple[Member | None, GroupEvent | None]]
+class _Change(NamedTuple):
+    """What a message changes: a member, what the group is told, what the desk is."""
+
+    member: Member | None = None
+    event: GroupEvent | None = None
+    posted: tuple[Posted, ...] = ()
+
+
+Decide = Callable[[Filed], _Change]
 
 
 @service.on(topics.REPLY)
 async def reply(answer: Reply, ctx: Context) -> Effects:
     """Take a participant's answer to an alert; tell the group."""
 
-    def change(filed: Filed) -> tuple[Member | None, GroupEvent | None]:
-        member, kind = groups.replied(filed.people, ctx.user, answer)
+    def change(filed: Filed) -> _Change:
+        sequence = filed.group_events + 1
+        member, kind = groups.replied(filed.people, ctx.user, answer, sequence=sequence)
         if kind is None:
-            return member, None
+            return _Change(member)
         people = {**filed.people, ctx.user: member}
         event = groups.event(
-            filed.incident.id,
+            filed.conversation,
             answer.id,
             kind,
-            sequence=filed.group_events + 1,
+            sequence=sequence,
             name=member.name,
+            role=member.role,
             people=people,
             at=ctx.now,
             eta_s=member.eta_s,
         )
-        return member, event
+        return _Change(member, event)
 
     note = replied(ctx.user, answer, ctx.now)
     return await _take(Subject.REPLY, (answer.id, answer.incident), change, ctx, note=note)
@@ -88,23 +114,24 @@ async def reply(answer: Reply, ctx: Context) -> Effects:
 
 @service.on(topics.MESSAGE)
 async def say(message: GroupMessage, ctx: Context) -> Effects:
-    """Pass on what a member says to the group."""
+    """Pass on what a member says: to the group, or where there is none to the desk."""
 
-    def change(filed: Filed) -> tuple[Member | None, GroupEvent | None]:
+    def change(filed: Filed) -> _Change:
         speaker = groups.speaker(filed.people, ctx.user)
         event = groups.event(
-            filed.incident.id,
+            filed.conversation,
             message.id,
             GroupEventKind.SAID,
             sequence=filed.group_events + 1,
             name=speaker.name,
+            role=speaker.role,
             people=filed.people,
             at=ctx.now,
             text=message.text,
         )
-        return None, event
+        return _Change(event=event, posted=_for_desk(message, filed, ctx))
 
-    note = Note("said", ctx.now, "something to the group", ctx.user)
+    note = Note("said", ctx.now, "something to the group, or the desk", ctx.user)
     return await _take(Subject.MESSAGE, (message.id, message.incident), change, ctx, note=note)
 
 
@@ -115,43 +142,82 @@ async def _take(
 
     Whatever it says, it is the device's word that the alert has come.
     """
-    message, incident = ids
+    # Of one incident one after another: at once all but one of them would fail, again and again.
+    async with ctx.exclusively(_SYNCS_AT_ONCE + ids[1].int % (len(ctx.locks) - _SYNCS_AT_ONCE)):
+        return await _take_alone(subject, ids, change, ctx, note=note)
+
+
+async def _take_alone(
+    subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: Context, *, note: Note
+) -> Effects:
+    message, known_as = ids
     while True:
-        received, filed = await ctx.store.incidents.get_for(message, incident)
+        received, filed = await ctx.store.conversations.get_for(message, known_as)
+        if filed is None and (there := await ctx.store.everywhere.holding(ctx.store, known_as)):
+            ctx = replace(ctx, store=there)
+            continue
         if received is not None:
             return await _repeat(received, filed, ctx)
-        if filed is None:
-            raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
-        if filed.incident.status is Status.CLOSED:
+        filed = _theirs(filed, known_as, ctx)
+        incident = filed.incident
+        if incident.status is Status.CLOSED:
             if ctx.user in filed.people:
-                await ctx.store.alerts.confirm(incident, ctx.user, ctx.now)
+                await ctx.store.alerts.confirm(incident.id, ctx.user, ctx.now)
             raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
-        member, event = change(filed)
+        changed = change(filed)
         receipt = Receipt(
             subject=subject,
             outcome=Outcome.ACCEPTED,
             at=ctx.now,
             id=message,
-            incident=incident,
+            incident=known_as,
             notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
-        sequence = event.sequence if event else None
+        sequence = changed.event.sequence if changed.event else None
         file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
-        file_reply(transaction, filed.incident, user=ctx.user, member=member, event=event)
-        confirm(transaction, incident, ctx.user, ctx.now)
-        log(transaction, incident, note)
+        file_reply(transaction, known_as, user=ctx.user, member=changed.member, event=changed.event)
+        member = changed.member
         people = {**filed.people, ctx.user: member} if member else filed.people
-        _call_again(transaction, filed, people, ctx)
-        after = replace(filed.incident, version=filed.incident.version + 1)
+        if incident.has_group:
+            confirm(transaction, incident.id, ctx.user, ctx.now)
+            _call_again(transaction, filed, people, ctx)
+        log(transaction, incident.id, note)
         told = IncidentChanged(
-            incident=incident, change=Change.REPLIED, at=ctx.now, desk=filed.incident.desk
+            incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
         )
         if await ctx.store.incidents.change(
-            filed.incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[told],
-            transaction=transaction,
+            incident, _next(incident), active_at=ctx.now, timers=ctx.policy.timers,
+            events=[told], posted=changed.posted, transaction=transaction,
         ):  # fmt: skip
-            return _effects(receipt, event, people, ctx)
+            return _effects(receipt, changed, people, ctx)
+
+
+def _theirs(filed: Filed | None, known_as: UUID, ctx: Context) -> Filed:
+    """Refuse an incident that there is not, or of which a stranger must not learn that there is."""
+    if filed is None or not (filed.incident.has_group or ctx.user in filed.people):
+        raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {known_as}.")
+    return filed
+
+
+def _next(incident: Incident) -> Incident:
+    return replace(incident, version=incident.version + 1)
+
+
+def _for_desk(message: GroupMessage, filed: Filed, ctx: Context) -> tuple[Posted, ...]:
+    """Return what the desk is to read of a message: in a group the members are spoken to."""
+    if filed.report is None:
+        return ()
+    incident = _next(filed.incident)
+    said: Escalation | Case
+    if incident.desk is Desk.POLICE:
+        said = said_to_police(message, incident, filed.report, ctx.now)
+        topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
+    else:
+        said = said_to_city(message, incident, filed.report, ctx.now)
+        topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
+    due_ms = int(time.time() * 1000) + _GRACE_MS  # from the commit
+    return (Posted(id=str(said.id), topic=topic, payload=encode(said), due_ms=due_ms),)
 
 
 def _call_again(transaction: Transaction, filed: Filed, people: People, ctx: Context) -> None:
@@ -170,21 +236,25 @@ async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effe
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
     event = None
     if filed is not None and received.group_sequence is not None:
-        since = received.group_sequence - 1
-        event = (await ctx.store.incidents.group_events(filed.incident.id, since=since))[0]
-    return _effects(received.receipt, event, filed.people if filed else {}, ctx)
+        event = await ctx.store.incidents.group_event(filed.conversation, received.group_sequence)
+    return _effects(received.receipt, _Change(event=event), filed.people if filed else {}, ctx)
 
 
-def _effects(receipt: Receipt, event: GroupEvent | None, people: People, ctx: Context) -> Effects:
+def _effects(receipt: Receipt, changed: _Change, people: People, ctx: Context) -> Effects:
+    event, posted = changed.event, changed.posted
     messages = _to_members(event, people, ctx) if event else []
     mine = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     if event is not None and event.kind is GroupEventKind.LEFT:
         messages += _to(event, [ctx.user], people, ctx)  # who left hears that it worked
-    return Effects([mine, *messages])
+    if not posted:
+        return Effects([mine, *messages])
+    to_desk = [Message(one.topic, one.payload) for one in posted]
+    record = partial(sweeps.strike_off, ctx, posted)
+    return Effects([*to_desk, mine, *messages], record)
 
 
 def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message]:
-    return _to(event, groups.members(people), people, ctx)
+    return _to(event, groups.hearers(people, event.sequence), people, ctx)
 
 
 def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -> list[Message]:
@@ -202,24 +272,31 @@ def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -
 
 @service.on(events.INFORMED)
 async def inform(informed: Informed, ctx: Context) -> Effects:
-    """Pass on what the police say to the group."""
+    """Pass on what the police say: to the group, or to each reporter, or the one of a report."""
+
+    def draw_up(to: Conversation) -> GroupEvent:
+        return groups.event(
+            to.id,
+            informed.command,
+            GroupEventKind.SAID,
+            sequence=len(to.events) + 1,
+            name=groups.POLICE,
+            role=GroupRole.POLICE,
+            people=to.people,
+            at=ctx.now,  # as told: a sync asks from a moment on
+            text=informed.text,
+        )
+
     while True:
         filed = await ctx.store.incidents.get(informed.incident)
         if filed is None:
             return NOTHING
-        event = groups.event(
-            informed.incident,
-            informed.command,
-            GroupEventKind.SAID,
-            sequence=filed.group_events + 1,
-            name=groups.POLICE,
-            people=filed.people,
-            at=ctx.now,  # as told: a sync asks from a moment on
-            text=informed.text,
-        )
-        logged = await _log(event, filed, ctx)
-        if logged is not None:
-            return Effects(_to_members(logged, filed.people, ctx))
+        everyone = await ctx.store.conversations.of(filed.incident)
+        those = [one for one in everyone if informed.report in (None, one.report)]
+        told = await _tell(those, draw_up, filed.incident, ctx)
+        if told is not None:
+            to_each = (_to_members(event, to.people, ctx) for to, event in told)
+            return Effects([*chain.from_iterable(to_each)])
 
 
 @service.on(events.INCIDENT_CHANGED)
@@ -232,31 +309,44 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         if filed is None:
             return NOTHING
         await ctx.store.everywhere.unfile_beyond(filed.incident)
-        event = groups.event(
-            change.incident,
-            "closed",
-            GroupEventKind.CLOSED,
-            sequence=filed.group_events + 1,
-            name=groups.POLICE if filed.incident.acknowledged_by else "nabij",
-            people=filed.people,
-            at=ctx.now,
-            text=filed.incident.outcome,
-        )
-        logged = await _log(event, filed, ctx)
-        if logged is not None:
-            return Effects(_to(logged, sorted(filed.people), filed.people, ctx))
+        those = await ctx.store.conversations.of(filed.incident)
+        told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
+        if told is not None:
+            to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
+            return Effects([*chain.from_iterable(to_each)])
 
 
-async def _log(event: GroupEvent, filed: Filed, ctx: Context) -> GroupEvent | None:
-    """File `event` once, whoever tries again; None when the incident has changed meanwhile."""
-    for known in await ctx.store.incidents.group_events(event.incident):
-        if known.id == event.id:
-            return known
-    transaction = ctx.store.transaction()
-    file_reply(transaction, filed.incident, user="", member=None, event=event)
-    after = replace(filed.incident, version=filed.incident.version + 1)
-    changed = await ctx.store.incidents.touch(filed.incident, after, transaction)
-    return event if changed else None
+def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
+    by_police = incident.acknowledged_by is not None
+    return groups.event(
+        to.id,
+        "closed",
+        GroupEventKind.CLOSED,
+        sequence=len(to.events) + 1,
+        name=groups.POLICE if by_police else "nabij",
+        role=GroupRole.POLICE if by_police else GroupRole.NABIJ,
+        people=to.people,
+        at=ctx.now,
+        text=incident.outcome,
+    )
+
+
+async def _tell(
+    those: Sequence[Conversation], draw_up: Callable[[Conversation], GroupEvent],
+    incident: Incident, ctx: Context,
+) -> list[tuple[Conversation, GroupEvent]] | None:  # fmt: skip
+    """File an event in each of `those` once, whoever tries again; None: all changed meanwhile."""
+    transaction, told, is_new = ctx.store.transaction(), [], False
+    for one in those:
+        event = draw_up(one)
+        known = next((known for known in one.events if known.id == event.id), None)
+        if known is None:
+            is_new = True
+            file_reply(transaction, one.id, user="", member=None, event=event)
+        told.append((one, known or event))
+    if is_new and not await ctx.store.incidents.touch(incident, _next(incident), transaction):
+        return None
+    return told
 
 
 @service.on(topics.SYNC)
@@ -275,16 +365,17 @@ async def sync(request: Sync, ctx: Context) -> Effects:
             ctx.user, request.since, _SYNC_AT_MOST,
             told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
         )  # fmt: skip
-        new = [one for one in glimpses if _lacks_alert(one, request, ctx) or _lacks(one, request)]
-        read = await ctx.store.everywhere.read(one.incident for one in new)
+        new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
+        read = await ctx.store.everywhere.read(new)
         asked = await ctx.store.everywhere.questions(ctx.user, request.since)
     messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
-            if _lacks_alert(glimpse, request, ctx):
+            if glimpse.lacks_alert(request, ctx.user):
                 messages += _missed_alert(glimpse, missed, ctx)
             messages += _missed_events(glimpse, missed, request, ctx)
-    told = [one.incident for one in glimpses if not one.confirmed and _has(one, request, ctx)]
+    sure = request.since - _CLOCKS_DIFFER
+    told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
     if told:
         await ctx.store.everywhere.confirm(told, ctx.user, ctx.now)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
@@ -292,48 +383,16 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     return Effects([*messages, done])
 
 
-def _has(glimpse: Glimpse, request: Sync, ctx: Context) -> bool:
-    """Whether the device says that it has the alert."""
-    if glimpse.alert is None:
-        return False
-    named = alert_id(glimpse.incident, glimpse.alert.wave, ctx.user) in request.alerts
-    return named or glimpse.alert.at < request.since - _CLOCKS_DIFFER
-
-
-def _lacks_alert(glimpse: Glimpse, request: Sync, ctx: Context) -> bool:
-    """Whether there is an alert that the device does not name, and that still calls for help."""
-    if glimpse.alert is None or not glimpse.is_open or glimpse.alert.at < request.since:
-        return False
-    return alert_id(glimpse.incident, glimpse.alert.wave, ctx.user) not in request.alerts
-
-
-def _lacks(glimpse: Glimpse, request: Sync) -> bool:
-    """Whether something was told since that the device does not name."""
-    if glimpse.told_at < request.since:
-        return False
-    known = request.groups.get(glimpse.incident, frozenset())
-    if glimpse.member.in_group:
-        return not known.issuperset(range(1, glimpse.events + 1))
-    return not glimpse.is_open and glimpse.events not in known  # the last is that it closed
-
-
 def _missed_alert(glimpse: Glimpse, missed: Missed, ctx: Context) -> list[Message]:
-    alert = glimpse.alert
-    if alert is None or missed.incident.status is Status.CLOSED:
+    alert, incident = glimpse.alert, missed.incident
+    if alert is None or incident is None or incident.status is Status.CLOSED:
         return []
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
-    draw_up = alerts_of(missed.incident, ctx.policy.advice, expires_at=expires_at)
+    draw_up = alerts_of(incident, ctx.policy.advice, expires_at=expires_at)
     return [outgoing(topics.ALERT, draw_up(ctx.user, alert.wave, alert.reason), user=ctx.user)]
 
 
 def _missed_events(glimpse: Glimpse, missed: Missed, request: Sync, ctx: Context) -> list[Message]:
-    in_group, known = glimpse.member.in_group, request.groups.get(glimpse.incident, ())
-    events = [
-        event
-        for event in missed.events
-        if event.at >= request.since
-        and event.sequence not in known
-        and (in_group or event.kind is GroupEventKind.CLOSED)
-    ]
     people = {ctx.user: glimpse.member}
+    events = [event for event in missed.events if glimpse.lacks(event, request)]
     return [message for event in events for message in _to(event, [ctx.user], people, ctx)]

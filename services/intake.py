@@ -148,8 +148,8 @@ async def _commit_at_border(report: Report, category: Category, ctx: Context) ->
             unsure = Neighbourhood(None, None, fitting)
             decision = await _commit_as(report, category, unsure, elsewhere, region=seen.routed)
         if decision is not None:
-            if decision.receipt.merge is Merge.OPENED:
-                assert decision.incident is not None
+            assert decision.incident is not None
+            if decision.incident.reports == 1:
                 await everywhere.file_beyond(decision.incident)
             return decision
 
@@ -183,6 +183,8 @@ async def _commit_as(
         return None
     if opened:
         _tell_unassigned(incident)
+    if not incident.has_group:
+        return decision
     return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
 
 
@@ -217,13 +219,14 @@ def _decide(
             now=ctx.now,
             region=region,
         )
+    merge = Merge.OPENED if target is None else Merge.MERGED
     receipt = Receipt(
         subject=Subject.REPORT,
         outcome=Outcome.ACCEPTED,
         at=ctx.now,
         id=report.id,
-        incident=incident.id,
-        merge=Merge.OPENED if target is None else Merge.MERGED,
+        incident=incident.conversation_of(report),
+        merge=merge if incident.has_group else None,  # else no sign of anybody else's report
         advice=ctx.policy.advice.in_language(report.language)
         if category.urgency is Urgency.URGENT
         else None,
@@ -240,14 +243,15 @@ def _tell_unassigned(incident: Incident) -> None:
 
 
 async def _member(incident: Incident, ctx: Context) -> Member | None:
-    if incident.reports == 1:
+    if incident.reports == 1 or not incident.has_group:
         return reporter({}, ctx.user)
     filed = await ctx.store.incidents.get(incident.id)
-    people = filed.people if filed else {}
-    known = people.get(ctx.user)
+    if filed is None:
+        return reporter({}, ctx.user)
+    known = filed.people.get(ctx.user)
     if known is not None and known.in_group:
         return None
-    return reporter(people, ctx.user)
+    return reporter(filed.people, ctx.user, hears_from=filed.group_events + 1)
 
 
 def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:

@@ -1,6 +1,8 @@
 """Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
 
 import asyncio
+import time
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -21,6 +23,7 @@ from broker.store import (
     Filing,
     Posted,
     Received,
+    ReportFiled,
     file_question,
     file_receipt,
     log,
@@ -40,6 +43,7 @@ from schemas.messages import (
     PoliceCommand,
     Question,
     Receipt,
+    Reporters,
     SetStatus,
     Status,
     Subject,
@@ -49,19 +53,26 @@ from schemas.taxonomy import Desk
 service = Service("police", read_count=256, readers=1, gather_s=0.03, niceness=2)
 
 _GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
+_NAMED = 18  # reports in the reason of a rejection, which has room for so many
 
 
 class _Plan(NamedTuple):
-    """What a command does: the incident after it, what others are told, a question to somebody."""
+    """What a command does: the incident after it, what others are told, questions to reporters."""
 
     after: Incident
     events: tuple[Event, ...] = ()
-    question: tuple[str, Question] | None = None
+    questions: tuple[tuple[str, Question], ...] = ()
 
 
 @service.on(topics.COMMAND)
 async def command(order: PoliceCommand, ctx: Context) -> Effects:
     """Carry out a command, once, and answer with its receipt."""
+    # Of one incident one after another: at once all but one of them would fail, again and again.
+    async with ctx.exclusively(order.incident.int):
+        return await _carry_out(order, ctx)
+
+
+async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
     sender = f"police-{ctx.levels['zone']}"
     while True:
         received, filed = await ctx.store.incidents.get_for(order.id, order.incident)
@@ -87,10 +98,9 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
         posted = []
-        if plan.question:
-            user, question = plan.question
+        for user, question in plan.questions:
             file_question(transaction, question, user)
-            posted.append(_posted(question, user, ctx))
+            posted.append(_posted(question, user))
         if await ctx.store.incidents.change(
             filed.incident,
             replace(plan.after, version=filed.incident.version + 1),
@@ -122,37 +132,99 @@ async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
                 )
             return _Plan(advanced(incident, order.status, by=order.by), (changed,))
         case Ask():
-            return _Plan(incident, (changed,), await _question(order, filed, ctx))
+            return _Plan(incident, (changed,), await _questions(order, incident, ctx))
         case Inform():
-            informed = Informed(incident=incident.id, command=order.id, text=order.text, at=ctx.now)
+            await _refuse_unless_one_of(order, incident, ctx)
+            informed = Informed(
+                incident=incident.id, command=order.id, text=order.text, at=ctx.now,
+                report=order.report,
+            )  # fmt: skip
             return _Plan(incident, (changed, informed))
         case Close():
             ended = replace(changed, change=Change.CLOSED)
             return _Plan(closed(incident, order.outcome, ctx.now, by=order.by), (ended,))
 
 
-async def _question(order: Ask, filed: Filed, ctx: Context) -> tuple[str, Question]:
-    report = order.report or filed.incident.first_report
-    made = await ctx.store.incidents.report(filed.incident.id, report)
-    if made is None:
-        raise Rejected(Code.UNKNOWN_REPORT, "$.report", f"The incident has no report {report}.")
-    question = Question(
-        id=question_id(order.id, filed.incident.id),
-        incident=filed.incident.id,
-        report=report,
+async def _questions(
+    order: Ask, incident: Incident, ctx: Context
+) -> tuple[tuple[str, Question], ...]:
+    """Return the question to each reporter who is asked, with who that is."""
+    return tuple([_question(order, made, incident, ctx)
+                  for made in await _asked(order, incident, ctx)])  # fmt: skip
+
+
+def _question(
+    order: Ask, made: ReportFiled, incident: Incident, ctx: Context
+) -> tuple[str, Question]:
+    known_as = incident.conversation_of(made.report)
+    return made.user, Question(
+        id=question_id(order.id, made.report.id, known_as),
+        incident=known_as,
+        report=made.report.id,
         text=order.text,
         asked_at=ctx.now,
     )
-    return made.user, question
 
 
-def _posted(question: Question, user: str, ctx: Context) -> Posted:
+async def _asked(order: Ask, incident: Incident, ctx: Context) -> Sequence[ReportFiled]:
+    """Return the reports whose reporters are asked: another person must not answer for one."""
+    if order.report is not None:
+        if order.reporters is Reporters.ALL:
+            raise Rejected(
+                Code.OUT_OF_RANGE, "$.reporters", "Name one report, or ask all reporters: not both."
+            )
+        return [await _existing_report(order.report, incident, ctx)]
+    reports = await ctx.store.incidents.reports(incident.id)
+    if len(reports) > 1 and order.reporters is Reporters.ONE:
+        raise Rejected(Code.SEVERAL_REPORTS, "$.report", _choice_of(reports))
+    return reports
+
+
+def _choice_of(reports: Sequence[ReportFiled]) -> str:
+    newest = sorted((one.report for one in reports), key=lambda one: one.seen_at, reverse=True)
+    named = ", ".join(str(one.id) for one in newest[:_NAMED])
+    more = f", and {len(reports) - _NAMED} more" if len(reports) > _NAMED else ""
+    return (
+        f"The incident has {len(reports)} reports: name whose reporter is asked, or ask all with "
+        f"reporters 'all'. The reports, newest first: {named}{more}."
+    )
+
+
+async def _existing_report(report: UUID, incident: Incident, ctx: Context) -> ReportFiled:
+    made = await ctx.store.incidents.report(incident.id, report)
+    if made is None:
+        raise Rejected(Code.UNKNOWN_REPORT, "$.report", f"The incident has no report {report}.")
+    return made
+
+
+async def _refuse_unless_one_of(order: Inform, incident: Incident, ctx: Context) -> None:
+    """Refuse to tell the reporter of a report that is not there, or one of a group apart."""
+    if order.report is None:
+        return
+    await _existing_report(order.report, incident, ctx)
+    if incident.has_group:
+        raise Rejected(
+            Code.HAS_GROUP,
+            "$.report",
+            "The incident has one group, which hears it as a whole: leave out the report.",
+        )
+
+
+def _posted(question: Question, user: str) -> Posted:
     return Posted(
         id=str(question.id),
         topic=topics.QUESTION.topic(user=user),
         payload=encode(question),
-        due_ms=ctx.now_ms + _GRACE_MS,
+        due_ms=_due_ms(),
     )
+
+
+def _due_ms() -> int:
+    """Return from when the sweep may publish what is committed now.
+
+    Not `ctx.now`: in a burst the message came in long before, and the sweep published it too.
+    """
+    return int(time.time() * 1000) + _GRACE_MS
 
 
 def _answer(receipt: Receipt, ctx: Context, *posted: Posted) -> Effects:
@@ -182,32 +254,39 @@ def _existing(filed: Filed | None, incident: UUID) -> Filed:
 @service.on(topics.ANSWER)
 async def answer(given: Answer, ctx: Context) -> Effects:
     """Bring the reporter's answer to the police, as an escalation of its own."""
+    asked = await ctx.store.everywhere.asked(ctx.store, given.question)
+    if asked is None or asked[1] != ctx.user:
+        # It may have been answered so long ago that it is forgotten, and the answer be a repeat.
+        received = await ctx.store.incidents.received(given.id)
+        if received is not None:
+            return Effects([_to_user(_same(received, ctx.user, ctx), ctx)])
+        raise Rejected(Code.UNKNOWN_QUESTION, "$.question", "You were not asked such a question.")
+    store, _, question = asked
+    async with ctx.exclusively(question.incident.int):
+        return await _bring(given, question, replace(ctx, store=store))
+
+
+async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
     while True:
         received = await ctx.store.incidents.received(given.id)
         if received is not None:
             return Effects([_to_user(_same(received, ctx.user, ctx), ctx)])
-        asked = await ctx.store.incidents.question(given.question)
-        if asked is None or asked[0] != ctx.user:
-            raise Rejected(
-                Code.UNKNOWN_QUESTION, "$.question", "You were not asked such a question."
-            )
-        name = asked[1].incident
-        filed = _existing(await ctx.store.incidents.get(name), name)
-        incident = filed.incident
+        filed = await ctx.store.conversations.get(question.incident)
+        incident = _existing(filed, question.incident).incident
         after = replace(incident, version=incident.version + 1)
-        escalation = answer_of(given, after, asked[1].report, ctx.now)
+        escalation = answer_of(given, after, question.report, ctx.now)
         posted = Posted(
             id=str(escalation.id),
             topic=topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority),
             payload=encode(escalation),
-            due_ms=ctx.now_ms + _GRACE_MS,
+            due_ms=_due_ms(),
         )
         receipt = Receipt(
             subject=Subject.ANSWER,
             outcome=Outcome.ACCEPTED,
             at=ctx.now,
             id=given.id,
-            incident=incident.id,
+            incident=question.incident,
             notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
@@ -244,11 +323,12 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
         return NOTHING
     if filed.stated == filed.incident.version and change.change is not Change.RESTATED:
         return NOTHING  # whoever published it has seen this change too
+    people = filed.people if filed.incident.has_group else {}
     state = state_of(
         filed.incident,
         alerted=alerted,
-        accepted=groups.helpers(filed.people),
-        on_scene=sum(member.on_scene for member in filed.people.values()),
+        accepted=groups.helpers(people),
+        on_scene=sum(member.on_scene for member in people.values()),
         now=ctx.now,
     )
     message = outgoing(topics.INCIDENT, state, zone=state.zone, incident=str(state.incident))

@@ -4,12 +4,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from broker.core.incidents import Incident
-from schemas.ids import answer_escalation_id, case_id, escalation_id, overdue_id
+from schemas.ids import answer_escalation_id, case_id, escalation_id, overdue_id, said_id
 from schemas.messages import (
     Answer,
     Case,
     Escalation,
     EscalationKind,
+    GroupMessage,
     Report,
     Status,
 )
@@ -76,6 +77,47 @@ def answer_of(answer: Answer, incident: Incident, report: UUID, now: datetime) -
         text=answer.text,
         reports=incident.reports,
         question=answer.question,
+        mode=incident.mode,
+    )
+
+
+def said_to_police(
+    message: GroupMessage, incident: Incident, report: UUID, now: datetime
+) -> Escalation:
+    """Return the escalation that carries what the reporter of `report` says to the police alone."""
+    return Escalation(
+        id=said_id(message.id),
+        kind=EscalationKind.SAID,
+        incident=incident.id,
+        version=incident.version,
+        zone=incident.zone,
+        priority=incident.priority,
+        category=incident.category,
+        location=incident.location,
+        committed_at=now,
+        report=report,
+        text=message.text,
+        audience=incident.audience,
+        reports=incident.reports,
+        mode=incident.mode,
+    )
+
+
+def said_to_city(message: GroupMessage, incident: Incident, report: UUID, now: datetime) -> Case:
+    """Return the case that carries what the reporter of `report` says to the city's desk alone."""
+    return Case(
+        id=said_id(message.id),
+        incident=incident.id,
+        report=report,
+        version=incident.version,
+        municipality=incident.municipality,
+        category=incident.category,
+        location=incident.location,
+        seen_at=now,
+        committed_at=now,
+        text=message.text,
+        reports=incident.reports,
+        message=message.id,
         mode=incident.mode,
     )
 

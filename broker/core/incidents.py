@@ -7,9 +7,9 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
-from broker.core.grid import distance_m
+from broker.core.grid import distance_m, place_of, region_of
 from broker.errors import Code, Rejected
-from schemas.ids import incident_id
+from schemas.ids import conversation_id, incident_id
 from schemas.messages import IncidentState, Mode, Position, Report, Status
 from schemas.taxonomy import Audience, Category, Desk, Names, Priority, Urgency
 
@@ -73,6 +73,18 @@ class Incident(Struct, frozen=True, kw_only=True):
     def alerts_people(self) -> bool:
         """Whether participants nearby are told at all."""
         return self.radius_m > 0 and self.audience is Audience.POLICE_AND_NEARBY
+
+    @property
+    def has_group(self) -> bool:
+        """Whether those in it hear each other; else each reporter speaks with the desk alone."""
+        return self.audience is Audience.POLICE_AND_NEARBY
+
+    def conversation_of(self, report: Report) -> UUID:
+        """Return the id by which the reporter of `report` knows this incident."""
+        if self.has_group:
+            return self.id
+        place = report.location
+        return conversation_id(report.id, region_of(place_of(place.lat, place.lon)))
 
 
 def opened_by(

@@ -7,6 +7,7 @@ is in the partition of the region that its id names, what is filed by place in t
 |---|---|---|---|
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
+| `incident:{conversation}` | hash | of a reporter's own conversation about an incident without a group: `of` that incident, `report`, `told`; with `people` and `group` of the same id | as incident |
 | `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state | retention after close |
 | `open:{cell8}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
 | `join:{kind}:{cell9}` | hash | incident near enough to join → lat, lon; `#` is the latest opened | while open |
@@ -45,19 +46,15 @@ is in the partition of the region that its id names, what is filed by place in t
 """
 
 from broker.store.alerts import Alerted, Claimed, Delivery, confirm
+from broker.store.conversations import Conversation
 from broker.store.dead_letters import DeadLetter, stream_topic
+from broker.store.filed import Filed, Neighbourhood, People, ReportFiled
 from broker.store.history import log
-from broker.store.incidents import (
-    Filed,
-    IncidentStore,
-    Neighbourhood,
-    People,
-    file_question,
-    file_reply,
-)
+from broker.store.incidents import IncidentStore, file_reply
 from broker.store.missed import Glimpse, Missed
 from broker.store.outbox import Posted
 from broker.store.presence import Hit, Update
+from broker.store.questions import file_question
 from broker.store.receipts import Filing, Received, file_receipt
 from broker.store.redis import CorruptError
 from broker.store.store import Opening, Store, partitions
@@ -69,6 +66,7 @@ from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerS
 __all__ = [
     "Alerted",
     "Claimed",
+    "Conversation",
     "CorruptError",
     "DeadLetter",
     "Deadline",
@@ -87,6 +85,7 @@ __all__ = [
     "Posted",
     "Received",
     "Registered",
+    "ReportFiled",
     "Store",
     "Transaction",
     "Update",

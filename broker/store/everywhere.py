@@ -21,7 +21,7 @@ from broker.core.recipients import Located
 from broker.events import WalkedIn
 from broker.isolation import isolated
 from broker.store import index
-from broker.store.incidents import Filed
+from broker.store.filed import Filed
 from broker.store.keys import partition_of, partition_of_incident, partition_of_user
 from broker.store.missed import Glimpse, Missed
 from broker.store.presence import Before, Hit, Update
@@ -149,24 +149,35 @@ class Everywhere:
         asking = (one.missed.questions(user, since) for one in self._partitions)
         return [question for some in await asyncio.gather(*asking) for question in some]
 
-    async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
-        """Return these incidents with what their groups were told, as far as they are still there."""
+    async def read(self, glimpses: Iterable[Glimpse]) -> dict[UUID, Missed]:
+        """Return what was said of these incidents, with those that are still there."""
         found: dict[UUID, Missed] = {}
-        for number, share in self._shares(incidents).items():
+        for number, share in _shares(glimpses).items():
             found |= await self._partitions[number].missed.read(share)
         return found
 
-    async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
-        """Record that the device of `user` says it has the alerts of `incidents`."""
-        for number, share in self._shares(incidents).items():
+    async def confirm(self, glimpses: Iterable[Glimpse], user: str, now: datetime) -> None:
+        """Record that the device of `user` says it has these alerts."""
+        for number, share in _shares(glimpses).items():
             await self._partitions[number].missed.confirm(share, user, now)
 
-    def _shares(self, incidents: Iterable[UUID]) -> dict[int, list[UUID]]:
-        """Return the incidents of each partition."""
-        shares: dict[int, list[UUID]] = defaultdict(list)
-        for incident in incidents:
-            shares[partition_of_incident(incident, self._count)].append(incident)
-        return shares
+    async def asked(self, home: "Store", question: UUID) -> "tuple[Store, str, Question] | None":
+        """Return who was asked a question, and the partition that it is in, `home` or another.
+
+        A reporter's question names the region of their report, which may have joined an incident
+        beyond a border.
+        """
+        for store in (home, *(one for one in self._partitions if one is not home)):
+            if found := await store.questions.get(question):
+                return store, *found
+        return None
+
+    async def holding(self, home: "Store", conversation: UUID) -> "Store | None":
+        """Return the other partition in which a conversation is that is not in `home`."""
+        for store in self._partitions:
+            if store is not home and await store.conversations.is_here(conversation):
+                return store
+        return None
 
     # -- over borders -----------------------------------------------------------------------------
 
@@ -250,3 +261,11 @@ class Everywhere:
             transaction = store.transaction()
             index.unfile(transaction, incident)
             await transaction.run()
+
+
+def _shares(glimpses: Iterable[Glimpse]) -> dict[int, list[UUID]]:
+    """Return the incidents of each partition."""
+    shares: dict[int, list[UUID]] = defaultdict(list)
+    for one in glimpses:
+        shares[one.partition].append(one.incident)
+    return shares

@@ -1,9 +1,8 @@
 """Incidents and the people around them: what a decision reads, and what it commits."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -16,11 +15,23 @@ from broker.core.policy import MAX_MERGE_M
 from broker.events import Event, IncidentChanged
 from broker.isolation import readable
 from broker.store import alerts, index
+from broker.store.filed import (
+    NOTHING_NEAR,
+    Filed,
+    Neighbourhood,
+    People,
+    ReportFiled,
+    category_in,
+    decode_group_event,
+    decode_report,
+    decode_row,
+    filed_in,
+    reading,
+)
 from broker.store.history import log
-from broker.store.moments import milliseconds, moment_of
+from broker.store.moments import milliseconds
 from broker.store.outbox import Posted, post
 from broker.store.receipts import (
-    RECEIPT_LIFETIME_S,
     Filing,
     Received,
     file_receipt,
@@ -31,66 +42,14 @@ from broker.store.redis import Connection
 from broker.store.streams import emit
 from broker.store.timers import DeadlineKind, schedule, unschedule
 from broker.store.transaction import Transaction
-from schemas.messages import GroupEvent, Question, Report
+from schemas.messages import GroupEvent, Report
 from schemas.taxonomy import Audience, Timers
 
 _PLACES = 10_000  # that a worker remembers
 _PAGE = 500
-_QUESTIONS = 50  # to one user, that a sync may repeat
 _ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
 
 _ENCODE = msgspec.json.Encoder().encode
-_INCIDENT = msgspec.json.Decoder(Incident)
-decode_member = msgspec.json.Decoder(Member).decode
-decode_question = msgspec.json.Decoder(Question).decode
-decode_group_event = msgspec.json.Decoder(GroupEvent).decode
-
-People = Mapping[str, Member]
-
-
-class Neighbourhood(NamedTuple):
-    """What a report's decision rests on; `marker` changes with the open incidents of its cell.
-
-    At a border there may be more `elsewhere`, in other partitions, and the report may be `routed` to
-    the one of a region: committed there, if at all. Without a marker nothing is sure of the cell.
-    """
-
-    received: Received | None
-    marker: str | None
-    candidates: Sequence[Incident]
-    elsewhere: Sequence[UUID] = ()
-    routed: int | None = None
-
-
-NOTHING_NEAR = Neighbourhood(None, "", ())  # what most reports find, and need not read first
-
-
-class Filed(NamedTuple):
-    """An incident as stored, with its people and how many group events there were.
-
-    `stated` is the version that the police's retained state was last published with.
-    """
-
-    incident: Incident
-    people: People
-    group_events: int
-    active_at: datetime
-    stated: int
-
-
-class ReportFiled(msgspec.Struct, frozen=True):
-    """A report as stored, with who made it."""
-
-    user: str
-    report: Report
-
-
-class _OfCategory(msgspec.Struct):
-    category: str
-
-
-_OF_CATEGORY = msgspec.json.Decoder(_OfCategory)
-_REPORT = msgspec.json.Decoder(ReportFiled)
 
 
 class IncidentStore:
@@ -125,7 +84,7 @@ class IncidentStore:
         return Neighbourhood(
             received=received_in(receipt, self._keys),
             marker=marker.decode(),
-            candidates=[*readable(found, _decode_row, what="an incident near a report")],
+            candidates=[*readable(found, decode_row, what="an incident near a report")],
             elsewhere=[UUID(name.decode()) for name in elsewhere],
             routed=routed_in(receipt),
         )
@@ -151,37 +110,47 @@ class IncidentStore:
         row = await self._redis.call("HGETALL", self._keys.receipt(message))
         return received_in(row, self._keys), routed_in(row)
 
-    async def get(self, identifier: UUID) -> Filed | None:
-        """Return an incident with its people, or None when there is none."""
-        transaction = _reading(self._redis, identifier)
-        results = await transaction.run()
+    async def get(self, identifier: UUID, *, conversation: UUID | None = None) -> Filed | None:
+        """Return an incident with its people, or None when there is none.
+
+        With those of a conversation about it, where it has several.
+        """
+        conversation = conversation or identifier
+        results = await reading(self._redis, identifier, conversation).run()
         assert results is not None  # there are no guards
-        return _filed(*results)
+        return filed_in(conversation, *results)
 
     async def get_for(
-        self, message: UUID, identifier: UUID
+        self, message: UUID, identifier: UUID, *, conversation: UUID | None = None
     ) -> tuple[Received | None, Filed | None]:
         """Return what became of `message`, if it was committed before, and its incident.
 
         Of one moment: else a message that comes twice at once might meet its own effect, and be
         rejected for that.
         """
-        transaction = _reading(self._redis, identifier)
+        conversation = conversation or identifier
+        transaction = reading(self._redis, identifier, conversation)
         transaction.call("HGETALL", self._keys.receipt(message))
         results = await transaction.run()
         assert results is not None  # there are no guards
         *filed, receipt = results
-        return received_in(receipt, self._keys), _filed(*filed)
+        return received_in(receipt, self._keys), filed_in(conversation, *filed)
 
     async def report(self, incident: UUID, report: UUID) -> ReportFiled | None:
         """Return a report of `incident`, or None."""
         blob = await self._redis.call("HGET", self._keys.reports(incident), str(report))
-        return _REPORT.decode(blob) if blob else None
+        return decode_report(blob) if blob else None
 
-    async def group_events(self, incident: UUID, *, since: int = 0) -> list[GroupEvent]:
-        """Return the group events of `incident` with a sequence above `since`."""
-        rows = await self._redis.call("LRANGE", self._keys.group_log(incident), since, -1)
-        return [decode_group_event(row) for row in rows]
+    async def reports(self, incident: UUID) -> list[ReportFiled]:
+        """Return every report of `incident`."""
+        rows = await self._redis.call("HVALS", self._keys.reports(incident))
+        return [decode_report(row) for row in rows]
+
+    async def group_event(self, conversation: UUID, sequence: int) -> GroupEvent:
+        """Return a group event of a conversation."""
+        place = sequence - 1
+        [row] = await self._redis.call("LRANGE", self._keys.group_log(conversation), place, place)
+        return decode_group_event(row)
 
     async def version(self, incident: UUID) -> int | None:
         """Return the version of an incident, or None when there is none."""
@@ -203,7 +172,7 @@ class IncidentStore:
                 ("HGET", self._keys.incident(name.decode()), "incident")
                 for name in names[first : first + _PAGE]
             )
-            count.update(readable(filter(None, rows), _category_in, what="an open incident"))
+            count.update(readable(filter(None, rows), category_in, what="an open incident"))
         return count
 
     async def with_state(self, several: Sequence[UUID]) -> list[UUID]:
@@ -212,11 +181,6 @@ class IncidentStore:
             ("HEXISTS", self._keys.incident(one), "stated") for one in several
         )
         return [one for one, is_stated in zip(several, stated, strict=True) if is_stated]
-
-    async def question(self, identifier: UUID) -> tuple[str, Question] | None:
-        """Return who was asked a question, and the question; None when there is none."""
-        row = await self._redis.call("HMGET", self._keys.question(identifier), "user", "question")
-        return (row[0].decode(), decode_question(row[1])) if row[0] else None
 
     # -- committing -------------------------------------------------------------------------------
 
@@ -237,6 +201,7 @@ class IncidentStore:
         """
         transaction = self.transaction()
         user, name, now_ms = filing.user, str(incident.id), milliseconds(now)
+        conversation = incident.conversation_of(report)
         near = index.joinable_by(self._keys, report, incident.audience)
         if seen is NOTHING_NEAR:
             place = report.location
@@ -246,7 +211,7 @@ class IncidentStore:
         for candidate in seen.candidates:
             transaction.require_field(self._keys.incident(candidate.id), "v", candidate.version)
         sequence = transaction.call("INCR", self._keys.sequence)
-        file_receipt(transaction, filing, sequence=sequence)
+        file_receipt(transaction, filing, sequence=sequence if incident.has_group else None)
         _file(transaction, incident, now)
         if incident.reports == 1:
             opened_ms = milliseconds(incident.opened_at)
@@ -254,11 +219,14 @@ class IncidentStore:
             index.file_joinable(transaction, incident)
             index.file_reached(transaction, incident)
             _schedule_all(transaction, incident, timers)
+        if conversation != incident.id:
+            key = self._keys.incident(conversation)
+            transaction.call("HSET", key, "of", name, "report", str(report.id))
         if member is not None:
-            transaction.call("HSET", self._keys.people(name), user, _ENCODE(member))
+            transaction.call("HSET", self._keys.people(conversation), user, _ENCODE(member))
         filed = _ENCODE(ReportFiled(user, report))
         transaction.call("HSET", self._keys.reports(name), str(report.id), filed)
-        transaction.call("ZADD", self._keys.involved(user), now_ms, name)
+        transaction.call("ZADD", self._keys.involved(user), now_ms, str(conversation))
         transaction.call("EXPIRE", self._keys.involved(user), timers.retention_s)
         log(transaction, name, history.reported(incident, report, user, now))
         emit(transaction, event)
@@ -319,59 +287,33 @@ class IncidentStore:
     async def erase(self, incident: Incident, people: People, event: Event) -> None:
         """Forget an incident and everything around it."""
         transaction = Transaction(self._redis)
-        for key in self._keys.all_of(incident.id):
-            transaction.call("DEL", key)
+        involved = [(user, incident.id) for user in people]
+        if not incident.has_group:
+            reports = await self.reports(incident.id)
+            involved += [(one.user, incident.conversation_of(one.report)) for one in reports]
+        for name in {incident.id, *(conversation for _, conversation in involved)}:
+            for key in self._keys.all_of(name):
+                transaction.call("DEL", key)
+        for user, name in involved:
+            transaction.call("ZREM", self._keys.involved(user), str(name))
         alerts.forget(transaction, incident.id)
-        for user in people:
-            transaction.call("ZREM", self._keys.involved(user), str(incident.id))
         unschedule(transaction, incident.id, DeadlineKind.ERASE)
         emit(transaction, event)
         await transaction.run()
 
 
-def _reading(redis: Connection, incident: UUID) -> Transaction:
-    transaction = Transaction(redis)
-    transaction.call(
-        "HMGET", transaction.keys.incident(incident), "v", "incident", "active", "stated"
-    )
-    transaction.call("HGETALL", transaction.keys.people(incident))
-    transaction.call("LLEN", transaction.keys.group_log(incident))
-    return transaction
-
-
-def _filed(fields: Sequence[bytes | None], people: Sequence[bytes], events: int) -> Filed | None:
-    version, blob, active, stated = fields
-    if version is None or blob is None or active is None:
-        return None
-    return Filed(
-        decode_incident(version, blob), _people(people), events, moment_of(int(active)),
-        int(stated or 0),
-    )  # fmt: skip
-
-
 def file_reply(
-    transaction: Transaction, incident: Incident, *, user: str, member: Member | None,
+    transaction: Transaction, conversation: UUID, *, user: str, member: Member | None,
     event: GroupEvent | None,
 ) -> None:  # fmt: skip
     """Add to `transaction` what a reply or message changes: a member, and the group's log."""
     if member is not None:
-        transaction.call("HSET", transaction.keys.people(incident.id), user, _ENCODE(member))
+        transaction.call("HSET", transaction.keys.people(conversation), user, _ENCODE(member))
     if event is not None:
-        transaction.call("RPUSH", transaction.keys.group_log(incident.id), _ENCODE(event))
+        transaction.call("RPUSH", transaction.keys.group_log(conversation), _ENCODE(event))
         transaction.call(
-            "HSET", transaction.keys.incident(incident.id), "told", milliseconds(event.at)
+            "HSET", transaction.keys.incident(conversation), "told", milliseconds(event.at)
         )
-
-
-def file_question(transaction: Transaction, question: Question, user: str) -> None:
-    """Add to `transaction` a question of the police to `user`."""
-    key = transaction.keys.question(question.id)
-    transaction.call("HSET", key, "user", user, "question", _ENCODE(question))
-    transaction.call("EXPIRE", key, RECEIPT_LIFETIME_S)
-    asked = transaction.keys.asked(user)
-    transaction.call("ZADD", asked, milliseconds(question.asked_at), str(question.id))
-    transaction.call("ZREMRANGEBYRANK", asked, 0, -1 - _QUESTIONS)
-    transaction.call("EXPIRE", asked, RECEIPT_LIFETIME_S)
 
 
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
@@ -400,24 +342,3 @@ def _schedule_all(transaction: Transaction, incident: Incident, timers: Timers) 
     if awaits_police(incident):
         due[DeadlineKind.OVERDUE] = acknowledge_by(incident, timers)
     schedule(transaction, incident.id, due)
-
-
-def decode_incident(version: bytes, blob: bytes) -> Incident:
-    """Return an incident as its hash has it."""
-    return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
-
-
-def _category_in(blob: bytes) -> str:
-    return _OF_CATEGORY.decode(blob).category
-
-
-def _decode_row(row: tuple[bytes, bytes]) -> Incident:
-    return decode_incident(*row)
-
-
-def _people(row: Sequence[bytes]) -> People:
-    return dict(readable(zip(row[::2], row[1::2], strict=True), _person, what="a member"))
-
-
-def _person(row: tuple[bytes, bytes]) -> tuple[str, Member]:
-    return row[0].decode(), decode_member(row[1])

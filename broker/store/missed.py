@@ -14,25 +14,28 @@ from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.isolation import readable
 from broker.store.alerts import Claimed, claimed, confirm
-from broker.store.incidents import (
+from broker.store.filed import (
     decode_group_event,
     decode_incident,
     decode_member,
-    decode_question,
 )
 from broker.store.moments import milliseconds, moment_of
+from broker.store.questions import decode_question
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
-from schemas.messages import GroupEvent, Question
+from schemas.ids import alert_id
+from schemas.messages import GroupEvent, GroupEventKind, Question, Sync
 
 
 class Glimpse(NamedTuple):
     """What is seen of an incident; `alert` is theirs, if they were sent one.
 
-    Of its group, how many events there were and when the last was.
+    Of its group, how many events there were and when the last was. `incident` is the id by which
+    they know it, `partition` where it is.
     """
 
     incident: UUID
+    partition: int
     member: Member
     alert: Claimed | None
     confirmed: bool
@@ -40,18 +43,54 @@ class Glimpse(NamedTuple):
     told_at: datetime
     is_open: bool
 
+    def has_alert(self, request: Sync, user: str, sure: datetime) -> bool:
+        """Whether the device says that it has the alert: by its name, or since it was before `sure`."""
+        return self.alert is not None and (
+            self._is_named(self.alert, request, user) or self.alert.at < sure
+        )
+
+    def lacks_any(self, request: Sync, user: str) -> bool:
+        """Whether there is anything that the device is to be told again."""
+        return self.lacks_alert(request, user) or self.lacks_events(request)
+
+    def lacks_alert(self, request: Sync, user: str) -> bool:
+        """Whether there is an alert that the device does not name, and that still calls for help."""
+        if self.alert is None or not self.is_open or self.alert.at < request.since:
+            return False
+        return not self._is_named(self.alert, request, user)
+
+    def _is_named(self, alert: Claimed, request: Sync, user: str) -> bool:
+        return alert_id(self.incident, alert.wave, user) in request.alerts
+
+    def lacks_events(self, request: Sync) -> bool:
+        """Whether something was told since that the device does not name."""
+        if self.told_at < request.since:
+            return False
+        known = request.groups.get(self.incident, frozenset())
+        if self.member.in_group:
+            return not known.issuperset(range(self.member.hears_from, self.events + 1))
+        return not self.is_open and self.events not in known  # the last is that it closed
+
+    def lacks(self, event: GroupEvent, request: Sync) -> bool:
+        """Whether the device is to be told of `event` again: nothing from before they joined."""
+        if event.at < request.since or event.sequence in request.groups.get(self.incident, ()):
+            return False
+        in_time = self.member.in_group and event.sequence >= self.member.hears_from
+        return in_time or event.kind is GroupEventKind.CLOSED
+
 
 class Missed(NamedTuple):
-    """An incident with all that its group was told."""
+    """All that a group was told, with the incident; without it for what is no group but their own."""
 
-    incident: Incident
+    incident: Incident | None
     events: Sequence[GroupEvent]
 
 
-def _glimpse(user: str, row: Sequence[Any]) -> Glimpse:
+def _glimpse(user: str, partition: int, row: Sequence[Any]) -> Glimpse:
     name, told, alert, delivered, member, events, is_open = row
     return Glimpse(
         incident=UUID(name.decode()),
+        partition=partition,
         member=decode_member(member),
         alert=claimed(user, alert) if alert else None,
         confirmed=bool(delivered),
@@ -64,7 +103,7 @@ def _glimpse(user: str, row: Sequence[Any]) -> Glimpse:
 def _missed(row: tuple[UUID, Sequence[bytes], Sequence[bytes]]) -> tuple[UUID, Missed]:
     name, incident, events = row
     told = [*readable(events, decode_group_event, what="a group event")]
-    return name, Missed(decode_incident(*incident), told)
+    return name, Missed(decode_incident(*incident) if incident[1] else None, told)
 
 
 class MissedStore:
@@ -88,7 +127,8 @@ class MissedStore:
             [self._keys.involved(user), self._keys.open_incidents],
             [self._keys.prefix, user, since_ms, told_ms, at_most],
         )
-        return [*readable(rows, partial(_glimpse, user), what="an incident of a sync")]
+        glimpse = partial(_glimpse, user, self._keys.partition)
+        return [*readable(rows, glimpse, what="an incident of a sync")]
 
     async def questions(self, user: str, since: datetime) -> list[Question]:
         """Return what `user` was asked since, for as long as a question is kept."""
@@ -101,7 +141,7 @@ class MissedStore:
         return [*readable(filter(None, rows), decode_question, what="a question")]
 
     async def read(self, incidents: Iterable[UUID]) -> dict[UUID, Missed]:
-        """Return these incidents, as far as they are still there."""
+        """Return what was said of these incidents, as far as they are still there."""
         names = list(incidents)
         rows = await self._redis.calls(
             words
@@ -111,7 +151,8 @@ class MissedStore:
                 ("LRANGE", self._keys.group_log(name), 0, -1),
             )
         )
-        there = [row for row in zip(names, rows[::2], rows[1::2], strict=True) if row[1][1]]
+        found = zip(names, rows[::2], rows[1::2], strict=True)
+        there = [row for row in found if row[1][1] or row[2]]
         return dict(readable(there, _missed, what="an incident of a sync"))
 
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:

@@ -10,6 +10,7 @@ from broker.core.grid import place_of, region_of
 from broker.errors import ConfigError, UnavailableError
 from broker.store.alerts import AlertStore
 from broker.store.borders import Borders
+from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
 from broker.store.everywhere import Everywhere
 from broker.store.history import History
@@ -20,6 +21,7 @@ from broker.store.nodes import Nodes
 from broker.store.outages import Outages
 from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
+from broker.store.questions import Questions
 from broker.store.redis import ANSWER_S, Connection
 from broker.store.streams import Events
 from broker.store.timers import Deadlines
@@ -48,6 +50,8 @@ class Store:
         self._redis = redis = Connection(url, keys, nodes)
         self.incidents = IncidentStore(redis)
         self.alerts = AlertStore(redis)
+        self.conversations = Conversations(redis, self.incidents)
+        self.questions = Questions(redis)
         self.borders = Borders(redis)
         self.missed = MissedStore(redis)
         self.history = History(redis)

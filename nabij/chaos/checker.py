@@ -4,19 +4,24 @@ Knows nothing of `broker/core` or the services: the rules are those of `docs/pro
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from devices.chaos_log import Commanded, Created, Receipted
 from nabij.chaos.alerts import judge_alerts
 from nabij.chaos.evidence import Evidence, StoreFacts
 from nabij.chaos.judgement import Judgement
+from nabij.chaos.privacy import is_for_desk_alone, judge_privacy
 from schemas.ids import is_opened_by
 from schemas.messages import EscalationKind, GroupEventKind, Merge, Outcome, Status, Subject
 from schemas.taxonomy import Desk, PolicyFile
 
 # What a desk may be told without anything being wrong: it acts on what may have changed meanwhile.
 _LATE = ("incident_closed", "bad_transition")
+
+Heard = Mapping[
+    UUID | None, set[UUID]
+]  # the ids of what was heard, in each group or of each report
 
 
 def judge(
@@ -33,6 +38,7 @@ def judge(
     _kept(evidence, facts, judgement)
     _journaled_or_receipted(evidence, facts, judgement)
     _one_effect(evidence, policy, judgement)
+    judge_privacy(evidence, policy, judgement)
     judge_alerts(evidence, policy, judgement, settled_at=settled_at)
     _versions(evidence, judgement)
     _at_rest(facts, judgement, poison)
@@ -89,11 +95,14 @@ def _one_effect(evidence: Evidence, policy: PolicyFile, judgement: Judgement) ->
         elif not created.poison and first.outcome is Outcome.REJECTED:
             judgement.lose("I3", f"report {report} was rejected: {first.code}")
         elif not created.poison:
-            _agree(report, first, sequences, judgement)
+            is_apart = is_for_desk_alone(created, policy)
+            if not is_apart:
+                _agree(report, first, sequences, judgement)
             city = policy.categories[created.category].desk is Desk.CITY
-            _heard_once(first, heard[report], "case" if city else "escalation", judgement)
+            what = "case" if city else "escalation"
+            _heard_once(first, heard[report], what, judgement, is_apart=is_apart)
     _overdue_once(evidence, judgement)
-    _counted_once(evidence, judgement)
+    _counted_once(evidence, heard, judgement)
 
 
 def _heard(evidence: Evidence) -> dict[UUID, set[tuple[UUID, UUID]]]:
@@ -103,7 +112,8 @@ def _heard(evidence: Evidence) -> dict[UUID, set[tuple[UUID, UUID]]]:
         if told.report and told.kind in (EscalationKind.NEW, EscalationKind.UPDATE):
             heard[told.report].add((told.id, told.incident))
     for case in evidence.cases:
-        heard[case.report].add((case.id, case.incident))
+        if case.message is None:
+            heard[case.report].add((case.id, case.incident))
     return heard
 
 
@@ -124,14 +134,16 @@ def _agree(
 
 
 def _heard_once(
-    receipt: Receipted, heard: set[tuple[UUID, UUID]], what: str, judgement: Judgement
-) -> None:
+    receipt: Receipted, heard: set[tuple[UUID, UUID]], what: str, judgement: Judgement, *,
+    is_apart: bool,
+) -> None:  # fmt: skip
+    """Of what `is_apart`, for its desk alone, the receipt does not tell the incident."""
     report = receipt.id
     if not heard:
         judgement.lose("I3", f"report {report} had no {what}")
     elif len({identifier for identifier, _ in heard}) > 1:
         judgement.double("I3", f"report {report} had several {what}s")
-    elif {incident for _, incident in heard} != {receipt.incident}:
+    elif not is_apart and {incident for _, incident in heard} != {receipt.incident}:
         judgement.blame("I3", f"report {report} had its {what} under another incident")
 
 
@@ -146,9 +158,15 @@ def _overdue_once(evidence: Evidence, judgement: Judgement) -> None:
             judgement.double("I3", f"incident {incident} was overdue twice as attempt {attempt}")
 
 
-def _counted_once(evidence: Evidence, judgement: Judgement) -> None:
-    """An incident counts the reports that it has receipts for, each once."""
-    receipted = Counter(receipt.incident for receipt in evidence.accepted().values())
+def _counted_once(
+    evidence: Evidence, heard: dict[UUID, set[tuple[UUID, UUID]]], judgement: Judgement
+) -> None:
+    """An incident counts the reports that it has receipts for, each once; its desk knows which."""
+    receipted = Counter(
+        incident
+        for report, receipt in evidence.accepted().items()
+        for incident in {receipt.incident, *(incident for _, incident in heard[report])}
+    )
     unknown = len(evidence.delivered & evidence.created.keys() - evidence.receipts.keys())
     for state in evidence.retained:
         if state.reports > receipted[state.incident] + unknown:
@@ -222,9 +240,9 @@ def _at_rest(facts: StoreFacts, judgement: Judgement, poison: Collection[str]) -
 def _commands(evidence: Evidence, judgement: Judgement) -> None:
     """I10: every command is answered, one way, and what it does is seen once."""
     said = _ids_by_text(evidence)
-    asked: dict[str, set[UUID]] = defaultdict(set)
+    asked: dict[str, Heard] = defaultdict(lambda: defaultdict(set))
     for question in evidence.asked:
-        asked[question.text].add(question.id)
+        asked[question.text][question.report].add(question.id)
     for identifier, command in evidence.commands.items():
         answers = evidence.orders.get(identifier, [])
         outcomes = {(answer.outcome, answer.code) for answer in answers}
@@ -236,23 +254,23 @@ def _commands(evidence: Evidence, judgement: Judgement) -> None:
             if answers[0].code not in _LATE:
                 judgement.lose("I10", f"command {identifier}: {answers[0].code}")
         elif command.command in ("inform", "close"):
-            _seen_once(command, said.get(command.text, set()), judgement)
+            _seen_once(command, said.get(command.text, {}), judgement)
         elif command.command == "ask":
-            _seen_once(command, asked.get(command.text, set()), judgement)
+            _seen_once(command, asked.get(command.text, {}), judgement)
 
 
-def _seen_once(command: Commanded, ids: set[UUID], judgement: Judgement) -> None:
-    if not ids:
+def _seen_once(command: Commanded, heard: Heard, judgement: Judgement) -> None:
+    if not heard:
         judgement.lose("I10", f"nobody heard of the command {command.id} ({command.command})")
-    elif len(ids) > 1:
+    elif any(len(ids) > 1 for ids in heard.values()):
         judgement.double("I10", f"the command {command.id} ({command.command}) took effect twice")
 
 
-def _ids_by_text(evidence: Evidence) -> dict[str, set[UUID]]:
-    ids: dict[str, set[UUID]] = defaultdict(set)
+def _ids_by_text(evidence: Evidence) -> dict[str, Heard]:
+    ids: dict[str, Heard] = defaultdict(lambda: defaultdict(set))
     for event in evidence.groups:
         if event.text and event.kind in (GroupEventKind.SAID, GroupEventKind.CLOSED):
-            ids[event.text].add(event.id)
+            ids[event.text][event.incident].add(event.id)
     return ids
 
 
@@ -262,7 +280,7 @@ def _talk(evidence: Evidence, judgement: Judgement) -> None:
     for message in evidence.sent:
         if message.subject is not Subject.MESSAGE or message.done is None:
             continue
-        ids = said.get(message.text, set())
+        ids = said.get(message.text, {}).get(message.incident, set())
         if not ids:
             judgement.lose("I3", f"nobody heard the message «{message.text}» of {message.user}")
         elif len(ids) > 1:

@@ -6,7 +6,7 @@ once means are its own. Where a race leaves two answers right, it accepts both.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from h3.api import basic_int as h3
 
 from nabij.simulation.clock import EPOCH_S
 from nabij.simulation.logs import DeviceLog, Logs, Placed
+from nabij.simulation.privacy import heard_by_desks, heard_of_others, told_of_others
 from schemas.messages import (
     Ask,
     Assign,
@@ -40,6 +41,7 @@ class Rules:
     radius_m: dict[str, float]  # of the first wave, by category; 0: nobody is alerted
     most_m: float  # no wave goes farther
     city: frozenset[str]  # categories of the city's desk
+    alone: frozenset[str]  # categories of which no participant may know
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +92,37 @@ class Checker:
         seen_at: dict[UUID | None, float] = {}
         for at, escalation in self.logs.desk.escalations:
             seen_at.setdefault(escalation.report, at)
+        told = self._told_to_desks()
         for identifier, (user, sent_at, report) in self.reports.items():
             for at, receipt in self.receipts[identifier][:1]:
-                if receipt.incident is not None and receipt.merge == "opened":
+                incident, number = told.get(identifier, (receipt.incident, 0))
+                if incident is not None and (receipt.merge == "opened" or number == 1):
                     surely = min(at, seen_at.get(identifier, at))
-                    found[receipt.incident] = _Incident(user, report, sent_at, surely)
+                    found[incident] = _Incident(user, report, sent_at, surely)
         for identifier, (user, _, _) in self.reports.items():
             for _, receipt in self.receipts[identifier][:1]:
-                if receipt.incident in found:
-                    found[receipt.incident].reporters.add(user)
+                incident, _ = told.get(identifier, (receipt.incident, 0))
+                if incident in found:
+                    found[incident].reporters.add(user)
         for incident, at in self._closings():
             if incident in found:
                 found[incident].closed_at = min(found[incident].closed_at, at)
         return found
+
+    def _told_to_desks(self) -> dict[UUID, tuple[UUID, int]]:
+        """Return of each report for a desk alone its incident, and the how manieth of it."""
+        told: dict[UUID, tuple[UUID, int]] = {}
+        direct = (EscalationKind.NEW, EscalationKind.UPDATE)
+        for _, one in self.logs.desk.escalations:
+            if one.report is not None and one.kind in direct and self._is_apart(one.report):
+                told[one.report] = (one.incident, one.reports)
+        for _, case in self.logs.desk.cases:
+            if case.message is None and self._is_apart(case.report):
+                told[case.report] = (case.incident, case.reports)
+        return told
+
+    def _is_apart(self, report: UUID) -> bool:
+        return report in self.reports and self.reports[report][2].category in self.rules.alone
 
     def _closings(self) -> Iterator[tuple[UUID, float]]:
         for log in self.logs.devices.values():
@@ -126,7 +146,10 @@ class Checker:
         for sequence, count in sequences.items():
             if count > 1:
                 yield f"sequence {sequence} was given to {count} reports"
-        if set(sequences) != set(range(1, len(self.receipts) + 1)):
+        public = [one for one in self.receipts if not self._is_apart(one)]
+        if len(sequences) != len(public) or not set(range(1, len(self.receipts) + 1)) >= {
+            *sequences
+        }:
             yield f"{len(self.receipts)} reports have the sequences {sorted(sequences)}"
 
     def journaled_or_receipted(self) -> Iterator[str]:
@@ -148,7 +171,8 @@ class Checker:
                 effect = (escalation.id, escalation.incident, escalation.reports)
                 effects[escalation.report].add(effect)
         for _, case in self.logs.desk.cases:
-            effects[case.report].add((case.id, case.incident, 0))
+            if case.message is None:
+                effects[case.report].add((case.id, case.incident, 0))
         for identifier, found in effects.items():
             if identifier not in self.reports:
                 yield f"nobody made report {identifier}"
@@ -160,6 +184,8 @@ class Checker:
                 yield f"report {identifier} was rejected: {several[0][1].reason}"
             elif not effects[identifier]:
                 yield f"report {identifier} has a receipt and never reached its desk"
+            elif self._is_apart(identifier):
+                continue
             elif incidents != {incident for _, incident, _ in effects[identifier]}:
                 yield f"report {identifier}: its receipt and its desk name different incidents"
 
@@ -195,7 +221,15 @@ class Checker:
         return False
 
     def nobody_else(self) -> Iterator[str]:
-        """I5: nobody outside radius or rights got one."""
+        """I5: nobody outside radius or rights got one, nor learned what is another's."""
+        owners = {
+            several[0][1].incident: (self.reports[identifier][0], identifier)
+            for identifier, several in self.receipts.items()
+            if self._is_apart(identifier)
+        }
+        yield from told_of_others(self.receipts, owners)
+        yield from heard_of_others(self.logs, owners)
+        yield from heard_by_desks(self.logs, owners)
         for user, log in self.logs.devices.items():
             for at, alert in log.alerts:
                 incident = self.incidents.get(alert.incident)
@@ -282,13 +316,23 @@ class Checker:
                 case _:
                     pass
 
-    def _events_saying(self, text: str) -> set[UUID]:
-        logs = self.logs.devices.values()
-        return {event.id for log in logs for _, event in log.events if event.text == text}
+    def _events_saying(self, text: str) -> Mapping[UUID, set[UUID]]:
+        """Return the ids of the events with this text, in each group or conversation."""
+        heard: dict[UUID, set[UUID]] = defaultdict(set)
+        for log in self.logs.devices.values():
+            for _, event in log.events:
+                if event.text == text:
+                    heard[event.incident].add(event.id)
+        return heard
 
-    def _questions(self, text: str) -> set[UUID]:
-        logs = self.logs.devices.values()
-        return {asked.id for log in logs for _, asked in log.questions if asked.text == text}
+    def _questions(self, text: str) -> Mapping[UUID, set[UUID]]:
+        """Return the ids of the questions with this text, of each report."""
+        asked: dict[UUID, set[UUID]] = defaultdict(set)
+        for log in self.logs.devices.values():
+            for _, question in log.questions:
+                if question.text == text:
+                    asked[question.report].add(question.id)
+        return asked
 
 
 JUDGES: dict[str, Judge] = {
@@ -303,8 +347,9 @@ JUDGES: dict[str, Judge] = {
 }
 
 
-def _once(what: str, effects: Iterable[UUID]) -> Iterator[str]:
-    found = len(set(effects))
+def _once(what: str, effects: Mapping[UUID, set[UUID]]) -> Iterator[str]:
+    """Tell if somebody heard it twice, or nobody; `effects` are the ids that each heard."""
+    found = max(map(len, effects.values()), default=0)
     if found != 1:
         yield f"{what} took effect {found} times"
 

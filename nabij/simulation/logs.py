@@ -8,6 +8,7 @@ from schemas.messages import (
     Alert,
     Escalation,
     GroupEvent,
+    GroupMessage,
     IncidentState,
     PoliceCommand,
     Question,
@@ -32,6 +33,7 @@ class DeviceLog:
     user: str
     reports: dict[UUID, tuple[float, Report]] = field(default_factory=dict)
     receipts: list[tuple[float, Receipt]] = field(default_factory=list)
+    said: dict[UUID, GroupMessage] = field(default_factory=dict)  # about what they reported
     alerts: list[tuple[float, Alert]] = field(default_factory=list)
     events: list[tuple[float, GroupEvent]] = field(default_factory=list)
     questions: list[tuple[float, Question]] = field(default_factory=list)

@@ -37,6 +37,7 @@ from schemas.messages import (
     Reply,
     ReplyKind,
     Report,
+    Reporters,
     Subject,
     Sync,
 )
@@ -45,6 +46,7 @@ from schemas.topics import Topic
 _RETRY_S = (0.8, 2.5)
 _BEHIND_S = 60.0  # so far behind is the clock of who mutes
 _PRESENT = 0.9  # of the alerted, so many answer
+_ADDING = 0.4  # of the reports, of so many their reporter says more
 _JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (Alert, Case, Escalation, GroupEvent, IncidentState, Question, Receipt, Rejection)
@@ -158,7 +160,7 @@ class Person(_Sender):
         }
         self._sync: UUID | None = None
         self._presence: tuple[UUID, Placed] | None = None
-        self._seen: set[UUID] = set()
+        self._seen: set[UUID | None] = set()
 
     def report(self, category: str, at: tuple[float, float], text: str) -> None:
         """Witness something."""
@@ -203,6 +205,8 @@ class Person(_Sender):
         receipt: Receipt = _JSON[Receipt].decode(payload)
         now = self.ground.loop.now
         self.log.receipts.append((now, receipt))
+        if receipt.subject is Subject.REPORT and receipt.incident and self._first(receipt.id):
+            self._add(receipt.incident)
         key = None
         if receipt.subject is Subject.SYNC and self._sync:
             key, self._sync = self._sync, None
@@ -230,6 +234,15 @@ class Person(_Sender):
             text = GroupMessage(id=self.ground.new_id(), incident=alert.incident, text="ik kom")
             self._soon(topics.MESSAGE, text)
 
+    def _add(self, incident: UUID) -> None:
+        """Say more about what was reported, sometimes."""
+        if self.ground.rng.random() < _ADDING:
+            identifier = self.ground.new_id()
+            text = f"nog iets {identifier.hex[-6:]}"
+            message = GroupMessage(id=identifier, incident=incident, text=text)
+            self.log.said[identifier] = message
+            self._soon(topics.MESSAGE, message)
+
     def _soon(self, topic: Topic[Any], payload: Any) -> None:
         wait_s = self.ground.rng.uniform(0.05, 1.0)
         self.ground.loop.call_later(wait_s, self._confirm, topic, payload, payload.id)
@@ -244,7 +257,7 @@ class Person(_Sender):
             answer = Answer(id=self.ground.new_id(), question=question.id, text="ja")
             self._soon(topics.ANSWER, answer)
 
-    def _first(self, identifier: UUID) -> bool:
+    def _first(self, identifier: UUID | None) -> bool:
         new = identifier not in self._seen
         self._seen.add(identifier)
         return new
@@ -299,7 +312,7 @@ class Desk(_Sender):
         words: dict[type[Any], dict[str, str]] = {
             Assign: {"unit": f"unit-{identifier.hex[-6:]}"},
             Inform: {"text": f"we komen {identifier.hex[-6:]}"},
-            Ask: {"text": f"wat ziet u? {identifier.hex[-6:]}"},
+            Ask: {"text": f"wat ziet u? {identifier.hex[-6:]}", "reporters": Reporters.ALL},
             Close: {"outcome": "opgelost"},
         }
         order = kind(id=identifier, incident=escalation.incident, by="desk", **words.get(kind, {}))

@@ -84,7 +84,10 @@ def rules() -> Rules:
         for code, one in categories.items()
     }
     city = frozenset(code for code, one in categories.items() if one.desk is Desk.CITY)
-    return Rules(radii, float(policy().widening.max_radius_m), city)
+    alone = frozenset(
+        code for code, one in categories.items() if one.audience is not Audience.POLICE_AND_NEARBY
+    )
+    return Rules(radii, float(policy().widening.max_radius_m), city, alone)
 
 
 def lines(result: Result) -> Iterator[str]:

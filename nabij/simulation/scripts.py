@@ -286,7 +286,8 @@ def missed(database: Database, keys: Sequence[str], words: Sequence[Word]) -> li
         person = database.do_hget(prefix + b"people:" + name, user)
         if person and (is_new or (alert is not None and not delivered)):
             events = database.do_llen(prefix + b"group:" + name)
-            is_open = database.do_zscore(raw(keys[1]), name) is not None
+            of = database.do_hget(prefix + b"incident:" + name, b"of") or name
+            is_open = database.do_zscore(raw(keys[1]), of) is not None
             found.append([name, told, alert, int(delivered), person, events, int(is_open)])
     return found
 

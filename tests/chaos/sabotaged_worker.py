@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from broker.dispatch import Dispatcher
 from broker.mqtt import Delivery, Message, PubAckReasonCode
 from broker.service import outgoing
-from broker.store.incidents import IncidentStore, Neighbourhood
+from broker.store.filed import Neighbourhood
+from broker.store.incidents import IncidentStore
 from broker.store.transaction import Transaction
 from nabij.worker import main
 from schemas import topics

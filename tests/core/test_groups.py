@@ -12,7 +12,7 @@ from broker.core import groups
 from broker.core.groups import Member, Part
 from broker.errors import Code, Rejected
 from schemas.ids import new_id
-from schemas.messages import GroupEventKind, Reply, ReplyKind
+from schemas.messages import GroupEventKind, GroupRole, Reply, ReplyKind
 from tests.core.samples import at
 
 INCIDENT = new_id()
@@ -49,9 +49,9 @@ class Group(RuleBasedStateMachine):
     def replies(self, user: str, kind: ReplyKind, eta_s: int | None) -> None:
         if user not in self.people:
             with pytest.raises(Rejected):
-                groups.replied(self.people, user, reply(kind, eta_s))
+                groups.replied(self.people, user, reply(kind, eta_s), sequence=7)
             return
-        member, heard = groups.replied(self.people, user, reply(kind, eta_s))
+        member, heard = groups.replied(self.people, user, reply(kind, eta_s), sequence=7)
         self.people[user] = member
         was_inside = user in self.inside
         if kind in (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE):
@@ -102,6 +102,7 @@ class Group(RuleBasedStateMachine):
             GroupEventKind.SAID,
             sequence=1,
             name="police",
+            role=GroupRole.POLICE,
             people=self.people,
             at=at(0),
         )
@@ -117,11 +118,11 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
     people = {"zoe": groups.reporter({}, "zoe")}
     for user in ("ann", "bob"):
         people[user] = Member(part=Part.ALERTED)
-        people[user], _ = groups.replied(people, user, reply(ReplyKind.ACCEPTED, 60))
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.LEFT))
+        people[user], _ = groups.replied(people, user, reply(ReplyKind.ACCEPTED, 60), sequence=7)
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.LEFT), sequence=7)
     people["ann"] = groups.reporter(people, "ann")
     people["cleo"], _ = groups.replied(
-        people | {"cleo": Member(part=Part.ALERTED)}, "cleo", reply(ReplyKind.ACCEPTED)
+        people | {"cleo": Member(part=Part.ALERTED)}, "cleo", reply(ReplyKind.ACCEPTED), sequence=7
     )
 
     assert {user: member.name for user, member in people.items()} == {
@@ -131,10 +132,10 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
 
 def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
     people = {"zoe": groups.reporter({}, "zoe")}
-    people["zoe"], _ = groups.replied(people, "zoe", reply(ReplyKind.ON_SCENE))
+    people["zoe"], _ = groups.replied(people, "zoe", reply(ReplyKind.ON_SCENE), sequence=7)
     assert groups.helpers(people) == 0  # a witness who says where they are
 
-    people["zoe"], heard = groups.replied(people, "zoe", reply(ReplyKind.ACCEPTED, 60))
+    people["zoe"], heard = groups.replied(people, "zoe", reply(ReplyKind.ACCEPTED, 60), sequence=7)
 
     assert heard is GroupEventKind.MOVED
     assert people["zoe"].name == "reporter-1"
@@ -143,9 +144,9 @@ def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
 
 def test_eta_is_of_the_last_reply_and_nothing_on_the_scene() -> None:
     people = {"ann": Member(part=Part.ALERTED)}
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300))
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300), sequence=7)
     assert people["ann"].eta_s == 300
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ON_SCENE))
+    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ON_SCENE), sequence=7)
     assert people["ann"].eta_s == 0
 
 
@@ -153,7 +154,14 @@ def test_group_event_of_one_cause_has_one_id() -> None:
     cause = new_id()
     one, other = (
         groups.event(
-            INCIDENT, cause, GroupEventKind.SAID, sequence=n, name="a", people={}, at=at(n)
+            INCIDENT,
+            cause,
+            GroupEventKind.SAID,
+            sequence=n,
+            name="a",
+            role=GroupRole.NABIJ,
+            people={},
+            at=at(n),
         )
         for n in (1, 2)
     )

@@ -106,3 +106,20 @@ async def test_the_record_is_erased_with_the_incident(servers: Servers) -> None:
         left = [key for key in system.keys_with(incident) if ":receipt:" not in key]
         assert left == []
         assert await system.store.alerts.unconfirmed() == []
+
+
+async def test_the_id_of_a_reporter_of_a_threat_leads_to_the_incident_and_names_the_report(
+    servers: Servers,
+) -> None:
+    async with running(servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        desk = await system.connect("desk-gent", "police/gent/escalation/#")
+        place = system.place()
+        first, second = [await system.report(one, place, "threat") for one in (ann, bob)]
+        incident = (await desk.expect("police/gent/", report=second["id"]))["incident"]
+
+        for receipt, name in ((first, "ann"), (second, "bob")):
+            status, told = await nabij(system, "explain", receipt["incident"], name)
+            assert (status, told["incident"]["id"]) == (0, incident)
+            assert told["conversation"] == {"id": receipt["incident"], "report": receipt["id"]}
+            assert "reported the incident" in told["why"]

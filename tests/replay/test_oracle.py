@@ -85,9 +85,26 @@ class Story:
                 incident=report.incident,
                 report=report.id,
                 attempt=1,
+                reports=2 if default == "update" else 1,
                 received_at=report.received_at,
             )
         )
+
+    def threat(
+        self, away_m: float, at: float, *, joins: SentReport | None = None, number: int = 1
+    ) -> SentReport:
+        """Somebody reports one, for the police alone; these hear it as the `number`th of one."""
+        told = replace(
+            self.report(0, north_of(HERE, away_m), at, category="threat"), merge=None, sequence=None
+        )
+        self.history.reports[-1] = told
+        known = joins.incident if joins else told.incident
+        merge = Merge.MERGED if joins else Merge.OPENED
+        self.escalation(replace(told, incident=known, merge=merge))
+        self.history.escalations[-1] = self.history.escalations[-1]._replace(reports=number)
+        if joins is None:
+            self.acknowledged(told)
+        return told
 
     def alert(self, user: int, report: SentReport, *, wave: int = 1, at: float = 1.0) -> None:
         assert report.incident
@@ -401,7 +418,7 @@ def test_a_city_report_is_a_case_and_nothing_for_the_police(story: Story) -> Non
     story.escalation(dumping)
     assert story.verdict().escalations.unexpected == 1
     assert dumping.incident
-    case = HeardCase("here", "illegal-dumping", new_id(), dumping.incident, dumping.id, START)
+    case = HeardCase("here", "illegal-dumping", new_id(), dumping.incident, dumping.id, 1, START)
     story.history.cases.append(case)
     assert story.verdict().cases.missing == 0
     story.history.cases.append(case._replace(municipality="elsewhere", id=new_id()))
@@ -427,3 +444,53 @@ def test_a_report_without_receipt_is_judged_by_neither(story: Story) -> None:
     verdict = story.verdict()
     assert clean(verdict)
     assert (verdict.alerts.ambiguous, verdict.escalations.ambiguous) == (1, 1)
+
+
+def test_of_a_report_for_the_police_alone_the_desk_tells_what_it_joined(story: Story) -> None:
+    first = story.threat(0.0, at=0.0)
+    story.threat(60.0, at=5.0, joins=first, number=2)
+    story.threat(200.0, at=6.0)
+    verdict = story.verdict()
+    assert clean(verdict), verdict
+    assert (verdict.incidents, verdict.escalations.expected) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "tells",
+    [{"merge": Merge.OPENED}, {"merge": Merge.MERGED}, {"sequence": 7}, {"incident": new_id()}],
+    ids=str,
+)
+def test_a_receipt_that_tells_of_others_reports_is_wrong(
+    story: Story, tells: dict[str, object]
+) -> None:
+    story.threat(0.0, at=0.0)
+    story.history.reports[-1] = replace(story.history.reports[-1], **tells)  # type: ignore[arg-type]
+    assert story.verdict().merges_wrong == 1
+
+
+@pytest.mark.parametrize(
+    ("away_m", "at", "joins", "wrong"),
+    [(60.0, 5.0, True, 0), (60.0, 5.0, False, 1), (101.0, 5.0, True, 1), (101.0, 5.0, False, 0),
+     (60.0, 0.05, False, 0), (60.0, 0.05, True, 0), (60.0, 902.0, True, 1)],
+)  # fmt: skip
+def test_what_a_desk_is_told_of_merging_is_judged_by_the_rules(
+    story: Story, *, away_m: float, at: float, joins: bool, wrong: int
+) -> None:
+    first = story.threat(0.0, at=0.0)
+    story.threat(away_m, at=at, joins=first if joins else None, number=2 if joins else 1)
+    assert story.verdict(2_000.0).merges_wrong == wrong
+
+
+def test_a_report_for_the_police_alone_joins_the_nearest(story: Story) -> None:
+    near, far = story.threat(0.0, at=0.0), story.threat(150.0, at=1.0)
+    story.threat(60.0, at=5.0, joins=near, number=2)
+    assert story.verdict().merges_wrong == 0
+    story.threat(60.0, at=6.0, joins=far, number=2)
+    assert story.verdict().merges_wrong == 1
+
+
+def test_a_report_for_the_police_alone_that_they_do_not_hear_of_is_missing(story: Story) -> None:
+    story.threat(0.0, at=0.0)
+    story.history.escalations.clear()
+    verdict = story.verdict()
+    assert (verdict.escalations.missing, verdict.merges_wrong) == (1, 0)

@@ -46,7 +46,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
     ),
     "group": m.GroupEvent(
         id=V5, incident=V5, sequence=3, kind=m.GroupEventKind.JOINED, at=AT, member="helper-2",
-        members=3, eta_s=120, on_scene=1, text="kom eraan", you="helper-1",
+        role=m.GroupRole.RESPONDER, members=3, eta_s=120, on_scene=1, text="kom eraan", you="helper-1",
     ),
     "question": m.Question(id=V5, incident=V5, report=V7, text="Hoeveel personen?", asked_at=AT),
     "escalation": m.Escalation(
@@ -66,12 +66,12 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "command-assign": m.Assign(**COMMAND, unit="gent-21"),
     "command-status": m.SetStatus(**COMMAND, status=m.Status.ON_SCENE),
     "command-ask": m.Ask(**COMMAND, text="Hoeveel personen?", report=V7),
-    "command-inform": m.Inform(**COMMAND, text="Blijf uit de rook."),
+    "command-inform": m.Inform(**COMMAND, text="Blijf uit de rook.", report=V7),
     "command-close": m.Close(**COMMAND, outcome="geblust"),
     "case": m.Case(
         id=V5, incident=V5, report=V7, version=1, municipality="gent", category="graffiti",
         location=HERE, seen_at=AT, committed_at=AT, text="op de brug", language=Language.FR,
-        reports=2, mode=m.Mode.DRILL,
+        reports=2, message=V7, mode=m.Mode.DRILL,
     ),
     "service": m.ServiceStatus(
         service="intake", instance="1-1", state=m.ServiceState.READY, at=AT, version="0.1.0"

@@ -36,13 +36,15 @@ def test_every_other_derived_id_is_that_of_the_standard_library(
     assert ids.group_event_id(cause, "closed") == expected(f"group|{cause}|closed")
 
 
-@given(cause=st.uuids(), region=st.integers(0, 0xFFFF))
-def test_an_incident_and_its_questions_end_in_their_region(cause: uuid.UUID, region: int) -> None:
+@given(cause=st.uuids(), report=st.uuids(), region=st.integers(0, 0xFFFF))
+def test_an_incident_and_its_questions_end_in_their_region(
+    cause: uuid.UUID, report: uuid.UUID, region: int
+) -> None:
     incident = ids.incident_id(cause, region)
-    question = ids.question_id(cause, incident)
+    question = ids.question_id(cause, report, incident)
 
-    for made, kind in ((incident, "incident"), (question, "question")):
-        derived = uuid.uuid5(ids.NAMESPACE, f"{kind}|{cause}")
+    for made, text in ((incident, f"incident|{cause}"), (question, f"question|{cause}|{report}")):
+        derived = uuid.uuid5(ids.NAMESPACE, text)
         assert (made.version, made.variant) == (8, uuid.RFC_4122)
         assert (ids.region_in(made), made.bytes[:6]) == (region, derived.bytes[:6])
         assert made.bytes[9:14] == derived.bytes[9:14]
@@ -54,7 +56,7 @@ def test_an_incident_and_its_questions_end_in_their_region(cause: uuid.UUID, reg
 def test_ids_of_different_kinds_never_meet() -> None:
     cause = ids.new_id()
     made = [ids.incident_id(cause), ids.escalation_id(cause), ids.overdue_id(cause, 2),
-            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause, cause),
+            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause, cause, cause),
             ids.group_event_id(cause, cause), ids.alert_id(cause, 1, "ann"),
             ids.alert_id(cause, 2, "ann"), ids.alert_id(cause, 1, "bob")]  # fmt: skip
 

@@ -237,7 +237,9 @@ async def test_an_id_of_a_message_of_another_kind_is_rejected(street: Street) ->
     order = {**said, "command": "inform", "by": "sergeant 7"}
     answer = await street.send(COMMAND, json.dumps(order).encode())
     assert_rejected(answer, "id_reused", "$.id", "command")
-    question = question_id(new_id(), UUID(receipt["incident"]))  # an id is known in its partition
+    question = question_id(
+        new_id(), new_id(), UUID(receipt["incident"])
+    )  # an id is known in its partition
     answered = {"id": receipt["id"], "question": str(question), "text": "no"}
     answer = await street.send(ANSWER, json.dumps(answered).encode())
     assert_rejected(answer, "id_reused", "$.id", "answer")

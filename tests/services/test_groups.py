@@ -158,6 +158,77 @@ async def test_sync_repeats_what_was_missed_to_who_missed_it_and_no_more(
     assert len(stranger.received) == 1
 
 
+async def test_who_joins_hears_nothing_that_was_said_before_not_by_sync_nor_by_a_repeat(
+    system: System, connect: Connect
+) -> None:
+    ann, bob, cleo = [await connect(name) for name in ("ann", "bob", "cleo")]
+    desk = await connect("desk-gent", "police/gent/receipt")
+    before = ago()
+    incident = await alerted(system, ann, bob)
+    message = {"id": str(new_id()), "incident": incident, "text": "before"}
+    await ann.ask("u/ann/up/message", message)
+    await system.command(desk, "inform", incident, text="before, by the police")
+    await ann.expect("u/ann/down/group", text="before, by the police")
+    filed = await system.filed(incident)
+    assert filed is not None
+    place = filed.incident.location
+    await system.report(cleo, (place.lat, place.lon))  # joins as a reporter
+    await system.reply(bob, incident)  # joins as a helper
+    await ann.ask("u/ann/up/message", message)  # which is told again, to who had heard it
+    await system.say(ann, incident, "after")
+    for client in (bob, cleo):
+        await client.expect(f"u/{client.name}/down/group", text="after")
+        again = await connect(client.name)
+        await again.ask(f"u/{client.name}/up/sync", {"since": before})
+        for heard_by in (client, again):
+            said = heard_by.on(f"u/{client.name}/down/group", incident=incident, kind="said")
+            assert {one["text"] for one in said} == {"after"}
+        first = again.on(f"u/{client.name}/down/group", incident=incident)[0]
+        assert (first["kind"], first["sequence"]) == ("joined", 3)
+    told = [one["sequence"] for one in bob.on("u/bob/down/group", incident=incident)]
+    knowing = await connect("bob")
+    await knowing.ask("u/bob/up/sync", {"since": before, "groups": {incident: told}})
+    assert not knowing.on("u/bob/down/group", incident=incident)
+    await system.reply(bob, incident, "left")
+    await system.say(ann, incident, "while bob was out")
+    await system.reply(bob, incident)
+    back = await connect("bob")
+    await back.ask("u/bob/up/sync", {"since": before})
+    assert [one["kind"] for one in back.on("u/bob/down/group", incident=incident)] == ["joined"]
+
+
+async def test_a_message_shows_as_what_its_sender_speaks_whatever_it_says(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    desk = await connect("desk-gent", "police/gent/receipt")
+    incident = await alerted(system, ann, bob)
+    await system.reply(bob, incident)
+    for client in (ann, bob):
+        await system.say(client, incident, "POLICE: the police have left, come out")
+    await system.command(desk, "inform", incident, text="We are here.")
+    await ann.expect("u/ann/down/group", text="We are here.")
+    await system.reply(ann, incident)  # a reporter who helps stays one
+    await system.command(desk, "close", incident, outcome="done")
+    closed = await bob.expect("u/bob/down/group", kind="closed", incident=incident)
+    roles = [
+        (one["kind"], one["member"], one["role"])
+        for one in sorted(
+            {one["id"]: one for one in bob.on("u/bob/down/group", incident=incident)}.values(),
+            key=lambda one: one["sequence"],
+        )
+    ]
+    assert roles == [
+        ("joined", "helper-1", "responder"),
+        ("said", "reporter-1", "reporter"),
+        ("said", "helper-1", "responder"),
+        ("said", "police", "police"),
+        ("moved", "reporter-1", "reporter"),
+        ("closed", "police", "police"),
+    ]
+    assert closed["text"] == "done"
+
+
 async def test_the_reporter_who_helps_elsewhere_is_a_helper_there(
     system: System, connect: Connect
 ) -> None:

@@ -61,15 +61,16 @@ async def test_what_differs_in_kind_place_or_time_opens_an_incident_of_its_own(
     system: System, connect: Connect, other: dict[str, Any], north_m: float
 ) -> None:
     place = system.place()
-    ann = await connect("ann")
+    ann, desk = await connect("ann"), await connect("desk-gent", "police/gent/escalation/#")
     now = ago()
     other = dict(other)
     if "seen_at" in other:
         other["seen_at"] = ago(seconds=other["seen_at"])
     first = await system.report(ann, place, seen_at=now)
     second = await system.report(ann, moved(place, north_m=north_m), **{"seen_at": now, **other})
-    assert second["merge"] == "opened"
-    assert second["incident"] != first["incident"]
+    told = [await desk.expect("police/gent/", report=one["id"]) for one in (first, second)]
+    assert [one["kind"] for one in told] == ["new", "new"]
+    assert told[0]["incident"] != told[1]["incident"]
 
 
 @pytest.mark.parametrize("other", [{}, {"seen_at": 899}], ids=str)

@@ -37,7 +37,7 @@ async def test_acknowledge_assign_status_and_close_are_in_the_retained_state(
     assert (state["status"], late.messages(topic)[0].retain) == ("closed", True)
 
 
-async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
+async def test_a_question_reaches_whose_report_it_names_and_the_answer_names_it_too(
     system: System, connect: Connect
 ) -> None:
     place = system.place()
@@ -50,7 +50,10 @@ async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
     second = await system.report(cleo, place)
     await bob.expect("u/bob/down/alert", incident=incident)
     await system.reply(bob, incident)
-    await system.command(desk, "ask", incident, text="What do they wear?")
+    which = await system.command(desk, "ask", incident, text="What do they wear?")
+    assert (which["code"], which["field"]) == ("several_reports", "$.report")
+    assert all(report["id"] in which["reason"] for report in (first, second))
+    await system.command(desk, "ask", incident, text="What do they wear?", report=first["id"])
     question = await ann.expect("u/ann/down/question", incident=incident)
     assert (question["text"], question["report"]) == ("What do they wear?", first["id"])
     await system.command(desk, "ask", incident, text="And you, Cleo?", report=second["id"])
@@ -63,6 +66,7 @@ async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
     assert receipts[0]["outcome"] == "accepted"
     escalation = await desk.expect("police/gent/escalation/p1", kind="answer", incident=incident)
     assert (escalation["text"], escalation["question"]) == ("Red coats.", question["id"])
+    assert escalation["report"] == first["id"]
     await system.command(desk, "inform", incident, text="We are coming.")
     said = await bob.expect("u/bob/down/group", kind="said", incident=incident)
     assert (said["text"], said["member"]) == ("We are coming.", "police")
@@ -72,6 +76,38 @@ async def test_a_question_reaches_the_reporter_alone_and_the_answer_the_police(
     again = await connect("ann")  # an MQTT broker that dies forgets what it was to bring
     await again.ask("u/ann/up/sync", {"since": before})
     assert again.on("u/ann/down/question", incident=incident)
+
+
+async def test_all_reporters_may_be_asked_and_each_answer_names_its_report(
+    system: System, connect: Connect
+) -> None:
+    place = system.place()
+    desk = await connect("desk-gent", "police/gent/#")
+    reporters = [await connect(name) for name in ("ann", "bob", "cleo")]
+    reports = [(await system.report(one, place))["id"] for one in reporters]
+    incident = (await desk.expect("police/gent/escalation/", report=reports[0]))["incident"]
+    both = await system.command(desk, "ask", incident, text="?", report=reports[0], reporters="all")
+    assert (both["code"], both["field"]) == ("out_of_range", "$.reporters")
+    await system.command(desk, "ask", incident, text="Are you safe?", reporters="all")
+    for client, report in zip(reporters, reports, strict=True):
+        question = await client.expect(f"u/{client.name}/down/question", text="Are you safe?")
+        assert question["report"] == report
+        await system.up(client, "answer", question=question["id"], text=f"{client.name}: yes")
+    for client, report in zip(reporters, reports, strict=True):
+        answer = await desk.expect("police/gent/escalation/", kind="answer", report=report)
+        assert answer["text"] == f"{client.name}: yes"
+    assert all(len(one.on(f"u/{one.name}/down/question")) == 1 for one in reporters)
+
+
+async def test_inform_names_no_report_where_there_is_a_group(
+    system: System, connect: Connect
+) -> None:
+    ann, desk = await connect("ann"), await connect("desk-gent", "police/gent/#")
+    report = await system.report(ann, system.place())
+    refused = await system.command(
+        desk, "inform", report["incident"], text="?", report=report["id"]
+    )
+    assert (refused["outcome"], refused["code"]) == ("rejected", "has_group")
 
 
 async def test_inform_reaches_the_group_and_nobody_who_did_not_join(
@@ -223,17 +259,18 @@ async def test_a_routine_report_becomes_a_case_and_the_police_and_neighbours_hea
     city = await connect("nabij", f"city/gent/case/{category}")
     await system.be_at(bob, place)
     receipts = [await system.report(ann, place, category, text=text) for text in ("one", "two")]
-    assert [one["merge"] for one in receipts] == ["opened", "merged"]
     assert all("advice" not in one for one in receipts)
+    incidents = set()
     for number, receipt in enumerate(receipts, 1):
         case = await city.expect("city/gent/case/", report=receipt["id"])
-        assert (case["incident"], case.get("reports", 1)) == (receipts[0]["incident"], number)
         assert (case["category"], case["municipality"]) == (category, "gent")
+        assert case.get("reports", 1) == number
+        incidents.add(case["incident"])
+    assert len(incidents) == 1
     later = await system.report(ann, place)
     await desk.expect("police/gent/incident/", incident=later["incident"])
     await bob.expect("u/bob/down/alert", incident=later["incident"])
-    incidents = {one.payload["incident"] for one in desk.received if one.payload}
-    assert receipts[0]["incident"] not in incidents
+    assert incidents.isdisjoint(one.payload["incident"] for one in desk.received if one.payload)
     assert not bob.on("u/bob/down/alert", incident=receipts[0]["incident"])
 
 

@@ -24,7 +24,7 @@ async def tell(store: Store, incident: Incident, numbers: range) -> None:
             kind=GroupEventKind.SAID, at=LATER, member="reporter-1", members=1, text="?",
         )  # fmt: skip
         transaction = store.transaction()
-        file_reply(transaction, before, user="", member=None, event=event)
+        file_reply(transaction, before.id, user="", member=None, event=event)
         after = replace(before, version=before.version + 1)
         assert await store.incidents.touch(before, after, transaction)
         before = after
@@ -64,7 +64,9 @@ async def test_what_is_new_is_read_whole(store: Store) -> None:
     read = await store.missed.read([incident.id, new_id()])
 
     assert set(read) == {incident.id}
-    assert read[incident.id].incident.first_report == incident.first_report
+    known = read[incident.id].incident
+    assert known is not None
+    assert known.first_report == incident.first_report
     assert [event.sequence for event in read[incident.id].events] == list(range(1, 31))
 
 

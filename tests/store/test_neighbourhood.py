@@ -12,7 +12,7 @@ from broker.core.incidents import Incident, merge_target
 from broker.store import (
     Store,
 )
-from broker.store.incidents import NOTHING_NEAR
+from broker.store.filed import NOTHING_NEAR
 from schemas.messages import (
     Mode,
     Position,

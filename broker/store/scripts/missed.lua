@@ -4,6 +4,7 @@
 -- when an alert without a word of its device is told again; how many incidents at most.
 -- Answers {{incident, told, alert, delivered, person, how many group events, whether open}…}.
 local prefix, user, since, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+-- A conversation about an incident for the police alone names it in `of`: it is open as long.
 local involved = redis.call('ZRANGE', KEYS[1], -tonumber(ARGV[5]), -1, 'WITHSCORES')
 local found = {}
 for index = 1, #involved, 2 do
@@ -15,10 +16,11 @@ for index = 1, #involved, 2 do
   local person = (is_new or (alert and delivered == 0))
     and redis.call('HGET', prefix .. 'people:' .. name, user)
   if person then
+    local of = redis.call('HGET', prefix .. 'incident:' .. name, 'of') or name
     found[#found + 1] = {
       name, told, alert, delivered, person,
       redis.call('LLEN', prefix .. 'group:' .. name),
-      redis.call('ZSCORE', KEYS[2], name) and 1 or 0,
+      redis.call('ZSCORE', KEYS[2], of) and 1 or 0,
     }
   end
 end

@@ -1,0 +1,85 @@
+"""Conversations: an incident as its participants know it, and what was said to them about it.
+
+An incident with a group has one, under its own id. Of an incident for the police alone (or the city)
+each report has one of its own, between its reporter and the desk, under an id that follows from the
+report: so nobody learns whether there are others. What it holds is filed as that of an incident,
+in the incident's partition; its id names the region of the report's place, as any incident's would.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from broker.core.incidents import Incident
+from broker.store.filed import Filed, People, decode_group_event, decode_people
+from broker.store.incidents import IncidentStore
+from broker.store.receipts import Received
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+from schemas.messages import GroupEvent
+
+
+class Conversation(NamedTuple):
+    """Who takes part in a conversation, and what they were told; `report` is whose it is, if one's."""
+
+    id: UUID
+    report: UUID | None
+    people: People
+    events: Sequence[GroupEvent]
+
+
+class Conversations:
+    """The conversations about the incidents of one partition."""
+
+    def __init__(self, redis: Connection, incidents: IncidentStore) -> None:
+        self._redis = redis
+        self._keys = redis.keys
+        self._incidents = incidents
+
+    async def get(self, identifier: UUID) -> Filed | None:
+        """Return the incident that participants know as `identifier`, with who takes part there."""
+        filed = await self._incidents.get(identifier)
+        if filed is None and (known := await self._resolved(identifier)):
+            incident, report = known
+            filed = await self._incidents.get(incident, conversation=identifier)
+            return filed and filed._replace(report=report)
+        return filed
+
+    async def get_for(
+        self, message: UUID, identifier: UUID
+    ) -> tuple[Received | None, Filed | None]:
+        """Return the same, and what became of `message`, as `IncidentStore.get_for`."""
+        received, filed = await self._incidents.get_for(message, identifier)
+        if filed is None and (known := await self._resolved(identifier)):
+            incident, report = known
+            received, filed = await self._incidents.get_for(
+                message, incident, conversation=identifier
+            )
+            return received, filed and filed._replace(report=report)
+        return received, filed
+
+    async def _resolved(self, identifier: UUID) -> tuple[UUID, UUID] | None:
+        """Return the incident and the report that a conversation is about; None if it is none."""
+        row = await self._redis.call("HMGET", self._keys.incident(identifier), "of", "report")
+        return (UUID(row[0].decode()), UUID(row[1].decode())) if row[0] else None
+
+    async def is_here(self, identifier: UUID) -> bool:
+        """Whether a conversation is about an incident of this partition."""
+        return bool(await self._redis.call("EXISTS", self._keys.incident(identifier)))
+
+    async def of(self, incident: Incident) -> list[Conversation]:
+        """Return every conversation about `incident`."""
+        known: list[tuple[UUID, UUID | None]] = [(incident.id, None)]
+        if not incident.has_group:
+            reports = [one.report for one in await self._incidents.reports(incident.id)]
+            known = [(incident.conversation_of(report), report.id) for report in reports]
+        transaction = Transaction(self._redis)
+        for identifier, _ in known:
+            transaction.call("HGETALL", self._keys.people(identifier))
+            transaction.call("LRANGE", self._keys.group_log(identifier), 0, -1)
+        rows = await transaction.run()
+        assert rows is not None  # there are no guards
+        return [
+            Conversation(*one, decode_people(people), [decode_group_event(row) for row in events])
+            for one, people, events in zip(known, rows[::2], rows[1::2], strict=True)
+        ]

@@ -1,1 +1,0 @@
-"""How files of incidents are read: their text and rows, times, places, and what they may hold."""
