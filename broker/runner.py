@@ -38,7 +38,7 @@ _BATCHES = 3
 _IN_HAND = 2_000
 _BLOCK_MS = 1_000
 _LOOKS = 30  # so often a service that gathers finds nothing before it waits to be woken
-_TAKE_OVER_EVERY_S = 5.0
+_TAKE_OVER_EVERY_S = 2.0
 _TAKE_OVER_IDLE_MS = 30_000
 _ZONES_EVERY_S = 5.0
 _METRICS_EVERY_S = 0.5
@@ -318,13 +318,16 @@ class _Worker:
         return entries
 
     async def _take_over(self, struck: Struck) -> None:
-        fetch = partial(
-            struck.store.events.take_over, self._service.name, f"{self._consumer}-0",
-            idle_ms=_TAKE_OVER_IDLE_MS, count=self._service.read_count,
-        )  # fmt: skip
+        events, name, consumer = struck.store.events, self._service.name, f"{self._consumer}-0"
+        count = self._service.read_count
         while True:
             await asyncio.sleep(_TAKE_OVER_EVERY_S)
-            await self._persist(lambda: self._consume_all(fetch, struck))
+            gone = self._membership.gone() if self._membership else ()
+            for fetch in (
+                partial(events.take_over_from, name, consumer, gone, count=count),
+                partial(events.take_over, name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=count),
+            ):
+                await self._persist(partial(self._consume_all, fetch, struck))
 
     async def _consume_all(
         self, fetch: Callable[[], Awaitable[list[Entry]]], struck: Struck

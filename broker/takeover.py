@@ -25,6 +25,7 @@ from schemas.ids import new_id
 from schemas.messages import ServiceState
 
 BEAT_S = 1.0
+CHECK_LOOKS = 600  # after so many looks, as after each connection, ended sessions are checked
 END_S = 3.0  # so long a worker that leaves has for what is queued; else another takes it over
 _CONNECT_S = 5.0
 _LEAVE_TRIES = 5
@@ -61,6 +62,7 @@ class TakeOver:
         self._changing = asyncio.Lock()  # a heartbeat amid a change would undo it
         self._liveness = Liveness()
         self._found: Sequence[Registered] = ()
+        self._looks = 0
         self._looked = asyncio.Event()
         self._to_check: set[str] = set()  # ended sessions that may have come back
         self._reconnected: set[int] = set()
@@ -102,6 +104,9 @@ class TakeOver:
 
     def _look(self, found: Sequence[Registered]) -> None:
         self._found = found
+        self._looks += 1
+        if self._looks % CHECK_LOOKS == 0:
+            self._reconnected.update(range(len(self._endpoints)))
         self._liveness.look({one.session.name: (one.record, one.beat) for one in found})
         if self._reconnected:
             self._liveness.forgive()
@@ -112,6 +117,16 @@ class TakeOver:
             }
             self._reconnected.clear()
         self._looked.set()
+
+    def gone(self) -> set[str]:
+        """Return the instances of whose sessions none is alive: what they had in hand is free."""
+        alive = {self._instance} | {
+            one.session.instance
+            for one in self._found
+            if one.session.state not in (WorkerState.GONE, WorkerState.CLAIMED)
+            and not self._liveness.is_dead(one.session.name)
+        }
+        return {one.session.instance for one in self._found} - alive
 
     # -- the sessions of others --------------------------------------------------------------------
 
@@ -135,13 +150,13 @@ class TakeOver:
         return self._liveness.is_dead(session.name)
 
     async def _claim_and_end(self, found: Registered, receive: Receive) -> None:
-        name = found.session.name
+        name, shown = found.session.name, shown_as(found.session.service, found.session.instance)
         self._to_check.discard(name)
         claimed = await self._workers.claim(found, holder=self._holder, by=self._instance)
         if claimed is None:
             return
-        ending = asyncio.create_task(self._end(claimed, receive), name=f"take over {name}")
-        holding = asyncio.create_task(self._hold(claimed), name=f"hold {name}")
+        ending = asyncio.create_task(self._end(claimed, receive), name=f"take over {shown}")
+        holding = asyncio.create_task(self._hold(claimed), name=f"hold {shown}")
         either: set[asyncio.Task[bool]] = {ending, holding}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

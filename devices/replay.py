@@ -10,30 +10,25 @@ import contextlib
 import enum
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 from random import Random
 from time import time
 from uuid import UUID
 
-import msgspec
-
 from devices.connection import Broker
 from devices.crowd import raise_open_files
-from devices.geofence import Geofence, Kind
 from devices.history import NEVER, Deed, HeardEscalation, History
-from devices.mappings import StreamError, load_mapping
 from devices.oracle import Oracle, Verdict
 from devices.receipts import NotConfirmed, Rejected
+from devices.replay_plan import ReplayPlan, Verify
 from devices.replay_result import ReplayResult
-from devices.streams import Stream, StreamReport, read_stream
+from devices.streams import Stream, StreamReport
 from devices.tracks import Track, moved, read_tracks
 from devices.walkers import DELAY_S, Habits, Walker, Walkers
 from devices.watch import EscalationWatch, Login, case_watch
 from schemas.ids import new_id
 from schemas.messages import EscalationKind, Position
-from schemas.taxonomy import PolicyFile, default_policy_text
 
 ROUND_REPORTS = 150  # about so many reports in a round …
 ROUNDS_MOST = 200  # … until there are so many rounds
@@ -45,73 +40,6 @@ POLL_S = 0.5
 PROGRESS_S = 1.0
 ACKNOWLEDGING = 8  # commands at once; aiomqtt warns above ten
 STANDING = Track("standing", Position(lat=51.0, lon=3.7), (0.0,), (0.0,), (0.0,))
-
-
-class Verify(enum.Enum):
-    """Whether the oracle judges what was heard."""
-
-    NO = "no"
-    YES = "yes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayPlan:
-    """What to replay, where and how.
-
-    `origin` is (lat, lon), `speed` how many times faster than it was (None: as fast as it goes).
-    `zones` are the GeoJSON files of the police zones that the broker uses too, `municipalities`
-    those of the municipalities (None: the same files); without any, every report is outside every
-    zone. `acceptance` is the range of everybody's probability of accepting
-    an alert, `settle_s` how long to wait at most for the last of what is due.
-    """
-
-    stream: Path
-    mapping: str | Path
-    origin: tuple[float, float]
-    participants: int
-    tracks: Path | None = None
-    speed: float | None = None
-    limit: int | None = None
-    seed: int = 0
-    zones: tuple[Path, ...] = ()
-    municipalities: tuple[Path, ...] | None = None
-    verify: Verify = Verify.YES
-    policy_text: str = field(default_factory=default_policy_text)
-    acceptance: tuple[float, float] = (0.17, 0.47)
-    settle_s: float = 60.0
-
-    def policy(self) -> PolicyFile:
-        """Return the policy that the broker uses too."""
-        return msgspec.toml.decode(self.policy_text, type=PolicyFile)
-
-    def oracle(self) -> Oracle:
-        """Return who judges.
-
-        Raises:
-            GeofenceError: a file of zones cannot be used.
-        """
-        municipalities = self.zones if self.municipalities is None else self.municipalities
-        return Oracle(
-            self.policy(),
-            zones=Geofence.from_files(self.zones, Kind.POLICE),
-            municipalities=Geofence.from_files(municipalities, Kind.MUNICIPALITY),
-        )
-
-    def read(self) -> Stream:
-        """Return the stream, around the origin.
-
-        Raises:
-            StreamError: it cannot be read, or the mapping names a category that the policy lacks.
-        """
-        mapping = load_mapping(self.mapping)
-        if unknown := sorted(mapping.categories - self.policy().categories.keys()):
-            raise StreamError(
-                f"mapping {self.mapping}: the policy has no category {', '.join(unknown)}"
-            )
-        stream = read_stream(self.stream, mapping).around(self.origin).first(self.limit)
-        if not stream.reports:
-            raise StreamError(f"{self.stream}: no report in it")
-        return stream
 
 
 class Phase(enum.StrEnum):
@@ -157,7 +85,9 @@ class Wire:
 class Replay:
     """One replay; `run` once. Afterwards `history` holds what was sent and heard."""
 
-    def __init__(self, plan: ReplayPlan, wire: Wire, on_progress: OnProgress | None = None) -> None:
+    def __init__(
+        self, plan: ReplayPlan, stream: Stream, wire: Wire, on_progress: OnProgress | None = None
+    ) -> None:
         if len(wire.accounts) < plan.participants:
             raise ValueError(
                 f"{plan.participants} participants need as many accounts, not {len(wire.accounts)}"
@@ -168,6 +98,7 @@ class Replay:
             watches_city=wire.city is not None,
         )
         self._plan = plan
+        self._stream = stream
         self._wire = wire
         self._on_progress = on_progress
         self._random = Random(plan.seed)
@@ -182,11 +113,11 @@ class Replay:
         """Replay, wait until all is quiet, and judge.
 
         Raises:
-            StreamError, TrackError, GeofenceError: an input cannot be used.
+            TrackError, GeofenceError: an input cannot be used.
             Refused, Unreachable: the MQTT broker does not let us in.
         """
         raise_open_files()
-        stream = await asyncio.to_thread(self._plan.read)
+        stream = self._stream
         oracle = self._plan.oracle()
         self._total = len(stream.reports)
         async with self._devices(stream) as walkers:

@@ -127,8 +127,8 @@ class ReplayResult:
             police=Latency.of(_to_police(history)),
             alert=Latency.of(_to_alert(history)),
             unmapped=stream.unmapped,
-            skipped=len(stream.skipped),
-            skipped_examples=tuple(str(row) for row in stream.skipped[:20]),
+            skipped=sum(each.rows for each in stream.skipped),
+            skipped_examples=tuple(str(each) for each in stream.skipped[:20]),
             rejected_examples=tuple(
                 f"{count} times {reason}" for reason, count in Counter(refused).most_common(20)
             ),

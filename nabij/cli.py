@@ -12,6 +12,7 @@ import typer
 from nabij.bench_app import bench
 from nabij.dead_letters_app import dead_letters_app
 from nabij.options import DataDir, Json, Workers, settings_of
+from nabij.replay_app import replay
 
 app = typer.Typer(
     help="Nabij: a real-time alert broker for community safety.",
@@ -95,76 +96,7 @@ def demo(
     raise typer.Exit(0 if ok else 1)
 
 
-@app.command()
-def replay(  # noqa: PLR0913 - a replay has that many options
-    *,
-    stream: Annotated[Path, typer.Argument(metavar="FILE.csv[.gz]")],
-    mapping: Annotated[
-        str,
-        typer.Option(
-            "--map", help="montgomery, groningen, zurich, or a file.", metavar="NAME|FILE"
-        ),
-    ],
-    origin: Annotated[
-        str, typer.Option(help="Where the stream's median goes.", metavar="LAT,LON")
-    ] = "51.0543,3.7217",
-    participants: Annotated[int, typer.Option(min=1, max=50_000)] = 500,
-    tracks: Annotated[
-        Path | None, typer.Option(help="Real tracks to move along; else people stand still.")
-    ] = None,
-    speed: Annotated[str, typer.Option(help="Times faster than it was.", metavar="X|max")] = "max",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many reports.")] = None,
-    seed: int = 0,
-    zones: Annotated[
-        list[Path] | None, typer.Option(help="GeoJSON of zones; default: the built-in three.")
-    ] = None,
-    accounts: Annotated[
-        Path | None, typer.Option(help="{user: password} as JSON, with NABIJ_MQTT_URL.")
-    ] = None,
-    workers: Workers = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Judge with the oracle.")] = False,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Replay a real stream of reports; with --verify, 1 if anything is missing or unexpected.
-
-    nabij replay calls.csv.gz --map montgomery --participants 2000 --tracks walks.csv.gz
-    --zones politiezones.geojson --verify
-
-    nabij replay thefts.csv --map mine.toml --origin 50.83,3.26 --speed 60 --workers all=2
-
-    It starts servers of its own. With NABIJ_REDIS_URL alone it takes that Redis, if it is empty; with
-    NABIJ_MQTT_URL it only connects, to services that run already.
-    """
-    from nabij.datadir import temporary_unless
-    from nabij.replay_command import Options, plan_of, run_replay
-    from nabij.runtime import Interrupted, ending_cleanly, run_until_signal
-    from nabij.up import workers_of
-    from nabij.zones_command import place_of
-
-    counts = workers_of([], workers or [])
-    with ending_cleanly(), temporary_unless(data_dir) as directory:
-        settings = settings_of(directory, quiet=True)
-        plan = plan_of(
-            stream,
-            mapping=mapping,
-            origin=place_of(origin),
-            participants=participants,
-            tracks=tracks,
-            speed=speed,
-            limit=limit,
-            seed=seed,
-            zones=zones or [],
-            verify=verify,
-            policy=settings.policy,
-        )
-        try:
-            passed = run_until_signal(
-                run_replay(settings, counts, Options(plan, accounts, as_json))
-            )
-        except Interrupted:
-            raise typer.Exit(1) from None
-    raise typer.Exit(0 if passed else 1)
+app.command()(replay)
 
 
 @app.command()

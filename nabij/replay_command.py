@@ -15,9 +15,10 @@ from broker.store import Opening, partitions
 from devices.connection import Broker, Refused, Unreachable
 from devices.geofence import GeofenceError
 from devices.replay import Progress as ReplayProgress
-from devices.replay import Replay, ReplayPlan, Verify, Wire
+from devices.replay import Replay, Wire
+from devices.replay_plan import ReplayPlan, Verify
 from devices.replay_result import ReplayResult
-from devices.streams import StreamError
+from devices.streams import Stream, StreamError
 from devices.tracks import TrackError
 from devices.watch import Login
 from nabij.datadir import CITY_DESK, OPERATOR
@@ -34,6 +35,7 @@ class Options:
     """What `nabij replay` was asked, beyond the plan."""
 
     plan: ReplayPlan
+    stream: Stream
     accounts: Path | None
     as_json: bool
 
@@ -41,7 +43,7 @@ class Options:
 def plan_of(  # noqa: PLR0913 - as many as the command has options
     stream: Path,
     *,
-    mapping: str,
+    mapping: str | None,
     origin: tuple[float, float],
     participants: int,
     tracks: Path | None,
@@ -51,6 +53,7 @@ def plan_of(  # noqa: PLR0913 - as many as the command has options
     zones: Sequence[Path],
     verify: bool,
     policy: Path | None,
+    between: tuple[str | None, str | None] = (None, None),
 ) -> ReplayPlan:
     """Return the plan that the options describe.
 
@@ -58,10 +61,16 @@ def plan_of(  # noqa: PLR0913 - as many as the command has options
         ConfigError: with every option that is wrong.
     """
     files = [stream, *([tracks] if tracks else []), *zones]
-    problems = [f"{file}: no such file" for file in files if not file.is_file()]
+    problems = [
+        f"{file}: {'is a directory, not a file' if file.is_dir() else 'no such file'}"
+        for file in files
+        if not file.exists() or file.is_dir()
+    ]
     if speed != "max" and not _is_positive(speed):
         problems.append(f"--speed {speed}: must be a number above 0, or max")
-    if problems:
+    if mapping is None:
+        problems.append("--map NAME|FILE is needed; --inspect proposes one")
+    if problems or mapping is None:
         raise ConfigError(problems)
     return ReplayPlan(
         stream=stream,
@@ -71,11 +80,29 @@ def plan_of(  # noqa: PLR0913 - as many as the command has options
         tracks=tracks,
         speed=None if speed == "max" else float(speed),
         limit=limit,
+        between=between,
         seed=seed,
         zones=tuple(zones) or (Path(__file__).with_name("demo_zones.geojson"),),
         verify=Verify.YES if verify else Verify.NO,
         policy_text=policy_text(policy),
     )
+
+
+def read_stream_of(plan: ReplayPlan) -> Stream:
+    """Read the stream, and say on standard error what of it cannot be replayed, and why.
+
+    Raises:
+        ConfigError: nothing can be.
+    """
+    try:
+        with Progress(f"reading {plan.stream.name}") as progress:
+            stream = plan.read(progress.at)
+    except StreamError as error:
+        raise ConfigError([str(error)]) from None
+    say(f"{stream.usable:,} of {stream.rows:,} rows can be replayed; {len(stream.reports):,} are")
+    for line in (*stream.losses(), *stream.remarks):
+        say(f"  {line}")
+    return stream
 
 
 async def run_replay(settings: Settings, workers: Mapping[str, int], options: Options) -> bool:
@@ -85,7 +112,7 @@ async def run_replay(settings: Settings, workers: Mapping[str, int], options: Op
             result = await _replay(options, wire_to(settings.mqtt_url, options))
         else:
             result = await _on_our_own(settings, workers, options)
-    except (StreamError, TrackError, GeofenceError) as error:
+    except (TrackError, GeofenceError) as error:
         raise ConfigError([str(error)]) from None
     except (Refused, Unreachable) as error:
         raise UnavailableError(f"MQTT: {error}") from None
@@ -131,7 +158,7 @@ async def _replay(options: Options, wire: Wire) -> ReplayResult:
             )
             progress.at(now.reports, now.total)
 
-        result = await Replay(options.plan, wire, show).run()
+        result = await Replay(options.plan, options.stream, wire, show).run()
     say(f"replayed and judged in {time.monotonic() - began_s:.1f} s")
     return result
 

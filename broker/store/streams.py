@@ -1,6 +1,6 @@
 """The streams between services, one for each that reads: take-over from the dead, and striking off."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -11,6 +11,8 @@ from broker.errors import UnavailableError
 from broker.events import Event
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
+
+_CLAIMED_MS = 1_000
 
 
 class Entry(NamedTuple):
@@ -91,6 +93,27 @@ class Events:
             "XAUTOCLAIM", self._keys.events(group), group, consumer, idle_ms, "0", "COUNT", count
         )
         return _entries(answer[1])
+
+    async def take_over_from(
+        self, group: str, consumer: str, gone: Collection[str], *, count: int
+    ) -> list[Entry]:
+        """Return entries that a worker which is gone has left unacknowledged, now ours.
+
+        `gone` are instances; each consumer is named by its instance and a number.
+        """
+        stream = self._keys.events(group)
+        rows = await self._redis.call("XINFO", "CONSUMERS", stream, group) if gone else ()
+        for row in rows:
+            about = dict(zip(row[::2], row[1::2], strict=True))
+            name = about[b"name"].decode()
+            if not about[b"pending"] or name.rpartition("-")[0] not in gone:
+                continue
+            left = await self._redis.call("XPENDING", stream, group, "-", "+", count, name)
+            claim = ("XCLAIM", stream, group, consumer, _CLAIMED_MS)  # who comes second gets none
+            claimed = await self._redis.call(*claim, *(one[0] for one in left)) if left else ()
+            if entries := _entries([one for one in claimed if one]):
+                return entries
+        return []
 
     async def acknowledge(self, group: str, identifiers: Sequence[str]) -> None:
         """Record that the effects of these entries are done, and strike them off."""

@@ -1,80 +1,110 @@
 """How a stream of incidents is read: its columns, its time zone, and its categories as ours.
 
 Mappings that ship are the TOML files beside this module; `devices/mappings/montgomery.toml` shows
-every key. `--map FILE` takes one's own.
+every key. `--map FILE` takes one's own, `nabij replay --inspect FILE` proposes one.
 """
 
-import string
 import tomllib
 from collections.abc import Mapping as Dict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
+
+from devices.datasets.errors import StreamError
+from devices.datasets.places import Place
+from devices.datasets.rows import Layout
+from devices.datasets.template import Template
+from devices.datasets.timestamps import TimeFormat, Window
 
 SHIPPED = ("groningen", "montgomery", "zurich")
+NONE = ("", "null", "none", "nan", "n/a", "-")
+
+Condition = tuple[str, tuple[str, ...]]
 
 
-class StreamError(Exception):
-    """A stream or its mapping that whoever started the replay must mend."""
+def meets(condition: Condition, values: Dict[str, str]) -> bool:
+    """Whether the column has one of the patterns (`*` and `?`, case ignored)."""
+    column, patterns = condition
+    value = values[column].strip().casefold()
+    return any(fnmatchcase(value, each) for each in patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rows whose columns match one pattern each (`*` and `?`, case ignored) are of `category`."""
+    """Rows that meet every condition are of `category`, and their reporter says `text`."""
 
-    when: tuple[tuple[str, tuple[str, ...]], ...]
+    when: tuple[Condition, ...]
     category: str
-    text: str
+    text: Template
 
     def matches(self, values: Dict[str, str]) -> bool:
         """Whether every column has one of its patterns."""
-        return all(
-            any(fnmatchcase(values[column].strip().casefold(), each) for each in patterns)
-            for column, patterns in self.when
-        )
-
-    def text_of(self, values: Dict[str, str]) -> str:
-        """Return the report's text: the template with `{column}` filled in."""
-        return self.text.format_map(values)
-
-    @property
-    def columns(self) -> set[str]:
-        """The columns that the rule reads."""
-        fields = {name for _, name, _, _ in string.Formatter().parse(self.text) if name}
-        return fields | {column for column, _ in self.when}
+        return all(meets(condition, values) for condition in self.when)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mapping:
-    """One mapping file. The first rule that matches decides; `default` is for what none does."""
+    """One mapping file. The first rule that matches decides; `default` is for what none does.
+
+    Only rows that meet all of `keep` and none of `drop` are read, and of those the ones in
+    `window`. What is in `none` (case ignored) stands for an empty column of time or place.
+    """
 
     name: str
-    time: str
-    lat: str
-    lon: str
+    time: Template
+    time_formats: tuple[TimeFormat, ...]
+    place: Place
     category: tuple[str, ...]
     zone: ZoneInfo
     rules: tuple[Rule, ...]
     default: Rule | None = None
-    time_format: str | None = None
-    delimiter: str = ","
+    layout: Layout = field(default_factory=Layout)
+    none: frozenset[str] = frozenset(NONE)
+    keep: tuple[Condition, ...] = ()
+    drop: tuple[Condition, ...] = ()
+    window: Window = field(default_factory=Window)
 
-    @property
-    def columns(self) -> set[str]:
-        """Every column that a file must have."""
-        rules = (*self.rules, self.default) if self.default else self.rules
-        return {self.time, self.lat, self.lon, *self.category}.union(
-            *(rule.columns for rule in rules)
-        )
+    @cached_property
+    def needed(self) -> dict[str, str]:
+        """Every column that a file must have, and what it is needed for."""
+        needed = dict.fromkeys(self.category, "columns.category")
+        for number, rule in enumerate(self._all_rules):
+            where = "text" if rule is self.default else f"rules[{number}]"
+            needed |= dict.fromkeys(rule.text.columns, f"{where}: its text")
+            needed |= {column: f"{where}.when" for column, _ in rule.when}
+        needed |= {column: "keep" for column, _ in self.keep}
+        needed |= {column: "drop" for column, _ in self.drop}
+        needed |= dict.fromkeys(self.place.columns, "the place")
+        return needed | dict.fromkeys(self.time.columns, "the time")
 
     @property
     def categories(self) -> set[str]:
         """Our categories that rows may become."""
-        rules = (*self.rules, self.default) if self.default else self.rules
-        return {rule.category for rule in rules}
+        return {rule.category for rule in self._all_rules}
+
+    @property
+    def _all_rules(self) -> tuple[Rule, ...]:
+        return (*self.rules, self.default) if self.default else self.rules
+
+    def takes(self, values: Dict[str, str]) -> bool:
+        """Whether `keep` and `drop` let the row through."""
+        return all(meets(each, values) for each in self.keep) and not any(
+            meets(each, values) for each in self.drop
+        )
+
+    def cleared(self, values: Dict[str, str]) -> Dict[str, str]:
+        """Return the columns of time and place, emptied where they say none."""
+        return {
+            column: "" if (value := values[column]).strip().casefold() in self.none else value
+            for column in self._cleared
+        }
+
+    @cached_property
+    def _cleared(self) -> tuple[str, ...]:
+        return (*(self.time.columns | self.place.columns),)
 
     def category_of(self, values: Dict[str, str]) -> str:
         """Return the row's category in the stream's own words."""
@@ -95,93 +125,25 @@ def load_mapping(name: str | Path) -> Mapping:
         text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(name).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError, ValueError) as error:
             raise StreamError(
                 f"no mapping {str(name)!r}: give a TOML file, or one of {', '.join(SHIPPED)} "
                 f"({error})"
             ) from None
+    return parse_mapping(str(name), text)
+
+
+def parse_mapping(name: str, text: str) -> Mapping:
+    """Return the mapping in a TOML text.
+
+    Raises:
+        StreamError: with every error at once.
+    """
+    from devices.mappings.reader import MappingReader  # noqa: PLC0415 - it imports this module
+
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise StreamError(f"{name}: {error}") from None
-    return _Reader(str(name), values).mapping()
-
-
-class _Reader:
-    """Checks a mapping file and collects all that is wrong with it."""
-
-    def __init__(self, name: str, values: dict[str, Any]) -> None:
-        self._name = name
-        self._values = values
-        self._errors: list[str] = []
-
-    def mapping(self) -> Mapping:
-        known = {"columns", "timezone", "time_format", "delimiter", "text", "default", "rules"}
-        self._errors += [f"unknown key {key!r}" for key in self._values.keys() - known]
-        columns = self._values.get("columns")
-        if not isinstance(columns, dict):
-            columns = {}
-            self._errors.append("no table [columns] with time, lat, lon and category")
-        text = self._string(self._values, "text", default="")
-        default = self._string(self._values, "default", default="")
-        mapping = Mapping(
-            name=self._name,
-            time=self._string(columns, "time"),
-            lat=self._string(columns, "lat"),
-            lon=self._string(columns, "lon"),
-            category=self._strings(columns.get("category"), "columns.category"),
-            zone=self._zone(),
-            rules=tuple(
-                self._rule(each, f"rules[{index}]", text)
-                for index, each in enumerate(self._values.get("rules", ()))
-            ),
-            default=Rule((), default, text) if default else None,
-            time_format=self._string(self._values, "time_format", default="") or None,
-            delimiter=self._string(self._values, "delimiter", default=","),
-        )
-        if not mapping.rules and not mapping.default:
-            self._errors.append("neither [[rules]] nor a default")
-        if self._errors:
-            raise StreamError(f"mapping {self._name}: {'; '.join(self._errors)}")
-        return mapping
-
-    def _rule(self, values: Any, where: str, text: str) -> Rule:
-        if not isinstance(values, dict) or not isinstance(values.get("when"), dict):
-            self._errors.append(f"{where}: no `when` of columns and values")
-            return Rule((), "", "")
-        when = tuple(
-            (column, tuple(each.casefold() for each in self._strings(patterns, f"{where}.when")))
-            for column, patterns in values["when"].items()
-        )
-        template = self._string(values, "text", default=text)
-        try:
-            list(string.Formatter().parse(template))
-        except ValueError as error:
-            self._errors.append(f"{where}: text {template!r}: {error}")
-            template = ""
-        return Rule(when, self._string(values, "category", where=where), template)
-
-    def _zone(self) -> ZoneInfo:
-        name = self._string(self._values, "timezone")
-        try:
-            return ZoneInfo(name or "UTC")
-        except (ZoneInfoNotFoundError, ValueError):
-            self._errors.append(f"timezone {name!r} is none that this machine knows")
-            return ZoneInfo("UTC")
-
-    def _string(
-        self, values: dict[str, Any], key: str, *, default: str | None = None, where: str = ""
-    ) -> str:
-        value = values.get(key, default)
-        if isinstance(value, str) and (value or default is not None):
-            return value
-        self._errors.append(f"{where}{' ' if where else ''}{key} must be a text, not {value!r}")
-        return ""
-
-    def _strings(self, value: Any, where: str) -> tuple[str, ...]:
-        each = [value] if isinstance(value, str) else value
-        if isinstance(each, list) and each and all(isinstance(item, str) for item in each):
-            return tuple(each)
-        self._errors.append(f"{where} must be a text or a list of them, not {value!r}")
-        return ()
+        raise StreamError(f"mapping {name}: {error}") from None
+    return MappingReader(name, values).mapping()

@@ -112,9 +112,13 @@ def test_bad_rows_are_kept_with_line_and_reason(read: Callable[..., Stream]) -> 
         "2024-05-01T12:00",
     )
     assert (stream.rows, len(stream.reports)) == (7, 1)
-    assert [row.line for row in stream.skipped] == [3, 4, 5, 6, 7, 8]
-    assert "rows.csv:3: the time 'gisteren' cannot be read" in str(stream.skipped[0])
-    assert "longitude '181' is not between" in str(stream.skipped[3])
+    assert sorted((row.line, row.rows) for row in stream.skipped) == [
+        (3, 1), (4, 1), (5, 2), (6, 1), (7, 1),
+    ]  # fmt: skip
+    told = "\n".join(map(str, stream.skipped))
+    assert "1 row: the time cannot be read as iso; first in line 3: 'gisteren'" in told
+    assert "1 row: the latitude is no number; first in line 4: 'north'" in told
+    assert "the longitude is not between -180 and 180; first in line 6: 181" in told
 
 
 def test_the_hours_of_daylight_saving_are_placed_and_counted(read: Callable[..., Stream]) -> None:
@@ -158,11 +162,4 @@ def test_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> 
     path = tmp_path / "rows.csv.gz"
     path.write_bytes(gzip.compress(b"ts_local,lat,lon\n"))
     with pytest.raises(StreamError, match="needs the columns category; the file has ts_local"):
-        read_stream(path, load_mapping("zurich"))
-
-
-def test_a_file_that_is_no_gzip_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv.gz"
-    path.write_text("ts_local,lat,lon,category\n")
-    with pytest.raises(StreamError, match="cannot be read"):
         read_stream(path, load_mapping("zurich"))

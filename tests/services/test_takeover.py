@@ -4,15 +4,17 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from broker import takeover
+from broker import runner, takeover
 from broker.config import Settings
 from broker.connections import client_id_of, filters_of
+from broker.events import Change, IncidentChanged
 from broker.mqtt import Connection, Endpoint
 from broker.runner import run_worker
 from broker.store import Registered, Store, WorkerState, partitions
@@ -20,6 +22,7 @@ from nabij.chaos.shares import EACH, unanswered
 from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import ServiceState
+from schemas.taxonomy import Desk
 from tests.services.client import WITHIN_S, Client, Connect
 from tests.services.system import (
     KORENMARKT,
@@ -311,6 +314,29 @@ async def test_what_comes_by_a_subscription_of_another_version_is_laid_aside(
     await polled(is_laid_aside)
 
 
+async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
+    city: City, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_TAKE_OVER_EVERY_S", _BEAT_S)
+    city.service, events = "city", city.store.events
+    await city.start("a-1")
+    await city.die("a-1")
+    await events.put(
+        [
+            IncidentChanged(
+                incident=new_id(), change=Change.OPENED, at=datetime.now(UTC), desk=Desk.CITY
+            )
+        ]
+    )
+    assert await events.read("city", "a-1-2", count=9)  # given to it in its last moment
+    await city.start("b-1")
+
+    async def is_done() -> bool:
+        return await events.length("city") == 0
+
+    await polled(is_done)
+
+
 async def test_an_adopter_that_dies_while_it_adopts_is_replaced(
     city: City, connect: Connect
 ) -> None:
@@ -325,8 +351,9 @@ async def test_an_adopter_that_dies_while_it_adopts_is_replaced(
     await polled(lambda: city.is_("b-1", WorkerState.GONE))
 
 
+@pytest.mark.parametrize("found_by", ["reconnecting", "looking from time to time"])
 async def test_a_session_that_comes_back_with_an_old_file_of_the_mqtt_broker_is_ended_again(
-    city: City, connect: Connect
+    city: City, connect: Connect, monkeypatch: pytest.MonkeyPatch, found_by: str
 ) -> None:
     before, ann = city.adopted(), await connect("ann")
     service = importlib.import_module("services.intake").service
@@ -336,8 +363,11 @@ async def test_a_session_that_comes_back_with_an_old_file_of_the_mqtt_broker_is_
     await polled(lambda: city.is_("b-1", WorkerState.GONE))
     async with city.session("b-1", filters_of(service, city.settings)):
         pass  # as Mosquitto has it after a kill -9, from its last autosave
-    async with city.session("a-1"):
-        pass  # every connection breaks then
+    if found_by == "reconnecting":
+        async with city.session("a-1"):
+            pass  # every connection breaks then
+    else:
+        monkeypatch.setattr(takeover, "CHECK_LOOKS", 2)
     await all_receipts(ann, await send_reports(ann))
 
     async def is_adopted_again() -> bool:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from broker import events
 from broker.events import Change, Erased, Informed, WalkedIn
-from broker.store import Store
+from broker.store import Store, streams
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
 from tests.core.samples import START, incident
@@ -159,3 +159,34 @@ async def test_groups_are_made_once_and_see_what_came_before_them(
 
         assert await read(store, "1") == [WALKED_IN]
     assert len(client.keys("nabij:{p0}:events:*")) == len(events.READERS)
+
+
+async def test_what_a_worker_that_is_gone_left_is_taken_over_once_and_nothing_of_others(
+    store: Store, other_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_CLAIMED_MS", 0)
+    await store.events.put([WALKED_IN] * 3)
+    for consumer in ("gone-1-0", "gone-1-3", "gone-1-alive-0"):
+        assert await read(store, consumer, count=1)
+
+    taken: list[str] = []
+    while entries := await other_store.events.take_over_from(
+        "alerting", "b-1-0", {"gone-1"}, count=9
+    ):
+        taken += [entry.id for entry in entries]
+        await other_store.events.acknowledge("alerting", [entry.id for entry in entries])
+
+    assert len(taken) == len(set(taken)) == 2
+    assert await store.events.length("alerting") == 1
+    assert await store.events.own_pending("alerting", "gone-1-alive-0", count=9)
+    assert await store.events.take_over_from("alerting", "b-1-0", (), count=9) == []
+
+
+async def test_what_was_taken_over_a_moment_ago_is_not_taken_over_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.events.put([WALKED_IN])
+    assert await read(store, "gone-1-0")
+    monkeypatch.setattr(streams, "_CLAIMED_MS", 30_000)  # it was touched just now
+    assert await store.events.take_over_from("alerting", "b-1-0", {"gone-1"}, count=9) == []
+    assert await store.events.own_pending("alerting", "gone-1-0", count=9)
