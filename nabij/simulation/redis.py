@@ -51,7 +51,7 @@ class Database:
 
     def __init__(self, now_ms: Callable[[], float], on_change: Callable[[bytes], None]) -> None:
         self.data: dict[bytes, Any] = {}
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._on_change = on_change
         self._expires: dict[bytes, float] = {}
         self._commands: dict[Word, Callable[..., Any]] = {
@@ -68,7 +68,7 @@ class Database:
     def value(self, key: bytes) -> Any:
         """Return what a key holds, or None."""
         due = self._expires.get(key)
-        if due is not None and due <= self._now_ms():
+        if due is not None and due <= self.now_ms():
             self.do_del(key)
         return self.data.get(key)
 
@@ -108,7 +108,7 @@ class Database:
     def do_pexpire(self, key: bytes, ms: bytes) -> int:
         if self.value(key) is None:
             return 0
-        self._expires[key] = self._now_ms() + int(ms)
+        self._expires[key] = self.now_ms() + int(ms)
         return 1
 
     def do_persist(self, key: bytes) -> int:
@@ -324,7 +324,7 @@ class Database:
         if after == b">":
             found = [n for n in stream.entries if n > holder.last][:count]
             for number in found:
-                holder.pending[number] = (consumer, self._now_ms())
+                holder.pending[number] = (consumer, self.now_ms())
                 holder.last = number
             if found:
                 self._on_change(key)
@@ -335,7 +335,7 @@ class Database:
     def do_xautoclaim(self, key: bytes, group: bytes, consumer: bytes, *words: bytes) -> list[Any]:
         stream, idle, count = self.stream(key), int(words[0]), int(words[3])
         pending = stream.groups[group].pending
-        now = self._now_ms()
+        now = self.now_ms()
         stale = [n for n, (_, since) in sorted(pending.items()) if now - since >= idle][:count]
         gone = [number for number in stale if number not in stream.entries]
         for number in gone:

@@ -314,6 +314,22 @@ def moved(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[i
     return before
 
 
+def worker(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
+    """A worker's record is changed if it, its beat and that of another are as they were read."""
+    workers, beats = map(raw, keys)
+    name, was, beat, shall, other, theirs = map(raw, words)
+    guards = ((workers, name, was), (beats, name, beat), (workers, other, theirs if other else b""))
+    if any(wanted and database.do_hget(key, field) != wanted for key, field, wanted in guards):
+        return 0
+    if not shall:
+        database.do_hdel(workers, name)
+        database.do_hdel(beats, name)
+        return 1
+    database.do_hset(workers, name, shall)
+    database.do_hset(beats, name, b"%d" % database.now_ms())
+    return 1
+
+
 SCRIPTS: dict[str, Script] = {
     "commit": commit,
     "neighbourhood": neighbourhood,
@@ -325,4 +341,5 @@ SCRIPTS: dict[str, Script] = {
     "sweep": sweep,
     "missed": missed,
     "moved": moved,
+    "worker": worker,
 }

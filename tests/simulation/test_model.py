@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from broker.embedded import EmbeddedRedis
 from broker.store.redis import _SCRIPTS
 from nabij.simulation.clock import silence
-from nabij.simulation.redis import Database, Word
+from nabij.simulation.redis import Database, Word, raw
 from nabij.simulation.scripts import SCRIPTS, Script
 from nabij.simulation.strings import unpacked
 from nabij.simulation.world import World
@@ -127,6 +128,35 @@ def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
         compared += 1
     client.connection_pool.disconnect()
     assert compared > 50  # XAUTOCLAIM comes sooner or later
+
+
+@settings(max_examples=30)
+@given(
+    st.lists(
+        st.tuples(
+            *(st.sampled_from(words) for words in (
+                "ab", ("", "x", "y"), ("", "7"), ("", "x", "y"), ("", "a", "b"), ("x", "y"),
+            ))
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_a_workers_record_changes_in_the_model_as_on_a_real_server(
+    redis_server: EmbeddedRedis, changes: list[tuple[str, ...]]
+) -> None:
+    """The simulation's workers have no sessions to take over, so it does not ask for this."""
+    source = resources.files("broker.store").joinpath("scripts", "worker.lua").read_text()
+    keys = ["{m}workers", "{m}beats"]
+    database = Database(lambda: 1_000, lambda _: None)
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+        client.delete(*keys)
+        for change in changes:
+            found = client.eval(source, 2, *keys, *change)
+            assert found == SCRIPTS["worker"](database, keys, change)
+        records = client.hgetall(keys[0])
+        assert records == dict(database.value(raw(keys[0])) or {})
+        assert set(client.hgetall(keys[1])) == set(records)
+        client.delete(*keys)
 
 
 def asked_of(server: Any, words: Sequence[Word]) -> Any:
