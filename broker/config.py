@@ -37,6 +37,7 @@ class Settings:
     instance: str = "1"
     workers: int = 1
     partitions: int = 1
+    unsafe_redis: bool = False
 
 
 def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
@@ -75,6 +76,12 @@ def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 64:
         raise ValueError("must be a number from 1 to 64")
     return int(text)
+
+
+def _yes(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 1 (yes) or 0 (no)")
+    return text == "1"
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -125,6 +132,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("NABIJ_PARTITIONS", _count, 1,
             "in how many partitions everything is filed, the same for all and for ever: more than "
             "one lets a Redis Cluster share the work"),
+    Setting("NABIJ_UNSAFE_REDIS", _yes, False,  # noqa: FBT003 - its default
+            "1: run on a Redis that may lose what got a receipt (no appendonly yes, appendfsync always "
+            "or maxmemory-policy noeviction); every status page says so"),
     Setting("NABIJ_SHARE_GROUP", _level, None,
             "secret name of the share group that the services' workers subscribe with; "
             "unset with an embedded MQTT broker: made up and kept in the data directory",
@@ -146,6 +156,12 @@ SETTINGS: tuple[Setting, ...] = (
             "set for each worker: how many workers its service has. Without a share group, as with "
             "the embedded iotcore, they divide the senders among themselves by it"),
 )  # fmt: skip
+
+
+def log_format(environ: Mapping[str, str] | None = None) -> str:
+    """Return how to log, before the settings are known to be right."""
+    text = (os.environ if environ is None else environ).get("NABIJ_LOG_FORMAT", "").lower()
+    return text if text in ("json", "text") else "auto"
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

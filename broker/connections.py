@@ -10,6 +10,7 @@ from importlib.metadata import version
 from broker.config import Settings, each_url
 from broker.errors import ConfigError
 from broker.mqtt import Connection, Endpoint, Message, ServerStatus, Several, connections_of
+from broker.probes import probe_topic
 from broker.service import Service, outgoing
 from schemas import topics
 from schemas.messages import ServiceState, ServiceStatus
@@ -60,7 +61,7 @@ def _connection(
         endpoint,
         client_id=client_id_of(service, settings, instance),
         shown_as=shown_as(service.name, instance),
-        subscriptions=filters_of(service, settings),
+        subscriptions=filters_of(service, settings, instance),
         will=status_of(service, instance, ServiceState.LOST),
         receive_maximum=RECEIVE_MAXIMUM,
         # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
@@ -92,10 +93,13 @@ def client_id_of(service: Service, settings: Settings, instance: str) -> str:
     return f"{name}-{digest[:_DIGITS]}"
 
 
-def filters_of(service: Service, settings: Settings) -> list[str]:
-    """Return what a worker subscribes to: its share of each topic."""
+def filters_of(service: Service, settings: Settings, instance: str) -> list[str]:
+    """Return what a worker subscribes to: its share of each topic, and its own probes."""
     shared = f"$share/{settings.share_group}/" if settings.share_group else ""
-    return [shared + one.topic.filter() for one in service.subscriptions]
+    return [
+        *(shared + one.topic.filter() for one in service.subscriptions),
+        shared + probe_topic(service.name, instance),
+    ]
 
 
 def servers(

@@ -1,11 +1,15 @@
 """How this process logs: structlog to standard error, as text for people or JSON for machines.
 
-At level info and above nothing names a user, a position or a text: those are debug's.
+At level info and above nothing names a user, a position or a text: those are debug's. As JSON every
+line is JSON: what libraries log, warnings and uncaught errors go the same way.
 """
 
 import contextlib
 import logging
 import sys
+import threading
+import warnings
+from types import TracebackType
 from typing import IO, BinaryIO, Generic, TextIO, TypeVar, cast
 
 import orjson
@@ -16,14 +20,20 @@ T = TypeVar("T", str, bytes)
 
 _LEVELS = logging.getLevelNamesMapping()
 
+_log = structlog.get_logger()
+
+
+def is_json(log_format: str) -> bool:
+    """Whether `log_format` (json, text, or auto: text on a terminal, else json) is JSON here."""
+    return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+
 
 def set_up(level: str, log_format: str, **context: str) -> None:
     """Log at `level` (debug, info, warning, error) and above, as `log_format`.
 
-    `log_format` is json, text, or auto: text on a terminal, else json. `context` goes into every
-    line (service=, worker=).
+    `context` goes into every line (service=, worker=).
     """
-    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    as_json = is_json(log_format)
     threshold = _LEVELS[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,13 +51,46 @@ def set_up(level: str, log_format: str, **context: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**context)
-    # Libraries (redis, uvicorn, asyncio) log through the standard library: what is amiss only.
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=max(threshold, logging.WARNING),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        force=True,
+    _set_up_libraries(shared, threshold, as_json=as_json)
+
+
+def _set_up_libraries(shared: list[Processor], threshold: int, *, as_json: bool) -> None:
+    """Libraries (redis, uvicorn, asyncio) log through the standard library: what is amiss only."""
+    handler = logging.StreamHandler(cast("TextIO", _Forgiving(sys.stderr)))
+    formatter: logging.Formatter = logging.Formatter(
+        "%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    if as_json:
+        formatter = structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_json_ending()[:-1],
+                structlog.processors.JSONRenderer(serializer=_to_json_text),
+            ],
+        )
+        sys.excepthook = _uncaught
+        threading.excepthook = lambda told: _uncaught(
+            told.exc_type, told.exc_value, told.exc_traceback
+        )
+        sys.unraisablehook = lambda told: _uncaught(
+            told.exc_type, told.exc_value, told.exc_traceback
+        )
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=max(threshold, logging.WARNING), force=True)
+    logging.captureWarnings(capture=as_json)
+    if as_json:
+        warnings.formatwarning = _one_line
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    _log.error("uncaught", exc_info=(kind, error, traceback))
+
+
+def _one_line(message: Warning | str, *where: object, **_: object) -> str:
+    return f"{message} ({':'.join(map(str, where[1:3]))})"
 
 
 class _Forgiving(Generic[T]):
@@ -78,6 +121,10 @@ def _json_ending() -> list[Processor]:
 
 def _to_json(event: object, **_: object) -> bytes:
     return orjson.dumps(event, default=str)
+
+
+def _to_json_text(event: object, **_: object) -> str:
+    return _to_json(event).decode()
 
 
 def _text_ending() -> list[Processor]:

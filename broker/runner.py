@@ -11,12 +11,14 @@ from pathlib import Path
 import structlog
 
 from broker import metrics
+from broker.clock import Clock
 from broker.config import Settings
 from broker.connections import connect, endpoints_of, servers, status_of
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.dispatch import Dispatcher
 from broker.errors import ConfigError, UnavailableError
+from broker.health import Health, stops
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -24,6 +26,7 @@ from broker.mqtt import (
     Several,
     connections_of,
 )
+from broker.probes import Probes, accepted
 from broker.service import Context, Effects, Service, Zones
 from broker.store import Entry, Store, partitions
 from broker.struck import Struck
@@ -45,12 +48,16 @@ _METRICS_EVERY_S = 0.5
 _DRAIN_S = 6.0
 
 OnState = Callable[[ServiceState], None]
+OnHealth = Callable[[Health], None]
 
 
 async def run_worker(
-    service: Service, settings: Settings, *, worker: int, stop: asyncio.Event, on_state: OnState
-) -> None:
+    service: Service, settings: Settings, *, worker: int, stop: asyncio.Event, on_state: OnState,
+    on_health: OnHealth = lambda _: None, clock: Clock | None = None,
+) -> None:  # fmt: skip
     """Run one worker of `service` until `stop` is set, then drain and return.
+
+    `on_health` is told each second how it is.
 
     Raises:
         ConfigError: the settings or the policy are wrong.
@@ -62,6 +69,7 @@ async def run_worker(
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
     async with partitions(settings.redis_url, settings.partitions) as stores:
+        await _refuse_unsafe(stores, settings)
         for store in stores:
             await store.events.ensure_groups()
         endpoints = endpoints_of(settings)
@@ -82,11 +90,17 @@ async def run_worker(
                     servers=servers(settings, mqtt, endpoints),
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
+                probes = Probes(
+                    service.name, instance, stores=stores, connections=connections_of(mqtt),
+                    account=endpoints[0].username, unsafe_redis=settings.unsafe_redis,
+                    clock=clock or Clock(), on_health=on_health,
+                )  # fmt: skip
                 loops = _Worker(
                     dispatcher,
                     stores,
                     mqtt,
                     instance,
+                    probes=probes,
                     zones_version=zones_version,
                     share=share,
                     connected=connected,
@@ -98,6 +112,14 @@ async def run_worker(
         except MqttError as error:
             raise UnavailableError(f"MQTT: {error}") from error
     on_state(ServiceState.STOPPED)
+
+
+async def _refuse_unsafe(stores: Sequence[Store], settings: Settings) -> None:
+    """Raise ConfigError if Redis may lose what got a receipt, and nobody has accepted that."""
+    for store in stores:
+        causes = accepted(await store.server.unsafe(), settings.unsafe_redis)
+        if stops(causes):
+            raise ConfigError([f"NABIJ_REDIS_URL: {one.what}: {one.mend}" for one in causes])
 
 
 def load_policy(path: Path | None) -> Policy:
@@ -138,7 +160,7 @@ class _Worker:
 
     def __init__(
         self, dispatcher: Dispatcher, stores: Sequence[Store], mqtt: Connection | Several,
-        instance: str, *,
+        instance: str, *, probes: Probes,
         zones_version: int, share: tuple[int, int] | None, connected: Sequence[asyncio.Event],
         membership: TakeOver | None,
     ) -> None:  # fmt: skip
@@ -147,6 +169,7 @@ class _Worker:
         self._stores = stores
         self._mqtt = mqtt
         self._consumer = instance
+        self._probes = probes
         self._zones_version = zones_version
         self._share = share
         self._connected = connected
@@ -183,12 +206,10 @@ class _Worker:
 
     def _loops_to_the_end(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """Return what goes on until this worker has taken what is queued for it."""
-        loops: list[tuple[str, Coroutine[None, None, None]]] = []
-        if self._service.subscriptions:
-            loops += [
-                (f"mqtt {via}", self._receive(via, connection))
-                for via, connection in enumerate(connections_of(self._mqtt))
-            ]
+        loops: list[tuple[str, Coroutine[None, None, None]]] = [
+            (f"mqtt {via}", self._receive(via, connection))
+            for via, connection in enumerate(connections_of(self._mqtt))
+        ]
         if self._membership:
             loops.append(("heartbeat", self._membership.beat()))
         return loops
@@ -197,6 +218,7 @@ class _Worker:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
             ("zones", self._follow_zones()),
             ("metrics", _tell_metrics()),
+            ("probes", self._probes.run()),
             *((f"restore {via}", self._restore(via)) for via in range(len(self._connected))),
         ]
         if self._membership:
@@ -242,6 +264,9 @@ class _Worker:
                 await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
             batches: dict[str, list[Delivery]] = {}
             for delivery in await connection.receive(_BATCH):
+                if self._probes.is_one(delivery):
+                    self._probes.hear(delivery, via)
+                    continue
                 if not self._is_ours(delivery):
                     delivery.acknowledge()
                     continue

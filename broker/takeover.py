@@ -55,7 +55,7 @@ class TakeOver:
             WorkerSession(
                 service=service.name, instance=instance, server=server, holder=self._holder,
                 client_id=client_id_of(service, settings, instance),
-                filters=tuple(filters_of(service, settings)),
+                filters=tuple(filters_of(service, settings, instance)),
             )
             for server in range(len(endpoints))
         ]  # fmt: skip

@@ -4,6 +4,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -51,15 +52,20 @@ def up(
     nabij up --service intake --service police
     """
     from nabij.runtime import Interrupted, run_until_signal
+    from nabij.up import announcer, workers_of
     from nabij.up import up as run_up
-    from nabij.up import workers_of
 
-    counts = workers_of(service or [], workers or [])
-    settings = settings_of(data_dir)
+    announce, tell = announcer()
     try:
-        run_until_signal(run_up(settings, counts, within_s=within, as_json=as_json))
+        counts = workers_of(service or [], workers or [])
+        settings = settings_of(data_dir)
+        run_until_signal(
+            run_up(settings, counts, within_s=within, as_json=as_json, announce=announce)
+        )
     except Interrupted:
-        _say("drained")
+        announce("drained")
+    except Exception as error:  # noqa: BLE001 - told in the log, where that is JSON
+        raise typer.Exit(_status_of(error, tell)) from None
 
 
 @app.command()
@@ -315,20 +321,22 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _status_of(error: Exception) -> int:
+def _status_of(error: Exception, say: Callable[[str], None] | None = None) -> int:
+    """Tell what is wrong, and return the exit status."""
     from broker.errors import ConfigError, UnavailableError
+    from broker.health import told
     from broker.mqtt.errors import MqttError
     from nabij.runtime import leaves
 
-    status = 1
+    say, status = say or _say, 1
     for cause in leaves(error):
         if isinstance(cause, ConfigError):
-            _say("\n".join(f"nabij: {problem}" for problem in cause.problems))
+            say("\n".join(f"nabij: {problem}" for problem in cause.problems))
             status = 2
         elif isinstance(cause, (UnavailableError, MqttError, OSError)):
-            _say(f"nabij: {cause}")
+            say(f"nabij: {told(str(cause))}")
         else:
-            _say(
+            say(
                 f"nabij: a mistake of ours: {type(cause).__name__}: {cause} "
                 f"({_where(cause)}). Please report it."
             )

@@ -18,6 +18,7 @@ from broker import config
 from broker.config import SETTINGS, Settings, each_url
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
+from broker.health import Cause, stops
 from broker.mqtt import Connection, Endpoint, MqttError
 from broker.store import Opening, partitions
 from nabij.account_names import (
@@ -183,12 +184,25 @@ async def _redis(settings: Settings) -> list[Finding]:
         return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
     try:
         async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
-            warnings = dict.fromkeys([what for store in stores for what in await store.check()])
+            causes = dict.fromkeys(
+                [
+                    cause
+                    for store in stores
+                    for cause in (*await store.server.unsafe(), *await store.server.disk())
+                ]
+            )
             zones = await stores[0].zones.load()
             letters = await stores[0].dead_letters.counts()
     except (UnavailableError, ConfigError) as error:
         return [Finding(Verdict.BROKEN, "Redis", str(error))]
-    found = [Finding(Verdict.BROKEN, "Redis", warning) for warning in warnings]
+    found = [
+        Finding(
+            Verdict.BROKEN if stops([cause]) else Verdict.NOTE,
+            "Redis",
+            f"{cause.what}. {_mend(cause)}",
+        )
+        for cause in causes
+    ]
     found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
     if letters.kept or letters.dropped:
         dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
@@ -197,6 +211,10 @@ async def _redis(settings: Settings) -> list[Finding]:
     if zones:
         return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store")]
     return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
+
+
+def _mend(cause: Cause) -> str:
+    return f"To mend it: {cause.mend}"
 
 
 def _settings(settings: Settings | None) -> list[dict[str, Any]]:

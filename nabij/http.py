@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from broker.errors import ConfigError
+from broker.health import Cause
+from nabij.exposition import Exposition
+from nabij.figures import StoreFigures
+from nabij.readiness import Readiness, readiness
 from nabij.supervisor import Supervisor
 
 GRACE_S = 2
@@ -24,9 +27,12 @@ GRACE_S = 2
 
 @contextlib.asynccontextmanager
 async def served(
-    address: tuple[str, int], supervisor: Supervisor, metrics: Path
-) -> AsyncIterator[str]:
+    address: tuple[str, int], supervisor: Supervisor, metrics: Path, *,
+    store: StoreFigures | None = None, more: Callable[[], Sequence[Cause]] = tuple,
+) -> AsyncIterator[str]:  # fmt: skip
     """Serve while the context lasts, and give the URL.
+
+    `store` is asked for figures at each scrape; `more` is what is wrong beside the workers.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -34,7 +40,7 @@ async def served(
     listener = _listener(address)
     server = _Server(
         uvicorn.Config(
-            app(supervisor, metrics),
+            app(supervisor, metrics, store=store, more=more),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -52,8 +58,14 @@ async def served(
             await asyncio.wait([serving], timeout=2 * GRACE_S)
 
 
-def app(supervisor: Supervisor, metrics: Path) -> Starlette:
+def app(
+    supervisor: Supervisor, metrics: Path, *, store: StoreFigures | None,
+    more: Callable[[], Sequence[Cause]],
+) -> Starlette:  # fmt: skip
     """Return the ASGI application."""
+
+    def now() -> Readiness:
+        return readiness(supervisor.workers, more())
 
     async def livez(_: Request) -> Response:
         """200 while this loop turns (it answers) and every worker's does."""
@@ -61,18 +73,18 @@ def app(supervisor: Supervisor, metrics: Path) -> Starlette:
         return JSONResponse({"alive": not hung, "hung": hung}, status_code=503 if hung else 200)
 
     async def readyz(_: Request) -> Response:
-        """200 when every worker is ready."""
-        unready = supervisor.unready()
-        return JSONResponse(
-            {"ready": not unready, "not_ready": unready}, status_code=503 if unready else 200
-        )
+        """200 while reports are handled, degraded or not; 503 with the reasons else."""
+        found = now()
+        return JSONResponse(msgspec.to_builtins(found), status_code=200 if found.ready else 503)
 
     async def metrics_text(_: Request) -> Response:
+        if store:
+            await store.refresh()
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     registry = CollectorRegistry()
-    registry.register(_WorkerMetrics(supervisor))
+    registry.register(Exposition(supervisor, now, store))
     MultiProcessCollector(registry, path=str(metrics))  # type: ignore[no-untyped-call]
     return Starlette(
         routes=[
@@ -81,25 +93,6 @@ def app(supervisor: Supervisor, metrics: Path) -> Starlette:
             Route("/metrics", metrics_text),
         ]
     )
-
-
-class _WorkerMetrics(Collector):
-    """What the supervisor itself knows."""
-
-    def __init__(self, supervisor: Supervisor) -> None:
-        self._supervisor = supervisor
-
-    def collect(self) -> Iterator[Metric]:
-        ready = GaugeMetricFamily("nabij_worker_ready", "Worker is ready", labels=["worker"])
-        restarts = CounterMetricFamily(
-            "nabij_worker_restarts", "Worker was started again", labels=["worker"]
-        )
-        unready = self._supervisor.unready()
-        for worker in self._supervisor.workers:
-            ready.add_metric([worker.name], float(worker.name not in unready))
-            restarts.add_metric([worker.name], float(worker.restarts))
-        yield ready
-        yield restarts
 
 
 class _Server(uvicorn.Server):

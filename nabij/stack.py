@@ -23,6 +23,7 @@ from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.embedded import EmbeddedMqtt, EmbeddedRedis
 from broker.errors import ConfigError, UnavailableError
+from broker.health import stops
 from broker.store import partitions
 from nabij.datadir import (
     CITY_DESK,
@@ -75,6 +76,7 @@ class Stack:
         self._wanted_zones = zones
         self.credentials: Mapping[str, str] = accounts or {}
         self.http_url: str | None = None
+        self.redis_warnings: Sequence[str] = ()
         self.supervisor: Supervisor
         self._workers = dict.fromkeys(SERVICES, 1) if workers is None else workers
         self._participants = participants
@@ -137,6 +139,7 @@ class Stack:
         acquired.enter_context(self._data_dir.held(*self._locks()))
         servers = await acquired.enter_async_context(Servers())
         await self._start_redis(servers)
+        await self._patiently(self._look_at_redis)
         await self._patiently(self._load_zones)
         await self._start_mqtt(servers)
         for description in servers.descriptions:
@@ -193,6 +196,17 @@ class Stack:
                     raise
                 await asyncio.sleep(RETRY_S)
 
+    async def _look_at_redis(self) -> None:
+        """Refuse a Redis that may lose what got a receipt, unless that was accepted; say so then."""
+        async with partitions(self.redis_url, self.settings.partitions) as stores:
+            found = await asyncio.gather(*(store.server.unsafe() for store in stores))
+        causes = dict.fromkeys(cause for some in found for cause in some)
+        if not self.settings.unsafe_redis and stops(causes):
+            raise ConfigError([f"{one.what}: {one.mend}" for one in causes if stops([one])])
+        for cause in causes:
+            _log.warning(cause.what, mend=cause.mend)
+        self.redis_warnings = [cause.what for cause in causes]
+
     async def _load_zones(self) -> None:
         """Put the zones that were asked for into the store, or those it lacks; know them all."""
         async with partitions(self.redis_url, self.settings.partitions) as stores:
@@ -206,15 +220,20 @@ class Stack:
                 for kind in ZoneKind:
                     await store.zones.save(kind, built_in_zones(kind))
                 self.zones = await store.zones.load()
-            for warning in (*await store.check(), *await warnings_of(self._policy, stores)):
+            for warning in await warnings_of(self._policy, stores):
                 _log.warning(warning)
 
     async def _serve_http(self, acquired: AsyncExitStack, metrics: Path) -> None:
         if self._http:
-            from nabij.http import served  # noqa: PLC0415 - uvicorn: a third of a second
+            # Here, since uvicorn takes a third of a second.
+            from nabij.figures import StoreFigures  # noqa: PLC0415
+            from nabij.http import served  # noqa: PLC0415
 
+            figures = await acquired.enter_async_context(
+                StoreFigures(self.redis_url, self.settings.partitions)
+            )
             self.http_url = await acquired.enter_async_context(
-                served(self._http, self.supervisor, metrics)
+                served(self._http, self.supervisor, metrics, store=figures)
             )
 
     # What others are told
@@ -242,6 +261,7 @@ def _as_environment(settings: Settings) -> dict[str, str]:
         "NABIJ_MQTT_URL": settings.mqtt_url,
         "NABIJ_REDIS_URL": settings.redis_url,
         "NABIJ_PARTITIONS": settings.partitions,
+        "NABIJ_UNSAFE_REDIS": int(settings.unsafe_redis),
         "NABIJ_SHARE_GROUP": settings.share_group,
         "NABIJ_DATA_DIR": settings.data_dir.absolute(),
         "NABIJ_POLICY": settings.policy and settings.policy.absolute(),

@@ -1,7 +1,8 @@
 """Keeps the workers running: one child process each, watched through a pipe.
 
 A worker that ends is started again, after a growing pause, and no other one is touched. One whose
-event loop hangs is killed first. They end with the supervisor, however that ends.
+event loop hangs first says where it stands, and is killed. They end with the supervisor, however
+that ends.
 """
 
 import asyncio
@@ -15,24 +16,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import structlog
 
 import nabij
 from broker.errors import ConfigError, UnavailableError
-from nabij.worker import BADLY_CONFIGURED, BEAT, DRAIN_S
+from broker.health import Cause, Health, Severity, stops
+from nabij.worker import BADLY_CONFIGURED, BEAT, DRAIN_S, DUMP_SIGNAL
 from schemas.messages import ServiceState
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 STEADY_S = 30.0  # a worker that lived this long starts anew with the shortest pause
 TICK_S = 1.0
-MISSED_BEATS = 15  # not alive
-HUNG_BEATS = 60  # killed
+MISSED_BEATS = 5  # not alive, and not ready
+HUNG_BEATS = 20  # asked where it stands, and killed a tick later
 START_TIMEOUT_S = 30.0
 
 WORKER = (sys.executable, "-m", "nabij.worker")
 
 _STDERR = 2
+_STATES = frozenset(ServiceState)
+_UNTOLD = Cause(
+    code="worker_untried",
+    what="a worker has not yet tried whether it works",
+    mend="wait a second",
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -50,6 +59,8 @@ class Worker:
         self.restarts = 0
         self.missed_beats = 0
         self.was_ready = False
+        self.health: Health | None = None
+        self.stack: list[str] = []
         self._unfinished = b""
 
     @property
@@ -67,19 +78,56 @@ class Worker:
         """False if it has a process whose loop stands still."""
         return self.process is None or self.missed_beats < MISSED_BEATS
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it handles reports now."""
+        return not stops(self.causes())
+
+    @property
+    def condition(self) -> str:
+        """What it is, in a word."""
+        if self.process and not self.alive:
+            return "hung"
+        if self.state is ServiceState.READY and not self.is_ready:
+            return "not ready"
+        return self.state.value
+
+    def causes(self) -> Sequence[Cause]:
+        """What is wrong with it now."""
+        if self.state is not ServiceState.READY or not self.alive:
+            return [self._away()]
+        if self.health is None:
+            return [_UNTOLD]
+        return self.health.causes
+
+    def _away(self) -> Cause:
+        what = self.condition if self.process and not self.alive else self.state.value
+        return Cause(
+            code=f"worker_{what}",
+            what=f"a worker of {self.service} is {what}",
+            mend="it is started again by itself; if it stays so, its log says why",
+        )
+
     def hear(self, data: bytes) -> None:
-        """Take in what came through the pipe."""
+        """Take in what came through the pipe: beats, states, its health, and where it hangs."""
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
-        for line in map(bytes.decode, lines):
-            self.missed_beats = 0
-            if line != BEAT:
-                self.state = ServiceState(line)
+        for line in lines:
+            word = line.decode(errors="replace")
+            if word == BEAT:
+                self.missed_beats = 0
+            elif word in _STATES:
+                self.missed_beats = 0
+                self.state = ServiceState(word)
                 self.was_ready |= self.state is ServiceState.READY
+            elif line.startswith(b"{"):
+                self.health = msgspec.json.decode(line, type=Health)
+            elif word:
+                self.stack.append(word)
 
     def forget_process(self) -> None:
         """The process has ended."""
         self.process, self.busy, self._unfinished, self.missed_beats = None, False, b"", 0
-        self.state = ServiceState.LOST
+        self.state, self.health, self.stack = ServiceState.LOST, None, []
 
 
 class Supervisor:
@@ -146,13 +194,9 @@ class Supervisor:
         """Whether every running worker's loop turns."""
         return all(worker.alive for worker in self.workers)
 
-    def unready(self) -> dict[str, ServiceState]:
+    def unready(self) -> dict[str, str]:
         """Return the workers that are not ready, and what they are instead."""
-        return {
-            worker.name: worker.state
-            for worker in self.workers
-            if worker.state is not ServiceState.READY
-        }
+        return {worker.name: _told(worker) for worker in self.workers if not worker.is_ready}
 
     async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when every worker is ready.
@@ -248,8 +292,13 @@ class Supervisor:
             await asyncio.sleep(TICK_S)
             for worker in self.workers:
                 worker.missed_beats += worker.process is not None
-                if worker.missed_beats >= HUNG_BEATS:
-                    _log.error("a worker hangs and is killed", worker=worker.name)
+                if worker.missed_beats == HUNG_BEATS:
+                    self._send(worker, DUMP_SIGNAL)
+                    self._send(worker, signal.SIGCONT)  # one that was stopped hears nothing else
+                elif worker.missed_beats > HUNG_BEATS or worker.stack:
+                    _log.error(
+                        "a worker hangs and is killed", worker=worker.name, stack=worker.stack
+                    )
                     self._send(worker, signal.SIGKILL)
 
     async def _drain(self) -> None:
@@ -274,6 +323,13 @@ class Supervisor:
         if worker.process:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.send_signal(number)
+
+
+def _told(worker: Worker) -> str:
+    causes = [cause for cause in worker.causes() if cause.severity is Severity.STOPS]
+    if worker.state is not ServiceState.READY or not worker.alive:
+        return worker.condition
+    return "; ".join(f"not ready: {cause.what} ({cause.mend})" for cause in causes)
 
 
 @contextlib.contextmanager

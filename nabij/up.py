@@ -1,10 +1,13 @@
 """`nabij up`: every service, or some of them, until SIGTERM."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
+
+from broker import config, log
 from broker.config import Settings
 from broker.core.zones import UNASSIGNED
 from broker.errors import ConfigError
@@ -36,17 +39,28 @@ def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]
     return workers
 
 
+def announcer() -> tuple[Callable[[str], None], Callable[[str], None]]:
+    """Return how to tell what happens, and what is wrong: in the log if that is JSON and no text."""
+    log_format = config.log_format()
+    if not log.is_json(log_format):
+        return say, say
+    log.set_up("info", log_format)
+    logger = structlog.get_logger(__name__)
+    return logger.info, logger.error
+
+
 async def up(
-    settings: Settings, workers: Mapping[str, int], *, within_s: float, as_json: bool
-) -> None:
+    settings: Settings, workers: Mapping[str, int], *, within_s: float, as_json: bool,
+    announce: Callable[[str], None] = say,
+) -> None:  # fmt: skip
     """Run until cancelled; every service has so long to become ready."""
-    stack = Stack(settings, workers=workers, http=settings.http, say=say)
+    stack = Stack(settings, workers=workers, http=settings.http, say=announce)
     async with stack:
         await stack.wait_ready(within_s)
         if as_json:
             print_json(_description(stack))
         else:
-            _describe(stack)
+            _describe(stack, announce)
         await asyncio.get_running_loop().create_future()
 
 
@@ -57,15 +71,18 @@ def _description(stack: Stack) -> dict[str, Any]:
         "mqtt": _host_and_port(stack.mqtt_url),
         "redis": _host_and_port(stack.redis_url),
         "http": stack.http_url,
+        "warnings": [*stack.redis_warnings],
         "zones": sorted({zone.id for zone in stack.zones}),
         "accounts": {user: stack.credentials[user] for user in _shown(stack)},
     }
 
 
-def _describe(stack: Stack) -> None:
+def _describe(stack: Stack, say: Callable[[str], None]) -> None:
     say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
     say(f"MQTT at {_host_and_port(stack.mqtt_url)}, Redis at {_host_and_port(stack.redis_url)}")
     say(f"{stack.http_url}/readyz  /livez  /metrics")
+    for warning in stack.redis_warnings:
+        say(f"WARNING: {warning}")
     if not stack.embedded:
         return
     say(f"\naccounts to try it with (all of them: {stack.settings.data_dir}/accounts.json)")

@@ -3,24 +3,29 @@
     python -m nabij.worker SERVICE INDEX PIPE PARENT
 
 Configured through its environment. PIPE is a file descriptor to which it writes a line for each
-change of state and a beat each second; PARENT the supervisor's process id, with which it ends.
+change of state, a beat and its health (JSON) each second, and on SIGUSR2 its stacks; PARENT the supervisor's process id, with which it ends.
 Exit status: 0 drained, 2 badly configured, 75 (EX_TEMPFAIL) something is not there yet, else 1.
 """
 
 import asyncio
 import contextlib
+import faulthandler
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
 from broker import config, log
 from broker.config import Settings
 from broker.errors import ConfigError, UnavailableError
+from broker.health import Health
 from broker.tether import end_with, raise_open_files
 from nabij.runtime import leaves, run
 from schemas.messages import ServiceState
@@ -28,6 +33,7 @@ from schemas.messages import ServiceState
 BEAT = "beat"
 BEAT_S = 1.0
 DRAIN_S = 10.0
+DUMP_SIGNAL = signal.SIGUSR2
 BADLY_CONFIGURED = 2
 NOT_YET = os.EX_TEMPFAIL
 
@@ -51,6 +57,13 @@ class Pulse:
             if self._on_gone:
                 self._on_gone()
             self._on_gone = None
+
+    def health(self, health: Health) -> None:
+        """Tell how it is. A write of more than PIPE_BUF bytes could be torn (pipe(7))."""
+        line = msgspec.json.encode(health)
+        if len(line) >= select.PIPE_BUF:
+            line = msgspec.json.encode(replace(health, causes=health.causes[:3]))
+        self.say(line.decode())
 
     def state(self, state: ServiceState) -> None:
         """Tell a change of state."""
@@ -83,15 +96,20 @@ async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     pulse = Pulse(pipe, end)
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(pulse.beat(), name="heartbeat")
-        await run_worker(service, settings, worker=index, stop=stop, on_state=pulse.state)
+        await run_worker(
+            service, settings, worker=index, stop=stop, on_state=pulse.state, on_health=pulse.health
+        )
         beating.cancel()
 
 
 def main(arguments: list[str]) -> int:
     """Run the worker that `arguments` name and return its exit status."""
     name, index, pipe, parent = arguments
+    # Not to standard error, which is for the log: the supervisor logs it.
+    faulthandler.register(DUMP_SIGNAL, file=int(pipe), all_threads=True)
     end_with(int(parent))
     raise_open_files()
+    log.set_up("info", config.log_format(), service=name, worker=index)
     try:
         settings = config.load()
         log.set_up(settings.log_level, settings.log_format, service=name, worker=index)

@@ -522,6 +522,13 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     version: str
 
 
+class Probe(Struct, frozen=True, kw_only=True):
+    """What a worker publishes and must receive itself, to know that it hears the MQTT broker."""
+
+    number: int
+    nonce: str
+
+
 class Rejection(Struct, frozen=True, kw_only=True):
     """A dead letter: a message with no sender to tell, or one that a handler failed on.
 

@@ -132,9 +132,10 @@ CASE = Topic("city/{municipality}/case/{category}", messages.Case, "city", "city
 SERVICE = Topic(
     "ops/service/{name}/{instance}", messages.ServiceStatus, "service", "operators", retain=True
 )
+PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, "service", "the same worker")
 REJECTED = Topic("ops/rejected/{service}", messages.Rejection, "service", "operators")
 
 TOPICS: tuple[Topic[Any], ...] = (
     REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, RECEIPT, ALERT, GROUP, QUESTION,
-    ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, CASE, SERVICE, REJECTED,
+    ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, CASE, SERVICE, PROBE, REJECTED,
 )  # fmt: skip

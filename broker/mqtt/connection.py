@@ -131,7 +131,7 @@ class Connection:
         """
         wire: Wire | None = None
         try:
-            wire = await connect_first(self._connect, self._connect_timeout_s, self._where)
+            wire = await connect_first(self._connect, self._connect_timeout_s, self.where)
         except Unreachable:
             if self._must_connect:
                 raise
@@ -299,17 +299,18 @@ class Connection:
                 delays, early_ends = full_jitter(), 0
             self._log_loss(error, early_ends)
             wire = await reconnect(self._connect, delays, self._shown_as)
-            _log.info("mqtt connection is back", client_id=self._shown_as, at=self._where)
+            _log.info("mqtt connection is back", client_id=self._shown_as, at=self.where)
 
     def _log_loss(self, error: MqttError, early_ends: int) -> None:
-        log = _log.bind(client_id=self._shown_as, at=self._where, why=str(error))
+        log = _log.bind(client_id=self._shown_as, at=self.where, why=str(error))
         if early_ends < _SUSPICIOUS_ENDS:
             log.warning("mqtt connection lost")
         else:
             log.error("mqtt connection keeps breaking; is the client id in use twice?")
 
     @property
-    def _where(self) -> str:
+    def where(self) -> str:
+        """Host and port of the MQTT broker."""
         return f"{self._endpoint.host}:{self._endpoint.port}"
 
     # Closing

@@ -42,6 +42,7 @@ class Keys:
         self.dead_letter_counts = f"{self.prefix}dead-letter-counts"
         self.zones = f"{self.prefix}zones"
         self.partitions = f"{self.prefix}partitions"
+        self.probe = f"{self.prefix}probe"
         self.zones_version = f"{self.prefix}zones-version"
 
     def owns(self, cell: int) -> bool:

@@ -173,6 +173,14 @@ class Outbox:
         """Return how many messages ought to have been published by now."""
         return int(await self._redis.call("ZCOUNT", self._keys.outbox, 0, now_ms))
 
+    async def late_messages(self, now_ms: int) -> list[Posted]:
+        """Return the messages that ought to have been published by now, some hundreds at most."""
+        names = await self._redis.call(
+            "ZRANGE", self._keys.outbox, 0, now_ms, "BYSCORE", "LIMIT", 0, _AT_ONCE
+        )
+        bodies = names and await self._redis.call("HMGET", self._keys.outbox_messages, *names)
+        return [message for body in bodies if body and (message := _decoded(body))]
+
     async def give_up(self, identifiers: Sequence[str]) -> None:
         """Strike messages off that were never published."""
         transaction = Transaction(self._redis)

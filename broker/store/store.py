@@ -7,7 +7,7 @@ from typing import Self
 from uuid import UUID
 
 from broker.core.grid import place_of, region_of
-from broker.errors import ConfigError, UnavailableError
+from broker.errors import ConfigError
 from broker.store.alerts import AlertStore
 from broker.store.borders import Borders
 from broker.store.conversations import Conversations
@@ -23,6 +23,7 @@ from broker.store.outbox import Outbox
 from broker.store.presence import PresenceStore
 from broker.store.questions import Questions
 from broker.store.redis import ANSWER_S, Connection
+from broker.store.server import Server
 from broker.store.streams import Events
 from broker.store.timers import Deadlines
 from broker.store.transaction import Transaction
@@ -63,6 +64,7 @@ class Store:
         self.deadlines = Deadlines(redis)
         self.zones = ZoneStore(redis)
         self.workers = WorkerStore(redis)
+        self.server = Server(redis)
         self.keys = redis.keys
         self.link([self])
 
@@ -127,29 +129,6 @@ class Store:
             found += [UUID(key.decode().rpartition(":")[2]) for key in keys]
             if int(cursor) == 0:
                 return found
-
-    async def check(self) -> list[str]:
-        """Return what is wrong with the server's settings for a store that must lose nothing."""
-        wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-        warnings = []
-        for name, value in wanted.items():
-            try:
-                answer = await self._redis.call("CONFIG", "GET", name)
-            except UnavailableError:
-                return ["CONFIG GET is refused: cannot see whether every write is fsynced"]
-            present = answer[1].decode() if answer else "(unknown)"
-            if present != value:
-                warnings.append(f"Redis has {name} {present}; it should be {value}")
-        return warnings + await self._cannot_write()
-
-    async def _cannot_write(self) -> list[str]:
-        """Return what keeps the server from writing to its disk now."""
-        info = (await self._redis.call("INFO", "persistence")).decode()
-        return [
-            f"Redis could not write ({line}): is its disk full? No receipt is sent meanwhile"
-            for line in info.splitlines()
-            if line == "aof_last_write_status:err"
-        ]
 
 
 @asynccontextmanager

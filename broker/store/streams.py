@@ -124,6 +124,12 @@ class Events:
         transaction.call("XDEL", self._keys.events(group), *identifiers)
         await transaction.run()
 
+    async def backlog(self, group: str) -> tuple[int, int]:
+        """Return how many entries are not done, and how many of them somebody has in hand."""
+        stream = self._keys.events(group)
+        length, pending = await self._redis.calls([("XLEN", stream), ("XPENDING", stream, group)])
+        return int(length), int(pending[0])
+
     async def length(self, group: str) -> int:
         """Return how many entries are not done."""
         return int(await self._redis.call("XLEN", self._keys.events(group)))

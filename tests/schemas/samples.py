@@ -76,6 +76,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "service": m.ServiceStatus(
         service="intake", instance="1-1", state=m.ServiceState.READY, at=AT, version="0.1.0"
     ),
+    "probe": m.Probe(number=7, nonce="00112233aabbccdd"),
     "rejected": m.Rejection(
         service="intake", topic="nabij/v1/u/ann/up/report", code="not_json", field="$",
         reason="JSON is malformed.", at=AT, payload="{", size=1,

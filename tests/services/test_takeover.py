@@ -361,7 +361,7 @@ async def test_a_session_that_comes_back_with_an_old_file_of_the_mqtt_broker_is_
     await city.start("b-1")
     await city.die("b-1")
     await polled(lambda: city.is_("b-1", WorkerState.GONE))
-    async with city.session("b-1", filters_of(service, city.settings)):
+    async with city.session("b-1", filters_of(service, city.settings, "b-1")):
         pass  # as Mosquitto has it after a kill -9, from its last autosave
     if found_by == "reconnecting":
         async with city.session("a-1"):

@@ -1,6 +1,7 @@
 """When Redis cannot serve, it is said as ours to mend, and nothing is left half-written."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from broker.embedded import EmbeddedRedis
 from broker.errors import UnavailableError
 from broker.events import WalkedIn
+from broker.health import Severity, stops
 from broker.store import Posted, Store, Update
 from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability
@@ -131,22 +133,50 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
     client.close()
 
 
-async def test_check_warns_of_every_setting_that_may_lose_something(
+async def test_every_setting_that_may_lose_something_is_named_with_what_mends_it(
     own_redis: EmbeddedRedis,
 ) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         async with Store(own_redis.url) as store:
-            assert await store.check() == []
+            assert await store.server.unsafe() == []
+            assert await store.server.disk() == []
             client.config_set("appendfsync", "everysec")
             client.config_set("appendonly", "no")
             client.config_set("maxmemory-policy", "allkeys-lru")
 
-            assert await store.check() == [
-                "Redis has appendonly no; it should be yes",
-                "Redis has appendfsync everysec; it should be always",
-                "Redis has maxmemory-policy allkeys-lru; it should be noeviction",
+            unsafe = await store.server.unsafe()
+            assert [cause.what.partition(":")[0] for cause in unsafe] == [
+                "Redis has appendonly no",
+                "Redis has appendfsync everysec",
+                "Redis has maxmemory-policy allkeys-lru",
             ]
+            assert "CONFIG SET appendonly yes" in unsafe[0].mend
+            assert stops(unsafe)
+
+
+async def test_a_server_that_refuses_config_says_in_info_what_it_has_and_the_rest_is_a_note(
+    own_redis: EmbeddedRedis,
+) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        async with Store(own_redis.url) as store:
             client.acl_setuser("default", commands=["-config"])
-            assert await store.check() == [
-                "CONFIG GET is refused: cannot see whether every write is fsynced"
-            ]
+            [note] = await store.server.unsafe()
+            assert (note.code, note.severity) == ("redis_unchecked", Severity.NOTE)
+            assert "appendfsync" in note.what
+            assert "appendonly" not in note.what
+            client.acl_setuser("default", commands=["+config"])
+            client.config_set("appendonly", "no")
+            client.config_set("maxmemory-policy", "volatile-ttl")
+            client.acl_setuser("default", commands=["-config"])
+            lost, evicts, _ = await store.server.unsafe()
+            assert "appendonly no" in lost.what
+            assert "volatile-ttl" in evicts.what
+
+            client.acl_setuser("default", commands=["-info"])
+            [note] = await store.server.unsafe()
+            assert all(name in note.what for name in ("appendonly", "appendfsync", "maxmemory"))
+
+
+async def test_the_servers_write_tells_its_clock(redis_url: str) -> None:
+    async with Store(redis_url) as store:
+        assert abs(await store.server.write() - time.time()) < 60

@@ -1,0 +1,187 @@
+"""/readyz follows what works now: Redis, the MQTT broker, the account, hung workers, the disk."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from tests.cli.test_up import Up, get, start, until
+
+__all__ = ["start"]
+
+CITY = ("--service", "city")
+AT_ONCE_S = 10.0  # «within a few seconds», on a machine with other work
+
+
+def settings(mqtt: EmbeddedMqtt, account: Account, redis_url: str, **more: str) -> dict[str, str]:
+    return {
+        "NABIJ_MQTT_URL": mqtt.url_for(account),
+        "NABIJ_REDIS_URL": redis_url,
+        "NABIJ_SHARE_GROUP": "test-of-readiness",
+        "NABIJ_INSTANCE": "test-of-readiness",
+        **more,
+    }
+
+
+def answer(said: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    status, body = get(f"{said['http']}/readyz")
+    return status, json.loads(body)
+
+
+def codes(said: dict[str, Any]) -> set[str]:
+    return {why["code"] for why in answer(said)[1]["why"]}
+
+
+def becomes(said: dict[str, Any], status: int, *some: str) -> float:
+    """Wait for this answer; return how long it took."""
+    began = time.monotonic()
+    until(lambda: answer(said)[0] == status and codes(said) >= {*some})
+    return time.monotonic() - began
+
+
+async def test_unready_while_redis_or_the_mqtt_broker_is_away_and_ready_again_when_back(
+    start: Callable[..., Up],
+    own_mqtt: EmbeddedMqtt,
+    own_redis: EmbeddedRedis,
+    accounts: dict[str, Account],
+) -> None:
+    up = start(*CITY, **settings(own_mqtt, accounts["nabij"], own_redis.url))
+    said = up.ready()
+    assert answer(said) == (
+        200,
+        {"ready": True, "degraded": False, "unsafe_redis": False, "why": [],
+         "workers": {"city-1": "ready"}},
+    )  # fmt: skip
+    await own_redis.kill()
+    assert becomes(said, 503, "redis_down") < AT_ONCE_S
+    [why] = answer(said)[1]["why"]
+    assert why["workers"] == ["city-1"]
+    assert "NABIJ_REDIS_URL" in why["mend"]
+    await own_redis.restart()
+    assert becomes(said, 200) < AT_ONCE_S
+
+    await own_mqtt.kill()
+    assert becomes(said, 503, "mqtt_down") < AT_ONCE_S
+    await own_mqtt.restart()
+    assert becomes(said, 200) < AT_ONCE_S
+
+    # Stopped, it neither answers nor closes the connection.
+    os.kill(own_redis.pid, signal.SIGSTOP)
+    assert becomes(said, 503, "redis_down") < AT_ONCE_S
+    os.kill(own_redis.pid, signal.SIGCONT)
+    assert becomes(said, 200) < AT_ONCE_S
+    os.kill(own_mqtt.pid, signal.SIGSTOP)
+    assert becomes(said, 503, "mqtt_deaf") < AT_ONCE_S
+    os.kill(own_mqtt.pid, signal.SIGCONT)
+    assert becomes(said, 200) < AT_ONCE_S
+
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("appendonly", "no")
+        assert becomes(said, 503, "unsafe_redis") < AT_ONCE_S
+        assert answer(said)[1]["unsafe_redis"] is True
+        client.config_set("appendonly", "yes")
+        assert becomes(said, 200) < AT_ONCE_S
+        client.config_set("maxmemory", "1mb")
+        assert becomes(said, 503, "redis_out_of_memory") < AT_ONCE_S
+        client.config_set("maxmemory", "0")
+        assert becomes(said, 200) < AT_ONCE_S
+    assert up.end() == 0
+
+
+@pytest.mark.parametrize("user", ["ann", "desk-gent"])
+def test_an_account_that_hears_nothing_is_never_ready_and_is_named(  # noqa: PLR0917 - fixtures
+    user: str,
+    start: Callable[..., Up],
+    mosquitto_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+) -> None:
+    up = start(*CITY, "--within", "8", **settings(mosquitto_server, accounts[user], redis_url))
+    assert up.process.wait(60) == 1
+    assert up.process.stderr
+    told = up.process.stderr.read()
+    assert f"the MQTT account '{user}' may not publish nabij/v1/ops/probe/city/" in told
+    assert "topic readwrite nabij/v1/#" in told
+
+
+@pytest.fixture
+async def unsafe_redis(data_dir: Path) -> AsyncIterator[str]:
+    async with EmbeddedRedis(data_dir) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "everysec")
+        yield server.url
+
+
+def test_a_redis_that_may_lose_receipts_is_refused_unless_that_is_accepted_and_then_said(
+    start: Callable[..., Up],
+    mqtt_server: EmbeddedMqtt,
+    accounts: dict[str, Account],
+    unsafe_redis: str,
+) -> None:
+    on = settings(mqtt_server, accounts["nabij"], unsafe_redis)
+    refused = start(*CITY, **on)
+    assert refused.process.wait(60) == 2
+    assert refused.process.stderr
+    told = refused.process.stderr.read()
+    assert "Redis has appendfsync everysec" in told
+    assert "NABIJ_UNSAFE_REDIS=1" in told
+
+    up = start(*CITY, **on, NABIJ_UNSAFE_REDIS="1")
+    said = up.ready()
+    assert "appendfsync everysec" in said["warnings"][0]
+    status, body = answer(said)
+    assert (status, body["ready"], body["degraded"], body["unsafe_redis"]) == (
+        200, True, True, True,
+    )  # fmt: skip
+    assert "nabij_redis_unsafe 1.0" in get(f"{said['http']}/metrics")[1]
+    assert up.end() == 0
+    assert up.process.stderr
+    assert "appendfsync everysec" in up.process.stderr.read()
+
+
+def test_a_hung_worker_is_restarted_with_its_stack_in_the_log(
+    start: Callable[..., Up],
+    mqtt_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+) -> None:
+    up = start(*CITY, **settings(mqtt_server, accounts["nabij"], redis_url))
+    said = up.ready()
+    hung = up.workers()["city"]
+    os.kill(hung, signal.SIGSTOP)
+    assert becomes(said, 503, "worker_hung") < AT_ONCE_S
+    until(lambda: up.workers().get("city", hung) != hung)
+    becomes(said, 200)
+    assert up.end() == 0
+    assert up.process.stderr
+    lines = [json.loads(line) for line in up.process.stderr]
+    [killed] = [line for line in lines if line["event"] == "a worker hangs and is killed"]
+    assert any("run_worker" in frame or "worker.py" in frame for frame in killed["stack"])
+
+
+def test_one_of_several_workers_that_is_away_degrades_and_does_not_stop(
+    start: Callable[..., Up],
+    mqtt_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+) -> None:
+    on = settings(mqtt_server, accounts["nabij"], redis_url)
+    up = start(*CITY, "--workers", "city=2", **on)
+    said = up.ready()
+    [first, second] = [pid for pid, command in up.descendants().items() if "city" in command]
+    os.kill(first, signal.SIGSTOP)
+    until(lambda: answer(said)[1]["degraded"])
+    assert answer(said)[0] == 200
+    os.kill(second, signal.SIGSTOP)
+    assert becomes(said, 503, "worker_hung") < AT_ONCE_S
+    for pid in (first, second):
+        os.kill(pid, signal.SIGCONT)
+    becomes(said, 200)
+    assert up.end() == 0
