@@ -164,6 +164,11 @@ def log_format(environ: Mapping[str, str] | None = None) -> str:
     return text if text in ("json", "text") else "auto"
 
 
+def device_password() -> str | None:
+    """Return the password of the participant that a command speaks as."""
+    return os.environ.get("NABIJ_DEVICE_PASSWORD")
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """Return the settings in `environ` (default: the process environment).
 

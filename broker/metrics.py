@@ -48,6 +48,12 @@ _passed: list[tuple[Stage, float, int]] = []
 _handled: TallyOf[tuple[str, str]] = TallyOf()
 
 
+def prepare(service: str) -> None:
+    """Show this service's counters from the start, at 0: of a first step from nothing a rule sees none."""
+    for counter in (DEAD_LETTERS, RETRIES, SESSIONS_ADOPTED):
+        counter.labels(service)
+
+
 def passed(stage: Stage, seconds: float, count: int = 1) -> None:
     """Count `count` that passed `stage`, after `seconds`; told by the next `tell`."""
     _passed.append((stage, seconds, count))

@@ -6,6 +6,7 @@ own, so that the share group loses no report by it.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -47,7 +48,7 @@ class _Ear:
         self.nonce = secrets.token_hex(8)  # what a session brings from an earlier life is not ours
         self.sent = 0
         self.sent_at: dict[int, float] = {}
-        self.came = asyncio.Event()
+        self.answered = asyncio.Event()  # the first came back, or was refused
         self.quiet_since: float | None = None  # since when it is connected and hears nothing
         self.round_trip_s: float | None = None
         self.received = 0
@@ -61,7 +62,7 @@ class _Ear:
         self.round_trip_s = now - sent_at
         self.quiet_since = None
         self.sent_at = {number: at for number, at in self.sent_at.items() if number > probe.number}
-        self.came.set()
+        self.answered.set()
 
 
 class Probes:
@@ -182,14 +183,7 @@ class Probes:
         apart_s = max((self._clock.compare(at) for at in times), key=abs)
         if abs(apart_s) <= AGREE_S or self._clock.held_jump_s:
             return []
-        return [
-            Cause(
-                code="clocks_apart",
-                what=f"the clock of Redis is {apart_s:+.0f} s from ours",
-                mend="let chrony or ntpd set the clocks of both hosts",
-                severity=Severity.DEGRADES,
-            )
-        ]
+        return [clocks_apart(apart_s)]
 
     def _clock_causes(self) -> list[Cause]:
         if not self._clock.held_jump_s:
@@ -222,15 +216,13 @@ class Probes:
         if not ear.connection.connected:
             ear.quiet_since, ear.round_trip_s = None, None
             ear.sent_at.clear()
-            ear.came.clear()
+            ear.answered.clear()
             return _down(ear)
         self._send(ear)
-        if not ear.came.is_set():
-            try:
+        if not ear.answered.is_set():
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DEAF_S):
-                    await ear.came.wait()
-            except TimeoutError:
-                pass
+                    await ear.answered.wait()
         return self._judge(ear)
 
     def _send(self, ear: _Ear) -> None:
@@ -250,10 +242,10 @@ class Probes:
     def _judge(self, ear: _Ear) -> Cause | None:
         received, ear.received = ear.received, ear.connection.stats().received
         now = asyncio.get_running_loop().time()
+        if ear.quiet_since is not None and ear.outcome is PubAckReasonCode.NOT_AUTHORIZED:
+            return self._not_authorized(f"may not publish {self.topic}")
         if ear.quiet_since is None or now - ear.quiet_since < DEAF_S - 0.1:
             return None
-        if ear.outcome is PubAckReasonCode.NOT_AUTHORIZED:
-            return self._not_authorized(f"may not publish {self.topic}")
         if ear.received > received:  # messages come, and ours is behind them
             return Cause(
                 code="mqtt_backlog",
@@ -289,9 +281,21 @@ def accepted(causes: Sequence[Cause], unsafe: bool) -> list[Cause]:  # noqa: FBT
     ]
 
 
+def clocks_apart(apart_s: float) -> Cause:
+    """Return that the clock of Redis is so far ahead of ours."""
+    return Cause(
+        code="clocks_apart",
+        what=f"the clock of Redis is {apart_s:+.0f} s from ours",
+        mend="let chrony or ntpd set the clocks of both hosts",
+        severity=Severity.DEGRADES,
+    )
+
+
 def _note(ear: _Ear, outcome: asyncio.Future[PubAckReasonCode]) -> None:
     if not outcome.cancelled() and outcome.exception() is None:
         ear.outcome = outcome.result()
+        if ear.outcome.is_failure:
+            ear.answered.set()
 
 
 def _down(ear: _Ear) -> Cause:

@@ -66,6 +66,7 @@ async def run_worker(
     if settings.mqtt_url is None or settings.redis_url is None:
         raise ConfigError(["NABIJ_MQTT_URL, NABIJ_REDIS_URL: must be set here"])
     on_state(ServiceState.STARTING)
+    metrics.prepare(service.name)
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
     async with partitions(settings.redis_url, settings.partitions) as stores:

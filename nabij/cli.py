@@ -129,17 +129,32 @@ def tail(
 
 
 @app.command()
-def doctor(*, as_json: Json = False, data_dir: DataDir = None) -> None:
+def doctor(
+    *,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="USER",
+            help="A participant to try the MQTT broker as; NABIJ_DEVICE_PASSWORD holds its password.",
+        ),
+    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:  # fmt: skip
     """Say what is installed, reachable and misconfigured; 1 if something is broken.
 
+    The MQTT broker is tried out: as the services, as a stranger, and as a participant.
+
     nabij doctor
+
+    NABIJ_DEVICE_PASSWORD=… nabij doctor --as ann
 
     NABIJ_REDIS_URL=redis://db:6379 nabij doctor --json
     """
     from nabij.doctor import doctor as run_doctor
     from nabij.runtime import run
 
-    if not run(run_doctor(data_dir, as_json=as_json)):
+    if not run(run_doctor(data_dir, user, as_json=as_json)):
         raise typer.Exit(1)
 
 

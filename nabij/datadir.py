@@ -119,6 +119,14 @@ class DataDir:
             write_private(path, secrets.token_hex(16))
         return path.read_text(encoding="ascii").strip()
 
+    def known_passwords(self) -> Mapping[str, str]:
+        """Return the passwords that were made up here; none where there is no file of them."""
+        try:
+            raw = (self.path / "accounts.json").read_bytes()
+            return msgspec.json.decode(raw, type=dict[str, str])
+        except (OSError, msgspec.DecodeError):
+            return {}
+
     def passwords(self, users: Iterable[str]) -> dict[str, str]:
         """Return the passwords of `users` and of all who were here before, made up once each.
 

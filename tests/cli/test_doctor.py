@@ -1,0 +1,129 @@
+"""`nabij doctor` tries the MQTT broker out as the services, a stranger and a participant; and Redis."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from broker.embedded import (
+    Account,
+    EmbeddedMqtt,
+    EmbeddedRedis,
+    mosquitto_config,
+    replace_options,
+)
+
+
+def doctor(*words: str, **settings: str) -> dict[str, Any]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "nabij.cli", "doctor", "--json", *words],
+        env={**kept, "NABIJ_SHARE_GROUP": "x", **settings},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(ran.stdout)
+    assert ran.returncode == (0 if found["ok"] else 1), ran.stderr
+    assert "secret-of-ann" not in ran.stdout
+    return found
+
+
+def told(found: dict[str, Any], verdict: str) -> str:
+    return "\n".join(
+        f"{one['what']}: {one['found']}" for one in found["findings"] if one["verdict"] == verdict
+    )
+
+
+class OddMqtt(EmbeddedMqtt):
+    """Mosquitto with some options of its configuration replaced or (None) left out."""
+
+    def __init__(self, directory: Path, accounts: list[Account], **options: str | None) -> None:
+        super().__init__(directory, accounts)
+        self._options = options
+
+    def _command(self) -> list[str]:
+        command = super()._command()
+        config = mosquitto_config(self.directory, self.port)
+        for name, value in self._options.items():
+            if value is None:
+                lines = config.splitlines()
+                config = "\n".join(line for line in lines if not line.startswith(name))
+            else:
+                config = replace_options(config, {name: value})
+        (self.directory / "mosquitto.conf").write_text(config)
+        return command
+
+
+@pytest.fixture
+async def odd_mqtt(
+    data_dir: Path, accounts: dict[str, Account], program: Callable[..., str],
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[EmbeddedMqtt]:  # fmt: skip
+    program("mosquitto")
+    async with OddMqtt(data_dir, list(accounts.values()), **request.param) as server:
+        yield server
+
+
+def as_ann(mqtt: EmbeddedMqtt, accounts: dict[str, Account], user: str = "nabij") -> dict[str, str]:
+    return {
+        "NABIJ_MQTT_URL": mqtt.url_for(accounts[user]),
+        "NABIJ_DEVICE_PASSWORD": accounts["ann"].password,
+    }
+
+
+def test_a_sound_mqtt_broker_is_tried_as_all_three(
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], redis_url: str
+) -> None:
+    found = doctor(
+        "--as", "ann", NABIJ_REDIS_URL=redis_url, **as_ann(mosquitto_server, accounts)
+    )  # fmt: skip
+    assert found["ok"], told(found, "broken")
+    assert "ann reads and writes its own topics and no others" in told(found, "ok")
+    assert "nabij publishes and receives" in told(found, "ok")
+
+
+def test_an_account_that_is_not_the_services_is_named_with_what_mends_it(
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    broken = told(doctor(**as_ann(mosquitto_server, accounts, "bob")), "broken")
+    assert "the account 'bob' may not publish on nabij/v1/ops" in broken
+    assert "`topic readwrite nabij/v1/#`" in broken
+
+
+@pytest.mark.parametrize("odd_mqtt", [{"allow_anonymous": "true"}], indirect=True)
+def test_an_mqtt_broker_that_lets_anybody_in_is_broken(
+    odd_mqtt: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    broken = told(doctor("--as", "ann", **as_ann(odd_mqtt, accounts)), "broken")
+    assert "without an account" in broken
+    assert "`allow_anonymous false`" in broken
+    assert "may read" not in broken
+
+
+@pytest.mark.parametrize("odd_mqtt", [{"acl_file": None}], indirect=True)
+def test_an_mqtt_broker_without_an_acl_is_broken_and_seen_with_the_services_account_alone(
+    odd_mqtt: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    broken = told(doctor("--as", "ann", **as_ann(odd_mqtt, accounts)), "broken")
+    assert "the participant 'ann' may read what is of others" in broken
+    assert "the participant 'ann' may write what is of others" in broken
+    assert "mosquitto.acl" in broken
+    alone = as_ann(odd_mqtt, accounts)
+    del alone["NABIJ_DEVICE_PASSWORD"]
+    assert "no access control by topic is in force" in told(doctor(**alone), "broken")
+
+
+def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(own_redis.url) as client:
+        client.config_set("appendonly", "no")
+        on = {"NABIJ_REDIS_URL": own_redis.url}
+        assert "appendonly no" in told(doctor(**on), "broken")
+        accepted = doctor(**on, NABIJ_UNSAFE_REDIS="1")
+        assert "accepted by NABIJ_UNSAFE_REDIS=1" in told(accepted, "note")
+        client.config_set("maxmemory", "1mb")
+        assert "maxmemory" in told(doctor(**on, NABIJ_UNSAFE_REDIS="1"), "broken")
