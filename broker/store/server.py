@@ -1,6 +1,7 @@
 """What the Redis server says of itself: its settings, its disk, its clock, and whether it writes."""
 
 import time
+from collections.abc import Sequence
 
 from broker.errors import UnavailableError
 from broker.health import Cause, Severity, redis_cause
@@ -29,10 +30,18 @@ class Server:
             UnavailableError: it cannot be reached, or refuses to write.
         """
         key = self._redis.keys.probe
-        _, (seconds, microseconds) = await self._redis.calls(
+        _, clock = await self._redis.calls(
             [("SET", key, int(time.time()), "PX", _PROBE_MS), ("TIME",)]
         )
-        return int(seconds) + int(microseconds) / 1e6
+        return _unix_s(clock)
+
+    async def clock(self) -> float:
+        """Return the server's clock (Unix s).
+
+        Raises:
+            UnavailableError: it cannot be reached.
+        """
+        return _unix_s(await self._redis.call("TIME"))
 
     async def unsafe(self) -> list[Cause]:
         """Return the settings with which it may lose what got a receipt; what cannot be seen is a note.
@@ -89,6 +98,11 @@ class Server:
         if "aof_last_write_status:err" not in info.splitlines():
             return []
         return [redis_cause("MISCONF: aof_last_write_status:err", "of Redis")]
+
+
+def _unix_s(clock: Sequence[bytes]) -> float:
+    seconds, microseconds = clock
+    return int(seconds) + int(microseconds) / 1e6
 
 
 def _unsafe(name: str, present: str) -> Cause:
