@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import h3.api.basic_int as h3
-import orjson
+
+from devices.datasets.errors import StreamError
+from devices.datasets.geojson import read_collection
 
 RESOLUTION = 10
 UNASSIGNED = "unassigned"
@@ -100,9 +102,9 @@ class Geofence:
     def from_files(cls, paths: Sequence[Path], kind: Kind) -> "Geofence":
         """Read the zones of one kind from GeoJSON files of Polygons and MultiPolygons.
 
-        Each feature has a property `id`, and its kind as `nabij zones import` reads it: in `kind`,
+        Each feature has an id, as a property or its own, and its kind as `nabij zones import` reads it: in `kind`,
         or `level` (`politiezone`, `gemeente`; others are skipped), else a municipality if it has
-        a property `politiezone`, else a police zone.
+        a property `politiezone`, else a police zone. What has no polygon is none.
 
         Raises:
             GeofenceError: a file cannot be read, or is none of that.
@@ -110,11 +112,16 @@ class Geofence:
         zones: dict[str, tuple[Polygon, ...]] = {}
         for path in paths:
             try:
-                for feature in orjson.loads(path.read_bytes())["features"]:
-                    if _kind_of(feature["properties"]) == kind:
-                        zone = _level_of(str(feature["properties"]["id"]))
-                        zones[zone] = zones.get(zone, ()) + _polygons(feature["geometry"])
-            except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+                for feature in read_collection(path)["features"]:
+                    properties = feature.get("properties") or {}
+                    polygons = _polygons(feature.get("geometry"))
+                    if polygons and _kind_of(properties) == kind:
+                        given = properties.get("id", feature.get("id"))
+                        zone = _level_of(str(int(given) if isinstance(given, float) else given))
+                        zones[zone] = zones.get(zone, ()) + polygons
+            except StreamError as error:
+                raise GeofenceError(str(error)) from error
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 raise GeofenceError(f"{path}: no GeoJSON with zones: {error!r}") from error
         return cls(zones)
 
@@ -140,7 +147,7 @@ def _kind_of(properties: dict[str, Any]) -> str | None:
         return str(kind)
     if level := properties.get("level"):
         return KINDS_BY_LEVEL.get(level)
-    return Kind.MUNICIPALITY if "politiezone" in properties else Kind.POLICE
+    return Kind.POLICE if properties.get("politiezone") is None else Kind.MUNICIPALITY
 
 
 def _level_of(identifier: str) -> str:
@@ -149,9 +156,16 @@ def _level_of(identifier: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
-def _polygons(geometry: dict[str, Any]) -> tuple[Polygon, ...]:
+def _polygons(geometry: dict[str, Any] | None) -> tuple[Polygon, ...]:
+    """Return the polygons of any geometry; of points and lines there are none."""
+    if geometry is None:
+        return ()
+    found: tuple[Polygon, ...] = ()
+    for each in geometry.get("geometries") or ():
+        found += _polygons(each)
+    coordinates = geometry.get("coordinates") or ()
     if geometry["type"] == "Polygon":
-        return (Polygon.from_coordinates(geometry["coordinates"]),)
-    if geometry["type"] == "MultiPolygon":
-        return tuple(Polygon.from_coordinates(each) for each in geometry["coordinates"])
-    raise ValueError(f"a {geometry['type']} is no zone")
+        coordinates = (coordinates,)
+    if geometry["type"] in ("Polygon", "MultiPolygon"):
+        found += tuple(Polygon.from_coordinates(each) for each in coordinates if each and each[0])
+    return found

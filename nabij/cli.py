@@ -247,6 +247,9 @@ def import_zones(
     kind: Annotated[
         str | None, typer.Option(help="police or municipality, whatever the file says.")
     ] = None,
+    id_property: Annotated[
+        str, typer.Option(help="The property with the id that topics are to have.", metavar="NAME")
+    ] = "id",
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -254,11 +257,14 @@ def import_zones(
 
     nabij zones import politiezones.geojson
 
-    nabij zones import gemeenten.geojson --kind municipality
+    nabij zones import gemeenten.geojson --kind municipality --id-property nis_code
+
+    What has no area is skipped and named; an id is made lower case, with - for all but a-z and
+    0-9. Projected coordinates are turned into degrees if the file's crs says which they are.
     """
     from nabij.zones_command import run_import
 
-    run_import(settings_of(data_dir), file, kind, as_json=as_json)
+    run_import(settings_of(data_dir), file, kind, id_property, as_json=as_json)
 
 
 @zones_app.command("list")

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import orjson
+
 from broker.config import Settings
-from broker.core.zones import Area, GeoFile, Zone, ZoneIndex, ZoneKind, parse_geojson
+from broker.core.zones import Area, GeoFile, Polygon, Zone, ZoneIndex, ZoneKind, parse_geojson
 from broker.errors import ConfigError
 from broker.store import Opening
+from devices.datasets.errors import StreamError
+from devices.datasets.geojson import read_collection
+from devices.datasets.timezones import is_nearer_when_turned
 from nabij.output import Progress
 from nabij.stores import opened_store
 
@@ -18,18 +23,38 @@ def built_in_zones(kind: ZoneKind) -> list[Zone]:
     return [area.zone() for area in parse_geojson(text).areas if area.kind is kind]
 
 
-def read_areas(path: Path, kind: ZoneKind | None = None) -> GeoFile:
-    """Return what a GeoJSON file holds.
+def read_areas(path: Path, kind: ZoneKind | None = None, id_property: str = "id") -> GeoFile:
+    """Return what a GeoJSON file holds; projected coordinates are turned into degrees.
 
     Raises:
         ConfigError: with every problem in it, and the file's name.
     """
     try:
-        return parse_geojson(path.read_bytes(), kind)
+        found = parse_geojson(orjson.dumps(read_collection(path)), kind, id_property)
+        _refuse_swapped(found.areas)
     except OSError as error:
         raise ConfigError([f"{path}: {error.strerror}"]) from None
+    except StreamError as error:
+        raise ConfigError([str(error)]) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([f"{path}: not a GeoJSON FeatureCollection: {error}"]) from None
     except ConfigError as error:
         raise ConfigError([f"{path}: {problem}" for problem in error.problems]) from None
+    return found
+
+
+def _refuse_swapped(areas: Sequence[Area]) -> None:
+    """Refuse zones that are far from any city, and near one with their coordinates turned."""
+    for area in areas[:1]:
+        geometry = area.geometry
+        rings = geometry.coordinates if isinstance(geometry, Polygon) else geometry.coordinates[0]
+        lon, lat, *_ = rings[0][0]
+        if is_nearer_when_turned(lat, lon):
+            problem = (
+                f"{area.id}: {lon:g}, {lat:g} is far from any city, and {lat:g}, {lon:g} is not: "
+                "GeoJSON has the longitude first; turn the coordinates round"
+            )
+            raise ConfigError([problem])
 
 
 def covered(areas: Sequence[Area], progress: Progress) -> list[Zone]:

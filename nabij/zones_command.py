@@ -7,31 +7,52 @@ import h3.api.basic_int as h3
 
 from broker.config import Settings
 from broker.core.grid import PLACE_RESOLUTION
-from broker.core.zones import UNASSIGNED, Zone, ZoneKind
+from broker.core.zones import UNASSIGNED, GeoFile, Zone, ZoneKind
 from broker.errors import ConfigError
 from nabij.datadir import DataDir
 from nabij.output import Progress, print_json, print_line, print_table, say
 from nabij.runtime import run
 from nabij.zones import covered, import_zones, list_zones, read_areas, zones_at
 
+NAMED = 5  # features of one kind that are named
 
-def run_import(settings: Settings, file: Path, kind: str | None, *, as_json: bool) -> None:
+
+def run_import(
+    settings: Settings, file: Path, kind: str | None, id_property: str, *, as_json: bool
+) -> None:
     """Import the zones in `file`."""
-    geofile = read_areas(file, _kind(kind))
+    geofile = read_areas(file, _kind(kind), id_property)
     with Progress("covering with cells") as progress:
         zones = covered(geofile.areas, progress)
     run(import_zones(settings, zones))
     counts = {kind: sum(zone.kind is kind for zone in zones) for kind in ZoneKind}
     if as_json:
-        print_json({**counts, "skipped": geofile.skipped, "cells": sum(map(_cells, zones))})
+        skipped = list(geofile.skipped)
+        print_json({**counts, "skipped": skipped, "cells": sum(map(_cells, zones))})
     else:
         found = ", ".join(f"{count} of kind {kind}" for kind, count in counts.items() if count)
         print_line(f"imported {found}; {sum(map(_cells, zones)):,} cells")
-    if geofile.skipped:
-        say(f"{geofile.skipped} features at other levels were skipped; --kind takes all of them")
+    _tell_skipped(geofile)
     running = DataDir(settings.data_dir).running()
     if settings.mqtt_url is None and running:
         say("the running `nabij up` uses them now; restart it to have accounts for new desks")
+
+
+def _tell_skipped(geofile: GeoFile) -> None:
+    """Name what is no zone, by its reason, and the ids that topics could not have."""
+    by_reason: dict[str, list[str]] = {}
+    for each in geofile.skipped:
+        by_reason.setdefault(each.reason, []).append(each.feature)
+    for reason, features in by_reason.items():
+        more = f" and {len(features) - NAMED:,} more" if len(features) > NAMED else ""
+        say(f"skipped {len(features):,}: {reason}: {', '.join(features[:NAMED])}{more}")
+    if any(reason.startswith("the level") for reason in by_reason):
+        say("--kind takes features of every level")
+    changed = [area for area in geofile.areas if area.id != area.given_id]
+    for area in changed[:NAMED]:
+        say(f"the id {area.given_id!r} becomes {area.id}, as a level of topics")
+    if len(changed) > NAMED:
+        say(f"and {len(changed) - NAMED:,} more ids")
 
 
 def run_list(settings: Settings, *, as_json: bool) -> None:

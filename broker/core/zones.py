@@ -1,10 +1,13 @@
 """Which police zone and which municipality a place is in: polygons turned into H3 covers."""
 
+import codecs
+import contextlib
 import enum
 import itertools
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -76,8 +79,9 @@ class ZoneIndex:
 # -- GeoJSON (RFC 7946) --------------------------------------------------------------------------
 
 Coordinate = Annotated[tuple[float, ...], Meta(min_length=2, max_length=4)]
-Ring = Annotated[tuple[Coordinate, ...], Meta(min_length=4)]
-Rings = Annotated[tuple[Ring, ...], Meta(min_length=1)]
+_OpenRing = tuple[Coordinate, ...]
+Rings = tuple[tuple[Coordinate, ...], ...]
+_DEEPEST = 5  # GeometryCollections within each other
 
 
 class Polygon(Struct, frozen=True, tag_field="type", tag="Polygon"):
@@ -89,17 +93,18 @@ class Polygon(Struct, frozen=True, tag_field="type", tag="Polygon"):
 class MultiPolygon(Struct, frozen=True, tag_field="type", tag="MultiPolygon"):
     """Several polygons that are one area."""
 
-    coordinates: Annotated[tuple[Rings, ...], Meta(min_length=1)]
+    coordinates: tuple[Rings, ...]
 
 
 @dataclass(frozen=True)
 class Area:
-    """A feature of a file, checked and not yet covered."""
+    """A feature of a file, checked and not yet covered; `given_id` is its id in the file."""
 
     id: str
     name: str
     kind: ZoneKind
     geometry: Polygon | MultiPolygon
+    given_id: str = ""
 
     def zone(self) -> Zone:
         """Return the zone that covers this area. Slow: about 5 s for a million cells.
@@ -113,29 +118,34 @@ class Area:
         return Zone(self.id, self.name, self.kind, cells)
 
 
+class SkippedFeature(Struct, frozen=True):
+    """A feature that is no zone: which, and why."""
+
+    feature: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class GeoFile:
-    """What a GeoJSON file holds: areas, and how many features at levels that are no zones."""
+    """What a GeoJSON file holds: areas, and the features that are none."""
 
     areas: tuple[Area, ...]
-    skipped: int
+    skipped: tuple[SkippedFeature, ...] = ()
 
 
-class _Properties(Struct, frozen=True):
-    id: str | int | None = None
-    name: str | None = None
-    kind: str | None = None
-    level: str | None = None
-    politiezone: Any = None
+class _Skip(Exception):  # noqa: N818 - no error: the feature is no zone
+    """The feature is no zone, for this reason."""
 
 
 class _Feature(Struct, frozen=True):
-    properties: _Properties
-    geometry: Polygon | MultiPolygon
+    geometry: msgspec.Raw = msgspec.Raw(b"null")
+    properties: dict[str, Any] | None = None
+    id: str | int | float | None = None
 
 
 class _Collection(Struct, frozen=True, tag_field="type", tag="FeatureCollection"):
     features: list[msgspec.Raw]
+    crs: Any = None
 
 
 def cover(geometry: Polygon | MultiPolygon) -> tuple[int, ...]:
@@ -150,74 +160,123 @@ def cover(geometry: Polygon | MultiPolygon) -> tuple[int, ...]:
     return tuple(sorted(h3.compact_cells(cells)))
 
 
-def parse_geojson(text: str | bytes, kind: ZoneKind | None = None) -> GeoFile:
+def parse_geojson(
+    text: str | bytes, kind: ZoneKind | None = None, id_property: str = "id"
+) -> GeoFile:
     """Return the areas in a GeoJSON FeatureCollection.
 
-    Each feature needs the properties `id` and `name`. Its kind is `kind`, or else its property
-    `kind` (police, municipality) or `level` (politiezone, gemeente; other levels are skipped), or
-    else municipality if it has a `politiezone`, and police if not.
+    Each feature needs an id, in its property `id_property` or else at the feature itself. Its kind
+    is `kind`, or else its property `kind` (police, municipality) or `level` (politiezone, gemeente;
+    other levels are skipped), or else municipality if it has a `politiezone`, and police if not.
+    What has no area is skipped too; a ring that does not end where it began is closed.
 
     Raises:
         ConfigError: with every problem, each naming its feature and property.
     """
     try:
-        features = msgspec.json.decode(text, type=_Collection).features
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        plain = text.encode() if isinstance(text, str) else text
+        collection = msgspec.json.decode(plain.removeprefix(codecs.BOM_UTF8), type=_Collection)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError([f"not a GeoJSON FeatureCollection: {error}"]) from None
-    problems: list[str] = []
+    problems = list(_bad_crs(collection.crs))
     areas: list[Area] = []
-    for index, raw in enumerate(features):
+    skipped: list[SkippedFeature] = []
+    for index, raw in enumerate(collection.features):
         try:
-            areas.extend(_areas_in(raw, index, kind))
+            areas.append(_area_of(raw, index, kind, id_property))
+        except _Skip as skip:
+            skipped.append(SkippedFeature(f"features[{index}]{_named(raw)}", str(skip)))
         except ConfigError as error:
             problems.extend(error.problems)
     problems.extend(_repeated(areas))
-    if not features:
+    if not collection.features:
         problems.append("features: there is none")
     elif not areas and not problems:
-        problems.append("features: none is a police zone or a municipality; set --kind if they are")
+        reasons = Counter(each.reason for each in skipped).most_common()
+        told = "; ".join(f"{count} times {reason}" for reason, count in reasons)
+        problems.append(
+            f"features: none is a police zone or a municipality ({told}); set --kind if they are"
+        )
     if problems:
         raise ConfigError(problems)
-    return GeoFile(tuple(areas), skipped=len(features) - len(areas))
+    return GeoFile(tuple(areas), tuple(skipped))
 
 
-def _areas_in(raw: msgspec.Raw, index: int, kind: ZoneKind | None) -> Iterator[Area]:
-    """Zero or one: a feature of another level is skipped."""
+def _bad_crs(crs: Any) -> Iterator[str]:
+    """Refuse coordinates that are not degrees; GeoJSON before RFC 7946 could say so in `crs`."""
+    name = crs_name(crs)
+    if name and not is_wgs84(name):
+        yield (
+            f"crs: the coordinates are in {name}; GeoJSON has longitude and latitude (WGS 84). "
+            "Convert it: ogr2ogr -t_srs EPSG:4326 zones.geojson FILE"
+        )
+
+
+def crs_name(crs: Any) -> str:
+    """Return the name in a `crs` member, or an empty text."""
+    properties = crs.get("properties") if isinstance(crs, dict) else None
+    return str(properties.get("name") or "") if isinstance(properties, dict) else ""
+
+
+def is_wgs84(name: str) -> bool:
+    """Whether a name of a coordinate system means degrees as GeoJSON has them (ETRS89 too)."""
+    return re.search(r"(?:CRS84|:4326|:4258)$", name, re.IGNORECASE) is not None
+
+
+def _area_of(raw: msgspec.Raw, index: int, kind: ZoneKind | None, id_property: str) -> Area:
     try:
         feature = msgspec.json.decode(raw, type=_Feature)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError([f"features[{index}]: {error}"]) from None
-    properties = feature.properties
-    where = f"features[{index}] ({properties.name or properties.id or 'no name'})"
-    if kind is None:
-        kind = _kind_of(properties, where)
-    if kind is None:
-        return
-    level = _slug(str(properties.id or ""))
+    properties = feature.properties or {}
+    where = f"features[{index}]{_named(raw)}"
+    kind = kind or _kind_of(properties, where)
+    polygons = _polygons(feature.geometry, where)
+    given = properties.get(id_property, feature.id if id_property == "id" else None)
+    if isinstance(given, float) and given.is_integer():
+        given = int(given)
+    level = _slug(str(given)) if isinstance(given, (str, int)) else ""
     problems = []
-    if not _LEVEL.fullmatch(level) or level == UNASSIGNED:
+    if given is None:
         problems.append(
-            f"{where}: properties.id {properties.id!r} must be of 1 to 40 letters and digits, "
-            f"and not {UNASSIGNED!r}"
+            f"{where}: has no property {id_property!r}; --id-property names another: it has "
+            f"{', '.join(map(repr, properties)) or 'none'}"
         )
-    problems.extend(f"{where}: {problem}" for problem in _bad_geometry(feature.geometry))
+    elif not _LEVEL.fullmatch(level) or level == UNASSIGNED:
+        problems.append(
+            f"{where}: the id {given!r} must be of 1 to 40 letters and digits, "
+            f"and not {UNASSIGNED!r}: it is a level of topics"
+        )
+    problems.extend(f"{where}: {problem}" for problem in _bad_geometry(polygons))
     if problems:
         raise ConfigError(problems)
-    yield Area(level, properties.name or level, kind, feature.geometry)
+    geometry = Polygon(polygons[0]) if len(polygons) == 1 else MultiPolygon(tuple(polygons))
+    return Area(level, str(properties.get("name") or level), kind, geometry, str(given))
 
 
-def _kind_of(properties: _Properties, where: str) -> ZoneKind | None:
-    if properties.kind is not None:
+def _named(raw: msgspec.Raw) -> str:
+    """Return the feature's name in brackets, for messages."""
+    try:
+        feature = msgspec.json.decode(raw, type=_Feature)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    properties = feature.properties or {}
+    name = properties.get("name") or properties.get("id") or feature.id
+    return f" ({str(name)[:60]!r})" if name else " (no name)"
+
+
+def _kind_of(properties: dict[str, Any], where: str) -> ZoneKind:
+    if (kind := properties.get("kind")) is not None:
         try:
-            return ZoneKind(properties.kind)
+            return ZoneKind(kind)
         except ValueError:
             kinds = " or ".join(ZoneKind)
-            raise ConfigError(
-                [f"{where}: properties.kind {properties.kind!r} must be {kinds}"]
-            ) from None
-    if properties.level is not None:
-        return _LEVELS.get(properties.level)
-    return ZoneKind.POLICE if properties.politiezone is None else ZoneKind.MUNICIPALITY
+            raise ConfigError([f"{where}: properties.kind {kind!r} must be {kinds}"]) from None
+    if (level := properties.get("level")) is not None:
+        if str(level) not in _LEVELS:
+            raise _Skip(f"the level {str(level)[:40]!r} is none of zones")
+        return _LEVELS[str(level)]
+    return ZoneKind.POLICE if properties.get("politiezone") is None else ZoneKind.MUNICIPALITY
 
 
 def _slug(text: str) -> str:
@@ -233,21 +292,79 @@ def _repeated(areas: Sequence[Area]) -> Iterator[str]:
         seen.add((area.kind, area.id))
 
 
-def _bad_geometry(geometry: Polygon | MultiPolygon) -> Iterator[str]:
-    polygons = (
-        geometry.coordinates if isinstance(geometry, MultiPolygon) else [geometry.coordinates]
-    )
+class _Geometry(Struct, frozen=True):
+    type: str
+    coordinates: msgspec.Raw = msgspec.Raw(b"[]")
+    geometries: tuple[msgspec.Raw, ...] = ()
+
+
+def _polygons(raw: msgspec.Raw, where: str, depth: int = 0) -> list[Rings]:
+    """Return the polygons of any geometry, their rings closed.
+
+    Raises:
+        _Skip: there is none.
+        ConfigError: the coordinates are none.
+    """
+    if bytes(raw).strip() == b"null":
+        raise _Skip("has no geometry")
+    try:
+        geometry = msgspec.json.decode(raw, type=_Geometry)
+        match geometry.type:
+            case "Polygon":
+                found = [msgspec.json.decode(geometry.coordinates, type=tuple[_OpenRing, ...])]
+            case "MultiPolygon":
+                found = msgspec.json.decode(geometry.coordinates, type=list[tuple[_OpenRing, ...]])
+            case "GeometryCollection" if depth < _DEEPEST:
+                return _collected(geometry.geometries, where, depth)
+            case other:
+                raise _Skip(f"a {other[:40]} is no area")
+    except msgspec.DecodeError as error:
+        raise ConfigError([f"{where}: geometry: {error}"]) from None
+    polygons = [tuple(_closed(ring) for ring in rings) for rings in found if rings and rings[0]]
+    if not polygons:
+        raise _Skip("its geometry is empty")
+    return polygons
+
+
+def _collected(geometries: tuple[msgspec.Raw, ...], where: str, depth: int) -> list[Rings]:
+    polygons: list[Rings] = []
+    for each in geometries:
+        with contextlib.suppress(_Skip):  # a point beside the area, as a label
+            polygons += _polygons(each, where, depth + 1)
+    if not polygons:
+        raise _Skip("a GeometryCollection without a polygon is no area")
+    return polygons
+
+
+def _closed(ring: "tuple[Coordinate, ...]") -> "tuple[Coordinate, ...]":
+    return ring if not ring or ring[0][:2] == ring[-1][:2] else (*ring, ring[0])
+
+
+def _bad_geometry(polygons: Sequence[Rings]) -> Iterator[str]:
     for rings in polygons:
         for ring in rings:
-            points = [(point[0], point[1]) for point in ring]
-            if any(abs(lon) > 180.0 or abs(lat) > 90.0 for lon, lat in points):
-                yield "geometry: coordinates must be longitude, latitude in degrees (WGS 84)"
+            if len(ring) < 4:
+                yield "geometry: a ring needs three corners"
                 return
-            if points[0] != points[-1]:
-                yield "geometry: a ring must end where it began"
+            if problem := _bad_place(ring):
+                yield problem
                 return
         if (area_km2 := _area_km2(rings[0])) > MAX_AREA_KM2:
             yield f"geometry: {area_km2:,.0f} km² is more than a zone may have"
+
+
+def _bad_place(ring: "tuple[Coordinate, ...]") -> str | None:
+    for lon, lat, *_ in ring:
+        if abs(lon) <= 180.0 and abs(lat) <= 90.0:
+            continue
+        hint = "the coordinates look like metres" if max(abs(lon), abs(lat)) > 400.0 else ""
+        if abs(lat) <= 180.0 and abs(lon) <= 90.0:
+            hint = "latitude and longitude look swapped"
+        return (
+            f"geometry: coordinates must be longitude, latitude in degrees (WGS 84), not "
+            f"{lon:g}, {lat:g}{': ' if hint else ''}{hint}"
+        )
+    return None
 
 
 def _area_km2(ring: Sequence[Sequence[float]]) -> float:

@@ -196,16 +196,23 @@ def test_zones_of_a_file_are_imported_listed_and_found(tmp_path: Path, redis_url
                 "features": [
                     {
                         "type": "Feature",
-                        "properties": {"id": "PZ Één", "name": "PZ Één"},
+                        "properties": {"code": "PZ Één", "name": "PZ Één"},
                         "geometry": {"type": "Polygon", "coordinates": [square]},
-                    }
+                    },
+                    {"type": "Feature", "properties": {"name": "Leeg"}, "geometry": None},
                 ],
             }
         )
     )
-    imported = run("zones", "import", file, "--json", NABIJ_REDIS_URL=redis_url)
+    imported = run(
+        "zones", "import", file, "--id-property", "code", "--json", NABIJ_REDIS_URL=redis_url
+    )
     assert imported.returncode == 0, imported.stderr
     assert json_of(imported)["police"] == 1
+    skipped = [{"feature": "features[1] ('Leeg')", "reason": "has no geometry"}]
+    assert json_of(imported)["skipped"] == skipped
+    assert "skipped 1: has no geometry: features[1] ('Leeg')" in imported.stderr
+    assert "the id 'PZ Één' becomes pz-een" in imported.stderr
     listed = json_of(run("zones", "list", "--json", NABIJ_REDIS_URL=redis_url))
     assert [(zone["id"], zone["name"]) for zone in listed] == [("pz-een", "PZ Één")]
     found = run("zones", "at", "51.05,3.75", "--json", NABIJ_REDIS_URL=redis_url)

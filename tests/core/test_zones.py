@@ -112,7 +112,9 @@ def test_kind_is_found_in_the_properties_unless_given() -> None:
     assert [(area.id, area.kind) for area in found.areas] == [
         ("a", police), ("b", municipality), ("c", police), ("d", municipality), ("e", municipality),
     ]  # fmt: skip
-    assert found.skipped == 1
+    assert [(each.feature, each.reason) for each in found.skipped] == [
+        ("features[5] ('Zone f')", "the level 'wijk' is none of zones")
+    ]
     forced = parse_geojson(text, municipality)
     assert {area.kind for area in forced.areas} == {municipality}
     assert len(forced.areas) == 6
@@ -126,11 +128,9 @@ def test_ids_become_topic_levels_and_names_are_kept() -> None:
 
 def test_everything_wrong_with_a_file_is_said_at_once() -> None:
     lambert = [(104_000.0, 193_000.0), (105_000.0, 193_000.0), (105_000.0, 194_000.0)]
-    broken = feature("line")
-    broken["geometry"]["type"] = "LineString"
     problems = problems_of(
         collection(
-            feature("open", SQUARE[:-1]),
+            feature("corner", SQUARE[:2]),
             feature("lambert", [*lambert, lambert[0]]),
             feature("", kind="police"),
             feature("x" * 41),
@@ -139,23 +139,70 @@ def test_everything_wrong_with_a_file_is_said_at_once() -> None:
             feature("world", [(-60, -60), (60, -60), (60, 60), (-60, 60), (-60, -60)]),
             feature("twice"),
             feature("Twice"),
-            broken,
+            feature("turned", [(51.0, 103.7), (51.1, 103.7), (51.1, 103.8), (51.0, 103.7)]),
         )
     )
     said = "\n".join(problems)
     for part in (
-        "features[0] (Zone open): geometry: a ring must end where it began",
-        "features[1] (Zone lambert): geometry: coordinates must be longitude, latitude in degrees",
-        "features[2] (Zone ): properties.id ''",
+        "features[0] ('Zone corner'): geometry: a ring needs three corners",
+        "features[1] ('Zone lambert'): geometry: coordinates must be longitude, latitude in degrees",
+        "104000, 193000: the coordinates look like metres",
+        "features[2] ('Zone '): the id '' must be of 1 to 40 letters and digits",
         "features[3]",
-        "features[4] (Zone unassigned): properties.id 'unassigned'",
-        "features[5] (Zone odd): properties.kind 'village' must be police or municipality",
+        "features[4] ('Zone unassigned'): the id 'unassigned'",
+        "features[5] ('Zone odd'): properties.kind 'village' must be police or municipality",
         "km² is more than a zone may have",
-        "features[9]: Invalid value 'LineString'",
         "two features of kind police become 'twice'",
+        "51, 103.7: latitude and longitude look swapped",
     ):
         assert part in said
     assert len(problems) == 9
+
+
+def test_a_file_is_read_as_other_programs_write_it() -> None:
+    closed, open_, label, empty, line = (feature(name) for name in ("a", "b", "c", "d", "e"))
+    open_["geometry"]["coordinates"] = [SQUARE[:-1], HOLE[:-1]]
+    label["geometry"] = {
+        "type": "GeometryCollection",
+        "geometries": [{"type": "Point", "coordinates": [3.7, 51.0]}, closed["geometry"],
+                       {"type": "MultiPolygon", "coordinates": [[FAR], []]}],
+    }  # fmt: skip
+    empty["geometry"] = {"type": "Polygon", "coordinates": []}
+    line["geometry"] = {"type": "LineString", "coordinates": SQUARE}
+    nowhere = {**feature("f"), "geometry": None}
+    own_id = {"type": "Feature", "id": 5411.0, "properties": None, "geometry": closed["geometry"]}
+    bare = {"type": "Feature", "id": "PZ 2", "geometry": closed["geometry"]}
+    text = collection(closed, open_, label, empty, line, nowhere, own_id, bare)
+    found = parse_geojson(b"\xef\xbb\xbf" + text.encode())
+    assert [area.id for area in found.areas] == ["a", "b", "c", "5411", "pz-2"]
+    assert found.areas[-1].given_id == "PZ 2"
+    assert set(cover(found.areas[1].geometry)) == set(cover(Polygon(tupled(SQUARE, HOLE))))
+    both = MultiPolygon((tupled(SQUARE), tupled(FAR)))
+    assert set(cover(found.areas[2].geometry)) == set(cover(both))
+    assert [(each.feature, each.reason) for each in found.skipped] == [
+        ("features[3] ('Zone d')", "its geometry is empty"),
+        ("features[4] ('Zone e')", "a LineString is no area"),
+        ("features[5] ('Zone f')", "has no geometry"),
+    ]
+
+
+def test_the_id_may_stand_in_another_property() -> None:
+    text = collection(feature("a", nis_code=44021), feature("b", nis_code="34022 "))
+    found = parse_geojson(text, id_property="nis_code")
+    assert [area.id for area in found.areas] == ["44021", "34022"]
+    with pytest.raises(ConfigError, match="has no property 'code'; --id-property names another"):
+        parse_geojson(text, id_property="code")
+
+
+def test_coordinates_that_are_no_degrees_are_refused_by_their_crs() -> None:
+    def with_crs(name: str) -> str:
+        crs = {"type": "name", "properties": {"name": name}}
+        return json.dumps({**json.loads(collection(feature("a"))), "crs": crs})
+
+    for name in ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4258"):
+        assert len(parse_geojson(with_crs(name)).areas) == 1
+    (problem,) = problems_of(with_crs("urn:ogc:def:crs:EPSG::31370"))
+    assert problem.startswith("crs: the coordinates are in urn:ogc:def:crs:EPSG::31370")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"type": "Feature"}', b"\xff\xfe"])

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from broker.core.zones import ZoneIndex
+from broker.errors import ConfigError
 from devices.geofence import (
     Geofence,
     GeofenceError,
@@ -14,6 +16,7 @@ from devices.geofence import (
     cell_at,
     centre_of,
 )
+from nabij.zones import read_areas
 
 LAT, LON = 51.05, 3.72
 OUTLINE = [(LON, LAT), (LON + 0.1, LAT), (LON + 0.1, LAT + 0.1), (LON, LAT + 0.1), (LON, LAT)]
@@ -71,6 +74,47 @@ def test_zones_are_read_by_kind(tmp_path: Path) -> None:
 
 def test_a_file_without_zones_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
-    path.write_text('{"features": [{"properties": {}}]}')
+    path.write_text('{"features": {"properties": {}}}')
     with pytest.raises(GeofenceError, match=r"zones\.geojson"):
         Geofence.from_files([path], Kind.POLICE)
+
+
+def test_a_file_in_lambert_72_is_read_alike_by_the_oracle_and_the_broker(tmp_path: Path) -> None:
+    korenmarkt = 104_632.42, 193_991.11  # in Lambert 72, by pyproj
+    west, south, east, north = (
+        korenmarkt[0] - 500, korenmarkt[1] - 500, korenmarkt[0] + 500, korenmarkt[1] + 500,
+    )  # fmt: skip
+    ring = [(west, south), (east, south), (east, north), (west, north)]  # and not closed
+    geometry = {
+        "type": "GeometryCollection",
+        "geometries": [{"type": "Point", "coordinates": korenmarkt},
+                       {"type": "Polygon", "coordinates": [ring]}],
+    }  # fmt: skip
+    path = tmp_path / "zones.geojson"
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::31370"}}
+    features = [
+        {"type": "Feature", "id": "PZ Gent", "properties": None, "geometry": geometry},
+        {"type": "Feature", "id": "none", "properties": {}, "geometry": None},
+    ]
+    values = {"type": "FeatureCollection", "crs": crs, "features": features}
+    path.write_bytes(b"\xef\xbb\xbf" + orjson.dumps(values))
+    geofence = Geofence.from_files([path], Kind.POLICE)
+    found = read_areas(path)
+    assert [each.reason for each in found.skipped] == ["has no geometry"]
+    index = ZoneIndex(area.zone() for area in found.areas)
+    for lat, lon in ((51.0543, 3.7217), (51.0575, 3.7217), (51.0590, 3.7217), (51.0543, 3.7300)):
+        assert index.zone_at(lat, lon) == geofence.zone_of(lat, lon)
+    assert index.zone_at(51.0543, 3.7217) == "pz-gent"
+    assert index.zone_at(51.0600, 3.7217) == "unassigned"
+
+
+def test_zones_with_latitude_first_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "zones.geojson"
+    ring = [(51.0, 3.7), (51.1, 3.7), (51.1, 3.8), (51.0, 3.7)]
+    feature = {
+        "type": "Feature", "id": "a", "properties": {},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }  # fmt: skip
+    path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(ConfigError, match="GeoJSON has the longitude first"):
+        read_areas(path)
