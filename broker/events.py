@@ -17,6 +17,7 @@ class Change(enum.StrEnum):
 
     OPENED = "opened"
     MERGED = "merged"
+    RENEWED = "renewed"  # merged too: the first report that is not old, so people are alerted
     WIDENED = "widened"
     ALERTED = "alerted"
     REPLIED = "replied"
@@ -29,7 +30,7 @@ class Change(enum.StrEnum):
 class IncidentChanged(
     Struct, frozen=True, kw_only=True, tag="incident_changed", omit_defaults=True
 ):
-    """An incident has a new version. `report` comes with `opened` and `merged`."""
+    """An incident has a new version. `report` comes with `opened`, `merged` and `renewed`."""
 
     incident: UUID
     change: Change
@@ -71,6 +72,7 @@ READERS = ("alerting", "groups", "police", "city")
 # cores the readers ran just when intake wanted to publish the escalation.
 _READERS_OF_CHANGE: dict[Change, tuple[str, ...]] = {
     Change.OPENED: ("alerting", "police"),
+    Change.RENEWED: ("alerting", "police"),
     Change.WIDENED: ("alerting", "police"),
     Change.CLOSED: ("groups", "police"),
 }

@@ -5,6 +5,7 @@ from functools import partial
 from uuid import UUID
 
 from devices.coverage import (
+    CLOCK_S,
     Helping,
     Places,
     Wave,
@@ -104,13 +105,16 @@ class AlertOracle:
         category = self._policy.categories[episode.first.category]
         must: set[int] = set()
         may: set[int] = set()
-        if category.radius_m == 0 or episode.audience is not Audience.POLICE_AND_NEARBY:
+        opened = self._alerts_since(episode)
+        if category.radius_m == 0 or opened[0] == NEVER:
+            return must, may
+        if episode.audience is not Audience.POLICE_AND_NEARBY:
             return must, may
         certain_until, possible_until = episode.open_until()
         certain_until = min(certain_until, self._settled_at)
         possible_until = min(possible_until, self._heard_until)
         reporters = _reporters(episode)
-        waves = self._waves(episode, seen, possible_until)
+        waves = self._waves(episode, opened, seen, possible_until)
         first = episode.first
         for distance, cell in self._places.within(first.lat, first.lon, waves[-1].radius_m):
             certain, possible = certain_since(waves, distance), possible_since(waves, distance)
@@ -131,11 +135,28 @@ class AlertOracle:
                     must.add(user)
         return must, may
 
-    def _waves(self, episode: Episode, seen: dict[int, float], possible_until: float) -> list[Wave]:
-        first = episode.first
+    def _alerts_since(self, episode: Episode) -> tuple[float, float]:
+        """Return since when people are alerted, possibly and certainly: by the first fresh report."""
+        category = self._policy.categories[episode.first.category]
+        within_s = category.alert_if_seen_within_s or self._policy.timers.alert_if_seen_within_s
+        possible = certain = NEVER
+        for report in episode.reports:
+            if report.sent_at - report.seen_at <= within_s + CLOCK_S:
+                possible = min(possible, report.sent_at)
+            if report.received_at - report.seen_at <= within_s - CLOCK_S:
+                certain = min(certain, report.received_at)
+        return possible, certain
+
+    def _waves(
+        self,
+        episode: Episode,
+        opened: tuple[float, float],
+        seen: dict[int, float],
+        possible_until: float,
+    ) -> list[Wave]:
         return waves_of(
-            radius_m=self._policy.categories[first.category].radius_m,
-            opened=(first.sent_at, first.received_at),
+            radius_m=self._policy.categories[episode.first.category].radius_m,
+            opened=opened,
             helping=self._helping.get(episode.id, ()),
             seen=seen,
             possible_until=possible_until,

@@ -270,7 +270,7 @@ class AlertReason(enum.StrEnum):
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something happens near you. Recipients drop repeats by `id`."""
+    """Something happens near you. `seen_at` is when it was last seen; repeats are dropped by `id`."""
 
     id: UUID
     incident: UUID
@@ -282,6 +282,7 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     location: Position
     radius_m: float
     opened_at: Time
+    seen_at: Time
     expires_at: Time
     advice: Names
     text: str | None = None
@@ -395,7 +396,10 @@ class Status(enum.StrEnum):
 
 
 class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an incident stands, retained for operations that subscribe later. Counts, not names."""
+    """How an incident stands, retained for operations that subscribe later. Counts, not names.
+
+    `seen_at` is the latest of its reports.
+    """
 
     incident: UUID
     version: int
@@ -407,6 +411,7 @@ class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     radius_m: float
     wave: int
     opened_at: Time
+    seen_at: Time
     updated_at: Time
     reports: int
     alerted: int = 0

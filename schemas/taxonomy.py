@@ -76,7 +76,7 @@ class Category(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Distances in metres, times in seconds. `radius_m` is how far participants are alerted (0 for
     what nobody nearby is asked about), `merge_m` and `merge_s` how near and how soon another
-    report is of the same incident.
+    report is of the same incident. `alert_if_seen_within_s` replaces the timer of that name.
     """
 
     names: Names
@@ -88,10 +88,11 @@ class Category(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     merge_s: Seconds
     audience: Audience = Audience.POLICE
     text_to: Audience = Audience.POLICE
+    alert_if_seen_within_s: Seconds | None = None
 
 
 class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each party has, in seconds."""
+    """How long each party has, and each thing lasts, in seconds."""
 
     accept_s: Seconds
     acknowledge_s: Seconds
@@ -99,6 +100,7 @@ class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     silence_routine_s: Seconds
     presence_s: Seconds
     retention_s: Seconds
+    alert_if_seen_within_s: Seconds = 3_600
 
 
 class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -48,7 +48,11 @@ class _Kind(NamedTuple):
     expiry_s: int
 
 
-_REASONS = {Change.OPENED: AlertReason.NEARBY, Change.WIDENED: AlertReason.WIDENED}
+_REASONS = {
+    Change.OPENED: AlertReason.NEARBY,
+    Change.RENEWED: AlertReason.NEARBY,
+    Change.WIDENED: AlertReason.WIDENED,
+}
 
 
 @service.on(events.INCIDENT_CHANGED)

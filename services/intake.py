@@ -16,7 +16,7 @@ from broker import metrics
 from broker.core.escalation import case_of, escalation_of
 from broker.core.grid import place_of, region_of
 from broker.core.groups import Member, reporter
-from broker.core.incidents import Incident, merge_target, merged, opened_by
+from broker.core.incidents import Incident, is_old, merge_target, merged, opened_by
 from broker.core.policy import effective_audience
 from broker.core.zones import UNASSIGNED
 from broker.errors import Code, Rejected
@@ -29,7 +29,7 @@ from schemas import topics
 from schemas.codec import encode
 from schemas.ids import region_in
 from schemas.messages import Merge, Outcome, Receipt, Report, Subject
-from schemas.taxonomy import Category, Desk, Urgency
+from schemas.taxonomy import Audience, Category, Desk, Urgency
 
 service = Service("intake")
 _log = structlog.get_logger()
@@ -42,6 +42,7 @@ _GRACE_MS = 3_000  # so long the police service leaves an escalation to us
 class _Decision(NamedTuple):
     incident: Incident | None  # None: the report was committed before
     receipt: Receipt
+    before: Incident | None  # the incident that the report joins, as it was
     posted: Posted | None  # for the desk: an escalation, or a case
     ctx: Context  # of the partition that has it
 
@@ -170,7 +171,7 @@ async def _commit_as(
         seen=seen,
         event=IncidentChanged(
             incident=incident.id,
-            change=Change.OPENED if opened else Change.MERGED,
+            change=_change(incident, decision.before),
             at=ctx.now,
             desk=incident.desk,
             report=report.id,
@@ -198,7 +199,7 @@ def _repeated(report: Report, received: Received, ctx: Context) -> _Decision:
         raise Rejected(
             Code.ID_REUSED, "$.id", f"The id {report.id} was used before, for another report."
         )
-    return _Decision(None, received.receipt, None, ctx)
+    return _Decision(None, received.receipt, None, None, ctx)
 
 
 def _decide(
@@ -207,7 +208,7 @@ def _decide(
     audience = effective_audience(category, report.audience)
     target = merge_target(report, category, audience, seen.candidates)
     if target is not None:
-        incident = replace(merged(target, report), version=target.version + 1)
+        incident = replace(merged(target, report, ctx.now), version=target.version + 1)
     else:
         place = report.location
         incident = opened_by(
@@ -218,6 +219,7 @@ def _decide(
             municipality=ctx.zones.municipality.zone_at(place.lat, place.lon),
             now=ctx.now,
             region=region,
+            alert_if_seen_within_s=ctx.policy.alert_if_seen_within_s(category),
         )
     merge = Merge.OPENED if target is None else Merge.MERGED
     receipt = Receipt(
@@ -230,9 +232,27 @@ def _decide(
         advice=ctx.policy.advice.in_language(report.language)
         if category.urgency is Urgency.URGENT
         else None,
-        notes=ctx.notes,
+        notes=_notes(report, category, audience, ctx),
     )
-    return _Decision(incident, receipt, _posted(report, incident, ctx), ctx)
+    return _Decision(incident, receipt, target, _posted(report, incident, ctx), ctx)
+
+
+def _change(incident: Incident, before: Incident | None) -> Change:
+    if before is None:
+        return Change.OPENED
+    return Change.MERGED if incident.alerts_people == before.alerts_people else Change.RENEWED
+
+
+def _notes(report: Report, category: Category, audience: Audience, ctx: Context) -> tuple[str, ...]:
+    """Return what the reporter is told of the report: its details, and whether it alerts nobody."""
+    within_s = ctx.policy.alert_if_seen_within_s(category)
+    alerts = category.radius_m > 0 and audience is Audience.POLICE_AND_NEARBY
+    if not alerts or not is_old(report, within_s, ctx.now):
+        return ctx.notes
+    return (
+        *ctx.notes,
+        f"seen_at: more than {within_s} s ago: the police are told, and nobody nearby is alerted.",
+    )
 
 
 def _tell_unassigned(incident: Incident) -> None:

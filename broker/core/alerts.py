@@ -33,6 +33,7 @@ def alerts_of(incident: Incident, advice: Names, *, expires_at: datetime) -> Dra
             location=incident.location,
             radius_m=incident.radius_m,
             opened_at=incident.opened_at,
+            seen_at=incident.last_seen_at,
             expires_at=expires_at,
             advice=advice,
             text=incident.text or None,

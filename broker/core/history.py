@@ -65,6 +65,11 @@ def not_alerting(incident: Incident) -> str | None:
     """Return why nobody at all is alerted to `incident`; None if people are."""
     if incident.audience is Audience.POLICE:
         return "alerts nobody: its audience is the police alone"
+    if incident.is_old:
+        return (
+            "alerts nobody: all that was reported was seen more than "
+            f"{incident.alert_if_seen_within_s} s before"
+        )
     if incident.radius_m <= 0:
         return f"alerts nobody: {incident.category} has no radius"
     return None

@@ -36,7 +36,8 @@ class Incident(Struct, frozen=True, kw_only=True):
 
     It keeps what it needs of its category, so that another policy changes nothing for it: `names`
     (None in incidents of an earlier version), radius and merging limits.
-    `location` is the first report's and never moves. `attempts` counts how often it was escalated.
+    `location` is the first report's and never moves. While it `is_old`, all that was reported had
+    been seen too long ago to alert anybody. `attempts` counts how often it was escalated.
     """
 
     id: UUID
@@ -58,6 +59,8 @@ class Incident(Struct, frozen=True, kw_only=True):
     first_report: UUID
     names: Names | None = None
     merge_s: float | None = None
+    alert_if_seen_within_s: int = 3_600
+    is_old: bool = False
     text: str = ""
     wave: int = 1
     reports: int = 1
@@ -72,7 +75,8 @@ class Incident(Struct, frozen=True, kw_only=True):
     @property
     def alerts_people(self) -> bool:
         """Whether participants nearby are told at all."""
-        return self.radius_m > 0 and self.audience is Audience.POLICE_AND_NEARBY
+        nearby = self.audience is Audience.POLICE_AND_NEARBY
+        return self.radius_m > 0 and nearby and not self.is_old
 
     @property
     def has_group(self) -> bool:
@@ -89,7 +93,7 @@ class Incident(Struct, frozen=True, kw_only=True):
 
 def opened_by(
     report: Report, category: Category, *, audience: Audience, zone: str, municipality: str,
-    now: datetime, region: int,
+    now: datetime, region: int, alert_if_seen_within_s: int = 3_600,
 ) -> Incident:  # fmt: skip
     """Return the incident that `report` opens in a partition that is responsible for `region`."""
     return Incident(
@@ -112,6 +116,8 @@ def opened_by(
         first_report=report.id,
         names=category.names,
         merge_s=float(category.merge_s),
+        alert_if_seen_within_s=alert_if_seen_within_s,
+        is_old=is_old(report, alert_if_seen_within_s, now),
         text=report.text if category.text_to is Audience.POLICE_AND_NEARBY else "",
     )
 
@@ -152,8 +158,18 @@ def _distance(report: Report, incident: Incident) -> float:
     return distance_m(here.lat, here.lon, there.lat, there.lon)
 
 
-def merged(incident: Incident, report: Report) -> Incident:
-    """Return `incident` with one more report: wider in time, never moved."""
+def is_old(report: Report, alert_if_seen_within_s: int, now: datetime) -> bool:
+    """Whether what `report` tells was seen too long ago to alert anybody."""
+    return now - report.seen_at > timedelta(seconds=alert_if_seen_within_s)
+
+
+def merged(incident: Incident, report: Report, now: datetime) -> Incident:
+    """Return `incident` with one more report: wider in time, never moved.
+
+    The first report that is not old makes it one that people are alerted to from now on.
+    """
+    if incident.is_old and not is_old(report, incident.alert_if_seen_within_s, now):
+        incident = replace(incident, is_old=False, wave_at=now)
     return replace(
         incident,
         reports=incident.reports + 1,
@@ -225,6 +241,7 @@ def state_of(
         radius_m=incident.radius_m,
         wave=incident.wave,
         opened_at=incident.opened_at,
+        seen_at=incident.last_seen_at,
         updated_at=now,
         reports=incident.reports,
         alerted=alerted,

@@ -69,6 +69,10 @@ class Policy:
         """How long each party has, in seconds."""
         return self.file.timers
 
+    def alert_if_seen_within_s(self, category: Category) -> int:
+        """How long ago people may have seen something that others are still alerted to."""
+        return category.alert_if_seen_within_s or self.timers.alert_if_seen_within_s
+
     @property
     def widening(self) -> Widening:
         """How the radius grows while nobody has accepted."""

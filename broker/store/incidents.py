@@ -12,7 +12,7 @@ from broker.core.escalation import accept_by, acknowledge_by, awaits_police, sil
 from broker.core.groups import Member
 from broker.core.incidents import Incident
 from broker.core.policy import MAX_MERGE_M
-from broker.events import Event, IncidentChanged
+from broker.events import Change, Event, IncidentChanged
 from broker.isolation import readable
 from broker.store import alerts, index
 from broker.store.filed import (
@@ -219,6 +219,10 @@ class IncidentStore:
             index.file_joinable(transaction, incident)
             index.file_reached(transaction, incident)
             _schedule_all(transaction, incident, timers)
+        elif isinstance(event, IncidentChanged) and event.change is Change.RENEWED:
+            index.file_reached(transaction, incident)
+            widen = {DeadlineKind.WIDEN: accept_by(incident, timers)}
+            schedule(transaction, incident.id, widen)
         if conversation != incident.id:
             key = self._keys.incident(conversation)
             transaction.call("HSET", key, "of", name, "report", str(report.id))

@@ -42,6 +42,7 @@ class Rules:
     most_m: float  # no wave goes farther
     city: frozenset[str]  # categories of the city's desk
     alone: frozenset[str]  # categories of which no participant may know
+    alert_if_seen_within_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +205,18 @@ class Checker:
                 if identifier not in alerts and self._must_know(log, incident):
                     yield f"{user} was near incident {identifier} and got no alert"
 
+    def _radius_m(self, incident: _Incident) -> float:
+        """Return the first wave's radius; 0 for what alerts nobody, or was seen too long ago.
+
+        In a world's few seconds no report is near enough in time to join something so old.
+        """
+        ago_s = EPOCH_S + incident.sent_at - incident.report.seen_at.timestamp()
+        if ago_s > self.rules.alert_if_seen_within_s:
+            return 0.0
+        return self.rules.radius_m[incident.report.category]
+
     def _must_know(self, log: DeviceLog, incident: _Incident) -> bool:
-        radius_m = self.rules.radius_m[incident.report.category]
+        radius_m = self._radius_m(incident)
         if not radius_m or log.user in incident.reporters:
             return False
         for placed, until in _in_effect(log.presences):
@@ -235,7 +246,7 @@ class Checker:
                 incident = self.incidents.get(alert.incident)
                 if incident is None:
                     yield f"{user} was alerted to {alert.incident}, which nobody reported"
-                elif not self.rules.radius_m[incident.report.category]:
+                elif not self._radius_m(incident):
                     yield f"{user} was alerted to {alert.incident}, which is not for participants"
                 elif user == incident.opener:
                     yield f"{user} was alerted to their own incident {alert.incident}"

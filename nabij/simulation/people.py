@@ -162,12 +162,14 @@ class Person(_Sender):
         self._presence: tuple[UUID, Placed] | None = None
         self._seen: set[UUID | None] = set()
 
-    def report(self, category: str, at: tuple[float, float], text: str) -> None:
-        """Witness something."""
+    def report(
+        self, category: str, at: tuple[float, float], text: str, seen_ago_s: float = 0.0
+    ) -> None:
+        """Witness something, now or before."""
         ground = self.ground
         report = Report(
             id=ground.new_id(), category=category, location=Position(*at),
-            seen_at=moment(ground.loop.now), text=text,
+            seen_at=moment(ground.loop.now - seen_ago_s), text=text,
         )  # fmt: skip
         self.log.reports[report.id] = (ground.loop.now, report)
         self._confirm(topics.REPORT, report, report.id)

@@ -87,7 +87,14 @@ def rules() -> Rules:
     alone = frozenset(
         code for code, one in categories.items() if one.audience is not Audience.POLICE_AND_NEARBY
     )
-    return Rules(radii, float(policy().widening.max_radius_m), city, alone)
+    timers = policy().timers
+    return Rules(
+        radii,
+        float(policy().widening.max_radius_m),
+        city,
+        alone,
+        float(timers.alert_if_seen_within_s),
+    )
 
 
 def lines(result: Result) -> Iterator[str]:

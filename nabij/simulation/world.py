@@ -34,6 +34,7 @@ _SERVICES: tuple[Service, ...] = tuple(
     one.service for one in (intake, presence, alerting, groups, police, city, deadlines)
 )
 _TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
+_LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
 
 _BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 150.0, 800.0
@@ -172,7 +173,8 @@ class World:
             at_s = rng.uniform(_BEGIN_S, 5.0)
             person = rng.choice(self.people)
             at = rng.choice((spots[0], spots[0], spots[1], self._near()))
-            self._at(at_s, "reports", person.report, category, at, f"report {number}")
+            words = (category, at, f"report {number}", rng.choice((0.0,) * 9 + (_LONG_AGO_S,)))
+            self._at(at_s, "reports", person.report, *words)
 
     def _near(self, within_m: float = 350.0) -> tuple[float, float]:
         lat, lon = self.rng.choice(self.centres)

@@ -54,7 +54,7 @@ def test_routine_incidents_are_left_open_longer(code: str) -> None:
 def test_report_that_opens_is_new_and_one_that_joins_an_update_with_its_own_text() -> None:
     one = incident()
     second = report(north(30), 2, text="nog meer rook", reporter_location=north(90))
-    after = replace(merged(one, second), version=2)
+    after = replace(merged(one, second, at(0)), version=2)
 
     new = escalation.escalation_of(report(identifier=one.first_report), one, at(0))
     update = escalation.escalation_of(second, after, at(2))

@@ -32,7 +32,7 @@ def candidates(draw: st.DrawFn) -> Incident:
     found = incident(draw(places), draw(minutes), code=draw(codes), mode=draw(modes),
                      audience=draw(audiences))  # fmt: skip
     for _ in range(draw(st.integers(0, 2))):
-        found = incidents.merged(found, report(minutes=draw(minutes)))
+        found = incidents.merged(found, report(minutes=draw(minutes)), at(0))
     found = replace(found, opened_at=at(draw(st.integers(0, 500))))
     return replace(found, status=draw(st.sampled_from(Status)))
 
@@ -110,7 +110,7 @@ def test_report_on_the_merge_distance_joins_and_one_beyond_it_does_not() -> None
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_report_on_the_edge_of_the_span_joins_and_a_second_beyond_does_not(sign: int) -> None:
-    known = incidents.merged(incident(), report(minutes=sign * 30))
+    known = incidents.merged(incident(), report(minutes=sign * 30), at(0))
     edge = sign * (30 + category("fire").merge_s / 60)
 
     assert joins(report(minutes=edge), known) == known
@@ -130,7 +130,7 @@ def test_nearest_takes_the_report_and_at_equal_distance_the_one_opened_first() -
 def test_merging_only_ever_widens_the_span_and_counts_one(when: list[int], status: Status) -> None:
     known = replace(incident(), status=status)
     for number, minute in enumerate(when):
-        after = incidents.merged(known, report(north(10.0 * number), minute))
+        after = incidents.merged(known, report(north(10.0 * number), minute), at(0))
 
         assert after.reports == known.reports + 1
         assert after.first_seen_at == min(known.first_seen_at, at(minute))
@@ -214,7 +214,7 @@ STEPS = {
     "on scene": lambda known: incidents.advanced(known, Status.ON_SCENE, by="d"),
     "close": lambda known: incidents.closed(known, "done", at(9), by="e"),
     "widen": lambda known: incidents.widened(known, known.radius_m * 2, at(3)),
-    "merge": lambda known: incidents.merged(known, report(minutes=2)),
+    "merge": lambda known: incidents.merged(known, report(minutes=2), at(2)),
 }
 
 

@@ -147,6 +147,7 @@ def alert(incident: UUID) -> Alert:
         location=Position(lat=51.0543, lon=3.7217),
         radius_m=500.0,
         opened_at=now,
+        seen_at=now,
         expires_at=now + timedelta(minutes=30),
         advice=Names(nl="Bel 112.", fr="Appelez le 112.", en="Call 112."),
     )

@@ -65,6 +65,7 @@ def state(incident: UUID) -> IncidentState:
         radius_m=500.0,
         wave=1,
         opened_at=datetime.now(UTC),
+        seen_at=datetime.now(UTC),
         updated_at=datetime.now(UTC),
         reports=1,
     )

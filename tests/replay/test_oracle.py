@@ -53,6 +53,7 @@ class Story:
         joins: UUID | None = None,
         category: str = "theft",
         took: float = 0.1,
+        seen_ago: float = 0.0,
     ) -> SentReport:
         report = new_id()
         sent = SentReport(
@@ -61,7 +62,7 @@ class Story:
             category=category,
             lat=place[0],
             lon=place[1],
-            seen_at=START + at,
+            seen_at=START + at - seen_ago,
             sent_at=START + at,
             received_at=START + at + took,
             incident=joins or incident_id(report),
@@ -286,6 +287,31 @@ def test_somebody_who_walks_in_must_be_alerted(story: Story, theft: SentReport) 
     story.presence(2, north_of(HERE, 5_000.0), at=6.0)
     assert story.verdict().alerts.missing == 1
     story.alert(2, theft, at=7.0)
+    assert clean(story.verdict())
+
+
+@pytest.mark.parametrize(("seen_ago", "expected"), [(3_590.0, 1), (3_700.0, 0)])
+def test_what_was_seen_too_long_ago_alerts_nobody(
+    story: Story, seen_ago: float, expected: int
+) -> None:
+    story.presence(1, HERE, at=-10.0)
+    old = story.report(0, HERE, at=0.0, seen_ago=seen_ago)
+    story.escalation(old)
+    story.acknowledged(old)
+    assert story.verdict().alerts.missing == expected
+    story.alert(1, old)
+    assert story.verdict().alerts.unexpected == 1 - expected
+
+
+def test_a_fresh_report_of_something_old_alerts_people(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    old = story.report(0, HERE, at=0.0, seen_ago=3_700.0)
+    fresh = story.report(2, HERE, at=5.0, seen_ago=3_000.0, joins=old.incident)
+    for report in (old, fresh):
+        story.escalation(report)
+        story.acknowledged(report)
+    assert story.verdict().alerts.missing == 1
+    story.alert(1, old, at=4.0)  # before it may have been committed, or after: only that it came
     assert clean(story.verdict())
 
 

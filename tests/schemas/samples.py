@@ -41,7 +41,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
     ),
     "alert": m.Alert(
         id=V5, incident=V5, wave=2, reason=m.AlertReason.WIDENED, category="fire", names=NAMES,
-        urgency=Urgency.URGENT, location=HERE, radius_m=500.0, opened_at=AT, expires_at=AT,
+        urgency=Urgency.URGENT, location=HERE, radius_m=500.0, opened_at=AT, seen_at=AT, expires_at=AT,
         advice=NAMES, text="Rook", mode=m.Mode.DRILL,
     ),
     "group": m.GroupEvent(
@@ -58,7 +58,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
     ),
     "incident": m.IncidentState(
         incident=V5, version=9, status=m.Status.ASSIGNED, category="fire", priority=Priority.P1,
-        zone="gent", location=HERE, radius_m=500.0, wave=2, opened_at=AT, updated_at=AT,
+        zone="gent", location=HERE, radius_m=500.0, wave=2, opened_at=AT, seen_at=AT, updated_at=AT,
         reports=2, alerted=40, accepted=7, on_scene=1, acknowledged_by="desk 4",
         assigned=("gent-21",), outcome="geblust", mode=m.Mode.DRILL,
     ),

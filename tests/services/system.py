@@ -71,11 +71,11 @@ def _places_around(middle: Place, apart_m: float) -> Iterator[Place]:
 
 def policy_text(timers: Mapping[str, int]) -> str:
     """The shipped policy with other timers."""
-    lines = default_policy_text().splitlines()
+    lines, left = default_policy_text().splitlines(), dict(timers)
     for index, line in enumerate(lines):
         name = line.partition(" ")[0]
-        if name in timers:
-            lines[index] = f"{name} = {timers[name]}"
+        if name in left:  # the first is the timer; a category may have its own
+            lines[index] = f"{name} = {left.pop(name)}"
     return "\n".join(lines)
 
 

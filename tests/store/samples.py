@@ -50,7 +50,7 @@ def opened(report: Report, now: datetime = START) -> Incident:
 
 
 def joined(incident: Incident, report: Report) -> Incident:
-    return replace(merged(incident, report), version=incident.version + 1)
+    return replace(merged(incident, report, START), version=incident.version + 1)
 
 
 async def commit(

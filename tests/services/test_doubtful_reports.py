@@ -1,0 +1,74 @@
+"""What was seen long ago, or not exactly where: who is alerted to it, and who is not."""
+
+from typing import Any
+
+import pytest
+
+from tests.services.client import Client, Connect
+from tests.services.system import System, ago
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def timers() -> dict[str, int]:
+    return {"alert_if_seen_within_s": 60, "accept_s": 1_500, "acknowledge_s": 1_500}
+
+
+@pytest.fixture(scope="module")
+def apart_m() -> float:
+    return 3_000.0
+
+
+def alerts(client: Client, user: str, receipt: dict[str, Any]) -> list[Any]:
+    return client.on(f"u/{user}/down/alert", incident=receipt["incident"])
+
+
+async def test_what_was_seen_long_ago_alerts_nobody_until_somebody_reports_it_afresh(
+    system: System, connect: Connect
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    desk = await connect("desk-gent", "police/gent/#")
+    place, old_at, fresh_at = system.place(), ago(seconds=300), ago(seconds=30)
+    await system.be_at(fleet, place, user="near")
+    old = await system.report(fleet, place, user="reporter", seen_at=old_at)
+    assert old["notes"] == [
+        "seen_at: more than 60 s ago: the police are told, and nobody nearby is alerted."
+    ]
+    escalation = await desk.expect("police/gent/escalation/p1", report=old["id"])
+    assert escalation["seen_at"][:19] == old_at[:19]
+    state = await desk.expect("police/gent/incident/", incident=old["incident"])
+    assert state["seen_at"] == escalation["seen_at"]
+    # Nobody is: not who stands there, nor who comes.
+    await system.be_at(fleet, place, user="passer-by")
+    other = await system.report(fleet, place, "robbery", user="reporter")
+    for user in ("near", "passer-by"):
+        await fleet.expect(f"u/{user}/down/alert", incident=other["incident"])
+        assert alerts(fleet, user, old) == []
+
+    fresh = await system.report(fleet, place, user="witness", seen_at=fresh_at)
+
+    assert (fresh["merge"], fresh["incident"]) == ("merged", old["incident"])
+    assert "notes" not in fresh
+    for user in ("near", "passer-by"):
+        alert = await fleet.expect(f"u/{user}/down/alert", incident=old["incident"])
+        assert (alert["wave"], alert["reason"]) == (1, "nearby")
+        assert alert["seen_at"][:19] == fresh_at[:19]
+    await system.be_at(fleet, place, user="late")
+    late = await fleet.expect("u/late/down/alert", incident=old["incident"])
+    assert late["reason"] == "walked_in"
+    assert [len(alerts(fleet, user, old)) for user in ("near", "passer-by", "late")] == [1, 1, 1]
+
+
+async def test_a_category_may_alert_people_to_what_was_seen_longer_ago(
+    system: System, connect: Connect
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    desk = await connect("desk-gent", "police/gent/#")
+    place = system.place()
+    await system.be_at(fleet, place, user="near")
+    missing = await system.report(
+        fleet, place, "missing-person", user="reporter", seen_at=ago(seconds=300)
+    )
+    await fleet.expect("u/near/down/alert", incident=missing["incident"])
+    await desk.expect("police/gent/escalation/p1", report=missing["id"])
