@@ -15,7 +15,7 @@ from broker import runner, takeover
 from broker.config import Settings
 from broker.connections import client_id_of, filters_of
 from broker.events import Change, IncidentChanged
-from broker.mqtt import Connection, Endpoint
+from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
 from broker.runner import run_worker
 from broker.store import Registered, Store, WorkerState, partitions
 from nabij.chaos.shares import EACH, unanswered
@@ -23,6 +23,7 @@ from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import Desk
+from tests.mqtt.exchange import drop, until
 from tests.services.client import WITHIN_S, Client, Connect
 from tests.services.system import (
     KORENMARKT,
@@ -337,7 +338,7 @@ async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
     await polled(is_done)
 
 
-async def test_an_adopter_that_dies_while_it_adopts_is_replaced(
+async def test_an_adopter_that_dies_while_it_adopts_is_replaced_and_nothing_queued_is_lost(
     city: City, connect: Connect
 ) -> None:
     ann = await connect("ann")
@@ -346,8 +347,17 @@ async def test_an_adopter_that_dies_while_it_adopts_is_replaced(
     await city.die("b-1")
     found = await city.registered("b-1")
     assert found is not None
-    assert await city.store.workers.claim(found, holder="adopter", by="c-1")
-    await all_receipts(ann, await send_reports(ann))
+    claimed = await city.store.workers.claim(found, holder="adopter", by="c-1")
+    assert claimed is not None
+    sent = await send_reports(ann)
+    last = Message(topics.SERVICE.topic(name="intake", instance="b-1"), b"{}", correlation=b"last")
+    async with city.session("b-1") as adopter:
+        ending = asyncio.create_task(adopter.end_session(claimed.filters, last))
+        await until(lambda: adopter.stats().published == 1)  # unsubscribed; nothing acknowledged
+        drop(adopter)
+        with pytest.raises(ConnectionLost):
+            await ending
+    await all_receipts(ann, sent)
     await polled(lambda: city.is_("b-1", WorkerState.GONE))
 
 
