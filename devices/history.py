@@ -39,6 +39,7 @@ class SentReport:
     incident: UUID | None = None
     merge: Merge | None = None
     sequence: int | None = None
+    happened_at: float | None = None  # in the stream, where it comes from one
     rejected: str | None = None
 
 

@@ -21,7 +21,7 @@ from devices.crowd import raise_open_files
 from devices.history import NEVER, Deed, HeardEscalation, History
 from devices.oracle import Oracle, Verdict
 from devices.receipts import NotConfirmed, Rejected
-from devices.replay_plan import ReplayPlan, Verify
+from devices.replay_plan import ReplayPlan, Schedule, Verify
 from devices.replay_result import ReplayResult
 from devices.streams import Stream, StreamReport
 from devices.tracks import Track, moved, read_tracks
@@ -104,7 +104,7 @@ class Replay:
         self._random = Random(plan.seed)
         self._device = f"replay-{new_id().hex[-12:]}"  # no session of an earlier replay's
         self._phase = Phase.CONNECTING
-        self._total = 0
+        self._total = self._pauses_cut = 0
         self._began_at = self._sent_at = 0.0
         self._to_acknowledge: asyncio.Queue[tuple[EscalationWatch, UUID, str]] = asyncio.Queue()
         self.commands_rejected = 0
@@ -133,6 +133,8 @@ class Replay:
             self.history,
             stream,
             verdict,
+            policy=self._plan.policy(),
+            pauses_cut=self._pauses_cut,
             duration_s=time() - self._began_at,
             sending_s=self._sent_at - self._began_at,
             replies_rejected=walkers.replies_rejected,
@@ -244,13 +246,14 @@ class Replay:
 
     async def _at_speed(self, stream: Stream, walkers: Walkers, speed: float) -> None:
         await walkers.advance(0.0)
-        began_at, first = time(), stream.reports[0].at
+        schedule = Schedule.of(stream.reports, speed)
+        self._pauses_cut = schedule.cut
+        began_at = time()
         async with _background() as background:
             background.append(asyncio.create_task(_walk(walkers, began_at), name="walk"))
             async with asyncio.TaskGroup() as tasks:
-                for row in stream.reports:
-                    due_at = began_at + (row.at - first).total_seconds() / speed
-                    await asyncio.sleep(max(0.0, due_at - time()))
+                for row, due_s in zip(stream.reports, schedule.due_s, strict=True):
+                    await asyncio.sleep(max(0.0, began_at + due_s - time()))
                     reporter = self._random.choice(walkers.walkers)
                     tasks.create_task(walkers.report(reporter, row), name="report")
 

@@ -1,8 +1,11 @@
 """What to replay, where and how: the files behind it, read and checked."""
 
 import enum
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,8 +14,32 @@ from devices.datasets.timestamps import Window, window_of
 from devices.geofence import Geofence, Kind
 from devices.mappings import Mapping as StreamMapping
 from devices.oracle import Oracle
-from devices.streams import Stream, StreamError, load_mapping, read_stream
+from devices.streams import Stream, StreamError, StreamReport, load_mapping, read_stream
 from schemas.taxonomy import PolicyFile, default_policy_text
+
+LONGEST_PAUSE_S = 60.0
+
+
+class Schedule(NamedTuple):
+    """When each report of a timed replay is due, in seconds from its beginning.
+
+    A pause longer than `LONGEST_PAUSE_S` is cut to that, so that one report of years before all
+    others, or a quiet winter, keeps nobody waiting; `cut` says how many were.
+    """
+
+    due_s: tuple[float, ...]
+    cut: int
+
+    @classmethod
+    def of(cls, reports: Sequence[StreamReport], speed: float) -> "Schedule":
+        """Return when to send reports, which are sorted by time, `speed` times faster."""
+        due_s = [0.0] if reports else []
+        cut = 0
+        for before, after in itertools.pairwise(reports):
+            pause_s = (after.at - before.at).total_seconds() / speed
+            cut += pause_s > LONGEST_PAUSE_S
+            due_s.append(due_s[-1] + min(pause_s, LONGEST_PAUSE_S))
+        return cls(tuple(due_s), cut)
 
 
 class Verify(enum.Enum):

@@ -1,15 +1,18 @@
 """What a replay found: counts, the oracle's verdict, and how long things took."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from devices.history import History
+from devices.history import HeardAlert, History
 from devices.oracle import Verdict
 from devices.streams import Stream
+from devices.told_merging import told_of
 from schemas.messages import EscalationKind, Merge
+from schemas.taxonomy import PolicyFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,14 @@ class ReplayResult:
     `reports` were sent; `rejected` of them refused, `unconfirmed` never answered. `accepted` counts
     confirmed acceptances of alerts. `missing` and `unexpected` sum alerts, escalations and cases,
     each of which stands apart in `verdict`. `unmapped` counts rows by a category no rule knows.
+    A message that came again, as QoS 1 allows, is counted once. `merged_apart` are reports that
+    joined an incident though in the stream `merge_s` and more lie between them: whoever reports
+    now has seen it now, so a replay faster than the stream brings them together.
     """
 
     reports: int
     incidents: int
+    merged_apart: int
     alerts: int
     accepted: int
     escalations: int
@@ -49,6 +56,7 @@ class ReplayResult:
     rejected: int
     unconfirmed: int
     presences: int
+    pauses_cut: int
     replies_rejected: int
     presences_rejected: int
     commands_rejected: int
@@ -87,6 +95,8 @@ class ReplayResult:
         stream: Stream,
         verdict: Verdict | None,
         *,
+        policy: PolicyFile,
+        pauses_cut: int,
         duration_s: float,
         sending_s: float,
         replies_rejected: int,
@@ -102,15 +112,17 @@ class ReplayResult:
         return cls(
             reports=len(history.reports),
             incidents=len(opened),
-            alerts=len(history.alerts),
+            merged_apart=_merged_apart(history, policy),
+            alerts=sum(1 for _ in _first_alerts(history)),
             accepted=len(history.acceptances),
-            escalations=len(history.escalations),
-            cases=len(history.cases),
+            escalations=len({heard.id for heard in history.escalations}),
+            cases=len({heard.id for heard in history.cases}),
             rejected=len(refused),
             unconfirmed=sum(
                 1 for each in history.reports if not each.rejected and each.incident is None
             ),
             presences=len(history.presences),
+            pauses_cut=pauses_cut,
             replies_rejected=replies_rejected,
             presences_rejected=presences_rejected,
             commands_rejected=commands_rejected,
@@ -153,7 +165,31 @@ def _to_alert(history: History) -> Iterable[float]:
         if report.merge is Merge.OPENED
     }
     sent_at = [opened_at.get(incident) for incident in history.alerts.incidents]
-    for alert in history.alerts:
+    for alert in _first_alerts(history):
         began_at = sent_at[alert.incident]
         if alert.nearby and alert.wave == 1 and began_at is not None:
             yield alert.received_at - began_at
+
+
+def _first_alerts(history: History) -> Iterator[HeardAlert]:
+    """Yield each alert as it first came to its device."""
+    known: set[tuple[int, int]] = set()
+    for alert in history.alerts:
+        if (alert.user, alert.id) not in known:
+            known.add((alert.user, alert.id))
+            yield alert
+
+
+def _merged_apart(history: History, policy: PolicyFile) -> int:
+    """Count reports further than `merge_s` from the others of their incident, in the stream."""
+    told = told_of(history)
+    times: dict[tuple[UUID, str], list[float]] = defaultdict(list)
+    for report in history.reports:
+        incident = told[report.id].incident if report.id in told else report.incident
+        if incident is not None and report.happened_at is not None:
+            times[incident, report.category].append(report.happened_at)
+    return sum(
+        after - before > policy.categories[category].merge_s
+        for (_, category), each in times.items()
+        for before, after in itertools.pairwise(sorted(each))
+    )

@@ -186,6 +186,7 @@ class Walkers:
             sent_at=now.timestamp(),
             audience=report.audience,
             mode=report.mode,
+            happened_at=row.at.timestamp(),
         )
         self._history.reports.append(await _with_receipt(sent, walker.device, report))
 

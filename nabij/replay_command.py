@@ -16,7 +16,7 @@ from devices.connection import Broker, Refused, Unreachable
 from devices.geofence import GeofenceError
 from devices.replay import Progress as ReplayProgress
 from devices.replay import Replay, Wire
-from devices.replay_plan import ReplayPlan, Verify
+from devices.replay_plan import LONGEST_PAUSE_S, ReplayPlan, Verify
 from devices.replay_result import ReplayResult
 from devices.streams import Stream, StreamError
 from devices.tracks import TrackError
@@ -232,6 +232,13 @@ def _tell(result: ReplayResult, options: Options) -> None:
         for name, value in result.as_dict().items():
             if value not in (None, 0, {}, ()):
                 print_line(f"{name}: {value}")
+    if result.merged_apart:
+        say(
+            f"note: {result.merged_apart:,} reports joined incidents although more than their "
+            "category's merge_s lies between them in the stream: it is replayed faster than it was"
+        )
+    if result.pauses_cut:
+        say(f"note: {result.pauses_cut:,} pauses were cut to {LONGEST_PAUSE_S:.0f} s")
     say("passed: nothing is missing" if result.passed else "FAILED: see above")
 
 

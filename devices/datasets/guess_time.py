@@ -64,7 +64,7 @@ def guess_time(table: Table) -> TimeGuess | None:
         return None
     _, column, formats, share = best
     return _with_hours(table, column, formats) or TimeGuess(
-        f"{{{column.name}}}", formats, share, tuple(_doubts(column.present, formats))
+        Template.field(column.name), formats, share, tuple(_doubts(column.present, formats))
     )
 
 
@@ -129,7 +129,7 @@ def _with_hours(table: Table, day: Column, formats: tuple[str, ...]) -> TimeGues
         return max(tried, key=lambda each: each[:2])[2]
     if day_format not in _DAYS:  # every time is midnight: the file knows only days
         return TimeGuess(
-            f"{{{day.name}}}",
+            Template.field(day.name),
             (day_format,),
             1.0,
             (f"every time in {day.name} is midnight: taken as a day, and spread over it",
@@ -161,7 +161,7 @@ def _templates(table: Table, day: Column) -> Iterator[str]:
         few = column.present[: FEW * 4]
         is_hour = column.is_called(HOUR_WORDS)
         if all(re.fullmatch(r"\d{1,2}[:huH.]\d\d.*", value) for value in few):
-            yield f"{{{day.name}}} {{{column.name}}}"
+            yield f"{Template.field(day.name)} {Template.field(column.name)}"
         elif is_hour and all(re.fullmatch(r"[01]?\d|2[0-4]", value) for value in few):
             minutes = (
                 each for each in table.columns
@@ -169,10 +169,10 @@ def _templates(table: Table, day: Column) -> Iterator[str]:
                 and all(re.fullmatch(r"[0-5]?\d", value) for value in each.present[:FEW])
             )  # fmt: skip
             for minute in minutes:
-                yield f"{{{day.name}}} {{{column.name}}}:{{{minute.name}}}"
-            yield f"{{{day.name}}} {{{column.name}}}"
+                yield f"{Template.field(day.name)} {Template.field(column.name)}:{Template.field(minute.name)}"
+            yield f"{Template.field(day.name)} {Template.field(column.name)}"
         elif is_hour and all(re.fullmatch(r"\d{1,4}", value) for value in few):
-            yield f"{{{day.name}}} {{{column.name}:04}}"
+            yield f"{Template.field(day.name)} {{{column.name}:04}}"
 
 
 def _filled(table: Table, text: str) -> list[str]:

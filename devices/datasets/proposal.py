@@ -147,7 +147,7 @@ class _Draft:
         if markers := sorted(self._markers()):
             yield f"none = {_listed((*NONE, *markers))}"
         if self.what and not set("{}") & set(self.what):
-            yield f"text = {_quoted('{' + self.what + '}')}  # what the reporter says"
+            yield f"text = {_quoted(Template.field(self.what))}  # what the reporter says"
 
     def _columns(self) -> Iterator[str]:
         yield "[columns]"

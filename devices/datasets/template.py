@@ -20,7 +20,7 @@ class Field:
 class Template:
     """Literal texts and columns by turns. `{{` and `}}` stand for the braces themselves.
 
-    Nothing but `{column}` and `{column:02}` is understood: a column may have any name, and no
+    A column whose own name ends so is written `{its:02:00}` (see `field`). Nothing but `{column}` and `{column:02}` is understood: a column may have any name, and no
     text reaches into Python's objects as those of `str.format` do.
     """
 
@@ -59,6 +59,11 @@ class Template:
         for column in columns:
             spaced += [" ", Field(column)]
         return cls(tuple(spaced[1:]))
+
+    @staticmethod
+    def field(column: str) -> str:
+        """Return a template of that column alone, whatever its name (but for braces in it)."""
+        return f"{{{column}:00}}" if _PADDED.fullmatch(column) else f"{{{column}}}"
 
     @property
     def columns(self) -> set[str]:

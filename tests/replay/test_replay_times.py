@@ -1,0 +1,91 @@
+"""What becomes of a stream's own times in a replay, and of messages that come twice."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from devices.history import HeardCase, HeardEscalation, History, SentReport
+from devices.replay_plan import LONGEST_PAUSE_S, Schedule
+from devices.replay_result import ReplayResult
+from devices.streams import Stream, StreamReport
+from schemas.messages import Merge
+from schemas.taxonomy import PolicyFile, default_policy_text
+
+POLICY = msgspec.toml.decode(default_policy_text(), type=PolicyFile)
+NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
+
+
+def row(after: timedelta) -> StreamReport:
+    return StreamReport(NOON + after, 51.05, 3.72, "fire", "brand")
+
+
+def test_a_straggler_of_years_before_keeps_nobody_waiting() -> None:
+    days = timedelta(days=4_000)
+    rows = [row(-days), row(timedelta()), row(timedelta(minutes=10)), row(timedelta(hours=9))]
+    schedule = Schedule.of(rows, 20.0)
+    assert schedule.due_s == pytest.approx([0.0, 60.0, 90.0, 150.0])
+    assert (schedule.cut, LONGEST_PAUSE_S) == (2, 60.0)
+    assert Schedule.of([], 1.0) == ((), 0)
+
+
+def sent(number: int, incident: int, happened_s: float, merge: Merge) -> SentReport:
+    return SentReport(
+        id=UUID(int=number), user=0, category="fire", lat=51.05, lon=3.72, seen_at=0.0,
+        sent_at=10.0, received_at=11.0, incident=UUID(int=incident), merge=merge, sequence=number,
+        happened_at=happened_s,
+    )  # fmt: skip
+
+
+def result(history: History) -> ReplayResult:
+    stream = Stream(reports=(), rows=0, usable=0, unmapped={}, skipped=())
+    return ReplayResult.of(
+        history, stream, None, policy=POLICY, pauses_cut=0, duration_s=1.0, sending_s=1.0,
+        replies_rejected=0, presences_rejected=0, commands_rejected=0,
+    )  # fmt: skip
+
+
+def test_reports_that_the_stream_has_apart_and_the_replay_merged_are_counted() -> None:
+    window_s = float(POLICY.categories["fire"].merge_s)
+    history = History(participants=("p-1",))
+    history.reports += [
+        sent(1, 7, 0.0, Merge.OPENED),
+        sent(2, 7, window_s, Merge.MERGED),
+        sent(3, 7, 2 * window_s + 1, Merge.MERGED),
+        sent(4, 8, 5 * window_s, Merge.OPENED),
+    ]
+    assert result(history).merged_apart == 1
+
+
+def test_of_a_report_for_the_police_alone_the_desk_tells_which_incident_it_joined() -> None:
+    history = History(participants=("p-1",))
+    history.reports += [sent(1, 7, 0.0, Merge.OPENED), sent(2, 9, 1e6, Merge.OPENED)]
+    for report in (1, 2):
+        history.escalations.append(
+            HeardEscalation(
+                "gent", "p1", UUID(int=20 + report), "new" if report == 1 else "update",
+                UUID(int=7), UUID(int=report), 1, report, 12.0,
+            )
+        )  # fmt: skip
+    assert result(history).merged_apart == 1
+
+
+def test_what_comes_again_is_counted_once_and_its_latency_too() -> None:
+    history = History(participants=("p-1", "p-2"))
+    history.reports.append(sent(1, 7, 0.0, Merge.OPENED))
+    for user, received_at in ((0, 10.5), (0, 70.0), (1, 10.7), (0, 90.0)):
+        history.alerts.append(
+            user=user, incident=UUID(int=7), alert=UUID(int=30 + user), wave=1, nearby=True,
+            received_at=received_at,
+        )  # fmt: skip
+    escalation = HeardEscalation(
+        "gent", "p1", UUID(int=20), "new", UUID(int=7), UUID(int=1), 1, 1, 10.2
+    )
+    history.escalations += [escalation, escalation._replace(received_at=60.0)]
+    case = HeardCase("44021", "noise", UUID(int=21), UUID(int=7), UUID(int=1), 1, 10.2)
+    history.cases += [case, case._replace(received_at=61.0)]
+    found = result(history)
+    assert (found.alerts, found.escalations, found.cases) == (2, 1, 1)
+    assert found.alert.p99_ms == pytest.approx(500.0)
+    assert found.police.p99_ms == pytest.approx(200.0)
