@@ -61,8 +61,7 @@ class SkippedRows:
     first: str
 
     def __str__(self) -> str:
-        rows = "row" if self.rows == 1 else "rows"
-        return f"{self.rows:,} {rows}: {self.reason}; first in line {self.line}: {self.first}"
+        return f"{_rows(self.rows)}: {self.reason}; first in line {self.line}: {self.first}"
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,11 @@ class Stream:
         """Return what is not replayed, and why, the most frequent first."""
         lines = [str(each) for each in self.skipped]
         for category, rows in sorted(self.unmapped.items(), key=lambda each: -each[1])[:20]:
-            lines.append(f"{rows:,} rows: no rule for the category {shown(category)}")
+            lines.append(f"{_rows(rows)}: no rule for the category {shown(category)}")
         if self.filtered:
-            lines.append(f"{self.filtered:,} rows: left out by keep or drop")
+            lines.append(f"{_rows(self.filtered)}: left out by keep or drop")
         if self.outside:
-            lines.append(f"{self.outside:,} rows: before since or after until")
+            lines.append(f"{_rows(self.outside)}: before since or after until")
         return lines
 
 
@@ -357,6 +356,10 @@ class _Sample:
         if not self._seen:
             return None
         return statistics.median(self._lats), statistics.median(self._lons)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _printable(text: str) -> str:

@@ -8,6 +8,7 @@ import bisect
 import csv
 import gzip
 import math
+import zlib
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ def read_tracks(path: Path, origin: Position) -> list[Track]:
     try:
         with _open(path) as file:
             points = _points_of(file)
-    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
         raise TrackError(f"{path}: {error}") from None
     except TrackError as error:
         raise TrackError(f"{path}: {error}") from None

@@ -296,6 +296,20 @@ def test_replay_names_every_wrong_option(tmp_path: Path) -> None:
         assert word in ran.stderr
 
 
+def test_replay_of_rows_that_are_all_bad_says_why_and_starts_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        "ts_local,lat,lon,category\ngisteren,47,8,Graffiti\n2016-01-01,47,8,Ruimtepuin\n"
+    )
+    ran = run("replay", file, "--map", "zurich", "--since", "2015-01-01")
+    assert ran.returncode == 2
+    assert ran.stderr.splitlines() == [
+        f"nabij: {file}: none of its 2 rows can be used:",
+        "  1 row: the time cannot be read as iso; first in line 2: 'gisteren'",
+        "  1 row: no rule for the category 'Ruimtepuin'",
+    ]
+
+
 def test_replay_of_an_unknown_mapping_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("a,b\n1,2\n")

@@ -65,7 +65,7 @@ def test_a_stream_without_a_usable_row_says_how_many_failed_and_why(
     assert lines[1:] == [
         "  2 rows: the time cannot be read as iso; first in line 2: 'gisteren'",
         "  1 row: there is no longitude; first in line 4: the column is empty",
-        "  1 rows: no rule for the category 'zeehond'",
+        "  1 row: no rule for the category 'zeehond'",
     ]
 
 
@@ -172,7 +172,7 @@ def test_an_origin_at_a_pole_or_the_date_line_is_refused(
 def test_a_wrong_window_is_told(write: Write, tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="--since, --until: 'gisteren' is no time"):
         plan(write(GOOD), tmp_path, between=("gisteren", None)).read()
-    with pytest.raises(StreamError, match="1 rows: before since or after until"):
+    with pytest.raises(StreamError, match="1 row: before since or after until"):
         plan(write(GOOD), tmp_path, between=("2025-01-01", None)).read()
 
 
