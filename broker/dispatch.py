@@ -8,7 +8,7 @@ cannot loop. A broad `except` stands here, and in `broker/isolation.py` for one 
 import asyncio
 import random
 import re
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
@@ -31,6 +31,7 @@ from broker.mqtt import (
     Several,
 )
 from broker.refusals import levels_of, refusal_of, shape_of
+from broker.retained import cleared
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones
 from broker.store import Entry, Store
 from schemas import topics
@@ -187,8 +188,14 @@ class Dispatcher:
                 await self._dead_letter(delivery, _internal(error))
         else:
             await self._replayed(*map(replay_of_delivery, deliveries))
+        if retained := {one.message.topic for one in deliveries if one.message.retain}:
+            await self.persist(partial(self._clear, retained, via))
         for delivery in deliveries:
             delivery.acknowledge()
+
+    async def _clear(self, retained: Iterable[str], via: int) -> None:
+        """Let the MQTT broker forget what devices published retained: it outlives what it says."""
+        await self.publish(cleared(retained, via))
 
     async def _reject(self, delivery: Delivery, error: Invalid, via: int) -> None:
         metrics.REJECTED.labels(self.service.name, error.code).inc()

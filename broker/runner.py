@@ -268,7 +268,7 @@ class _Worker:
                 if self._probes.is_one(delivery):
                     self._probes.hear(delivery, via)
                     continue
-                if not self._is_ours(delivery):
+                if delivery.message.clears or not self._is_ours(delivery):
                     delivery.acknowledge()
                     continue
                 if not self._dispatcher.knows(delivery):

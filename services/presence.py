@@ -10,6 +10,7 @@ from broker.core.grid import centre_of, distance_m, place_of
 from broker.errors import Code, Rejected
 from broker.events import WalkedIn
 from broker.mqtt import Message
+from broker.retained import EVERY_S, clear_retained
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Hit, Update
 from schemas import topics
@@ -117,3 +118,6 @@ async def forget(ctx: Context) -> Effects:
     """Erase places whose time is over, also of those whose neighbours keep a cell alive."""
     await ctx.store.presence.sweep(now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s)
     return NOTHING
+
+
+service.every(EVERY_S)(clear_retained)

@@ -27,6 +27,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     user_properties: tuple[tuple[str, str], ...] = ()
     via: int | None = None
 
+    @property
+    def clears(self) -> bool:
+        """Whether this only makes the MQTT broker forget a retained message (3.3.1.3)."""
+        return self.retain and not self.payload
+
 
 class Delivery:
     """An inbound message and the duty to acknowledge it.

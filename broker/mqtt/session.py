@@ -289,7 +289,10 @@ class Session:
     def subscribe(self, patterns: Sequence[str]) -> None:
         """Ask for subscriptions, one such request at a time; an `Answered` comes when online."""
         max_qos = mqtt5.QoS(self._config.subscribe_qos)
-        filters = [mqtt5.TopicFilter(one, max_qos=max_qos) for one in patterns]
+        # Retain As Published (3.8.3.1): what devices publish retained is to be cleared.
+        filters = [
+            mqtt5.TopicFilter(one, max_qos=max_qos, retain_as_published=True) for one in patterns
+        ]
         self._out.append(mqtt5.SubscribePacket(self._reserved_for(patterns), filters).write())
 
     def unsubscribe(self, patterns: Sequence[str]) -> None:

@@ -7,15 +7,20 @@ for a moment: rumqttd closes the connection on such a SUBSCRIBE.
 
 import asyncio
 import time
+from collections.abc import Sequence
 from uuid import uuid4
 
 from broker.mqtt.connection import Connection
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.errors import MqttError
+from broker.mqtt.message import Message
+from schemas.topics import ROOT
 
 _DROPPED = "$SYS/broker/publish/messages/dropped"
 _UPTIME = "$SYS/broker/uptime"
 _TIMEOUT_S = 2.0
+_SCAN_S = 10.0
+_AT_ONCE = 200
 
 
 class ServerStatus:
@@ -48,19 +53,44 @@ class ServerStatus:
         uptime_s = await self._number(_UPTIME)
         return None if uptime_s is None else int((time.time() - uptime_s) * 1000)
 
+    async def retained(self, filters: Sequence[str]) -> list[Message]:
+        """Return what is retained on these topics, or is just being published so.
+
+        Our own message, which comes after all that was retained at the SUBSCRIBE, tells the end.
+        """
+        if self._endpoint is None:
+            return []
+        end = f"{ROOT}/ops/retained/{uuid4()}"
+        found: list[Message] = []
+        try:
+            async with self._asking([*filters, end]) as connection, asyncio.timeout(_SCAN_S):
+                await connection.publish(Message(end, b""))
+                while True:
+                    for delivery in await connection.receive(_AT_ONCE):
+                        delivery.acknowledge()
+                        if delivery.message.topic == end:
+                            return found
+                        if delivery.message.retain and delivery.message.payload:
+                            found.append(delivery.message)
+        except (MqttError, TimeoutError):
+            return found
+
+    def _asking(self, filters: Sequence[str]) -> Connection:
+        assert self._endpoint is not None
+        return Connection(
+            self._endpoint,
+            client_id=f"nabij-status-{uuid4().hex[:12]}",
+            subscriptions=filters,
+            session_expiry_s=0,
+            connect_timeout_s=_TIMEOUT_S,
+        )
+
     async def _number(self, topic: str) -> int | None:
         """Return the number that the payload on `topic` begins with; None where there is none."""
         if self._endpoint is None:
             return None
-        connection = Connection(
-            self._endpoint,
-            client_id=f"nabij-status-{uuid4().hex[:12]}",
-            subscriptions=[topic],
-            session_expiry_s=0,
-            connect_timeout_s=_TIMEOUT_S,
-        )
         try:
-            async with connection, asyncio.timeout(_TIMEOUT_S):
+            async with self._asking([topic]) as connection, asyncio.timeout(_TIMEOUT_S):
                 delivery = (await connection.receive(1))[0]
                 delivery.acknowledge()
                 return int(delivery.message.payload.split()[0])

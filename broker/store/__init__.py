@@ -36,6 +36,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
 | `restored` | string | last time (ms) at which the MQTT broker was known to have been given everything anew | for ever |
 | `restoring` | string | somebody is about to give it everything anew | 5 s |
+| `retained` | string | a worker looks for retained messages | 10 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |

@@ -37,6 +37,7 @@ class Keys:
         self.dropped = f"{self.prefix}dropped"
         self.restored = f"{self.prefix}restored"
         self.restoring = f"{self.prefix}restoring"
+        self.retained = f"{self.prefix}retained"
         self.dead_letters = f"{self.prefix}dead-letters"
         self.dead_letter_times = f"{self.prefix}dead-letter-times"
         self.dead_letter_counts = f"{self.prefix}dead-letter-counts"

@@ -4,6 +4,7 @@ from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
 _CLAIM_MS = 5_000
+_LOOK_MS = 10_000
 
 
 class Outages:
@@ -15,6 +16,7 @@ class Outages:
         self._dropped = redis.keys.dropped + suffix
         self._restored = redis.keys.restored + suffix
         self._restoring = redis.keys.restoring + suffix
+        self._retained = redis.keys.retained + suffix
 
     def of(self, server: int) -> "Outages":
         """Return the same for another MQTT broker."""
@@ -35,6 +37,10 @@ class Outages:
     async def restore(self) -> bool:
         """Claim the giving anew, for 5 s from now on; False when another has, who may be dead."""
         return bool(await self._redis.call("SET", self._restoring, 1, "NX", "PX", _CLAIM_MS))
+
+    async def look_for_retained(self) -> bool:
+        """Claim the look for retained messages for 10 s; False when another worker has."""
+        return bool(await self._redis.call("SET", self._retained, 1, "NX", "PX", _LOOK_MS))
 
     async def restoring(self) -> None:
         """Hold the claim for 5 s more."""
