@@ -16,7 +16,7 @@ from schemas.messages import Outcome, Receipt, Subject
 from schemas.taxonomy import Language, Urgency
 from schemas.topics import Topic
 
-_UP = re.compile(rf"({topics.ROOT}/u/[^/]+)/up/[a-z]+")
+_OWN = re.compile(rf"({topics.ROOT}/(?:(u)|police)/[^/]+)/.*")
 
 
 def refusal_of(
@@ -72,17 +72,16 @@ def receipt_message(
 
 
 def _on_own_topic(message: Message, receipt: Receipt, via: int) -> Message | None:
-    """Return the receipt to an account whose name is no topic level of ours, such as `Ann`.
+    """Return the receipt to an account or zone whose name is no topic level of ours, such as `Ann`.
 
-    The ACL lets it read its own topics, whatever its name. Nothing of ours listens on them, so
+    The ACL lets them read their own topics, whatever the name. Nothing of ours listens on them, so
     this cannot loop.
     """
-    own = _UP.fullmatch(message.topic)
+    own = _OWN.fullmatch(message.topic)
     if own is None:
         return None
-    return Message(
-        f"{own[1]}/down/receipt", encode(receipt), correlation=message.correlation, via=via
-    )
+    answer = f"{own[1]}/down/receipt" if own[2] else f"{own[1]}/receipt"
+    return Message(answer, encode(receipt), correlation=message.correlation, via=via)
 
 
 def levels_of(topic: Topic[object], message: Message) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from devices.connection import Connection, end
 from devices.journal import Journal
 from devices.receipts import NotConfirmed, Rejected
+from schemas.codec import Code
 from schemas.messages import Receipt
 
 EVERY_S = 300.0
@@ -116,6 +117,10 @@ class CatchUp:
             return False
         except Rejected as error:
             log.warning("%s: sync: %s", self._journal.path, error)
-            return True
+            if error.receipt.code is not Code.TOO_FAR_AHEAD:
+                return True
+            # Our clock is ahead, or theirs was: the last day by theirs, at the next turn.
+            self._journal.note_synced(error.receipt.at - FIRST)
+            return False
         self._journal.note_synced(receipt.at)
         return True

@@ -17,7 +17,7 @@ from schemas.errors import Code, Invalid, sayable
 from schemas.lenient import Ambiguous, Lenient, NotFinite, choice
 from schemas.reasons import bare, explained
 
-MAX_NOTES, MAX_NOTE = 8, 160  # characters of each
+MAX_NOTES, MAX_NOTE = 8, 160  # bytes of each
 _SHOWN, _LONGEST = 5, 40  # unknown names in a note, and characters of each
 _COMPARED = 30  # with more unknown names than that nothing is a slip of the pen
 _NEAR = 0.8  # so alike are names of which one is read as the other; to ask, 0.6 is enough

@@ -2,9 +2,11 @@
 
 import enum
 
+import msgspec
+
 from schemas.text import without_controls
 
-MAX_FIELD, MAX_REASON = 100, 600  # characters; docs/protocol.md has the largest receipt in bytes
+MAX_FIELD, MAX_REASON = 100, 600  # bytes; docs/protocol.md has the largest receipt
 
 
 class Code(enum.StrEnum):
@@ -67,6 +69,17 @@ class FieldError(ValueError):
 
 
 def sayable(text: str, limit: int) -> str:
-    """Return `text` without what cannot be shown, and no longer than `limit` characters."""
-    plain = without_controls(text)
-    return plain if len(plain) <= limit else f"{plain[: limit - 1]}…"
+    """Return `text` without what cannot be shown, and in JSON no longer than `limit` bytes."""
+    plain = without_controls(text)[: limit + 1]
+    if _size(plain) <= limit:
+        return plain
+    while _size(plain) > limit - _CUT:
+        plain = plain[:-1]
+    return f"{plain}…"
+
+
+_CUT = len("…".encode())
+
+
+def _size(text: str) -> int:
+    return len(msgspec.json.encode(text)) - 2

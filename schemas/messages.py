@@ -125,10 +125,18 @@ class Availability(enum.StrEnum):
 TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 
 
-class Presence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Form(enum.StrEnum):
+    """How alerts come: in full, or for a small device in short too (see Brief)."""
+
+    FULL = "full"
+    SHORT = "short"
+
+
+class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates.
 
-    Of an availability that is not understood `muted` is taken.
+    Of an availability that is not understood `muted` is taken. `form` holds for all alerts from now
+    on; without it what was asked for last does.
     """
 
     at: Moment
@@ -137,6 +145,7 @@ class Presence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Availability,
         Lenient(choice(Availability), otherwise=always(Availability.MUTED), near_miss=True),
     ] = Availability.AVAILABLE
+    form: Annotated[Form | None, Lenient(choice(Form))] = None
 
     def __post_init__(self) -> None:
         if self.location is None and self.availability in TAKES_ALERTS:
@@ -286,6 +295,23 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: Time
     advice: Names
     text: str | None = None
+    mode: Mode = Mode.REAL
+
+
+class Brief(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An alert in less than 256 bytes, for a device that has no room for more.
+
+    `id`, `incident` and what one may do are those of the alert. `lat` and `lon` are rounded to five
+    decimals (a metre), `expires_at` to seconds. `call` is the emergency number.
+    """
+
+    id: UUID
+    incident: UUID
+    category: str
+    lat: float
+    lon: float
+    expires_at: Time
+    call: str
     mode: Mode = Mode.REAL
 
 

@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 
 CATEGORY_PATTERN = r"^[a-z][a-z0-9-]{1,39}$"  # also a topic level
 
+EMERGENCY_NUMBER = "112"  # that of the whole European Union
+
 Seconds = Annotated[int, Meta(ge=1, le=30 * 86_400)]
 Metres = Annotated[int, Meta(ge=1, le=20_000)]
 

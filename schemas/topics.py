@@ -113,6 +113,7 @@ ANSWER = Topic("u/{user}/up/answer", messages.Answer, "participant", "police")
 SYNC = Topic("u/{user}/up/sync", messages.Sync, "participant", "groups")
 RECEIPT = Topic("u/{user}/down/receipt", messages.Receipt, "services", "participant")
 ALERT = Topic("u/{user}/down/alert", messages.Alert, "alerting", "participant")
+BRIEF = Topic("u/{user}/down/brief", messages.Brief, "alerting", "participant")
 GROUP = Topic("u/{user}/down/group", messages.GroupEvent, "groups", "member")
 QUESTION = Topic("u/{user}/down/question", messages.Question, "police", "participant")
 ESCALATION = Topic(
@@ -136,6 +137,6 @@ PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, "service", "the sam
 REJECTED = Topic("ops/rejected/{service}", messages.Rejection, "service", "operators")
 
 TOPICS: tuple[Topic[Any], ...] = (
-    REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, RECEIPT, ALERT, GROUP, QUESTION,
+    REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, RECEIPT, ALERT, BRIEF, GROUP, QUESTION,
     ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, CASE, SERVICE, PROBE, REJECTED,
 )  # fmt: skip

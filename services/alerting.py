@@ -1,18 +1,20 @@
 """Alerting: alerts every eligible participant near an incident, nearest first, each once."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, overload
 from uuid import UUID
 
 import structlog
+from msgspec.structs import replace
 from prometheus_client import Counter
 
 from broker import events, metrics
-from broker.core.alerts import payloads_of
+from broker.core.alerts import alerts_of, brief_of, payloads_of
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
 from broker.events import Change, IncidentChanged, WalkedIn
@@ -24,6 +26,7 @@ from broker.store.alerts import LOSSY_TRIES, MOST_TRIES
 from broker.store.index import reached_cells
 from broker.store.outages import Outages
 from schemas import topics
+from schemas.codec import encode
 from schemas.messages import AlertReason, Status
 
 service = Service("alerting", niceness=1)
@@ -99,9 +102,12 @@ async def _alert(
     some, others = users[:_AT_ONCE], users[_AT_ONCE:]
     more = partial(_alert, incident, others, ctx, reason=reason, since=since, began=True, vias=vias)
     rest = more if others else None
-    claimed = await ctx.store.alerts.claim(
-        incident, some, reason=reason, now=ctx.now, retention_s=ctx.policy.timers.retention_s,
-        unsent=unsent,
+    claimed, short = await asyncio.gather(
+        ctx.store.alerts.claim(
+            incident, some, reason=reason, now=ctx.now,
+            retention_s=ctx.policy.timers.retention_s, unsent=unsent,
+        ),
+        ctx.store.forms.short(some),
     )  # fmt: skip
     if rest and not claimed:
         return Effects(rest=rest)
@@ -111,30 +117,38 @@ async def _alert(
         incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
     )
 
+    alerts = _Alerts(incident, claimed, ctx, vias, short=short)
+
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
-        await _record(incident.id, claimed, outcomes, ctx, told=None if rest else told)
+        both = alerts.of_both(outcomes)
+        await _record(incident.id, claimed, both, ctx, told=None if rest else told)
 
-    return Effects(_Alerts(incident, claimed, ctx, vias), record, rest)
+    return Effects(alerts, record, rest)
 
 
 class _Alerts(Sequence[Message]):
-    """The messages of claimed alerts, each drawn up when it is sent: the first need not wait."""
+    """The messages of claimed alerts, each drawn up when it is sent: the first need not wait.
+
+    Behind them the short ones, of those who want them too.
+    """
 
     def __init__(
-        self, incident: Incident, claimed: Sequence[Claimed], ctx: Context, vias: Vias = _ANY
-    ) -> None:
+        self, incident: Incident, claimed: Sequence[Claimed], ctx: Context, vias: Vias = _ANY,
+        *, short: frozenset[str],
+    ) -> None:  # fmt: skip
         self._incident, self._claimed = incident, claimed
+        self._briefs = [alert for alert in claimed if alert.user in short] if short else []
         self._vias = vias
         self._now, self._advice = ctx.now, ctx.policy.advice
         self._lasts = timedelta(seconds=ctx.policy.timers.silence_s)
         self._kinds: dict[tuple[int, AlertReason, datetime], _Kind] = {}
 
     def __len__(self) -> int:
-        return len(self._claimed)
+        return len(self._claimed) + len(self._briefs)
 
     def __iter__(self) -> Iterator[Message]:
-        return map(self._message, self._claimed)
+        return chain(map(self._message, self._claimed), map(self._brief, self._briefs))
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -142,8 +156,26 @@ class _Alerts(Sequence[Message]):
     def __getitem__(self, index: slice) -> Sequence[Message]: ...
     def __getitem__(self, index: int | slice) -> Message | Sequence[Message]:
         if isinstance(index, slice):
-            return [self._message(alert) for alert in self._claimed[index]]
-        return self._message(self._claimed[index])
+            return [self._at(position) for position in range(*index.indices(len(self)))]
+        return self._at(index if index >= 0 else index + len(self))
+
+    def _at(self, position: int) -> Message:
+        if position < len(self._claimed):
+            return self._message(self._claimed[position])
+        return self._brief(self._briefs[position - len(self._claimed)])
+
+    def of_both(self, outcomes: Sequence[PubAckReasonCode]) -> Sequence[PubAckReasonCode]:
+        """Return what became of each alert, in both of its forms."""
+        if not self._briefs:
+            return outcomes
+        briefs = zip(
+            (one.user for one in self._briefs), outcomes[len(self._claimed) :], strict=True
+        )
+        brief_of_user = dict(briefs)
+        return [
+            _of_both(outcome, brief_of_user.get(one.user, outcome))
+            for one, outcome in zip(self._claimed, outcomes, strict=False)
+        ]
 
     def _message(self, alert: Claimed) -> Message:
         kind = self._kinds.get(alert[1:4])
@@ -154,6 +186,12 @@ class _Alerts(Sequence[Message]):
             expiry_s=kind.expiry_s, via=self._vias.get(alert.user),
         )  # fmt: skip
 
+    def _brief(self, alert: Claimed) -> Message:
+        full = self._message(alert)
+        draw_up = alerts_of(self._incident, self._advice, expires_at=alert.at + self._lasts)
+        brief = brief_of(draw_up(alert.user, alert.wave, alert.reason))
+        return replace(full, topic=topics.BRIEF.topic(user=alert.user), payload=encode(brief))
+
     def _kind(self, alert: Claimed) -> _Kind:
         # Whenever it is sent, an alert expires at the same moment: that of its record.
         expires_at = alert.at + self._lasts
@@ -162,6 +200,13 @@ class _Alerts(Sequence[Message]):
             reason=alert.reason,
         )  # fmt: skip
         return _Kind(payload, max(1, int((expires_at - self._now).total_seconds())))
+
+
+def _of_both(full: PubAckReasonCode, brief: PubAckReasonCode) -> PubAckReasonCode:
+    """Return what is recorded: a small device subscribes to one form, and that one must be taken."""
+    if PubAckReasonCode.NO_MATCHING_SUBSCRIBERS in (full, brief):
+        return brief if full is PubAckReasonCode.NO_MATCHING_SUBSCRIBERS else full
+    return brief if full.was_taken else full
 
 
 async def _record(
@@ -230,6 +275,7 @@ class _Again(NamedTuple):
 
     incident: UUID
     claimed: list[Claimed]
+    alerts: _Alerts
     messages: list[Message]
 
     def __str__(self) -> str:
@@ -259,7 +305,9 @@ async def _again(
         if filed is None:
             return None
         _log.info("alerts sent again", incident=str(identifier), count=len(claimed), why=why)
-        return _Again(identifier, claimed, [*_Alerts(filed.incident, claimed, ctx)])
+        short = await ctx.store.forms.short([one.user for one in claimed])
+        alerts = _Alerts(filed.incident, claimed, ctx, short=short)
+        return _Again(identifier, claimed, alerts, [*alerts])
 
     postpone = partial(ctx.store.alerts.postpone, until_ms=ctx.now_ms + _POISON_MS)
     rounds = await each(identifiers, look, what="unconfirmed alerts", postpone=postpone)
@@ -270,9 +318,9 @@ async def _again(
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         told = iter(outcomes)
-        shares = [(one, [*islice(told, len(one.claimed))]) for one in rounds]
+        shares = [(one, one.alerts.of_both([*islice(told, len(one.alerts))])) for one in rounds]
 
-        async def record_one(share: tuple[_Again, list[PubAckReasonCode]]) -> None:
+        async def record_one(share: tuple[_Again, Sequence[PubAckReasonCode]]) -> None:
             one, some = share
             await _record(one.incident, one.claimed, some, ctx)
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from broker import events, sweeps
 from broker.core import groups
-from broker.core.alerts import alerts_of
+from broker.core.alerts import alerts_of, brief_of
 from broker.core.escalation import accept_again_by, said_to_city, said_to_police
 from broker.core.groups import Member
 from broker.core.history import Note, replied
@@ -367,12 +367,13 @@ async def sync(request: Sync, ctx: Context) -> Effects:
         )  # fmt: skip
         new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
         read = await ctx.store.everywhere.read(new)
+        wants_brief = ctx.user in await ctx.store.forms.short([ctx.user] if new else [])
         asked = await ctx.store.everywhere.questions(ctx.user, request.since)
     messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
             if glimpse.lacks_alert(request, ctx.user):
-                messages += _missed_alert(glimpse, missed, ctx)
+                messages += _missed_alert(glimpse, missed, ctx, brief=wants_brief)
             messages += _missed_events(glimpse, missed, request, ctx)
     sure = request.since - _CLOCKS_DIFFER
     told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
@@ -383,13 +384,21 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     return Effects([*messages, done])
 
 
-def _missed_alert(glimpse: Glimpse, missed: Missed, ctx: Context) -> list[Message]:
+def _missed_alert(
+    glimpse: Glimpse, missed: Missed, ctx: Context, *, brief: bool
+) -> list[Message]:  # fmt: skip
     alert, incident = glimpse.alert, missed.incident
     if alert is None or incident is None or incident.status is Status.CLOSED:
         return []
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
     draw_up = alerts_of(incident, ctx.policy.advice, expires_at=expires_at)
-    return [outgoing(topics.ALERT, draw_up(ctx.user, alert.wave, alert.reason), user=ctx.user)]
+    drawn_up = draw_up(ctx.user, alert.wave, alert.reason)
+    messages = [outgoing(topics.ALERT, drawn_up, user=ctx.user)]
+    return (
+        [*messages, outgoing(topics.BRIEF, brief_of(drawn_up), user=ctx.user)]
+        if brief
+        else messages
+    )
 
 
 def _missed_events(glimpse: Glimpse, missed: Missed, request: Sync, ctx: Context) -> list[Message]:

@@ -53,6 +53,8 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
         WalkedIn(incident=incident, users=tuple(sorted(users)))
         for incident, users in walked_in.items()
     )
+    if forms := {one.user: presence.form for presence, one in batch if presence.form is not None}:
+        await ctx.store.forms.ask(forms, ctx.now_ms)
     metrics.PRESENCE.inc(len(batch))
     receipts = [_receipt(one) for presence, one in batch if _wants_receipt(presence, one)]
     return Effects(receipts) if receipts else NOTHING
@@ -116,6 +118,7 @@ def _receipt(ctx: Context) -> Message:
 @service.every(60.0)
 async def forget(ctx: Context) -> Effects:
     """Erase places whose time is over, also of those whose neighbours keep a cell alive."""
+    await ctx.store.forms.forget(ctx.now_ms)
     await ctx.store.presence.sweep(now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s)
     return NOTHING
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from broker.core.incidents import Incident
 from schemas.codec import encode
 from schemas.ids import alert_id, alert_ids
-from schemas.messages import Alert, AlertReason
-from schemas.taxonomy import Names
+from schemas.messages import Alert, AlertReason, Brief
+from schemas.taxonomy import EMERGENCY_NUMBER, Names
 
 DrawUp = Callable[[str, int, AlertReason], Alert]
 _NOBODY = UUID(int=0)  # stands where each recipient's id comes
@@ -41,6 +41,20 @@ def alerts_of(incident: Incident, advice: Names, *, expires_at: datetime) -> Dra
         )
 
     return draw_up
+
+
+def brief_of(alert: Alert) -> Brief:
+    """Return an alert as a small device reads it: of bounded size, whatever the policy."""
+    return Brief(
+        id=alert.id,
+        incident=alert.incident,
+        category=alert.category,
+        lat=round(alert.location.lat, 5),
+        lon=round(alert.location.lon, 5),
+        expires_at=alert.expires_at.replace(microsecond=0),
+        call=EMERGENCY_NUMBER,
+        mode=alert.mode,
+    )
 
 
 def payloads_of(

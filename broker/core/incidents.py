@@ -190,7 +190,8 @@ def advanced(incident: Incident, status: Status, *, by: str | None = None) -> In
         raise Rejected(
             Code.INCIDENT_CLOSED if incident.status is Status.CLOSED else Code.BAD_TRANSITION,
             "$.status",
-            f"An incident that is {incident.status} cannot become {status}.",
+            f"An incident that is {incident.status} cannot become {status}: only "
+            f"{', '.join(sorted(LIFE_CYCLE[incident.status])) or 'nothing else'}.",
         )
     return replace(incident, status=status, acknowledged_by=incident.acknowledged_by or by)
 

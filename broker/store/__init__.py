@@ -25,6 +25,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a fifth more at most |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received, what the last withdrawal said (ms) | as `at` |
 | `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms, whether withdrawn, what the last withdrawal said; only with several | as `at` |
+| `short-forms` | zset | user who wants short alerts too by ms when they asked, in the first | 30 days |
 | `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |
 | `partitions` | string | in how many everything is filed, in the first | for ever |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |

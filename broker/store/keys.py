@@ -41,6 +41,7 @@ class Keys:
         self.dead_letters = f"{self.prefix}dead-letters"
         self.dead_letter_times = f"{self.prefix}dead-letter-times"
         self.dead_letter_counts = f"{self.prefix}dead-letter-counts"
+        self.short_forms = f"{self.prefix}short-forms"
         self.zones = f"{self.prefix}zones"
         self.partitions = f"{self.prefix}partitions"
         self.probe = f"{self.prefix}probe"

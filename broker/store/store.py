@@ -13,6 +13,7 @@ from broker.store.borders import Borders
 from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
 from broker.store.everywhere import Everywhere
+from broker.store.forms import FormStore
 from broker.store.history import History
 from broker.store.incidents import IncidentStore
 from broker.store.keys import Keys, partition_of, partition_of_incident
@@ -62,6 +63,7 @@ class Store:
         self.outbox = Outbox(redis)
         self.outages = Outages(redis)
         self.deadlines = Deadlines(redis)
+        self.forms = FormStore(redis)
         self.zones = ZoneStore(redis)
         self.workers = WorkerStore(redis)
         self.server = Server(redis)
@@ -72,7 +74,8 @@ class Store:
         """Make the partitions known of which this is one."""
         self.partitions = partitions
         self.everywhere = Everywhere(partitions)
-        self.zones, self.dead_letters = partitions[0].zones, partitions[0].dead_letters
+        first = partitions[0]
+        self.zones, self.dead_letters, self.forms = first.zones, first.dead_letters, first.forms
 
     async def __aenter__(self) -> Self:
         await self._redis.__aenter__()

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from schemas.messages import (
     Alert,
+    Brief,
     Escalation,
     GroupEvent,
     GroupMessage,
@@ -34,7 +35,7 @@ class DeviceLog:
     reports: dict[UUID, tuple[float, Report]] = field(default_factory=dict)
     receipts: list[tuple[float, Receipt]] = field(default_factory=list)
     said: dict[UUID, GroupMessage] = field(default_factory=dict)  # about what they reported
-    alerts: list[tuple[float, Alert]] = field(default_factory=list)
+    alerts: list[tuple[float, Alert | Brief]] = field(default_factory=list)
     events: list[tuple[float, GroupEvent]] = field(default_factory=list)
     questions: list[tuple[float, Question]] = field(default_factory=list)
     presences: list[Placed] = field(default_factory=list)

@@ -21,10 +21,12 @@ from schemas.messages import (
     Ask,
     Assign,
     Availability,
+    Brief,
     Case,
     Close,
     Escalation,
     EscalationKind,
+    Form,
     GroupEvent,
     GroupMessage,
     IncidentState,
@@ -49,7 +51,17 @@ _PRESENT = 0.9  # of the alerted, so many answer
 _ADDING = 0.4  # of the reports, of so many their reporter says more
 _JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Alert, Case, Escalation, GroupEvent, IncidentState, Question, Receipt, Rejection)
+    for kind in (
+        Alert,
+        Brief,
+        Case,
+        Escalation,
+        GroupEvent,
+        IncidentState,
+        Question,
+        Receipt,
+        Rejection,
+    )
 }
 
 
@@ -145,19 +157,21 @@ class _Sender:
 
 
 class Person(_Sender):
-    """A participant."""
+    """A participant; `p0` has a small device, which subscribes to alerts in short alone."""
 
     def __init__(self, ground: Ground, user: str) -> None:
         self.log = DeviceLog(user)
         self.user = user
+        self.is_small = user == "p0"
         receipt = topics.RECEIPT.topic(user=user)
-        super().__init__(ground, user, [f"{topics.ROOT}/u/{user}/down/#"], receipt)
+        alert = topics.BRIEF if self.is_small else topics.ALERT
         self._handlers: Mapping[str, Callable[[bytes], None]] = {
             receipt: self._take_receipt,
-            topics.ALERT.topic(user=user): self._take_alert,
+            alert.topic(user=user): self._take_alert,
             topics.GROUP.topic(user=user): self._take_event,
             topics.QUESTION.topic(user=user): self._take_question,
         }
+        super().__init__(ground, user, [*self._handlers], receipt)
         self._sync: UUID | None = None
         self._presence: tuple[UUID, Placed] | None = None
         self._seen: set[UUID | None] = set()
@@ -180,6 +194,7 @@ class Person(_Sender):
             at=moment(self.ground.loop.now - (0.0 if at else _BEHIND_S)),
             location=Position(*at) if at else None,
             availability=Availability.AVAILABLE if at else Availability.MUTED,
+            form=Form.SHORT if self.is_small else None,
         )
         if self._presence:
             self.journal.pop(self._presence[0], None)
@@ -224,7 +239,7 @@ class Person(_Sender):
         self.settle(receipt, key)
 
     def _take_alert(self, payload: bytes) -> None:
-        alert: Alert = _JSON[Alert].decode(payload)
+        alert: Alert | Brief = _JSON[Brief if self.is_small else Alert].decode(payload)
         self.log.alerts.append((self.ground.loop.now, alert))
         rng = self.ground.rng
         if not self._first(alert.id) or rng.random() > _PRESENT:

@@ -263,6 +263,12 @@ class Database:
         score = (self.value(key) or {}).get(member)
         return None if score is None else score_text(score)
 
+    def do_zmscore(self, key: bytes, *members: bytes) -> list[bytes | None]:
+        return [self.do_zscore(key, member) for member in members]
+
+    def do_zremrangebyscore(self, key: bytes, first: bytes, last: bytes) -> int:
+        return self.do_zrem(key, *self.do_zrange(key, first, last, b"BYSCORE"))
+
     def do_zrange(self, key: bytes, first: bytes, last: bytes, *options: bytes) -> list[bytes]:
         members: dict[bytes, float] = self.value(key) or {}
         rows = sorted((score, member) for member, score in members.items())

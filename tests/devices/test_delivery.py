@@ -340,6 +340,30 @@ async def test_each_connection_asks_for_what_was_missed_since_the_last_sync_and_
     assert second.groups == {alert.incident: {3}}
 
 
+async def test_a_device_whose_clock_is_days_ahead_asks_by_the_clock_of_the_services(
+    broker: Broker, services: Any, journal: Journal
+) -> None:
+    at = datetime(2026, 11, 20, 10, tzinfo=UTC)
+    journal.note_synced(at + timedelta(days=3))
+
+    def answer(message: Any) -> Receipt:
+        if message.subject is Subject.PRESENCE:
+            return accepted(message)
+        if topics.SYNC.decode(message.payload).since < at:
+            return Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=at)
+        return Receipt(
+            subject=Subject.SYNC, outcome=Outcome.REJECTED, at=at, code=Code.TOO_FAR_AHEAD,
+            field="$.since", reason="The time is more than 5 minutes ahead of ours.",
+        )  # fmt: skip
+
+    services.answer = answer
+    async with device(broker, journal) as ann:
+        await services.until(lambda: len(services.received) == 2)
+        await ann.presence(KORENMARKT, confirm=Confirm.YES)  # the sync's receipt came before
+    assert journal.synced_at == at
+    assert topics.SYNC.decode(services.received[1].payload).since == at - FIRST - OVERLAP
+
+
 async def test_what_was_shown_before_a_restart_is_not_shown_again(
     broker: Broker, services: Any, journal: Journal, alert: Alert
 ) -> None:

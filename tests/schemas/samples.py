@@ -24,7 +24,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
         text="Rook uit het dak\nen vlammen", emergency_call=m.EmergencyCall.CALLED,
         audience=Audience.POLICE, language=Language.FR, mode=m.Mode.DRILL,
     ),
-    "presence": m.Presence(at=AT, location=HERE, availability=m.Availability.ON_DUTY),
+    "presence": m.Presence(at=AT, location=HERE, availability=m.Availability.ON_DUTY,
+                           form=m.Form.SHORT),
     "presence-muted": m.Presence(at=AT, availability=m.Availability.MUTED),
     "reply": m.Reply(id=V7, incident=V5, kind=m.ReplyKind.ACCEPTED, eta_s=180),
     "message": m.GroupMessage(id=V7, incident=V5, text="Ik sta aan de ingang 🚒"),
@@ -43,6 +44,10 @@ SAMPLES: dict[str, msgspec.Struct] = {
         id=V5, incident=V5, wave=2, reason=m.AlertReason.WIDENED, category="fire", names=NAMES,
         urgency=Urgency.URGENT, location=HERE, radius_m=500.0, opened_at=AT, seen_at=AT, expires_at=AT,
         advice=NAMES, text="Rook", mode=m.Mode.DRILL,
+    ),
+    "brief": m.Brief(
+        id=V5, incident=V5, category="fire", lat=51.0543, lon=3.7217, expires_at=AT, call="112",
+        mode=m.Mode.DRILL,
     ),
     "group": m.GroupEvent(
         id=V5, incident=V5, sequence=3, kind=m.GroupEventKind.JOINED, at=AT, member="helper-2",

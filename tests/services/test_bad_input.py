@@ -164,6 +164,15 @@ async def test_a_command_for_no_zone_leaves_a_dead_letter(street: Street) -> Non
     await street.assert_harmless()
 
 
+async def test_a_desk_of_no_zone_is_told_on_its_own_topic(street: Street, servers: Servers) -> None:
+    async with connecting(servers.mqtt, servers.accounts) as connect:
+        desk = await connect("nabij", "police/Zone.9/receipt")
+        answer = await desk.ask("police/Zone.9/command", json.dumps(GOOD[COMMAND]()).encode())
+    assert_rejected(answer, "bad_topic", "$", "command")
+    await street.operators.expect("ops/rejected/police", topic=f"{ROOT}/police/Zone.9/command")
+    street.news(street.operators)
+
+
 async def test_a_dead_letter_shows_the_start_of_a_payload_that_is_no_text(street: Street) -> None:
     await street.operators.publish("u/Nobody/up/report", b"\xff\x00" * 5_000)
     letter = await street.operators.expect("ops/rejected/intake", size=10_000)

@@ -6,6 +6,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -14,10 +15,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from broker import metrics
 from broker.embedded import find_program
+from broker.store import Delivery
 from schemas.topics import REPORT
 from tests.services.bad_input import GOOD, padded
-from tests.services.client import WITHIN_S, Connect
-from tests.services.system import Servers, System, a_report
+from tests.services.client import WITHIN_S, Connect, connecting
+from tests.services.system import Servers, System, a_report, ago, polled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -145,3 +147,55 @@ async def test_an_account_whose_name_is_none_is_told_counted_and_logged_without_
     told = [one for one in logs if one["log_level"] == "warning"]
     assert [one["topic"] for one in told] == ["u/Aaa.A/up/report"]
     assert "Ann" not in str(logs)
+
+
+async def test_a_small_device_is_alerted_in_less_than_256_bytes_wherever_it_was(
+    connect: Connect, servers: Servers, system: System
+) -> None:
+    phone, eva = await connect("bob"), await connect("eva")
+    async with connecting(servers.mqtt, servers.accounts) as also:
+        button = await also("bob", "u/bob/down/brief", "u/bob/down/receipt")
+        place = system.place()
+        await system.be_at(button, place, form="short")
+        incident = (await system.report(eva, place, text="x" * 2_000))["incident"]
+
+        brief = await button.expect("u/bob/down/brief", incident=incident)
+        alert = await phone.expect("u/bob/down/alert", incident=incident)
+        assert brief["id"] == alert["id"]
+        assert (brief["category"], brief["call"]) == ("fight", "112")
+        assert all(len(one.raw) < 256 for one in button.messages("u/bob/down/brief"))
+
+        await button.ask("u/bob/up/sync", {"since": ago(minutes=1)})
+        assert len(button.on("u/bob/down/brief", incident=incident)) == 2
+        await system.be_at(phone, place)  # without a form: as it was
+        await system.be_at(phone, system.place())
+        second = system.place()
+        other = (await system.report(eva, second))["incident"]
+        await system.be_at(phone, second)  # walks in
+        await button.expect("u/bob/down/brief", incident=other)
+
+        third = system.place()
+        await system.be_at(phone, third, form="full")
+        last = (await system.report(eva, third))["incident"]
+        await phone.expect("u/bob/down/alert", incident=last)
+        await button.ask("u/bob/up/sync", {"since": ago(minutes=1)})
+        assert not button.on("u/bob/down/brief", incident=last)
+
+
+async def test_an_alert_counts_as_sent_when_only_a_small_device_hears_it(
+    connect: Connect, servers: Servers, system: System
+) -> None:
+    eva = await connect("eva")
+    async with connecting(servers.mqtt, servers.accounts) as also:
+        button = await also("bob", "u/bob/down/brief", "u/bob/down/receipt")
+        place = system.place()
+        await system.be_at(button, place, form="short")
+        incident = UUID((await system.report(eva, place))["incident"])
+        await button.expect("u/bob/down/brief", incident=str(incident))
+
+        async def is_sent() -> bool:
+            record = await system.store.of(incident).alerts.of(incident)
+            return [(one.user, one.state) for one in record] == [("bob", Delivery.SENT)]
+
+        await polled(is_sent)
+        await system.be_at(button, None, availability="away", form="full")

@@ -59,7 +59,10 @@ async def scenario(servers: Servers, system: System) -> Any:
             "bob": moved(here, north_m=-61, east_m=93),
             "cleo": moved(here, north_m=25, east_m=-171),
         }
-        receipts = [await system.be_at(client, places[client.name]) for client in (ann, bob, cleo)]
+        receipts = [
+            await system.be_at(client, places[client.name], form="short")
+            for client in (ann, bob, cleo)
+        ]
         began = ago(seconds=1)
         standing = {"lat": places["ann"][0], "lon": places["ann"][1]}
         receipt = await system.report(ann, here, reporter_location=standing, text="two men")
@@ -129,6 +132,7 @@ FLOWS: dict[str, Callable[[Scenario], bool]] = {
     "u/{user}/up/sync": _receipt_of("sync"),
     "u/{user}/down/receipt": _reaches("ann", "u/ann/down/receipt"),
     "u/{user}/down/alert": _reaches("bob", "u/bob/down/alert"),
+    "u/{user}/down/brief": _reaches("bob", "u/bob/down/brief"),
     "u/{user}/down/group": _reaches("bob", "u/bob/down/group"),
     "u/{user}/down/question": _reaches("ann", "u/ann/down/question"),
     "police/{zone}/escalation/{priority}": _reaches("desk", "police/gent/escalation/p1"),
