@@ -5,6 +5,8 @@ answers on `RECEIPT` and `POLICE` with the same ids, and alerts `{user}` on `ALE
 that has the `incident`.
 """
 
+import sys
+
 import msgspec
 
 from schemas import topics
@@ -18,6 +20,11 @@ PEOPLE = "bench:people"  # the peers' index: a Redis GEO key
 RADIUS_M = 500
 READY = "ready"
 _TEXT = "x" * 120  # so that it is as long as one of ours
+
+
+def urls() -> tuple[str, str]:
+    """Return where MQTT and Redis are, from standard input: arguments are for all to read."""
+    return sys.stdin.readline().strip(), sys.stdin.readline().strip()
 
 
 def report(ours: Report) -> bytes:

@@ -1,12 +1,11 @@
 """The floor of the path: a bare relay that does one fsynced Redis write before it answers.
 
-    python -m bench.relay MQTT_URL REDIS_URL
+    python -m bench.relay, with the URLs of MQTT and Redis on standard input
 
 It decides nothing, keeps nothing that could be found again, and alerts nobody.
 """
 
 import asyncio
-import sys
 from uuid import uuid4
 
 from bench import aside
@@ -43,4 +42,4 @@ async def relay(mqtt_url: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    run(relay(*sys.argv[1:]))
+    run(relay(*aside.urls()))

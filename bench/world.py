@@ -300,17 +300,18 @@ def server_pids() -> dict[str, int]:
 
 @asynccontextmanager
 async def beside(here: World, module: str) -> AsyncIterator[None]:
-    """Run `python -m module MQTT_URL REDIS_URL` while this lasts, from when it says that it is ready.
+    """Run `python -m module` while this lasts, from when it says that it is ready.
 
     Raises:
         RuntimeError: it has ended instead.
     """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, here.stack.mqtt_url, here.stack.redis_url,
-        stdout=asyncio.subprocess.PIPE,
+        sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
+        assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(f"{here.stack.mqtt_url}\n{here.stack.redis_url}\n".encode())
         if (await process.stdout.readline()).decode().strip() != aside.READY:
             raise RuntimeError(f"{module} has ended; its error is above")
         yield

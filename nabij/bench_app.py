@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from broker.errors import ConfigError
+from nabij import completion
 from nabij.options import Json
 
 
@@ -14,17 +15,20 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, workers, or all."
+            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, workers, or all.",
+            autocompletion=completion.benchmarks,
         ),
     ],
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A short form, within 50 s each.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A short form, at most 50 s each.")
+    ] = False,
     as_json: Json = False,
     html: Annotated[
         Path | None, typer.Option(help="Write a report with plots to this file.")
     ] = None,
 ) -> None:
-    """Measure how fast it is, beside the floor of the same run.
+    """Measure how fast Nabij is, beside a floor measured in the same run. Needs Mosquitto.
 
     nabij bench latency --quick
     """

@@ -1,4 +1,4 @@
-"""The commands, their options, and how each ends: 0 done, 1 failed, 2 wrongly asked or set up."""
+"""The commands, their options and exit codes: 0 done, 1 failed, 2 wrong usage or settings."""
 
 # ruff: noqa: PLC0415 - each command imports its own: `nabij --help` must not wait for all of them
 
@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from nabij import completion
 from nabij.bench_app import bench
 from nabij.dead_letters_app import dead_letters_app
 from nabij.options import DataDir, Json, Workers, settings_of
@@ -33,19 +34,27 @@ app.add_typer(dead_letters_app, name="dead-letters")
 def up(
     *,
     service: Annotated[
-        list[str] | None, typer.Option(help="Only this service; may be repeated.", metavar="NAME")
+        list[str] | None,
+        typer.Option(
+            help="Run only this service; may be repeated.",
+            metavar="NAME",
+            autocompletion=completion.services,
+        ),
     ] = None,
     workers: Workers = None,
     within: Annotated[
-        float, typer.Option(min=1.0, help="So many seconds to become ready, or it ends with 1.")
+        float,
+        typer.Option(
+            min=1.0, help="Seconds to wait until every service is ready; then exit with 1."
+        ),
     ] = 30.0,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Run the broker's services, until Ctrl-C or SIGTERM.
+    """Run the broker's services until Ctrl-C, SIGTERM or the end of the terminal.
 
-    Without NABIJ_MQTT_URL and NABIJ_REDIS_URL, embedded servers are started, with accounts to try
-    it with. `nabij doctor` lists all settings.
+    Without NABIJ_MQTT_URL and NABIJ_REDIS_URL it starts servers of its own, with accounts for
+    trying it out. `nabij doctor` lists all settings.
 
     nabij up --workers alerting=2
 
@@ -71,9 +80,14 @@ def up(
 @app.command()
 def demo(
     *,
-    once: Annotated[bool, typer.Option("--once", help="A fixed scenario that ends.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once", help="Play a fixed scenario and end; exit with 1 if anything is missing."
+        ),
+    ] = False,
     as_json: Json = False,
-    seed: Annotated[int, typer.Option(help="Another seed, another crowd.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated crowd.")] = 1,
     participants: Annotated[int, typer.Option(min=30, max=5_000)] = 200,
     workers: Workers = None,
     data_dir: DataDir = None,
@@ -108,13 +122,17 @@ app.command()(replay)
 @app.command()
 def tail(
     *,
-    topic_filter: Annotated[str, typer.Argument(metavar="FILTER")] = "nabij/v1/#",
+    topic_filter: Annotated[
+        str, typer.Argument(metavar="[FILTER]", autocompletion=completion.topic_filters)
+    ] = "#",
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Print what goes over MQTT, until Ctrl-C.
+    """Print the messages on the MQTT broker, decoded, until Ctrl-C.
 
-    nabij tail 'nabij/v1/police/gent/#'
+    FILTER is an MQTT topic filter. All topics of Nabij begin with nabij/v1/, which may be left out.
+
+    nabij tail 'police/gent/#'
 
     nabij tail 'nabij/v1/ops/#' --json
     """
@@ -141,7 +159,7 @@ def doctor(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:  # fmt: skip
-    """Say what is installed, reachable and misconfigured; 1 if something is broken.
+    """Report what is installed, reachable and misconfigured; exit with 1 if something is broken.
 
     The MQTT broker is tried out: as the services, as a stranger, and as a participant.
 
@@ -166,7 +184,11 @@ def explain(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Say what happened to an incident and why, or why USER was (not) alerted to it.
+    """Explain what happened to an incident and why, or why USER was or was not alerted to it.
+
+    INCIDENT is its id, or the first six or more digits of it.
+
+    nabij explain 0d3ad8
 
     nabij explain 0d3ad8f4-41a8-5c35-9a52-0f5a2f0e3f6c
 
@@ -182,27 +204,34 @@ def explain(
 def chaos(
     *,
     reports: Annotated[int, typer.Option(min=1)] = 2_000,
-    kills: Annotated[int, typer.Option(min=0, help="Beside them, a quarter as many pauses.")] = 10,
-    seed: Annotated[int, typer.Option(help="Another seed, other victims.")] = 1,
+    kills: Annotated[
+        int, typer.Option(min=0, help="How many processes to kill; a quarter as many are paused.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of victims and moments.")] = 1,
     duration: Annotated[
         float | None,
         typer.Option(
-            min=5.0, help="About how long it is to take, in seconds; else 60 reports a second."
+            min=5.0, help="About how long it takes, in seconds; default: 60 reports a second."
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, mosquitto or iotcore.")] = "auto",
-    partitions: Annotated[int, typer.Option(min=1, help="A border runs through Ghent's.")] = 1,
+    engine: Annotated[
+        str, typer.Option(help="auto, mosquitto or iotcore.", autocompletion=completion.engines)
+    ] = "auto",
+    partitions: Annotated[
+        int,
+        typer.Option(min=1, help="How many partitions; with several, a border runs through Ghent."),
+    ] = 1,
     scale: Annotated[
         bool,
         typer.Option(
             "--scale",
-            help="Beside the kills, hosts die, are swapped, scaled and restarted in turn.",
+            help="Also kill, swap, scale and restart whole hosts in turn.",
         ),
     ] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Kill brokers, services and devices at random; 1 if anything was lost or happened twice.
+    """Kill brokers, services and devices at random; exit with 1 if anything was lost or done twice.
 
     nabij chaos --reports 2000 --kills 10 --duration 40 --json
 
@@ -222,15 +251,22 @@ app.command()(bench)
 @app.command()
 def simulate(
     *,
-    seeds: Annotated[int, typer.Option(min=1, help="How many worlds.")] = 500,
+    seeds: Annotated[int, typer.Option(min=1, help="How many worlds to simulate.")] = 500,
     first: Annotated[int, typer.Option("--first", "--seed", min=0, help="The first seed.")] = 0,
-    trace: Annotated[bool, typer.Option("--trace", help="Tell everything that happens.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every event.")] = False,
     broken: Annotated[
-        str | None, typer.Option(help="Break a promise on purpose: it must be seen.")
+        str | None,
+        typer.Option(
+            help="Break one promise on purpose, to check that it is noticed: acknowledge-first, "
+            "publish-first, no-idempotency or lost-alert.",
+            autocompletion=completion.broken_promises,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Live through small worlds in which everything goes wrong, and judge what was promised.
+    """Simulate small worlds in virtual time in which everything fails, and check every promise.
+
+    The code is that of the services. I6 and I9 need real processes: `nabij chaos` judges those.
 
     nabij simulate --seeds 1 --first 5394 --trace
     """
@@ -245,7 +281,11 @@ def import_zones(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE.geojson")],
     kind: Annotated[
-        str | None, typer.Option(help="police or municipality, whatever the file says.")
+        str | None,
+        typer.Option(
+            help="police or municipality; takes all features, whatever the file says.",
+            autocompletion=completion.zone_kinds,
+        ),
     ] = None,
     id_property: Annotated[
         str, typer.Option(help="The property with the id that topics are to have.", metavar="NAME")
@@ -253,7 +293,7 @@ def import_zones(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Turn polygons into the zones of their kind; those that were there are replaced.
+    """Import polygons as zones; they replace the zones of the same kind.
 
     nabij zones import politiezones.geojson
 
@@ -285,7 +325,7 @@ def zone_at(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Say which zones a place is in.
+    """Print the zones that a place is in.
 
     nabij zones at 51.0543,3.7217
     """
@@ -301,7 +341,7 @@ def check_policy(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Check a policy file, all of it at once; without FILE the one that is in force.
+    """Check a policy file and report every problem; without FILE, the policy in force.
 
     Of a system that runs (--data-dir, or NABIJ_REDIS_URL) it warns of open incidents whose
     category the policy lacks: they keep its names and limits, but new reports of it are rejected.
@@ -327,7 +367,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
 def nabij(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Nabij: a real-time alert broker for community safety."""

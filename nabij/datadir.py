@@ -4,6 +4,7 @@ lock-*         held (flock) by the process that uses the directory
 accounts.json  {user: password} of the embedded MQTT broker, mode 0600
 share-group    the made-up NABIJ_SHARE_GROUP, mode 0600
 running.json   where the embedded servers listen while they run, mode 0600
+clients/USER/  what Mosquitto's clients read as that user with XDG_CONFIG_HOME, mode 0600
 mqtt/ redis/   the embedded servers' own
 """
 
@@ -111,6 +112,20 @@ class DataDir:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+    def client_of(self, user: str) -> Path:
+        """Return the directory with the options and the password of `user`, for other clients."""
+        return self.path / "clients" / user
+
+    def write_clients(self, host: str, port: int, passwords: Mapping[str, str]) -> None:
+        """Write them, so that no password need stand on a command line, where all can read it."""
+        for user, password in passwords.items():
+            directory = self.client_of(user)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            options = f"-h {host}\n-p {port}\n-V mqttv5\n-q 1\n-u {user}\n-P {password}\n"
+            for name in ("mosquitto_pub", "mosquitto_sub"):
+                write_private(directory / name, options)
+            write_private(directory / "password", password)
 
     def share_group(self) -> str:
         """Return the secret share group of this directory, made up the first time."""

@@ -8,15 +8,15 @@ import typer
 
 from nabij.options import DataDir, Json, settings_of
 
-dead_letters_app = typer.Typer(help="What no service could handle.", no_args_is_help=True)
+dead_letters_app = typer.Typer(help="Messages that no service could handle.", no_args_is_help=True)
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...")]
-All = Annotated[bool, typer.Option("--all", help="Every one of them.")]
+All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 
 @dead_letters_app.command("list")
 def list_dead_letters(*, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """List them, the oldest first.
+    """List the dead letters, oldest first.
 
     nabij dead-letters list
     """
@@ -32,7 +32,7 @@ def show_dead_letter(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show one whole, with its payload.
+    """Show one dead letter in full, with its payload.
 
     nabij dead-letters show 0d3ad8f4-41a8-5c35-9a52-0f5a2f0e3f6c
     """
@@ -46,9 +46,10 @@ def show_dead_letter(
 def replay_dead_letters(
     *, ids: Ids = None, everything: All = False, as_json: Json = False, data_dir: DataDir = None
 ) -> None:
-    """Put messages back on their topics and events on their streams; what works is gone.
+    """Send messages to their topics and events to their streams again.
 
-    What fails again is a new dead letter that says so. 1 unless all have worked.
+    A dead letter that is handled now is deleted; one that fails again becomes a new dead letter.
+    Exit with 1 unless all were handled.
 
     nabij dead-letters replay --all
     """
@@ -63,7 +64,7 @@ def replay_dead_letters(
 def drop_dead_letters(
     *, ids: Ids = None, everything: All = False, as_json: Json = False, data_dir: DataDir = None
 ) -> None:
-    """Forget them.
+    """Delete dead letters.
 
     nabij dead-letters drop --all
     """

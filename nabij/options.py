@@ -7,17 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nabij import completion
+
 if TYPE_CHECKING:
     from broker.config import Settings
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option("--data-dir", help="Where embedded servers keep their data.", metavar="DIR"),
+    typer.Option(
+        "--data-dir", help="The directory in which embedded servers keep their data.", metavar="DIR"
+    ),
 ]
 Workers = Annotated[
     list[str] | None,
-    typer.Option("--workers", help="How many workers of a service.", metavar="NAME=N|all=N"),
+    typer.Option(
+        "--workers",
+        help="How many workers a service has; may be repeated.",
+        metavar="NAME=N|all=N",
+        autocompletion=completion.worker_counts,
+    ),
 ]
 
 

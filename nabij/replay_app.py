@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nabij import completion
 from nabij.options import DataDir, Json, Workers, settings_of
 
 
@@ -16,20 +17,27 @@ def replay(  # noqa: PLR0913 - a replay has that many options
     mapping: Annotated[
         str | None,
         typer.Option(
-            "--map", help="montgomery, groningen, zurich, or a file.", metavar="NAME|FILE"
+            "--map",
+            help="How to read the file: montgomery, groningen, zurich, or a mapping of your own.",
+            metavar="NAME|FILE",
+            autocompletion=completion.mappings,
         ),
     ] = None,
     inspect: Annotated[
-        bool, typer.Option("--inspect", help="Look at FILE, and propose a mapping for it.")
+        bool, typer.Option("--inspect", help="Look at FILE and propose a mapping for it.")
     ] = False,
     origin: Annotated[
-        str, typer.Option(help="Where the stream's median goes.", metavar="LAT,LON")
+        str,
+        typer.Option(help="Where the median place of the stream is moved to.", metavar="LAT,LON"),
     ] = "51.0543,3.7217",
     participants: Annotated[int, typer.Option(min=1, max=50_000)] = 500,
     tracks: Annotated[
-        Path | None, typer.Option(help="Real tracks to move along; else people stand still.")
+        Path | None,
+        typer.Option(help="CSV of tracks that people move along; default: they stand still."),
     ] = None,
-    speed: Annotated[str, typer.Option(help="Times faster than it was.", metavar="X|max")] = "max",
+    speed: Annotated[
+        str, typer.Option(help="How many times faster than in reality.", metavar="X|max")
+    ] = "max",
     since: Annotated[
         str | None, typer.Option(help="Only what happened then or later.", metavar="DAY|TIME")
     ] = None,
@@ -37,20 +45,25 @@ def replay(  # noqa: PLR0913 - a replay has that many options
         str | None,
         typer.Option(help="Only what happened before; a day counts whole.", metavar="DAY|TIME"),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many reports.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Replay only the first N reports.")
+    ] = None,
     seed: int = 0,
     zones: Annotated[
-        list[Path] | None, typer.Option(help="GeoJSON of zones; default: the built-in three.")
+        list[Path] | None,
+        typer.Option(help="GeoJSON of zones; may be repeated; default: three built-in ones."),
     ] = None,
     accounts: Annotated[
-        Path | None, typer.Option(help="{user: password} as JSON, with NABIJ_MQTT_URL.")
+        Path | None, typer.Option(help="JSON file of {user: password}; needed with NABIJ_MQTT_URL.")
     ] = None,
     workers: Workers = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Judge with the oracle.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the result with the oracle.")
+    ] = False,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Replay a real stream of reports; with --verify, 1 if anything is missing or unexpected.
+    """Replay a real stream of reports; with --verify, exit with 1 if anything is missing or unexpected.
 
     nabij replay calls.csv --inspect > mine.toml
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -231,7 +232,7 @@ def _tell(result: ReplayResult, options: Options) -> None:
     else:
         for name, value in result.as_dict().items():
             if value not in (None, 0, {}, ()):
-                print_line(f"{name}: {value}")
+                print_line(f"{name.replace('_', ' ')}: {_in_words(value)}")
     if result.merged_apart:
         say(
             f"note: {result.merged_apart:,} reports joined incidents although more than their "
@@ -240,6 +241,15 @@ def _tell(result: ReplayResult, options: Options) -> None:
     if result.pauses_cut:
         say(f"note: {result.pauses_cut:,} pauses were cut to {LONGEST_PAUSE_S:.0f} s")
     say("passed: nothing is missing" if result.passed else "FAILED: see above")
+
+
+def _in_words(value: Any) -> str:
+    """Return a count, or several with their names: `theft 12, fire 3`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(_in_words, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _is_positive(text: str) -> bool:

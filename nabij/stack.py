@@ -188,13 +188,17 @@ class Stack:
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Started together with our Redis, as containers are, we wait for it a while."""
-        deadline_s = asyncio.get_running_loop().time() + REDIS_TIMEOUT_S
+        began_s = asyncio.get_running_loop().time()
+        told = False
         while True:
             try:
                 return await ask()
-            except UnavailableError:
-                if asyncio.get_running_loop().time() > deadline_s:
+            except UnavailableError as error:
+                if asyncio.get_running_loop().time() > began_s + REDIS_TIMEOUT_S:
                     raise
+                if not told:
+                    self._say(f"waiting up to {REDIS_TIMEOUT_S:.0f} s for Redis: {error}")
+                told = True
                 await asyncio.sleep(RETRY_S)
 
     async def _look_at_redis(self) -> None:

@@ -13,7 +13,7 @@ from broker.mqtt import Connection, Message
 from nabij.output import print_json, print_line, say
 from nabij.stores import mqtt_endpoint
 from schemas.codec import Invalid
-from schemas.topics import TOPICS
+from schemas.topics import ROOT, TOPICS
 
 
 async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
@@ -23,6 +23,7 @@ async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
         ConfigError: no MQTT broker is configured and none runs in the data directory.
         MqttError: it cannot be reached, or lets us in not.
     """
+    topic_filter = full_filter(topic_filter)
     connection = Connection(
         mqtt_endpoint(settings),
         client_id=f"nabij-tail-{uuid4().hex[:12]}",
@@ -70,6 +71,14 @@ def _print(message: Message, *, as_json: bool) -> None:
 
 def _invalid(said: dict[str, Any]) -> str:
     return f" INVALID {said['invalid']}" if "invalid" in said else ""
+
+
+def full_filter(topic_filter: str) -> str:
+    """Return it with the `nabij/v1/` that all of our topics begin with, if that was left out."""
+    first = topic_filter.partition("/")[0]
+    if topic_filter.startswith(("$", "/")) or first in ("nabij", "#", "+", ""):
+        return topic_filter
+    return f"{ROOT}/{topic_filter}"
 
 
 def _checked(topic_filter: str) -> str:

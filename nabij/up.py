@@ -1,6 +1,7 @@
 """`nabij up`: every service, or some of them, until SIGTERM."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from broker import config, log
 from broker.config import Settings
 from broker.core.zones import UNASSIGNED
 from broker.errors import ConfigError
-from nabij.datadir import CITY_DESK, desk_of
+from nabij.datadir import CITY_DESK, DataDir, desk_of
 from nabij.output import print_json, say
 from nabij.stack import SERVICES, TRY_IT, Stack
 
@@ -57,11 +58,22 @@ async def up(
     stack = Stack(settings, workers=workers, http=settings.http, say=announce)
     async with stack:
         await stack.wait_ready(within_s)
+        _write_clients(stack)
         if as_json:
             print_json(_description(stack))
         else:
             _describe(stack, announce)
         await asyncio.get_running_loop().create_future()
+
+
+def _write_clients(stack: Stack) -> None:
+    """For an embedded MQTT broker: whoever tries it has the files that other clients read."""
+    if stack.embedded:
+        url = urlsplit(stack.mqtt_url)
+        shown = {user: stack.credentials[user] for user in _shown(stack)}
+        assert url.hostname is not None
+        assert url.port is not None
+        DataDir(stack.settings.data_dir).write_clients(url.hostname, url.port, shown)
 
 
 def _description(stack: Stack) -> dict[str, Any]:
@@ -95,14 +107,13 @@ def _describe(stack: Stack, say: Callable[[str], None]) -> None:
 def _try_it(stack: Stack) -> list[str]:
     url = urlsplit(stack.mqtt_url)
     zone = next((zone.id for zone in stack.zones), UNASSIGNED)
-    desk = desk_of(zone)
-    where = f"-h {url.hostname} -p {url.port} -V 5"
-    watch = f"-u {desk} -P '{stack.credentials[desk]}' -t 'nabij/v1/police/{zone}/#' -v"
-    button = f"NABIJ_DEVICE_PASSWORD='{stack.credentials['ann']}' python -m devices.button"
+    data_dir = DataDir(stack.settings.data_dir)
+    desk, password = data_dir.client_of(desk_of(zone)), data_dir.client_of("ann") / "password"
+    where = f"--broker mqtt://{url.hostname}:{url.port} --lat 51.05 --lon 3.72"
     return [
         "\nwatch a police desk, and report as ann:",
-        f"  mosquitto_sub {where} {watch}",
-        f"  {button} --user ann --broker mqtt://{url.hostname}:{url.port} --lat 51.05 --lon 3.72",
+        f"  XDG_CONFIG_HOME={desk} mosquitto_sub -t 'nabij/v1/police/{zone}/#' -v",
+        f"  {sys.executable} -m devices.button --user ann --password-file {password} {where}",
         "\nCtrl-C ends it.",
     ]
 

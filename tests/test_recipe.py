@@ -1,6 +1,7 @@
 """The README's recipe, word for word: Mosquitto's own clients as a participant and a police desk."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -52,6 +53,17 @@ async def heard(shell: Process, said: list[str], *wanted: str) -> str:
     return found[0]
 
 
+def shown_passwords(directory: Path) -> list[str]:
+    """The users whose passwords anybody on this machine can read in `ps`."""
+    passwords = json.loads((directory / "try" / "accounts.json").read_text())
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            commands.append(path.read_text(errors="replace"))
+    assert any("mosquitto_sub" in command for command in commands)
+    return [user for user, word in passwords.items() if any(word in one for one in commands)]
+
+
 async def test_mosquitto_clients_alone_play_a_participant_and_a_police_desk(running: Path) -> None:
     first, second = recipe()
     shell = await asyncio.create_subprocess_exec(
@@ -65,11 +77,14 @@ async def test_mosquitto_clients_alone_play_a_participant_and_a_police_desk(runn
         assert "Twee mannen vechten" in escalation
         await heard(shell, said, "u/ann/down/receipt", '"accepted"', "112")
         alert = await heard(shell, said, "u/bob/down/alert")
+        assert not shown_passwords(running)
         assert "Twee mannen vechten" not in alert
         incident = json.loads(alert.partition(" ")[2])["incident"]
         shell.stdin.write(second.replace("…", incident).encode())
         await heard(shell, said, "u/bob/down/group", '"joined"', "helper-1")
-        await heard(shell, said, f"police/gent/incident/{incident}", '"acknowledged"')
+        # The states in between may be skipped: the last one says who had acknowledged it.
+        desk = '"acknowledged_by":"desk 1"'
+        await heard(shell, said, f"police/gent/incident/{incident}", '"closed"', desk)
         await heard(shell, said, "u/bob/down/group", '"closed"', "solved")
     finally:
         os.killpg(shell.pid, signal.SIGKILL)

@@ -49,4 +49,4 @@ async def handle(payload: bytes, client: aiomqtt.Client, store: redis.asyncio.Re
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*aside.urls()))

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -49,4 +48,4 @@ async def main(mqtt_url: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(main(*aside.urls()))

@@ -1,7 +1,6 @@
 """paho-mqtt's callbacks and redis-py."""
 
 import json
-import sys
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -47,4 +46,4 @@ def main(mqtt_url: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*aside.urls())

@@ -193,7 +193,12 @@ def test_accounts_and_secrets_are_made_once_and_private(start: Callable[..., Up]
         assert accounts[user]
     secret = (first.data_dir / "share-group").read_text()
     assert first.end() == 0
-    for name in ("accounts.json", "share-group"):
+    for name in (
+        "accounts.json",
+        "share-group",
+        "clients/ann/mosquitto_pub",
+        "clients/ann/password",
+    ):
         assert (first.data_dir / name).stat().st_mode & 0o777 == 0o600
     again = start(*SOME)
     assert again.ready()["accounts"] == accounts
@@ -247,6 +252,16 @@ def test_servers_of_ones_own_are_used_and_left_running(
     assert up.end() == 0
     assert mqtt_server.running
     assert redis.Redis.from_url(redis_url).ping()
+
+
+def test_a_redis_that_does_not_answer_is_told_at_once(start: Callable[..., Up]) -> None:
+    up = start(NABIJ_REDIS_URL="redis://127.0.0.1:9")
+    assert up.process.stderr
+    began_s = time.monotonic()
+    said = next(line for line in up.process.stderr if "Redis" in line)
+    assert "waiting up to 15 s for Redis: Redis at 127.0.0.1:9" in said
+    assert time.monotonic() - began_s < 10
+    up.end()
 
 
 def test_worker_without_its_mqtt_broker_is_a_failure_in_words(
