@@ -31,6 +31,7 @@ class Clock:
         self._steady = steady
         self._grace_s = grace_s
         self._known: Timekeeper = started(wall_s(), steady())
+        self._compares = False
         self._others_agree = True
         self.jumps = 0
         self.adopted: list[tuple[float, float]] = []  # until when (Unix s), and by how much
@@ -49,6 +50,7 @@ class Clock:
 
     def compare(self, other_s: float) -> float:
         """Take in what another host's clock shows; return how far it is from ours."""
+        self._compares = True
         self._others_agree = abs(other_s - self._wall_s()) <= AGREE_S
         return other_s - self.seconds()
 
@@ -70,6 +72,7 @@ class Clock:
     def _notice(self, turn: Turn, before: Timekeeper, steady: float) -> None:
         if turn is Turn.JUMPED:
             self.jumps += 1
+            self._others_agree = not self._compares  # until the next comparison
             _log.error(
                 "the wall clock has jumped: the time from before is kept",
                 by_s=round(self._known.jump_s, 1), for_s=self._grace_s,

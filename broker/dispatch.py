@@ -9,7 +9,6 @@ import asyncio
 import random
 import re
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -17,6 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from broker import metrics
+from broker.clock import Clock
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.isolation import isolated
@@ -53,7 +53,7 @@ class Dispatcher:
 
     def __init__(
         self, service: Service, *, store: Store, mqtt: Connection | Several, policy: Policy, zones: Zones,
-        servers: Sequence[ServerStatus] = (ServerStatus(),),
+        servers: Sequence[ServerStatus] = (ServerStatus(),), clock: Clock | None = None,
     ) -> None:  # fmt: skip
         self.service = service
         self.zones = zones
@@ -62,6 +62,7 @@ class Dispatcher:
         self._mqtt = mqtt
         self._policy = policy
         self._servers = servers
+        self._clock = clock or Clock()
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
         self._by_level = {sub.topic.name: sub for sub in service.subscriptions}
 
@@ -93,7 +94,8 @@ class Dispatcher:
             store=store or self.first,
             policy=self._policy,
             zones=self.zones,
-            now=datetime.now(UTC),
+            now=self._clock.now(),
+            clock=self._clock,
             levels=levels or {},
             message=delivery.message if delivery else None,
             received_at=delivery.received_at if delivery else 0.0,

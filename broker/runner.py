@@ -67,6 +67,7 @@ async def run_worker(
         raise ConfigError(["NABIJ_MQTT_URL, NABIJ_REDIS_URL: must be set here"])
     on_state(ServiceState.STARTING)
     metrics.prepare(service.name)
+    clock = clock or Clock()
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
     async with partitions(settings.redis_url, settings.partitions) as stores:
@@ -88,13 +89,13 @@ async def run_worker(
                 zones, zones_version = await _zones(stores[0])
                 dispatcher = Dispatcher(
                     service, store=stores[0], mqtt=mqtt, policy=policy, zones=zones,
-                    servers=servers(settings, mqtt, endpoints),
+                    servers=servers(settings, mqtt, endpoints), clock=clock,
                 )  # fmt: skip
                 share = None if settings.share_group else (worker - 1, settings.workers)
                 probes = Probes(
                     service.name, instance, stores=stores, connections=connections_of(mqtt),
                     account=endpoints[0].username, unsafe_redis=settings.unsafe_redis,
-                    clock=clock or Clock(), on_health=on_health,
+                    clock=clock, on_health=on_health,
                 )  # fmt: skip
                 loops = _Worker(
                     dispatcher,

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, overload
 from msgspec import Struct
 from msgspec.structs import replace
 
+from broker.clock import Clock
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.events import EventKind
@@ -39,11 +40,14 @@ class Zones:
     municipality: ZoneIndex
 
 
+_CLOCK = Clock()
+
+
 class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use. `now` is when the message was taken up (UTC).
 
     `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes` what
-    was odd in it, for its receipt; `received_at` is when it came in (Unix seconds), `via` the number of the MQTT broker that it came
+    was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`), `via` the number of the MQTT broker that it came
     by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
     """
 
@@ -58,6 +62,7 @@ class Context(Struct, frozen=True, kw_only=True):
     servers: Sequence[ServerStatus] = (ServerStatus(),)
     via: int = 0
     notes: tuple[str, ...] = ()
+    clock: Clock = _CLOCK
 
     def about(
         self, delivery: Delivery, levels: Mapping[str, str], notes: tuple[str, ...]
@@ -89,7 +94,7 @@ class Context(Struct, frozen=True, kw_only=True):
     def is_expired(self) -> bool:
         """Whether the sender has said that by now nobody waits any more (MQTT 5, 3.3.2.3.3)."""
         expiry_s = self.message.expiry_s if self.message else None
-        return expiry_s is not None and time.time() > self.received_at + expiry_s
+        return expiry_s is not None and time.monotonic() > self.received_at + expiry_s
 
     @property
     def digest(self) -> str:

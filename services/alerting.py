@@ -1,9 +1,8 @@
 """Alerting: alerts every eligible participant near an incident, nearest first, each once."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, overload
@@ -120,7 +119,7 @@ async def _alert(
     alerts = _Alerts(incident, claimed, ctx, vias, short=short)
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        metrics.passed(metrics.Stage.ALERTED, time.time() - since.timestamp(), len(claimed))
+        metrics.passed(metrics.Stage.ALERTED, ctx.clock.seconds() - since.timestamp(), len(claimed))
         both = alerts.of_both(outcomes)
         await _record(incident.id, claimed, both, ctx, told=None if rest else told)
 
@@ -224,7 +223,7 @@ async def _record(
         incident,
         sent=sent,
         refused=refused,
-        now=datetime.now(UTC),
+        now=ctx.clock.now(),
         event=told,
         lossy=ctx.mqtt.is_lossy,
     )

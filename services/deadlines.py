@@ -36,6 +36,7 @@ service = Service("deadlines", niceness=3)
 _log = structlog.get_logger()
 
 _POISON = timedelta(seconds=60)  # one that fails must not hold up all that are due after it
+_FAR_MS = 2**52  # later than any time that is recorded
 _SILENT = "silent"  # the outcome of an incident that closed by itself
 
 
@@ -45,6 +46,9 @@ async def fire_due(ctx: Context) -> Effects:
 
     Together: one after another they fell minutes behind in a replay of 99,477 calls.
     """
+    if await ctx.store.deadlines.follow(ctx.clock.adopted):
+        # Back: positions would look newer than those that come now, which then change nothing.
+        await ctx.store.presence.sweep(now_ms=_FAR_MS, presence_s=0)
     due = await ctx.store.deadlines.due(ctx.now_ms)
     async with asyncio.TaskGroup() as tasks:
         for deadline in due:
@@ -115,7 +119,8 @@ async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> Non
 
 async def _close_if_silent(deadline: Deadline, filed: Filed, ctx: Context) -> None:
     """Close an incident in which nothing has happened for so long; else look again then."""
-    quiet_from = filed.active_at + silence(filed.incident, ctx.policy.timers)
+    active_at = await ctx.store.deadlines.in_time_of_now(filed.active_at)
+    quiet_from = active_at + silence(filed.incident, ctx.policy.timers)
     if quiet_from > ctx.now + timedelta(milliseconds=1):
         await ctx.store.deadlines.postpone(deadline, quiet_from)
         return

@@ -4,7 +4,6 @@ Of an incident for the police alone there is no group: each reporter speaks with
 what the desk tells them, under an id of their own (`broker/store/conversations.py`).
 """
 
-import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -216,7 +215,7 @@ def _for_desk(message: GroupMessage, filed: Filed, ctx: Context) -> tuple[Posted
     else:
         said = said_to_city(message, incident, filed.report, ctx.now)
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
-    due_ms = int(time.time() * 1000) + _GRACE_MS  # from the commit
+    due_ms = int(ctx.clock.seconds() * 1000) + _GRACE_MS  # from the commit
     return (Posted(id=str(said.id), topic=topic, payload=encode(said), due_ms=due_ms),)
 
 

@@ -50,7 +50,7 @@ class _Decision(NamedTuple):
 @service.on(topics.REPORT)
 async def take(report: Report, ctx: Context) -> Effects:
     """Commit a report, once, and answer with its receipt and escalation."""
-    metrics.passed(metrics.Stage.RECEIVED, time.time() - ctx.received_at)
+    metrics.passed(metrics.Stage.RECEIVED, time.monotonic() - ctx.received_at)
     _refuse_expired(report, ctx)
     try:
         category = _category_of(report, ctx)
@@ -65,7 +65,7 @@ async def take(report: Report, ctx: Context) -> Effects:
     place = place_of(report.location.lat, report.location.lon)
     async with ctx.exclusively(place):
         decision = await _commit(report, category, ctx)
-    metrics.passed(metrics.Stage.COMMITTED, time.time() - ctx.received_at)
+    metrics.passed(metrics.Stage.COMMITTED, time.monotonic() - ctx.received_at)
     return _effects(decision)
 
 
@@ -285,7 +285,7 @@ def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
         identifier, payload = case.id, encode(case)
     # From the commit: in a burst the message came in long before.
-    due_ms = int(time.time() * 1000) + _GRACE_MS
+    due_ms = int(ctx.clock.seconds() * 1000) + _GRACE_MS
     return Posted(id=str(identifier), topic=topic, payload=payload, due_ms=due_ms)
 
 
@@ -297,7 +297,7 @@ def _effects(decision: _Decision) -> Effects:
         return Effects([receipt])
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        metrics.passed(metrics.Stage.ESCALATED, time.time() - ctx.received_at)
+        metrics.passed(metrics.Stage.ESCALATED, time.monotonic() - ctx.received_at)
         await ctx.store.outbox.settle([posted], [outcomes[0].was_taken], now_ms=ctx.now_ms)
 
     return Effects([Message(posted.topic, posted.payload), receipt], record)

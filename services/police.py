@@ -1,7 +1,6 @@
 """Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -100,7 +99,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
         posted = []
         for user, question in plan.questions:
             file_question(transaction, question, user)
-            posted.append(_posted(question, user))
+            posted.append(_posted(question, user, ctx))
         if await ctx.store.incidents.change(
             filed.incident,
             replace(plan.after, version=filed.incident.version + 1),
@@ -210,21 +209,21 @@ async def _refuse_unless_one_of(order: Inform, incident: Incident, ctx: Context)
         )
 
 
-def _posted(question: Question, user: str) -> Posted:
+def _posted(question: Question, user: str, ctx: Context) -> Posted:
     return Posted(
         id=str(question.id),
         topic=topics.QUESTION.topic(user=user),
         payload=encode(question),
-        due_ms=_due_ms(),
+        due_ms=_due_ms(ctx),
     )
 
 
-def _due_ms() -> int:
+def _due_ms(ctx: Context) -> int:
     """Return from when the sweep may publish what is committed now.
 
     Not `ctx.now`: in a burst the message came in long before, and the sweep published it too.
     """
-    return int(time.time() * 1000) + _GRACE_MS
+    return int(ctx.clock.seconds() * 1000) + _GRACE_MS
 
 
 def _answer(receipt: Receipt, ctx: Context, *posted: Posted) -> Effects:
@@ -279,7 +278,7 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
             id=str(escalation.id),
             topic=topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority),
             payload=encode(escalation),
-            due_ms=_due_ms(),
+            due_ms=_due_ms(ctx),
         )
         receipt = Receipt(
             subject=Subject.ANSWER,

@@ -357,7 +357,7 @@ class Connection:
     def _handle(self, events: list[Event]) -> None:
         if self._session.is_idle:
             self._idle.set()
-        received_at = time.time()
+        received_at = time.monotonic()
         for event in events:
             if isinstance(event, Received):
                 if self._session_end is not None and self._session_end.is_ours(event):

@@ -36,7 +36,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class Delivery:
     """An inbound message and the duty to acknowledge it.
 
-    `received_at` is `time.time()`; `duplicate` the DUP flag, a hint only (section 3.3.1.1).
+    `received_at` is `time.monotonic()`; `duplicate` the DUP flag, a hint only (section 3.3.1.1).
     """
 
     __slots__ = ("_acknowledge", "_epoch", "_packet_id", "duplicate", "message", "received_at")

@@ -44,6 +44,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |
 | `worker-beats:{service}` | hash | client id and MQTT broker → ms of its last sign of life | as workers |
 | `zones` | hash | zone → name, kind, cells | until imported anew |
+| `clock-jump` | string | the last jump of the clock that came to count: until when (ms) the time before did, and by how much (ms) it moved | 8 days |
 | `probe` | string | when a worker last made sure that this server writes (Unix s) | 60 s |
 | `zones-version` | string | how often zones were imported | for ever |
 """

@@ -1,8 +1,8 @@
 """Deadlines: by when something must have happened, in Redis and not in any process's memory."""
 
 import enum
-from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
 _PAGE = 100
+_JUMP_KEPT_MS = 8 * 86_400_000  # longer than any incident is silent
 _POISON_MS = 60_000
 
 
@@ -41,6 +42,7 @@ class Deadlines:
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
         self._keys = redis.keys
+        self._followed = 0
 
     async def due(self, now_ms: int, limit: int = 100) -> list[Deadline]:
         """Return deadlines that have passed, the longest overdue first."""
@@ -56,6 +58,32 @@ class Deadlines:
                 )
             due += read
         return due
+
+    async def follow(self, jumps: Sequence[tuple[float, float]]) -> bool:
+        """Move all that is due along with a clock that has jumped; whether the last went back.
+
+        Durations stay what they were: what was due in ten minutes is. `jumps` are all of this
+        process, each with until when the time before counted (Unix s) and by how much it moved (s).
+        """
+        new, self._followed = jumps[self._followed :], len(jumps)
+        keys = self._keys
+        for until_s, by_s in new:
+            await self._redis.script(
+                "rebase",
+                [keys.jump, keys.deadlines, keys.unconfirmed, keys.outbox],
+                [int(until_s * 1000), int(by_s * 1000), _JUMP_KEPT_MS],
+            )
+        return bool(new) and new[-1][1] < 0
+
+    async def in_time_of_now(self, at: datetime) -> datetime:
+        """Return a recorded time as the clock would have shown it that has since jumped ahead."""
+        jump = await self._redis.call("GET", self._keys.jump)
+        if jump is None:
+            return at
+        until_ms, by_ms = map(int, jump.split())
+        if by_ms <= 0 or milliseconds(at) > until_ms:
+            return at
+        return at + timedelta(milliseconds=by_ms)
 
     async def incidents(self) -> AsyncIterator[list[UUID]]:
         """Yield, page by page and each once, the incidents that are not erased; open ones first."""

@@ -151,15 +151,9 @@ def virtual(
     loop: VirtualLoop, rng: random.Random, connect: Callable[..., object]
 ) -> Iterator[None]:
     """Give the services this world's clock, dice and Redis while the context lasts."""
-
-    class Now(dt.datetime):
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> Any:
-            return dt.datetime.fromtimestamp(EPOCH_S + loop.now, tz)
-
     replaced: tuple[tuple[Any, str, Any], ...] = (
         (time, "time", loop.unix),
-        (dispatch, "datetime", Now),
+        (time, "monotonic", loop.time),
         (dispatch, "random", rng),
         (dispatch, "_LOCKS", _FEW_LOCKS),
         (store_module, "Connection", connect),

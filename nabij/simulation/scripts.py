@@ -330,6 +330,21 @@ def worker(database: Database, keys: Sequence[str], words: Sequence[Word]) -> in
     return 1
 
 
+def rebase(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
+    """What is due at a time moves along with a clock that has jumped, once."""
+    jump, *dues = map(raw, keys)
+    until, by, kept = map(raw, words)
+    last = database.do_get(jump)
+    if last is not None and abs(int(until) - int(last.split()[0])) < 60_000:
+        return 0
+    database.do_set(jump, until + b" " + by, b"PX", kept)
+    for key in dues:
+        rows = database.do_zrange(key, b"0", b"-1", b"WITHSCORES")
+        for member, score in zip(rows[::2], rows[1::2], strict=True):
+            database.do_zadd(key, b"%d" % (int(float(score)) + int(by)), member)
+    return 1
+
+
 SCRIPTS: dict[str, Script] = {
     "commit": commit,
     "neighbourhood": neighbourhood,
@@ -342,4 +357,5 @@ SCRIPTS: dict[str, Script] = {
     "missed": missed,
     "moved": moved,
     "worker": worker,
+    "rebase": rebase,
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
 
+from broker.clock import Clock
 from broker.core.policy import Policy
 from broker.dispatch import Dispatcher
 from broker.mqtt import Connection, Delivery, Message, ServerStatus
@@ -88,6 +89,7 @@ class Worker:
             self.service, store=self.store, mqtt=cast("Connection", self.client),
             policy=around.policy, zones=around.zones,
             servers=[ServerStatus(connection=cast("Connection", self.client))],
+            clock=Clock(around.loop.unix, around.loop.time),
         )  # fmt: skip
         self.client.start()
         if self.service.event_handlers:
@@ -137,7 +139,7 @@ class Worker:
 
     def _take(self, message: Message, number: int, epoch: int) -> None:
         delivery = Delivery(
-            message, self._around.loop.unix(), False, number, epoch, self.client.acknowledge  # noqa: FBT003
+            message, self._around.loop.time(), False, number, epoch, self.client.acknowledge  # noqa: FBT003
         )  # fmt: skip
         if not self._is_ours(message) or self._around.hurried:
             delivery.acknowledge()

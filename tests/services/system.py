@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 import redis
 
+from broker.clock import Clock
 from broker.config import Settings
 from broker.core.zones import Polygon, Zone, ZoneKind, cover
 from broker.embedded import Account, EmbeddedMqtt
@@ -245,7 +246,7 @@ class Servers:
 @asynccontextmanager
 async def running(
     servers: Servers, *, timers: Mapping[str, int] | None = None, workers: int = 1,
-    services: Sequence[str] = SERVICES, settings: Settings | None = None,
+    services: Sequence[str] = SERVICES, settings: Settings | None = None, clock: Clock | None = None,
     apart_m: float = APART_M,
 ) -> AsyncIterator[System]:  # fmt: skip
     """Run services until the end of the block; drained then, and nothing left at the broker.
@@ -262,7 +263,7 @@ async def running(
             await stores[0].zones.save(kind, some)
         system = System(connect, stores[0], settings, apart_m)
         async with asyncio.TaskGroup() as tasks:
-            await _start(tasks, system, services, workers)
+            await _start(tasks, system, services, workers, clock=clock)
             try:
                 yield system
             finally:
@@ -288,8 +289,9 @@ def settings_of(servers: Servers, timers: Mapping[str, int]) -> Settings:
 
 
 async def _start(
-    tasks: asyncio.TaskGroup, system: System, services: Sequence[str], workers: int
-) -> None:
+    tasks: asyncio.TaskGroup, system: System, services: Sequence[str], workers: int,
+    *, clock: Clock | None,
+) -> None:  # fmt: skip
     ready: list[asyncio.Event] = []
     for name in services:
         service = importlib.import_module(f"services.{name}").service
@@ -303,7 +305,14 @@ async def _start(
                     is_ready.set()
 
             tasks.create_task(
-                run_worker(service, system.settings, worker=worker, stop=stop, on_state=on_state),
+                run_worker(
+                    service,
+                    system.settings,
+                    worker=worker,
+                    stop=stop,
+                    on_state=on_state,
+                    clock=clock,
+                ),
                 name=f"{name} {worker}",
             )
     async with asyncio.timeout(WITHIN_S):

@@ -168,3 +168,24 @@ def asked_of(server: Any, words: Sequence[Word]) -> Any:
         words = [*words[:at], *words[at + 2 :]]
     server.send_command(*words)
     return server.read_response()
+
+
+def test_what_is_due_moves_with_the_clock_in_the_model_as_on_a_real_server(redis_url: str) -> None:
+    """The simulation's clocks do not jump, so it does not ask for this."""
+    source = resources.files("broker.store").joinpath("scripts", "rebase.lua").read_text()
+    keys = ["{m}jump", "{m}deadlines", "{m}empty"]
+    database = Database(lambda: 0.0, lambda _: None)
+    with redis.Redis.from_url(redis_url) as client:
+        client.zadd(keys[1], {"a": 1_000, "b": 5_000_000})
+        database.execute("ZADD", keys[1], 1_000, "a", 5_000_000, "b")
+        # The same jump noticed by another worker, then one back.
+        for words in ([100_000, 3_600_000, 99_000], [100_400, 3_600_000, 99_000],
+                      [9_000_000, -3_600_000, 99_000]):  # fmt: skip
+            found = client.eval(source, len(keys), *keys, *words)
+            assert found == SCRIPTS["rebase"](database, keys, words)
+            scores = client.zrange(keys[1], 0, -1, withscores=True)
+            assert [word for row in scores for word in (row[0], b"%d" % row[1])] == (
+                database.execute("ZRANGE", keys[1], 0, -1, "WITHSCORES")
+            )
+            assert client.get(keys[0]) == database.execute("GET", keys[0])
+        assert dict(scores) == {b"a": 1_000.0, b"b": 5_000_000.0}
