@@ -355,6 +355,26 @@ def check_policy(
         raise typer.Exit(2)
 
 
+@app.command()
+def contract(
+    *,
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path("docs/contract"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; 1 if what is there is not of today.")
+    ] = False,
+) -> None:
+    """Write the contract for machines: AsyncAPI 3.1 and JSON Schemas.
+
+    nabij contract
+
+    nabij contract /tmp/contract
+    """
+    from nabij.contract_command import run_contract
+
+    if not run_contract(directory, check=check):
+        raise typer.Exit(1)
+
+
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer's way
     if wanted:
         from importlib.metadata import version

@@ -1,0 +1,111 @@
+"""The contract for machines is that of the code, and is what the standards say."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from schemas.contract import asyncapi, channel_of, documents, json_schemas, payloads_of
+from schemas.topics import TOPICS
+
+DIRECTORY = Path(__file__).parents[2] / "docs" / "contract"
+GOLDEN = Path(__file__).parent / "golden"
+TYPES = {
+    "report": "Report", "presence": "Presence", "reply": "Reply", "message": "GroupMessage",
+    "answer": "Answer", "sync": "Sync", "receipt": "Receipt", "alert": "Alert",
+    "group": "GroupEvent", "question": "Question", "escalation": "Escalation",
+    "incident": "IncidentState", "case": "Case", "service": "ServiceStatus", "probe": "Probe",
+    "rejected": "Rejection",
+}  # fmt: skip
+COMMANDS = {"status": "SetStatus"}
+
+
+def test_what_is_checked_in_is_what_the_code_says() -> None:
+    stale = [
+        name
+        for name, text in documents().items()
+        if not (DIRECTORY / name).is_file() or (DIRECTORY / name).read_text("utf-8") != text
+    ]
+    assert not stale, "run `.venv/bin/nabij contract`, and commit docs/contract"
+
+
+@pytest.fixture(scope="module")
+def official(shared_data: Callable[[str], Path]) -> "jsonschema_rs.Validator":
+    text = shared_data("conformance/asyncapi/3.1.0.json").read_text("utf-8")
+    return jsonschema_rs.validator_for(json.loads(text))
+
+
+def test_the_asyncapi_document_is_valid(official: "jsonschema_rs.Validator") -> None:
+    assert [error.message for error in official.iter_errors(asyncapi())] == []
+
+
+def test_the_official_schema_sees_what_is_wrong(official: "jsonschema_rs.Validator") -> None:
+    broken = copy.deepcopy(asyncapi())
+    next(iter(broken["operations"].values()))["action"] = "publish"
+    assert not official.is_valid(broken)
+
+
+def test_every_topic_is_a_channel_and_nothing_else_is() -> None:
+    channels = asyncapi()["channels"]
+    assert {each["address"] for each in channels.values()} == {
+        f"nabij/v1/{topic.template}" for topic in TOPICS
+    }
+    assert len(channels) == len(TOPICS)
+    for topic in TOPICS:
+        assert list(channels[channel_of(topic)]["messages"]) == payloads_of(topic)
+        assert set(channels[channel_of(topic)]["parameters"]) == {
+            level[1:-1] for level in topic.template.split("/") if level.startswith("{")
+        }
+
+
+def test_nabij_receives_what_participants_and_desks_send() -> None:
+    received = {
+        each["channel"]["$ref"].removeprefix("#/channels/")
+        for each in asyncapi()["operations"].values()
+        if each["action"] == "receive"
+    }
+    assert received == {
+        "u_up_report", "u_up_presence", "u_up_reply", "u_up_message", "u_up_answer", "u_up_sync",
+        "police_command",
+    } | {name for name in received if name.startswith("police_up")}  # fmt: skip
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for document in (asyncapi(), json_schemas()):
+        for reference in _references(document):
+            found: Any = document
+            for part in reference.removeprefix("#/").split("/"):
+                found = found[part]
+            assert found
+
+
+@pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
+def test_the_golden_messages_are_valid_and_a_wrong_one_is_not(file: Path) -> None:
+    name = _type_of(file.stem)
+    validator = jsonschema_rs.validator_for({**json_schemas(), "$ref": f"#/$defs/{name}"})
+    message = json.loads(file.read_text("utf-8"))
+    assert [error.message for error in validator.iter_errors(message)] == []
+    needed = json_schemas()["$defs"][name].get("required", [])
+    assert not validator.is_valid([])
+    for field in needed:
+        assert not validator.is_valid({key: each for key, each in message.items() if key != field})
+
+
+def _type_of(stem: str) -> str:
+    kind, _, which = stem.partition("-")
+    if kind == "command":
+        return COMMANDS.get(which, which.capitalize())
+    return TYPES[kind]
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [found for each in value for found in _references(each)]
+    if not isinstance(value, dict):
+        return []
+    here = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+    return here + [found for each in value.values() for found in _references(each)]
