@@ -11,17 +11,10 @@ import pytest
 
 from schemas.contract import asyncapi, channel_of, documents, json_schemas, payloads_of
 from schemas.topics import TOPICS
+from tests.schemas.samples import SAMPLES
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "contract"
 GOLDEN = Path(__file__).parent / "golden"
-TYPES = {
-    "report": "Report", "presence": "Presence", "reply": "Reply", "message": "GroupMessage",
-    "answer": "Answer", "sync": "Sync", "receipt": "Receipt", "alert": "Alert",
-    "group": "GroupEvent", "question": "Question", "escalation": "Escalation",
-    "incident": "IncidentState", "case": "Case", "service": "ServiceStatus", "probe": "Probe",
-    "rejected": "Rejection",
-}  # fmt: skip
-COMMANDS = {"status": "SetStatus"}
 
 
 def test_what_is_checked_in_is_what_the_code_says() -> None:
@@ -85,7 +78,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
 def test_the_golden_messages_are_valid_and_a_wrong_one_is_not(file: Path) -> None:
-    name = _type_of(file.stem)
+    name = type(SAMPLES[file.stem]).__name__
     validator = jsonschema_rs.validator_for({**json_schemas(), "$ref": f"#/$defs/{name}"})
     message = json.loads(file.read_text("utf-8"))
     assert [error.message for error in validator.iter_errors(message)] == []
@@ -93,13 +86,6 @@ def test_the_golden_messages_are_valid_and_a_wrong_one_is_not(file: Path) -> Non
     assert not validator.is_valid([])
     for field in needed:
         assert not validator.is_valid({key: each for key, each in message.items() if key != field})
-
-
-def _type_of(stem: str) -> str:
-    kind, _, which = stem.partition("-")
-    if kind == "command":
-        return COMMANDS.get(which, which.capitalize())
-    return TYPES[kind]
 
 
 def _references(value: Any) -> list[str]:
