@@ -4,12 +4,15 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
+from broker.health import Health
 from nabij.chaos.hosts import Hosts
 from nabij.chaos.plan import Change, Rescale, rescales_of
 
-IDLE = "import os, signal, sys; os.write(int(sys.argv[3]), b'ready\\n'); signal.pause()"
+SAYS = b"ready\n" + msgspec.json.encode(Health()) + b"\n"
+IDLE = f"import os, signal, sys; os.write(int(sys.argv[3]), {SAYS!r}); signal.pause()"
 PROGRAM = (sys.executable, "-I", "-S", "-c", IDLE)
 
 
