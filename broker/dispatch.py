@@ -20,7 +20,7 @@ from broker.clock import Clock
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.isolation import isolated
-from broker.letters import letter_of, rejection_of, replay_of_delivery
+from broker.letters import letter_of, rejection_of, replay_token
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -30,7 +30,7 @@ from broker.mqtt import (
     ServerStatus,
     Several,
 )
-from broker.refusals import levels_of, refusal_of, shape_of
+from broker.refusals import known_path, levels_of, refusal_of, shape_of
 from broker.retained import cleared
 from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones
 from broker.store import Entry, Store
@@ -189,9 +189,10 @@ class Dispatcher:
             for delivery in deliveries:
                 await self._dead_letter(delivery, _internal(error))
         else:
-            await self._replayed(*map(replay_of_delivery, deliveries))
-        if retained := {one.message.topic for one in deliveries if one.message.retain}:
-            await self.persist(partial(self._clear, retained, via))
+            for delivery in deliveries:
+                await self._has_worked(delivery)
+            if retained := {one.message.topic for one in deliveries if one.message.retain}:
+                await self.persist(partial(self._clear, retained, via))
         for delivery in deliveries:
             delivery.acknowledge()
 
@@ -201,7 +202,8 @@ class Dispatcher:
 
     async def _reject(self, delivery: Delivery, error: Invalid, via: int) -> None:
         metrics.REJECTED.labels(self.service.name, error.code).inc()
-        _log.info("rejected", service=self.service.name, code=error.code, field=error.field)
+        field = known_path(error.field)  # the sender's own words are no log's
+        _log.info("rejected", service=self.service.name, code=error.code, field=field)
         topic = self.subscription(delivery).topic
         if refusal := refusal_of(delivery.message, topic, error, policy=self._policy, via=via):
             await self.publish([refusal])
@@ -211,7 +213,7 @@ class Dispatcher:
             _log.warning("message of a bad name", service=self.service.name, topic=shape)
             await self._dead_letter(delivery, error)
             return
-        await self._replayed(replay_of_delivery(delivery))
+        await self._has_worked(delivery)
 
     # -- one event of the stream ------------------------------------------------------------------
 
@@ -243,7 +245,8 @@ class Dispatcher:
             _log.exception("event handler failed", service=self.service.name, entry=entry.id)
             await self._dead_letter(entry, _internal(error), store)
         else:
-            await self._replayed(entry.replay_of)
+            if entry.replay_of is not None:
+                await self.persist(partial(self._forget, entry.replay_of))
 
     async def run(
         self, handler: Callable[[Context], Awaitable[Effects]], store: Store, via: int = 0
@@ -327,23 +330,32 @@ class Dispatcher:
             await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311 - jitter is no secret
             wait_s = min(_LAST_RETRY_S, wait_s * 2)
 
-    async def _replayed(self, *identifiers: UUID | None) -> None:
-        """Forget the dead letters that were replayed, and have worked."""
-        if done := [identifier for identifier in identifiers if identifier is not None]:
-            await self.persist(partial(self._forget, done))
+    async def _has_worked(self, delivery: Delivery) -> None:
+        """Forget the dead letter that a message was, if an operator has replayed it."""
+        if token := replay_token(delivery):
+            await self.persist(partial(self.first.dead_letters.end_replay, token))
 
-    async def _forget(self, identifiers: Sequence[UUID]) -> None:
-        await self.first.dead_letters.drop(identifiers)
+    async def _forget(self, letter: UUID) -> None:
+        await self.first.dead_letters.drop([letter])
+
+    async def _replay_of(self, source: Delivery | Entry) -> UUID | None:
+        if isinstance(source, Entry):
+            return source.replay_of
+        token = replay_token(source)
+        return await self.first.dead_letters.replayed_by(token) if token else None
 
     async def _dead_letter(
         self, source: Delivery | Entry, error: Invalid, store: Store | None = None
     ) -> None:
         """Keep what cannot be handled, and tell the operators; `store` is whose stream it was on."""
-        letter = letter_of(source, error, service=self.service.name, store=store)
         metrics.DEAD_LETTERS.labels(self.service.name).inc()
-        _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
 
         async def keep() -> None:
+            letter = letter_of(
+                source, error, service=self.service.name, store=store,
+                replay_of=await self._replay_of(source),
+            )  # fmt: skip
+            _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
             await self.first.dead_letters.keep(letter)
             await self.publish([rejection_of(letter)])
 

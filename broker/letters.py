@@ -1,7 +1,7 @@
 """Dead letters as they are drawn up: of a message or an event that a service could not handle."""
 
-import contextlib
 import hashlib
+import re
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
@@ -13,22 +13,24 @@ from schemas.codec import Invalid
 from schemas.ids import NAMESPACE
 from schemas.messages import Rejection
 
-REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its id
+REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its secret
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 _SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
 
 
 def letter_of(
-    source: Delivery | Entry, error: Invalid, *, service: str, store: Store | None
-) -> DeadLetter:
-    """Return the dead letter of what `service` could not handle; `store` is whose stream it was on."""
+    source: Delivery | Entry, error: Invalid, *, service: str, store: Store | None,
+    replay_of: UUID | None,
+) -> DeadLetter:  # fmt: skip
+    """Return the dead letter of what `service` could not handle; `store` is whose stream it was on.
+
+    `replay_of` is the dead letter that it was, if it was replayed.
+    """
     if isinstance(source, Entry):
         partition = store.keys.partition if store else 0
-        topic, payload, replay_of = (
-            stream_topic(service, partition), source.data, source.replay_of,
-        )  # fmt: skip
+        topic, payload = stream_topic(service, partition), source.data
     else:
-        message = source.message
-        topic, payload, replay_of = message.topic, message.payload, replay_of_delivery(source)
+        topic, payload = source.message.topic, source.message.payload
     again = "Failed again when it was replayed. " if replay_of else ""
     return DeadLetter(
         id=_letter_id(service, topic, payload, replay_of),
@@ -49,12 +51,11 @@ def _letter_id(service: str, topic: str, payload: bytes, replay_of: UUID | None)
     return uuid5(NAMESPACE, f"dead-letter|{service}|{topic}|{digest}|{replay_of}")
 
 
-def replay_of_delivery(delivery: Delivery) -> UUID | None:
-    """Return the dead letter that a message was, if it was replayed."""
+def replay_token(delivery: Delivery) -> str | None:
+    """Return what a message has for the secret of a replay: the store knows whether it is one."""
     for name, value in delivery.message.user_properties:
-        if name == REPLAY:
-            with contextlib.suppress(ValueError):  # anybody can write anything there
-                return UUID(value)
+        if name == REPLAY and _TOKEN.fullmatch(value):  # anybody can write anything there
+            return value
     return None
 
 

@@ -6,6 +6,7 @@ line is JSON: what libraries log, warnings and uncaught errors go the same way.
 
 import contextlib
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -19,6 +20,19 @@ from structlog.typing import Processor
 T = TypeVar("T", str, bytes)
 
 _LEVELS = logging.getLevelNamesMapping()
+
+# What moves the cursor, recolours or reorders a terminal's text: C0 but tab and line feed, C1, and
+# the marks that turn the direction of writing (Unicode TR #36, 3.1). Whoever sends us a text may
+# write them, to show an operator something else than what is there.
+STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character that would steer a terminal written out, as an escape."""
+    return STEERING.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
 
 _log = structlog.get_logger()
 
@@ -57,9 +71,7 @@ def set_up(level: str, log_format: str, **context: str) -> None:
 def _set_up_libraries(shared: list[Processor], threshold: int, *, as_json: bool) -> None:
     """Libraries (redis, uvicorn, asyncio) log through the standard library: what is amiss only."""
     handler = logging.StreamHandler(cast("TextIO", _Forgiving(sys.stderr)))
-    formatter: logging.Formatter = logging.Formatter(
-        "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    formatter: logging.Formatter = _Printable("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if as_json:
         formatter = structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -93,6 +105,14 @@ def _one_line(message: Warning | str, *where: object, **_: object) -> str:
     return f"{message} ({':'.join(map(str, where[1:3]))})"
 
 
+class _Printable(logging.Formatter):
+    """Lines of libraries, which may quote what a stranger wrote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, with what would steer a terminal written out."""
+        return printable(super().format(record))
+
+
 class _Forgiving(Generic[T]):
     """A stream that may be gone: a service goes on though its terminal or its reader is closed."""
 
@@ -120,7 +140,8 @@ def _json_ending() -> list[Processor]:
 
 
 def _to_json(event: object, **_: object) -> bytes:
-    return orjson.dumps(event, default=str)
+    text = orjson.dumps(event, default=str).decode()  # its strings escape C0 alone
+    return STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text).encode()
 
 
 def _to_json_text(event: object, **_: object) -> str:
@@ -129,4 +150,5 @@ def _to_json_text(event: object, **_: object) -> str:
 
 def _text_ending() -> list[Processor]:
     plain = structlog.dev.plain_traceback  # the rich one shows locals
-    return [structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, exception_formatter=plain)]
+    console = structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, exception_formatter=plain)
+    return [lambda *event: printable(str(console(*event)))]

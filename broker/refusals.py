@@ -4,12 +4,13 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from broker.core.policy import Policy
 from broker.mqtt import Message
 from broker.service import outgoing
-from schemas import topics
+from schemas import messages, topics
 from schemas.codec import Glance, encode, glance
 from schemas.errors import Code, Invalid
 from schemas.messages import Outcome, Receipt, Subject
@@ -99,6 +100,27 @@ def levels_of(topic: Topic[object], message: Message) -> Mapping[str, str]:
             "characters of a-z, 0-9 and -. Nothing reaches it: have it renamed.",
         )
     return levels
+
+
+_FIELDS = {
+    name
+    for kind in vars(messages).values()
+    if isinstance(kind, type) and issubclass(kind, Struct)
+    for name in kind.__struct_fields__
+}
+_KNOWN = re.compile(r"\$|\d+|\.\.\.")
+
+
+def known_path(field: str) -> str:
+    """Return a JSON path for a log: every key in it that is none of the contract's as `?`.
+
+    A path may hold keys that the sender made up, up to 16 KiB of anything.
+    """
+    parts = re.split(r"([.\[\]])", field) if len(field) <= 200 else ["$", ".", "…"]
+    return "".join(
+        part if part in _FIELDS or part in ("", ".", "[", "]") or _KNOWN.fullmatch(part) else "?"
+        for part in parts
+    )
 
 
 def shape_of(topic: str) -> str:

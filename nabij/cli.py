@@ -432,7 +432,9 @@ def _where(error: BaseException) -> str:
 
 
 def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    from nabij.output import printable
+
+    typer.echo(printable(text), err=True)
 
 
 if __name__ == "__main__":

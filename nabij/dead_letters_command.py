@@ -15,7 +15,7 @@ from broker.errors import ConfigError, UnavailableError
 from broker.letters import REPLAY
 from broker.mqtt import Connection, Message
 from broker.store import DeadLetter, Store
-from nabij.output import print_json, print_line, print_table, say
+from nabij.output import one_line, print_json, print_line, print_table, say
 from nabij.runtime import run
 from nabij.stores import mqtt_endpoint, opened_store
 
@@ -63,7 +63,8 @@ def run_show(settings: Settings, identifier: str, *, as_json: bool) -> bool:
         print_json(described)
     else:
         for name, value in described.items():
-            print_line(f"{name}: {_time(value) if isinstance(value, datetime) else value}")
+            shown = _time(value) if isinstance(value, datetime) else str(value)
+            print_line(f"{name}: {one_line(shown)}")
     return True
 
 
@@ -176,7 +177,8 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
                 else:
                     if mqtt is None:
                         mqtt = await connected.enter_async_context(_connection(settings))
-                    if await _publish(mqtt, letter):
+                    token = await store.dead_letters.allow_replay(letter.id)
+                    if await _publish(mqtt, letter, token):
                         await store.dead_letters.drop([letter.id])
             if number % _TELL_EVERY == 0:
                 say(f"replayed: {number} of {len(letters)}")
@@ -193,11 +195,11 @@ async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLet
     return found, [one for one in wanted if one not in known]
 
 
-async def _publish(mqtt: Connection, letter: DeadLetter) -> bool:
+async def _publish(mqtt: Connection, letter: DeadLetter, token: str) -> bool:
     """Publish it again; return whether that was all: else whoever handles it drops it."""
-    reason = await mqtt.publish(
-        Message(letter.topic, letter.payload, user_properties=((REPLAY, str(letter.id)),))
-    )
+    # What goes to a desk or a device must not carry the secret.
+    properties = () if letter.outgoing else ((REPLAY, token),)
+    reason = await mqtt.publish(Message(letter.topic, letter.payload, user_properties=properties))
     if reason.is_failure:
         raise UnavailableError(f"the MQTT broker refused {letter.id}: {reason.name}")
     return letter.outgoing and reason.was_taken

@@ -12,7 +12,7 @@ from broker.core.history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
 from broker.errors import ConfigError
 from broker.store import Alerted, Delivery, Filed, Store
-from nabij.output import counted, print_json, print_line, say
+from nabij.output import counted, one_line, print_json, print_line, say
 from nabij.runtime import run
 from nabij.stores import opened_store
 
@@ -177,7 +177,7 @@ def _print(told: dict[str, Any]) -> None:
         print_line(f"{told['user']} {verb}: {told['why']}")
     for note in told["decisions"]:
         who = f" by {note.user}" if note.user else ""
-        print_line(f"{_time(note.at)}  {note.event}{who}: {note.why}")
+        print_line(one_line(f"{_time(note.at)}  {note.event}{who}: {note.why}"))
     for one in told.get("recipients", [told.get("recipient")]):
         if one is not None:
             _print_recipient(one)

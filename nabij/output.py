@@ -11,6 +11,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from broker.log import STEERING, printable
+
+__all__ = [
+    "Progress",
+    "console_err",
+    "counted",
+    "one_line",
+    "print_json",
+    "print_line",
+    "print_table",
+    "printable",
+    "say",
+    "say_wrapped",
+]
+
 LINE_EVERY_S = 5.0
 WIDEST = 78  # of a paragraph
 
@@ -18,9 +33,14 @@ console = Console(highlight=False)
 console_err = Console(stderr=True, highlight=False)
 
 
+def one_line(text: str) -> str:
+    """Return `printable` of a text that must not begin lines of its own."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def say(text: str) -> None:
     """Write a line for people, on standard error."""
-    console_err.print(text, markup=False, soft_wrap=True)
+    console_err.print(printable(text), markup=False, soft_wrap=True)
 
 
 def say_wrapped(text: str, indent: str = "") -> None:
@@ -34,18 +54,19 @@ def say_wrapped(text: str, indent: str = "") -> None:
 
 def print_line(text: str) -> None:
     """Write a line of the result, on standard output."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Write the result as one JSON document on one line, on standard output."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    text = msgspec.json.encode(value).decode()  # its strings escape C0 alone
+    sys.stdout.write(STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text) + "\n")
     sys.stdout.flush()
 
 
 def print_table(heads: list[str], rows: list[list[str]]) -> None:
     """Write rows in columns, on standard output; plain, so that other programs can cut them."""
-    lines = [heads, *rows]
+    lines = [heads, *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))

@@ -10,7 +10,7 @@ import msgspec
 from broker.config import Settings
 from broker.errors import ConfigError
 from broker.mqtt import Connection, Message
-from nabij.output import print_json, print_line, say
+from nabij.output import one_line, print_json, print_line, say
 from nabij.stores import mqtt_endpoint
 from schemas.codec import Invalid
 from schemas.topics import ROOT, TOPICS
@@ -66,7 +66,8 @@ def _print(message: Message, *, as_json: bool) -> None:
     payload = said["payload"]
     text = payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
     marks = f"{' (retained)' if said['retain'] else ''}{_invalid(said)}"
-    print_line(f"{said['at']:%H:%M:%S.%f} {message.topic}{marks} {said['type'] or '?'} {text}")
+    line = f"{said['at']:%H:%M:%S.%f} {message.topic}{marks} {said['type'] or '?'} {text}"
+    print_line(one_line(line))
 
 
 def _invalid(said: dict[str, Any]) -> str:

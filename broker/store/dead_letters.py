@@ -1,5 +1,6 @@
 """Dead letters: what no handler or desk could take, kept whole until somebody replays or drops it."""
 
+import secrets
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from broker.store.transaction import Transaction
 MOST = 10_000
 MOST_BYTES = 64 * 1024 * 1024  # a payload may have 64 KiB
 LIFETIME = timedelta(days=30)  # they hold what people said, and where
+REPLAY_S = 86_400  # so long an MQTT broker keeps a message for a service that is down
 
 _STREAM = "events:"
 
@@ -94,6 +96,27 @@ class DeadLetters:
             [MOST, MOST_BYTES, 0, "", 0, "", *(str(one) for one in identifiers)],
         )
         return int(found)
+
+    async def allow_replay(self, letter: UUID) -> str:
+        """Return the secret by which the message of a dead letter is known as its replay, once.
+
+        Only who may write here can replay: what an MQTT client says of its message proves nothing.
+        """
+        token = secrets.token_hex(16)
+        await self._redis.call("SET", self._keys.replay(token), str(letter), "EX", REPLAY_S)
+        return token
+
+    async def replayed_by(self, token: str) -> UUID | None:
+        """Return the dead letter that is replayed under `token`; None: it is no such secret."""
+        letter = await self._redis.call("GET", self._keys.replay(token))
+        return UUID(letter.decode()) if letter else None
+
+    async def end_replay(self, token: str) -> None:
+        """Forget the dead letter whose replay has worked, and its secret; none for any other word."""
+        letter = await self.replayed_by(token)
+        if letter is not None:
+            await self.drop([letter])
+            await self._redis.call("DEL", self._keys.replay(token))
 
     async def all(self) -> list[DeadLetter]:
         """Return every one, the oldest first."""

@@ -48,6 +48,10 @@ class Keys:
         self.probe = f"{self.prefix}probe"
         self.zones_version = f"{self.prefix}zones-version"
 
+    def replay(self, token: str) -> str:
+        """Return the key of which dead letter is replayed under a token."""
+        return f"{self.prefix}dead-letter-replay:{token}"
+
     def owns(self, cell: int) -> bool:
         """Whether what is filed under `cell` is of this partition."""
         return self.count == 1 or partition_of(region_of(cell), self.count) == self.partition

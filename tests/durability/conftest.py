@@ -71,13 +71,19 @@ def environment(system: System) -> dict[str, str]:
     }
 
 
-async def nabij(system: System, *arguments: str) -> tuple[int, Any]:
-    """Run a command with --json beside `system`; return its status and what it printed."""
+async def printed(system: System, *arguments: str) -> tuple[int, str]:
+    """Run a command beside `system`; return its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nabij.cli", *arguments, "--json",
+        sys.executable, "-m", "nabij.cli", *arguments,
         env={**os.environ, **environment(system)}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     status = process.returncode
     assert status is not None
+    return status, output.decode()
+
+
+async def nabij(system: System, *arguments: str) -> tuple[int, Any]:
+    """Run a command with --json; return its status and what it printed."""
+    status, output = await printed(system, *arguments, "--json")
     return status, json.loads(output) if output else None
