@@ -6,6 +6,7 @@ the supervisor's /metrics adds up.
 
 import enum
 from collections import Counter as TallyOf
+from collections.abc import Iterable
 
 from prometheus_client import Counter, Histogram
 
@@ -48,10 +49,12 @@ _passed: list[tuple[Stage, float, int]] = []
 _handled: TallyOf[tuple[str, str]] = TallyOf()
 
 
-def prepare(service: str) -> None:
+def prepare(service: str, topics: Iterable[str]) -> None:
     """Show this service's counters from the start, at 0: of a first step from nothing a rule sees none."""
     for counter in (DEAD_LETTERS, RETRIES, SESSIONS_ADOPTED):
         counter.labels(service)
+    for topic in topics:
+        _MESSAGES.labels(service, topic)
 
 
 def passed(stage: Stage, seconds: float, count: int = 1) -> None:

@@ -66,7 +66,7 @@ async def run_worker(
     if settings.mqtt_url is None or settings.redis_url is None:
         raise ConfigError(["NABIJ_MQTT_URL, NABIJ_REDIS_URL: must be set here"])
     on_state(ServiceState.STARTING)
-    metrics.prepare(service.name)
+    metrics.prepare(service.name, [one.topic.name for one in service.subscriptions])
     clock = clock or Clock()
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"

@@ -72,6 +72,12 @@ def test_every_container_is_checked_for_health() -> None:
     assert len(re.findall(r"healthcheck:", COMPOSE)) == len(images) + 1
 
 
+def test_a_container_that_hears_nothing_is_not_healthy() -> None:
+    [asked] = re.findall(r"urlopen\(\"http://127.0.0.1:8080/(\w+)\"", COMPOSE)
+    assert asked == "readyz"
+    assert "appendonly yes" in COMPOSE  # or the services refuse to start
+
+
 def test_image_holds_every_package_and_runs_as_nobody_special() -> None:
     dockerfile = (REPOSITORY / "Dockerfile").read_text()
     wheel = re.search(

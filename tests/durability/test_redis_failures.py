@@ -15,10 +15,12 @@ import structlog
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from broker.errors import UnavailableError
 from broker.events import READERS
+from broker.health import redis_cause, told
 from broker.store import Store
 from broker.store.keys import Keys
 from broker.store.redis import Connection, CorruptError
 from broker.store.streams import Events
+from nabij.surroundings import disk
 from tests.conftest import needs_acl
 from tests.core.samples import north, report
 from tests.services.client import Client
@@ -100,6 +102,33 @@ async def test_a_full_disk_stops_the_receipts_and_with_space_again_all_is_confir
                 assert len(stored) == REPORTS
     whys = {entry["why"] for entry in logs if entry["event"] == "unavailable, trying again"}
     assert any(why.startswith("Redis") for why in whys)
+
+
+async def test_a_full_disk_is_named_by_what_redis_says_and_by_what_is_free(tmp_path: Path) -> None:
+    directory = tmp_path / "disk"
+    with small_disk(directory):
+        almost = disk(directory)
+        assert almost is not None
+        assert almost.code == "disk_low"
+        async with EmbeddedRedis(directory) as server, Store(server.url) as store:
+            with redis.Redis.from_url(server.url) as client:
+                client.config_set("appendfsync", "everysec")  # else it ends rather than refuse
+            filler = fill(directory, leave=0)
+            full = disk(directory)
+            assert full is not None
+            assert full.code == "disk_full"
+            assert str(directory) in full.what
+
+            async def is_told() -> bool:
+                try:
+                    await store.server.write()
+                except UnavailableError as error:
+                    cause = redis_cause(str(error), "of Redis")
+                    return cause.code == "disk_full" and "the disk is full" in told(str(error))
+                return False
+
+            await polled(is_told)
+            filler.unlink()
 
 
 def _body(report: dict[str, object]) -> str:
