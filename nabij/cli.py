@@ -53,8 +53,8 @@ def up(
 ) -> None:
     """Run the broker's services until Ctrl-C, SIGTERM or the end of the terminal.
 
-    Without NABIJ_MQTT_URL and NABIJ_REDIS_URL it starts servers of its own, with accounts for
-    trying it out. `nabij doctor` lists all settings.
+    Without NABIJ_MQTT_URL and NABIJ_REDIS_URL it starts its own servers, and prints accounts
+    to try them with. `nabij doctor` lists all settings.
 
     nabij up --workers alerting=2
 
@@ -123,8 +123,8 @@ app.command()(replay)
 def tail(
     *,
     topic_filter: Annotated[
-        str, typer.Argument(metavar="[FILTER]", autocompletion=completion.topic_filters)
-    ] = "#",
+        str, typer.Argument(metavar="FILTER", autocompletion=completion.topic_filters)
+    ] = "nabij/v1/#",
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -180,7 +180,7 @@ def doctor(
 def explain(
     *,
     incident: Annotated[str, typer.Argument(metavar="INCIDENT")],
-    user: Annotated[str | None, typer.Argument(metavar="[USER]")] = None,
+    user: Annotated[str | None, typer.Argument(metavar="USER")] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -337,7 +337,7 @@ def zone_at(
 @policy_app.command("check")
 def check_policy(
     *,
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE")] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> None:

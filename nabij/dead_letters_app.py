@@ -10,7 +10,7 @@ from nabij.options import DataDir, Json, settings_of
 
 dead_letters_app = typer.Typer(help="Messages that no service could handle.", no_args_is_help=True)
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID")]
 All = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 
 

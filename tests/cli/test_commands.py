@@ -12,6 +12,7 @@ import pytest
 
 from broker.config import SETTINGS
 from broker.store import Store
+from nabij.replay_command import _in_words
 from schemas.taxonomy import default_policy_text
 from tests.core.samples import report
 from tests.store.samples import open_incident
@@ -316,3 +317,10 @@ def test_replay_of_an_unknown_mapping_is_refused(tmp_path: Path) -> None:
     ran = run("replay", file, "--map", "atlantis", "--participants", "2")
     assert ran.returncode == 2
     assert "atlantis" in ran.stderr
+
+
+def test_a_result_is_printed_in_words_not_as_python_writes_it() -> None:
+    assert _in_words(12_345) == "12,345"
+    assert _in_words({"theft": 12, "fire": 3}) == "theft 12, fire 3"
+    assert _in_words(({"line": 4}, "no time")) == "line 4; no time"
+    assert _in_words(0.5) == "0.5"
