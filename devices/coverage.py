@@ -14,7 +14,7 @@ from uuid import UUID
 
 from devices.geofence import centre_of
 from devices.history import NEVER, Deed, SentPresence
-from schemas.taxonomy import PolicyFile
+from schemas.taxonomy import Category, PolicyFile
 
 EARTH_M = 6_371_007.180918475  # the authalic radius, docs/protocol.md
 TOLERANCE_M = 0.001  # nearer than this to a radius, rounding decides
@@ -59,11 +59,13 @@ class Wave(NamedTuple):
     possible_from: float
 
 
-def stays_by_cell(presences: Sequence[SentPresence], presence_s: float) -> dict[int, list[Stay]]:
-    """Return who was when in which cell."""
+def stays_by_cell(presences: Sequence[SentPresence], policy: PolicyFile) -> dict[int, list[Stay]]:
+    """Return who was when in which cell; what is too inexact is as if it had not been said."""
+    presence_s = policy.timers.presence_s
     by_user: dict[int, list[SentPresence]] = defaultdict(list)
     for presence in presences:
-        by_user[presence.user].append(presence)
+        if presence.cell is None or presence.accuracy_m <= policy.accuracy.max_presence_m:
+            by_user[presence.user].append(presence)
     stays: dict[int, list[Stay]] = defaultdict(list)
     for mine in by_user.values():
         mine.sort(key=lambda presence: presence.sent_at)
@@ -79,7 +81,7 @@ def _stays_of(mine: Sequence[SentPresence], presence_s: float) -> list[tuple[int
         until[index] = replaced_by
         replaced_by = min(replaced_by, mine[index].received_at)
     stays: list[tuple[int, Stay]] = []
-    for index, (user, cell, sent_at, received_at) in enumerate(mine):
+    for index, (user, cell, sent_at, received_at, _) in enumerate(mine):
         next_sent_at = mine[index + 1].sent_at if index + 1 < len(mine) else NEVER
         if cell is None:
             continue
@@ -181,6 +183,14 @@ def helping_of(
         until = min(later, key=lambda each: each.sent_at, default=None)
         ends = (until.sent_at, until.received_at) if until else (NEVER, NEVER)
         yield deed.incident, Helping(deed.sent_at, deed.received_at, *ends)
+
+
+def first_radius_m(category: Category, accuracy_m: float, policy: PolicyFile) -> float:
+    """Return the radius around a report that is so exact: as far as it may have happened."""
+    if category.radius_m == 0:
+        return 0.0
+    farther = category.radius_m + min(accuracy_m, policy.accuracy.max_report_m)
+    return min(farther, float(policy.widening.max_radius_m))
 
 
 def _seen(seen: Mapping[int, float], number: int) -> float:

@@ -35,6 +35,7 @@ class SentReport:
     sent_at: float
     audience: Audience = Audience.POLICE_AND_NEARBY
     mode: Mode = Mode.REAL
+    accuracy_m: float = 0.0
     received_at: float = NEVER
     incident: UUID | None = None
     merge: Merge | None = None
@@ -50,6 +51,7 @@ class SentPresence(NamedTuple):
     cell: int | None
     sent_at: float
     received_at: float
+    accuracy_m: float = 0.0
 
 
 class Deed(NamedTuple):

@@ -10,6 +10,7 @@ from devices.coverage import (
     Places,
     Wave,
     certain_since,
+    first_radius_m,
     helping_of,
     possible_since,
     stays_by_cell,
@@ -44,7 +45,7 @@ class AlertOracle:
         self._episodes = episodes
         self._settled_at = settled_at
         self._heard_until = heard_until
-        self._stays = stays_by_cell(history.presences, policy.timers.presence_s)
+        self._stays = stays_by_cell(history.presences, policy)
         self._places = Places(self._stays)
         self._helping: dict[UUID, list[Helping]] = defaultdict(list)
         for incident, helping in helping_of(history.acceptances, history.departures):
@@ -147,6 +148,11 @@ class AlertOracle:
                 certain = min(certain, report.received_at)
         return possible, certain
 
+    def _radius_m(self, episode: Episode) -> float:
+        first = episode.first
+        category = self._policy.categories[first.category]
+        return first_radius_m(category, first.accuracy_m, self._policy)
+
     def _waves(
         self,
         episode: Episode,
@@ -155,7 +161,7 @@ class AlertOracle:
         possible_until: float,
     ) -> list[Wave]:
         return waves_of(
-            radius_m=self._policy.categories[episode.first.category].radius_m,
+            radius_m=self._radius_m(episode),
             opened=opened,
             helping=self._helping.get(episode.id, ()),
             seen=seen,
@@ -166,7 +172,7 @@ class AlertOracle:
     def _why(self, user: int, episode: Episode, what: str) -> str:
         """Say how near this person came to the incident, for whoever looks for the error."""
         first = episode.first
-        radius_m = self._policy.categories[first.category].radius_m
+        radius_m = self._radius_m(episode)
         text = f"{self._name(user)} {what} to {first.category} {episode.id} ({radius_m} m)"
         if user in _reporters(episode):
             return f"{text}: reported it at {_reporters(episode)[user][0]:.3f}"

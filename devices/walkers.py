@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+import msgspec
+
 from devices.connection import Broker
 from devices.geofence import cell_at
 from devices.history import NEVER, Deed, History, SentPresence, SentReport
@@ -33,6 +35,8 @@ CONNECTING = 50  # at once
 SPEAKING = 256  # presences at once
 REPLYING = 32  # replies at once
 ETA_S = (60, 600)
+ACCURACIES_M = (5.0, 10.0, 25.0, 120.0, 900.0)  # of reports
+INEXACT_M = 2_000.0  # of a device that knows the cell tower only
 DELAY_S = (5.0, 40.0)  # before an answer, when the replay is not at full speed
 
 
@@ -44,6 +48,7 @@ class Habits:
     refresh_s: float
     delay_s: tuple[float, float] = (0.0, 0.0)
     leaving: float = 0.2  # of those who have accepted
+    lost: float = 0.03  # of the times that somebody says where they are, the device hardly knows
 
 
 @dataclass(eq=False)
@@ -152,6 +157,8 @@ class Walkers:
     async def _say_where(self, walker: Walker, place: Position, cell: int) -> None:
         sent = datetime.now(UTC)
         received_at = NEVER
+        accuracy_m = INEXACT_M if self._random.random() < self._habits.lost else place.accuracy_m
+        place = msgspec.structs.replace(place, accuracy_m=accuracy_m)
         try:
             await walker.device.presence(place, at=sent, confirm=Confirm.YES)
             received_at = _now()
@@ -160,19 +167,21 @@ class Walkers:
         except Rejected:
             self.presences_rejected += 1
             return
-        walker.cell, walker.spoke_at = cell, sent.timestamp()
+        if accuracy_m < INEXACT_M:  # else once more, when the device knows better where it is
+            walker.cell, walker.spoke_at = cell, sent.timestamp()
         self._history.presences.append(
-            SentPresence(walker.number, cell, sent.timestamp(), received_at)
+            SentPresence(walker.number, cell, sent.timestamp(), received_at, accuracy_m)
         )
 
     async def report(self, walker: Walker, row: StreamReport) -> None:
         """Let `walker` report what the stream says, now."""
         now = datetime.now(UTC)
         seen_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
+        accuracy_m = self._random.choice(ACCURACIES_M)
         report = Report(
             id=new_id(),
             category=row.category,
-            location=Position(lat=row.lat, lon=row.lon, accuracy_m=10.0),
+            location=Position(lat=row.lat, lon=row.lon, accuracy_m=accuracy_m),
             seen_at=seen_at,
             text=row.text,
         )
@@ -186,6 +195,7 @@ class Walkers:
             sent_at=now.timestamp(),
             audience=report.audience,
             mode=report.mode,
+            accuracy_m=accuracy_m,
             happened_at=row.at.timestamp(),
         )
         self._history.reports.append(await _with_receipt(sent, walker.device, report))

@@ -113,6 +113,13 @@ class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_radius_m: Metres
 
 
+class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the uncertainty of a place is worth, in metres."""
+
+    max_presence_m: Metres = 500
+    max_report_m: Metres = 500
+
+
 class PolicyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy file as written: see the comments in `schemas/policy.toml`."""
 
@@ -120,6 +127,7 @@ class PolicyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timers: Timers
     widening: Widening
     max_overdue: Annotated[int, Meta(ge=1, le=20)]
+    accuracy: Accuracy = Accuracy()
     categories: dict[str, Category]
 
 

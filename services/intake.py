@@ -220,6 +220,7 @@ def _decide(
             now=ctx.now,
             region=region,
             alert_if_seen_within_s=ctx.policy.alert_if_seen_within_s(category),
+            radius_m=ctx.policy.first_radius_m(category, place.accuracy_m),
         )
     merge = Merge.OPENED if target is None else Merge.MERGED
     receipt = Receipt(

@@ -41,7 +41,8 @@ def in_time(presence: Presence, ctx: Context) -> None:
 async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     """Apply a batch; tell `alerting` who came into an open incident."""
     ctx = batch[-1][1]
-    updates = worth_applying([_update(presence, one) for presence, one in batch], ctx.now_ms)
+    placed = [_update(presence, one) for presence, one in batch if not _is_inexact(presence, one)]
+    updates = worth_applying(placed, ctx.now_ms)
     hits = await ctx.store.everywhere.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )
@@ -56,7 +57,7 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     if forms := {one.user: presence.form for presence, one in batch if presence.form is not None}:
         await ctx.store.forms.ask(forms, ctx.now_ms)
     metrics.PRESENCE.inc(len(batch))
-    receipts = [_receipt(one) for presence, one in batch if _wants_receipt(presence, one)]
+    receipts = [_receipt(presence, one) for presence, one in batch if _wants_receipt(presence, one)]
     return Effects(receipts) if receipts else NOTHING
 
 
@@ -89,6 +90,13 @@ def _withdraws(presence: Presence) -> bool:
     return presence.availability not in TAKES_ALERTS
 
 
+def _is_inexact(presence: Presence, ctx: Context) -> bool:
+    """Whether it says too little to call somebody: then it is as if it had not been said."""
+    if _withdraws(presence) or presence.location is None:
+        return False
+    return presence.location.accuracy_m > ctx.policy.max_presence_accuracy_m
+
+
 def _is_inside(hit: Hit) -> bool:
     if hit.radius_m <= 0:
         return False
@@ -106,10 +114,16 @@ def _wants_receipt(presence: Presence, ctx: Context) -> bool:
     return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)
 
 
-def _receipt(ctx: Context) -> Message:
-    receipt = Receipt(
-        subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes
-    )
+def _receipt(presence: Presence, ctx: Context) -> Message:
+    notes = ctx.notes
+    if _is_inexact(presence, ctx):
+        least_m = ctx.policy.max_presence_accuracy_m
+        told = (
+            f"location.accuracy_m: above {least_m} m: you are alerted only where you were before, "
+            "until that position expires."
+        )
+        notes = (*notes, told)
+    receipt = Receipt(subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now, notes=notes)
     return outgoing(
         topics.RECEIPT, receipt, correlation=ctx.correlation, via=ctx.via, user=ctx.user
     )

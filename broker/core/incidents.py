@@ -93,9 +93,12 @@ class Incident(Struct, frozen=True, kw_only=True):
 
 def opened_by(
     report: Report, category: Category, *, audience: Audience, zone: str, municipality: str,
-    now: datetime, region: int, alert_if_seen_within_s: int = 3_600,
+    now: datetime, region: int, alert_if_seen_within_s: int = 3_600, radius_m: float | None = None,
 ) -> Incident:  # fmt: skip
-    """Return the incident that `report` opens in a partition that is responsible for `region`."""
+    """Return the incident that `report` opens in a partition that is responsible for `region`.
+
+    `radius_m` is that of its first wave (None: the category's).
+    """
     return Incident(
         id=incident_id(report.id, region),
         category=report.category,
@@ -107,7 +110,7 @@ def opened_by(
         zone=zone,
         municipality=municipality,
         location=report.location,
-        radius_m=float(category.radius_m),
+        radius_m=float(category.radius_m) if radius_m is None else radius_m,
         merge_m=float(category.merge_m),
         opened_at=now,
         wave_at=now,

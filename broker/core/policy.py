@@ -78,6 +78,21 @@ class Policy:
         """How the radius grows while nobody has accepted."""
         return self.file.widening
 
+    def first_radius_m(self, category: Category, accuracy_m: float) -> float:
+        """Return the radius of the first wave of a report that is so exact (0: nobody is alerted).
+
+        Who is near the place where it may have happened is alerted too, within bounds.
+        """
+        if not category.radius_m:
+            return 0.0
+        radius_m = category.radius_m + min(accuracy_m, self.file.accuracy.max_report_m)
+        return float(min(radius_m, self.widening.max_radius_m))
+
+    @property
+    def max_presence_accuracy_m(self) -> int:
+        """How exact a position must be to make somebody a recipient."""
+        return self.file.accuracy.max_presence_m
+
     @property
     def max_overdue(self) -> int:
         """How often an incident that nobody acknowledged is escalated again."""

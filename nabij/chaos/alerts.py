@@ -53,7 +53,7 @@ def judge_alerts(
     got = _got(evidence, judgement)
     users = sorted({moved.user for moved in evidence.moved})
     numbers = {user: number for number, user in enumerate(users)}
-    stays = stays_by_cell(_presences(evidence, numbers), policy.timers.presence_s)
+    stays = stays_by_cell(_presences(evidence, numbers), policy)
     near = Near(Places(stays), stays, users)
     helping = _helping(evidence)
     seen = _waves_seen(evidence)
@@ -168,7 +168,7 @@ def _waves(
     if category.radius_m == 0 or Audience.POLICE in audiences:
         return []
     return waves_of(
-        radius_m=category.radius_m,
+        radius_m=category.radius_m,  # the devices of chaos are exact
         opened=case.opened,
         helping=helping,
         seen=seen,

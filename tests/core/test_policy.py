@@ -1,6 +1,9 @@
 """What a policy file means, and that everything wrong with one is said at once."""
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.core.policy import MAX_MERGE_M, Policy, effective_audience
 from broker.errors import ConfigError
@@ -154,3 +157,19 @@ def test_policy_without_categories_is_refused() -> None:
 def test_text_that_is_not_toml_names_the_line() -> None:
     assert problem_of("[timers\n").startswith("not TOML: ")
     assert "line 3" in problem_of("a = 1\nb = 2\na = 3\n")
+
+
+@given(radius_m=st.integers(0, 3_000), accuracy_m=st.floats(0, 10_000), more_m=st.floats(0, 10_000))
+def test_accuracy_widens_the_first_radius_within_bounds_and_never_narrows_it(
+    radius_m: int, accuracy_m: float, more_m: float
+) -> None:
+    policy = Policy.parse(default_policy_text())
+    category = msgspec.structs.replace(policy.file.categories["fire"], radius_m=radius_m)
+    first_m = policy.first_radius_m(category, accuracy_m)
+    assert policy.first_radius_m(category, 0.0) == radius_m
+    assert policy.first_radius_m(category, accuracy_m + more_m) >= first_m
+    if radius_m:
+        assert radius_m <= first_m <= min(radius_m + 500, 3_000)
+        assert first_m == pytest.approx(min(radius_m + min(accuracy_m, 500), 3_000))
+    else:
+        assert first_m == 0.0

@@ -38,11 +38,18 @@ class Story:
     sequences: Iterator[int] = field(default_factory=lambda: count(1))
 
     def presence(
-        self, user: int, place: tuple[float, float] | None, at: float, *, took: float = 0.1
+        self,
+        user: int,
+        place: tuple[float, float] | None,
+        at: float,
+        *,
+        took: float = 0.1,
+        accuracy_m: float = 0.0,
     ) -> None:
         cell = cell_at(*place) if place else None
         sent_at = START + at
-        self.history.presences.append(SentPresence(user, cell, sent_at, sent_at + took))
+        presence = SentPresence(user, cell, sent_at, sent_at + took, accuracy_m)
+        self.history.presences.append(presence)
 
     def report(
         self,
@@ -54,6 +61,7 @@ class Story:
         category: str = "theft",
         took: float = 0.1,
         seen_ago: float = 0.0,
+        accuracy_m: float = 0.0,
     ) -> SentReport:
         report = new_id()
         sent = SentReport(
@@ -68,6 +76,7 @@ class Story:
             incident=joins or incident_id(report),
             merge=Merge.MERGED if joins else Merge.OPENED,
             sequence=next(self.sequences),
+            accuracy_m=accuracy_m,
         )
         self.history.reports.append(sent)
         return sent
@@ -288,6 +297,31 @@ def test_somebody_who_walks_in_must_be_alerted(story: Story, theft: SentReport) 
     assert story.verdict().alerts.missing == 1
     story.alert(2, theft, at=7.0)
     assert clean(story.verdict())
+
+
+@pytest.mark.parametrize(
+    ("accuracy_m", "away_m", "missing"),
+    [(0.0, 310.0, 0), (20.0, 310.0, 1), (20.0, 330.0, 0), (9_000.0, 790.0, 1), (9_000.0, 810.0, 0)],
+)
+def test_a_reports_accuracy_widens_its_radius_within_bounds(
+    story: Story, accuracy_m: float, away_m: float, missing: int
+) -> None:
+    story.presence(1, HERE, at=-10.0)
+    theft = story.report(0, north_of(HERE, away_m), at=0.0, accuracy_m=accuracy_m)
+    story.escalation(theft)
+    story.acknowledged(theft)
+    assert story.verdict().alerts.missing == missing
+
+
+def test_a_position_that_is_too_inexact_is_as_if_it_had_not_been_said(story: Story) -> None:
+    story.presence(1, HERE, at=-10.0)
+    story.presence(1, north_of(HERE, 5_000.0), at=-5.0, accuracy_m=501.0)
+    story.presence(2, HERE, at=-10.0, accuracy_m=501.0)
+    theft = story.theft(200.0)
+    story.alert(1, theft)
+    assert clean(story.verdict())
+    story.alert(2, theft)
+    assert story.verdict().alerts.unexpected == 1
 
 
 @pytest.mark.parametrize(("seen_ago", "expected"), [(3_590.0, 1), (3_700.0, 0)])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.services.client import Client, Connect
-from tests.services.system import System, ago
+from tests.services.system import System, ago, moved
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -72,3 +72,31 @@ async def test_a_category_may_alert_people_to_what_was_seen_longer_ago(
     )
     await fleet.expect("u/near/down/alert", incident=missing["incident"])
     await desk.expect("police/gent/escalation/p1", report=missing["id"])
+
+
+async def test_a_reports_accuracy_widens_its_radius_and_an_inexact_position_calls_nobody(
+    system: System, connect: Connect
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    place = system.place()
+    lat, lon = moved(place, north_m=380)
+    exact = {"location": {"lat": lat, "lon": lon, "accuracy_m": 20}}
+    vague = {"location": {"lat": lat, "lon": lon, "accuracy_m": 5_000}}
+    assert "notes" not in await system.be_at(fleet, (lat, lon), user="exact", **exact)
+    told = await system.be_at(fleet, (lat, lon), user="vague", **vague)
+    assert told["notes"][0].startswith("location.accuracy_m: above 500 m")
+    # Who was here before, and is not sure any more, is still called.
+    await system.be_at(fleet, (lat, lon), user="lost", **exact)
+    far = moved(place, north_m=2_900)
+    elsewhere = {"lat": far[0], "lon": far[1], "accuracy_m": 501}
+    await system.be_at(fleet, far, user="lost", location=elsewhere)
+    where = {"lat": place[0], "lon": place[1], "accuracy_m": 200}
+
+    receipt = await system.report(fleet, place, user="reporter", location=where)
+
+    for user in ("exact", "lost"):
+        alert = await fleet.expect(f"u/{user}/down/alert", incident=receipt["incident"])
+        assert alert["radius_m"] == 500.0  # 300 of a fight, and 200
+    filed = await system.filed(receipt["incident"])
+    assert filed is not None
+    assert set(filed.people) == {"exact", "lost", "reporter"}
