@@ -5,13 +5,14 @@ whose it is, since `nabij/v1/u/Ann/up/report` is no topic of the contract.
 """
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from broker.embedded import NAME
 
-_PASSWORD_FILE = re.compile(r"^\s*password_file\s+(\S.*?)\s*$", re.MULTILINE)
+_DESK_TOPIC = re.compile(r"\s*topic\s+(?:\w+\s+)?nabij/v1/police/([^/+#]+)/")
 
 
 def is_name(name: str) -> bool:
@@ -19,23 +20,39 @@ def is_name(name: str) -> bool:
     return NAME.fullmatch(name) is not None
 
 
-def problem_of_name(name: str) -> str:
+def problem_of_name(name: str, what: str = "account") -> str:
     """Return what is wrong with a name that is none, and what to do."""
     return (
-        f"the account {name!r} would never be heard: a name is 1 to 40 characters of a-z, 0-9 and -; "
+        f"the {what} {name!r} would never be heard: a name is 1 to 40 characters of a-z, 0-9 and -; "
         "make it again under another name"
     )
 
 
-def password_file_in(directory: Path) -> Path | None:
-    """Return Mosquitto's password file there: what mosquitto.conf names, else `passwd`."""
+def files_with_names(
+    directory: Path, data_dir: Path
+) -> Iterator[tuple[str, Path, Callable[[Path], list[str]]]]:
+    """Give the files with names in them: of what (account or zone), where, and what reads them.
+
+    `directory` is where Mosquitto is started, `data_dir` that of the embedded MQTT broker.
+    """
+    looked_at = (
+        ("account", _file_in(directory, "password_file", "passwd"), names_in),
+        ("zone", _file_in(directory, "acl_file", "mosquitto.acl"), zones_in),
+        ("account", data_dir / "accounts.json", names_of_embedded),
+    )
+    for what, path, read in looked_at:
+        if path.is_file():
+            yield what, path, read
+
+
+def _file_in(directory: Path, option: str, default: str) -> Path:
+    """Return a file of Mosquitto's there: what `option` of mosquitto.conf names, else `default`."""
     try:
         config = (directory / "mosquitto.conf").read_text(encoding="utf-8", errors="replace")
     except OSError:
         config = ""
-    named = _PASSWORD_FILE.findall(config)
-    path = directory / (named[-1] if named else "passwd")
-    return path if path.is_file() else None
+    named = re.findall(rf"^\s*{option}\s+(\S.*?)\s*$", config, re.MULTILINE)
+    return directory / (named[-1] if named else default)
 
 
 def names_in(password_file: Path) -> list[str]:
@@ -47,3 +64,9 @@ def names_in(password_file: Path) -> list[str]:
 def names_of_embedded(accounts_file: Path) -> list[str]:
     """Return the accounts of the embedded MQTT broker: a JSON object of passwords by name."""
     return [*msgspec.json.decode(accounts_file.read_bytes(), type=dict[str, str])]
+
+
+def zones_in(acl_file: Path) -> list[str]:
+    """Return the zones of the desks that an ACL file names, as they stand in its topics."""
+    lines = acl_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [found[1] for line in lines if (found := _DESK_TOPIC.match(line))]

@@ -25,13 +25,7 @@ from broker.mqtt import Endpoint, MqttError
 from broker.probes import accepted, clocks_apart
 from broker.store import Opening, Store, partitions
 from nabij.access import as_participant, as_services, as_stranger, has_acl
-from nabij.account_names import (
-    is_name,
-    names_in,
-    names_of_embedded,
-    password_file_in,
-    problem_of_name,
-)
+from nabij.account_names import files_with_names, is_name, problem_of_name
 from nabij.datadir import DataDir
 from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
@@ -166,19 +160,19 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
 
 
 def _accounts(settings: Settings) -> Iterator[Finding]:
-    """Check the names of the accounts that are kept here: of the embedded broker, and of Mosquitto."""
-    kept = settings.data_dir.absolute() / "accounts.json"
-    for path in filter(None, (password_file_in(Path.cwd()), kept if kept.is_file() else None)):
+    """Check the names of the accounts and zones that the embedded broker and Mosquitto have here."""
+    for what, path, read in files_with_names(Path.cwd(), settings.data_dir.absolute()):
         try:
-            names = names_of_embedded(path) if path == kept else names_in(path)
+            names = read(path)
         except (OSError, msgspec.DecodeError) as error:
-            yield Finding(Verdict.NOTE, "accounts", f"{path} cannot be read: {error}")
+            yield Finding(Verdict.NOTE, f"{what}s", f"{path} cannot be read: {error}")
             continue
         bad = [name for name in names if not is_name(name)]
         for name in bad:
-            yield Finding(Verdict.BROKEN, "accounts", f"{path}: {problem_of_name(name)}")
+            yield Finding(Verdict.BROKEN, f"{what}s", f"{path}: {problem_of_name(name, what)}")
         if not bad:
-            yield Finding(Verdict.OK, "accounts", f"{path}: {len(names)}, all of them well named")
+            found = f"{path}: {len(names)}, all of them well named"
+            yield Finding(Verdict.OK, f"{what}s", found)
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

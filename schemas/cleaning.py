@@ -6,7 +6,7 @@ What is left is decoded strictly all the same: so what comes out is always well 
 
 import difflib
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, get_type_hints
@@ -98,7 +98,7 @@ class Cleaning:
             self.note("the name of the command was read in lower case")
         cleaned = self._clean(struct, chosen, "$")
         try:
-            return _strict(cleaned, kind, "$")
+            return _strict(cleaned, struct or kind, "$")
         except Invalid as error:
             if error.code is Code.MISSING_FIELD and (why := self._left_out.get(error.field)):
                 raise why from None
@@ -238,7 +238,7 @@ def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
 
 def _strict(raw: Any, kind: Any, path: str) -> Any:
     """Return the value of `kind`; Invalid with a path below `path` if it is none."""
-    _refuse_marked(raw, path)
+    _refuse_marked(raw, kind, path)
     try:
         return msgspec.convert(raw, kind, str_keys=True)
     except msgspec.ValidationError as error:
@@ -250,19 +250,23 @@ def _strict(raw: Any, kind: Any, path: str) -> Any:
         ) from None
 
 
-def _refuse_marked(value: Any, path: str) -> None:
-    """Refuse what the reader of JSON has marked: two values under one key, NaN and Infinity."""
+def _refuse_marked(value: Any, kind: Any, path: str) -> None:
+    """Refuse what the reader of JSON has marked: two values under one key, NaN and Infinity.
+
+    `path` names fields of ours only: it is logged, and the sender's own keys may say anything.
+    """
     if isinstance(value, Ambiguous):
         raise Invalid(Code.DUPLICATE_KEY, path, "The field stands more than once, and differs.")
     if isinstance(value, NotFinite):
         raise Invalid(Code.NOT_FINITE, path, "NaN and Infinity are not numbers in JSON.")
-    for name, inner in _children(value):
-        _refuse_marked(inner, path + name)
-
-
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
-        return ((f".{key}", inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return ((f"[{index}]", inner) for index, inner in enumerate(value))
-    return iter(())
+        struct = _nested(kind)
+        known = _fields(struct) if struct else {}
+        for name, inner in value.items():
+            if name in known:
+                _refuse_marked(inner, known[name].hint, f"{path}.{name}")
+            else:
+                _refuse_marked(inner, None, path)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_marked(inner, None, path)

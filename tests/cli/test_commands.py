@@ -168,6 +168,7 @@ def test_doctor_finds_what_is_broken(tmp_path: Path, redis_url: str) -> None:
 def test_doctor_finds_accounts_that_would_never_be_heard(tmp_path: Path) -> None:
     (tmp_path / "mosquitto.conf").write_text("listener 1883\npassword_file users\n")
     (tmp_path / "users").write_text("nabij:$7$x\nAnn:$7$x\nann.b:$7$x\n")
+    (tmp_path / "mosquitto.acl").write_text("topic readwrite nabij/v1/police/Gent/#\n")
     (tmp_path / "accounts.json").write_text('{"bob": "x", "B_ob": "y"}')
     ran = run("doctor", "--json", "--data-dir", tmp_path, cwd=tmp_path)
     broken = [one["found"] for one in json_of(ran)["findings"] if one["verdict"] == "broken"]
@@ -175,6 +176,7 @@ def test_doctor_finds_accounts_that_would_never_be_heard(tmp_path: Path) -> None
     assert [found.partition(" would never be heard")[0] for found in broken] == [
         f"{tmp_path / 'users'}: the account 'Ann'",
         f"{tmp_path / 'users'}: the account 'ann.b'",
+        f"{tmp_path / 'mosquitto.acl'}: the zone 'Gent'",
         f"{tmp_path / 'accounts.json'}: the account 'B_ob'",
     ]
 

@@ -133,7 +133,7 @@ def decoded_or_refused(topic: topics.Topic[Any], payload: bytes) -> None:
         (report(location={"lat": float("nan"), "lon": 3}), Code.NOT_FINITE, "$.location.lat"),
         (report(location={"lat": 51, "lon": float("inf")}), Code.NOT_FINITE, "$.location.lon"),
         (report(location={"lat": 0, "lon": 0}), Code.NULL_ISLAND, "$.location"),
-        (report(category="a\x07|b|c", id=[float("nan")]), Code.NOT_FINITE, "$.id[0]"),
+        (report(category="a\x07|b|c", id=[float("nan")]), Code.NOT_FINITE, "$.id"),
         (report(category="x" * 41), Code.TEXT_TOO_LONG, "$.category"),
         (report(id="not-an-id"), Code.BAD_ID, "$.id"),
         (report(id=7), Code.BAD_ID, "$.id"),
@@ -298,6 +298,13 @@ def test_device_does_not_send_what_the_services_refuse() -> None:
 
 def test_newer_device_may_send_fields_that_we_do_not_know() -> None:
     assert topics.REPORT.decode(report(smell="smoke")) == SAMPLES["report"]
+
+
+def test_the_field_of_a_refusal_names_nothing_of_the_senders() -> None:
+    secret = {"id": [{"ann@example.org": float("nan")}], "ann": {"x": float("nan")}}
+    assert refusal(topics.REPORT, report(**secret)).field == "$.id"
+    twice = report(location="?").replace(b'"?"', b'{"lat": 1, "ann": 1, "ann": 2}')
+    assert refusal(topics.REPORT, twice).field == "$.location.lon"
 
 
 def test_refusal_repeats_no_more_of_the_message_than_a_receipt_holds() -> None:
