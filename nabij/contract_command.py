@@ -4,7 +4,7 @@ from pathlib import Path
 
 from broker.errors import ConfigError
 from nabij.output import print_line, say
-from schemas.contract import documents
+from schemas.contract_page import documents
 
 
 def run_contract(directory: Path, *, check: bool) -> bool:

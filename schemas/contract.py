@@ -22,11 +22,6 @@ _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _LEFT_OUT = frozenset(("discriminator",))  # AsyncAPI's is a name, msgspec's a mapping
 
 
-def documents() -> dict[str, str]:
-    """Return each document's text by its file's name."""
-    return {"asyncapi.json": _written(asyncapi()), "schemas.json": _written(json_schemas())}
-
-
 def json_schemas() -> dict[str, Any]:
     """Return one JSON Schema with all payloads and what they consist of under `$defs`."""
     return {
@@ -125,5 +120,6 @@ def _plain(value: Any) -> Any:
     return plain
 
 
-def _written(document: dict[str, Any]) -> str:
+def written(document: dict[str, Any]) -> str:
+    """Return a document as it is checked in."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

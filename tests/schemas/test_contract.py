@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from schemas.contract import asyncapi, channel_of, documents, json_schemas, payloads_of
+from schemas.contract import asyncapi, channel_of, json_schemas, payloads_of
+from schemas.contract_page import documents
 from schemas.topics import TOPICS
 from tests.schemas.samples import SAMPLES
 
@@ -86,6 +87,16 @@ def test_the_golden_messages_are_valid_and_a_wrong_one_is_not(file: Path) -> Non
     assert not validator.is_valid([])
     for field in needed:
         assert not validator.is_valid({key: each for key, each in message.items() if key != field})
+
+
+def test_the_page_has_every_field_and_every_code() -> None:
+    text = documents()["README.md"]
+    for name, schema in json_schemas()["$defs"].items():
+        if "enum" in schema:
+            assert all(f"`{value}`" in text for value in schema["enum"]), name
+        else:
+            section = text.partition(f"### {name}\n")[2].partition("\n##")[0]
+            assert all(f"| `{field}` |" in section for field in schema.get("properties", {})), name
 
 
 def _references(value: Any) -> list[str]:
