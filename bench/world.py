@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
+from uuid import UUID
 
 import msgspec
 
@@ -34,7 +35,7 @@ from nabij.stack import Stack
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
-from schemas.messages import Availability, Mode, Position, Report
+from schemas.messages import Availability, DeliveryReceipt, Mode, Position, Report
 from schemas.taxonomy import default_policy_text
 from schemas.topics import ROOT
 
@@ -46,6 +47,7 @@ _BETWEEN_GROUPS_M = 6_000.0
 _RADIUS_M, _REACH_M, _APART_M = 500, 380, 25
 _CATEGORIES = ("medical", "fight", "robbery")
 _PLACED_AT_ONCE = 5_000
+_CONFIRM_TOGETHER_S = 0.02
 _SERVERS = ("mosquitto", "redis-server", "valkey-server")
 
 
@@ -113,12 +115,15 @@ class World:
     recipients: dict[int, "Recipients"] = field(default_factory=dict)
     _reporter: Connection = field(init=False)
     _aside: Connection = field(init=False)
+    _desk: Connection = field(init=False)
+    _unconfirmed: set[UUID] = field(default_factory=set)
 
     async def open(self) -> None:
         """Connect the reporter and the desk."""
         filters = f"u/{REPORTER}/down/receipt"
         self._reporter = await self.connect(REPORTER, filters, on=self._receipted)
-        await self.connect(f"desk-{ZONE}", f"police/{ZONE}/escalation/#", on=self._escalated)
+        escalations = f"police/{ZONE}/escalation/#"
+        self._desk = await self.connect(f"desk-{ZONE}", escalations, on=self._escalated_to_desk)
 
     async def connect(
         self, user: str, *filters: str, on: Callable[[Message], None] | None = None
@@ -201,6 +206,21 @@ class World:
         if sent := self.sent.get(receipt.get("id")):
             sent.receipt, sent.incident = now, receipt["incident"]
             self._news.set()
+
+    def _escalated_to_desk(self, message: Message) -> None:
+        self._escalated(message)
+        if not self._unconfirmed:
+            asyncio.get_running_loop().call_later(_CONFIRM_TOGETHER_S, self._confirm)
+        self._unconfirmed.add(UUID(msgspec.json.decode(message.payload)["id"]))
+
+    def _confirm(self) -> None:
+        """Say what the desk has, as `devices/delivery_receipts.py` does."""
+        identifiers = list(self._unconfirmed)
+        self._unconfirmed.clear()
+        for first in range(0, len(identifiers), 200):
+            some = identifiers[first : first + 200]
+            topic = topics.DESK_DELIVERED.topic(zone=ZONE)
+            self._desk.publish_nowait(Message(topic, encode(DeliveryReceipt(ids=frozenset(some)))))
 
     def _escalated(self, message: Message) -> None:
         now = time.perf_counter()

@@ -64,15 +64,15 @@ class Dispatcher:
         self._servers = servers
         self._clock = clock or Clock()
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
-        self._by_level = {sub.topic.name: sub for sub in service.subscriptions}
+        self._by_key = {_key_of(sub.topic.filter()): sub for sub in service.subscriptions}
 
     def subscription(self, delivery: Delivery) -> Subscription:
-        """Return the subscription that `delivery` came by: its topic's last level tells."""
-        return self._by_level[delivery.message.topic.rpartition("/")[2]]
+        """Return the subscription that `delivery` came by: two of its topic's levels tell."""
+        return self._by_key[_key_of(delivery.message.topic)]
 
     def knows(self, delivery: Delivery) -> bool:
         """Whether it came by a subscription of this service, not by one that another version made."""
-        return delivery.message.topic.rpartition("/")[2] in self._by_level
+        return _key_of(delivery.message.topic) in self._by_key
 
     async def lay_aside(self, delivery: Delivery) -> None:
         """Keep what came by a subscription of another version as a dead letter.
@@ -147,7 +147,6 @@ class Dispatcher:
         subscription = self.subscription(deliveries[0])
         handler, check = subscription.batch_handler, subscription.check
         assert handler is not None
-        assert check is not None
         metrics.handled(self.service.name, subscription.topic.name, len(deliveries))
         topic, together = subscription.topic, self.context(via=via)
         valid = []
@@ -157,7 +156,8 @@ class Dispatcher:
                 levels = levels_of(topic, delivery.message)
                 value, notes = topic.read(delivery.message.payload)
                 context = together.about(delivery, levels, notes)
-                check(value, context)
+                if check is not None:
+                    check(value, context)
             except Exception as error:  # noqa: BLE001 - one message must not fail the others
                 await self._settle(_raising(error), [delivery], via=via)
             else:
@@ -373,6 +373,11 @@ def _traced(effects: Effects, cause: Message) -> Effects:
         return effects
     messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
     return Effects(messages, effects.record, effects.rest)
+
+
+def _key_of(topic: str) -> tuple[str, str]:
+    """Return the first level after the root, and the last: no two topics of a service share both."""
+    return topic.split("/", 3)[2], topic.rpartition("/")[2]
 
 
 def _raising(error: Exception) -> Callable[[], Awaitable[Effects]]:

@@ -272,7 +272,7 @@ def acl_file(accounts: Sequence[Account]) -> str:
             case Role.DESK:
                 rights = [f"topic readwrite nabij/v1/police/{account.zone}/#"]
             case Role.CITY:
-                rights = ["topic read nabij/v1/city/#"]
+                rights = ["topic read nabij/v1/city/#", "topic write nabij/v1/city/+/up/#"]
             case Role.PARTICIPANT:
                 continue
         lines += [f"user {account.username}", *rights]

@@ -18,12 +18,14 @@ _BUCKETS = (
 class Stage(enum.StrEnum):
     """The stages of a report's way, each timed from the moment that its message came in.
 
-    `alerted` is timed from the commit instead, and once per incident and wave.
+    `alerted` is timed from the commit instead, and once per incident and wave; so is `delivered`,
+    which a desk says of an escalation or case.
     """
 
     RECEIVED = "received"
     COMMITTED = "committed"
     ESCALATED = "escalated"
+    DELIVERED = "delivered"
     ALERTED = "alerted"
 
 

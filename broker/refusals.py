@@ -66,7 +66,13 @@ def receipt_message(
     """Return a receipt as a message to whoever sent on a topic with these levels."""
     if "user" in levels:
         return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
-    return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=levels["zone"])
+    if "zone" in levels:
+        zone = levels["zone"]
+        return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=zone)
+    municipality = levels["municipality"]
+    return outgoing(
+        topics.CITY_RECEIPT, receipt, correlation=correlation, municipality=municipality
+    )
 
 
 # -- names that are not ours ----------------------------------------------------------------------

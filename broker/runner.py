@@ -279,7 +279,7 @@ class _Worker:
                 if subscription.handler is not None:
                     self._start(self._dispatcher.deliver(delivery, via))
                 else:
-                    batches.setdefault(subscription.topic.name, []).append(delivery)
+                    batches.setdefault(subscription.topic.template, []).append(delivery)
             for batch in batches.values():
                 under_way.add(self._start(self._dispatcher.deliver_batch(batch, via)))
                 if len(under_way) == _BATCHES:

@@ -216,11 +216,11 @@ class Service:
         return register
 
     def on_batch(
-        self, topic: Topic[T], *, check: Check[T]
+        self, topic: Topic[T], *, check: Check[T] | None = None
     ) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
         """Handle the messages on a topic in batches of whatever has come in.
 
-        `check` is asked for each message alone, and raises Rejected for that one's sender.
+        `check`, if given, is asked for each message alone, and raises Rejected for its sender.
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:

@@ -23,7 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devices.connection import Broker
+from devices.connection import Broker, client_id
 from schemas import topics
 from schemas.codec import encode_within_limit
 from schemas.ids import new_id
@@ -58,7 +58,8 @@ def press(
         if correlation == report.id.bytes or receipt.id == report.id:
             receipts.put(receipt)
 
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, f"{user}-button", protocol=mqtt.MQTTv5)
+    name = client_id(user, "button", password)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
     client.username_pw_set(user, password)
     if broker.tls:
         client.tls_set_context(broker.tls)

@@ -20,14 +20,15 @@ from uuid import UUID
 import msgspec
 
 from devices.chaos_log import Cased, Commanded, Escalated, Log, Ordered, Quiet, Stated
-from devices.connection import Broker, Connection, Identity, Incoming
+from devices.city import CityDesk
+from devices.connection import Broker
 from devices.police import NotConfirmed, PoliceDesk, Rejected
-from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import (
     Acknowledge,
     Ask,
     Assign,
+    Case,
     Close,
     Escalation,
     EscalationKind,
@@ -47,12 +48,13 @@ COMMANDING = 32  # at once
 
 
 class DeskOrders(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the desks are: {zone: (user, password)} and the city's."""
+    """Who the desks are: {zone: (user, password)} and the city's, for some municipalities."""
 
     directory: str
     broker: str
     zones: dict[str, tuple[str, str]]
     city: tuple[str, str]
+    municipalities: list[str]
     seed: int
 
     @property
@@ -190,24 +192,21 @@ def _commands(incident: UUID, random: Random) -> Iterator[PoliceCommand]:
         yield SetStatus(id=new_id(), incident=incident, by="chaos", status=Status.ON_SCENE)
 
 
-def _city(orders: DeskOrders, log: Log) -> Connection:
+def _city(orders: DeskOrders, log: Log) -> CityDesk:
     user, password = orders.city
 
-    def take(incoming: Incoming) -> None:
-        case = topics.CASE.decode(incoming.payload)
+    def take(case: Case, received_at: float) -> None:
         log.write(
             Cased(
-                t=incoming.received_at, id=case.id, incident=case.incident, report=case.report,
+                t=received_at, id=case.id, incident=case.incident, report=case.report,
                 message=case.message, text=case.text if case.message else "",
             )
         )  # fmt: skip
 
-    return Connection(
-        Broker.from_url(orders.broker),
-        Identity(user, password, f"{user}-chaos"),
-        filters=[topics.CASE.filter()],
-        on_message=take,
-    )
+    return CityDesk(
+        user, password, Broker.from_url(orders.broker), municipalities=orders.municipalities,
+        on_case=take, device="chaos",
+    )  # fmt: skip
 
 
 async def watch(orders: DeskOrders) -> None:

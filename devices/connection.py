@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import enum
 import functools
+import hmac
 import logging
 import random
 import socket
@@ -88,6 +89,19 @@ class Identity:
     password: str | None = field(repr=False)
     client_id: str
     session_expiry_s: int = SESSION_EXPIRY_S
+
+
+def client_id(username: str, device: str, password: str | None) -> str:
+    """Return the client id of one of a user's devices, the same at each start.
+
+    Whoever connects with a client id takes its session and its queue, so it holds a part that
+    only the password's owner can derive.
+    """
+    name = f"{username}-{device}"
+    if password is None:
+        return name
+    secret = hmac.digest(password.encode(), name.encode(), "sha256").hex()
+    return f"{name}-{secret[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

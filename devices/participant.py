@@ -36,8 +36,10 @@ from devices.connection import (
     Identity,
     Incoming,
     WhenUnreachable,
+    client_id,
 )
 from devices.courier import Courier, OnEntry
+from devices.delivery_receipts import DeliveryReceipts
 from devices.journal import Entry, Journal
 from devices.journal_file import JournalError
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
@@ -157,13 +159,14 @@ class Participant:
         }
         self._connection = Connection(
             broker,
-            Identity(user, password, f"{user}-{device}", session_expiry_s),
+            Identity(user, password, client_id(user, device, password), session_expiry_s),
             filters=tuple(self._handlers),
             on_message=self._take,
             connect_timeout_s=connect_timeout_s,
             when_unreachable=WhenUnreachable.KEEP_TRYING if journal else WhenUnreachable.FAIL,
         )
         self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
+        self._delivery = DeliveryReceipts(self._connection)
         self._entered: AsyncExitStack
         self._journal = journal
         if journal:
@@ -201,6 +204,7 @@ class Participant:
                 # Before the connection, whose first message may be a receipt for the journal.
                 await entered.enter_async_context(self._courier)
             await entered.enter_async_context(self._connection)
+            await entered.enter_async_context(self._delivery)
             if self._journal:
                 await entered.enter_async_context(self._catch_up)
             self._entered = entered.pop_all()
@@ -382,6 +386,10 @@ class Participant:
 
     def _take_question(self, incoming: Incoming) -> None:
         question = topics.QUESTION.decode(incoming.payload)
+        self._hear_question(question, incoming)
+        self._delivery.add(topics.DELIVERED.topic(user=self.user), question.id)
+
+    def _hear_question(self, question: Question, incoming: Incoming) -> None:
         if question.id in self.questions or self._is_repeat(question.id):
             self._note_repeat(question.id)
             return

@@ -6,13 +6,17 @@ async with PoliceDesk("desk-gent", password, broker, zones=["gent"]) as desk:
 """
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming
+from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming, client_id
+from devices.delivery_receipts import DeliveryReceipts
+from devices.desk_sync import DeskSync, Scope
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request
 from schemas import topics
 from schemas.codec import encode_within_limit
@@ -38,13 +42,16 @@ OnEscalation = Callable[[Escalation, float], None]
 OnState = Callable[[IncidentState, float], None]
 OnReceipt = Callable[[Receipt, float], None]
 
+_NAMED = 200  # escalations in a sync
+
 
 class PoliceDesk:
     """One desk, for one zone or several as its account allows.
 
     `escalations` holds each once, by id, with `received_at` (Unix time in seconds) beside;
     `repeats` counts what came again. `states` holds the newest version of each incident, as long as
-    it is retained. Callbacks are plain and quick functions of the message and its time of receipt.
+    it is retained. Callbacks are plain and quick functions of the message and its time of receipt;
+    when `on_escalation` has returned, the escalation is confirmed, and not sent again.
     `by` is who signs the commands.
     """
 
@@ -81,12 +88,19 @@ class PoliceDesk:
         )
         self._connection = Connection(
             broker,
-            Identity(username, password, f"{username}-{device}", session_expiry_s),
+            Identity(username, password, client_id(username, device, password), session_expiry_s),
             filters=[topic.filter(zone=zone) for zone in zones for topic, _ in self._handlers],
             on_message=self._take,
             connect_timeout_s=connect_timeout_s,
         )
         self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
+        self._delivery = DeliveryReceipts(self._connection)
+        scopes = [
+            Scope(topics.DESK_SYNC.topic(zone=zone), topics.COMMAND_RECEIPT.topic(zone=zone))
+            for zone in zones
+        ]
+        self._sync = DeskSync(self._connection, self._receipts, scopes, has=self._newest)
+        self._entered: AsyncExitStack
 
     @property
     def connected(self) -> bool:
@@ -99,7 +113,10 @@ class PoliceDesk:
         return self._connection.connections
 
     async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
+        async with AsyncExitStack() as entered:
+            for part in (self._connection, self._delivery, self._sync):
+                await entered.enter_async_context(part)
+            self._entered = entered.pop_all()
         return self
 
     async def __aexit__(
@@ -108,7 +125,7 @@ class PoliceDesk:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._connection.__aexit__(kind, error, traceback)
+        await self._entered.__aexit__(kind, error, traceback)
 
     async def next_escalation(self) -> Escalation:
         """Return the next escalation that nobody has taken from here, in order of arrival."""
@@ -174,8 +191,16 @@ class PoliceDesk:
                 take(incoming)
                 return
 
+    def _newest(self) -> list[UUID]:
+        return list(itertools.islice(reversed(self.escalations), _NAMED))
+
     def _take_escalation(self, incoming: Incoming) -> None:
         escalation = topics.ESCALATION.decode(incoming.payload)
+        self._hear(escalation, incoming)
+        zone = (topics.ESCALATION.parse(incoming.topic) or {})["zone"]
+        self._delivery.add(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
+
+    def _hear(self, escalation: Escalation, incoming: Incoming) -> None:
         if escalation.id in self.escalations:
             self.repeats[escalation.id] += 1
             return

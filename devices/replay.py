@@ -26,7 +26,7 @@ from devices.replay_result import ReplayResult
 from devices.streams import Stream, StreamReport
 from devices.tracks import Track, moved, read_tracks
 from devices.walkers import DELAY_S, Habits, Walker, Walkers
-from devices.watch import EscalationWatch, Login, case_watch
+from devices.watch import CaseWatch, EscalationWatch, Login
 from schemas.ids import new_id
 from schemas.messages import EscalationKind, Position
 
@@ -152,7 +152,7 @@ class Replay:
                 await stack.enter_async_context(self._desk(zone, login))
             if city := self._wire.city:
                 await stack.enter_async_context(
-                    case_watch(
+                    CaseWatch(
                         city,
                         self._wire.broker,
                         device=self._device,

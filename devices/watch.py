@@ -4,13 +4,14 @@ Slimmer than `devices/police.py`: it keeps nothing, subscribes to no states, and
 each message came on, which is what the oracle judges.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from devices.connection import Broker, Connection, Identity, Incoming
+from devices.connection import Broker, Connection, Identity, Incoming, client_id
+from devices.delivery_receipts import DeliveryReceipts
 from devices.history import HeardCase, HeardEscalation
 from devices.receipts import Receipts, Request
 from schemas import topics
@@ -46,15 +47,20 @@ class EscalationWatch:
         self._connection = Connection(
             broker,
             Identity(
-                login.username, login.password, f"{login.username}-{device}", SESSION_EXPIRY_S
+                login.username,
+                login.password,
+                client_id(login.username, device, login.password),
+                SESSION_EXPIRY_S,
             ),
             filters=[topics.ESCALATION.filter(zone=zone), topics.COMMAND_RECEIPT.filter(zone=zone)],
             on_message=self._take,
         )
         self._receipts = Receipts(self._connection, timeout_s=RECEIPT_TIMEOUT_S)
+        self._delivery = DeliveryReceipts(self._connection)
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
+        await self._delivery.__aenter__()
         return self
 
     async def __aexit__(
@@ -63,6 +69,7 @@ class EscalationWatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self._delivery.__aexit__()
         await self._connection.__aexit__(kind, error, traceback)
 
     async def acknowledge(self, incident: UUID, zone: str) -> Receipt:
@@ -100,19 +107,44 @@ class EscalationWatch:
                 received_at=incoming.received_at,
             )
         )
+        self._delivery.add(topics.DESK_DELIVERED.topic(zone=levels["zone"]), escalation.id)
 
 
-def case_watch(
-    login: Login, broker: Broker, *, device: str, on_case: Callable[[HeardCase], None]
-) -> Connection:
-    """Return a connection that hears the cases of every municipality."""
+class CaseWatch:
+    """Hears the cases of every municipality while the `async with` lasts."""
 
-    def take(incoming: Incoming) -> None:
+    def __init__(
+        self, login: Login, broker: Broker, *, device: str, on_case: Callable[[HeardCase], None]
+    ) -> None:
+        self._on_case = on_case
+        self._connection = Connection(
+            broker,
+            Identity(
+                login.username,
+                login.password,
+                client_id(login.username, f"{device}-city", login.password),
+                SESSION_EXPIRY_S,
+            ),
+            filters=[topics.CASE.filter()],
+            on_message=self._take,
+        )
+        self._delivery = DeliveryReceipts(self._connection)
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        await self._delivery.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._delivery.__aexit__()
+        await self._connection.__aexit__()
+
+    def _take(self, incoming: Incoming) -> None:
         case = topics.CASE.decode(incoming.payload)
         if case.message is not None:
             return  # what a reporter has said since, no case of its own
         levels = topics.CASE.parse(incoming.topic) or {}
-        on_case(
+        self._on_case(
             HeardCase(
                 municipality=levels.get("municipality", ""),
                 category=levels.get("category", ""),
@@ -123,9 +155,5 @@ def case_watch(
                 received_at=incoming.received_at,
             )
         )
-
-    identity = Identity(
-        login.username, login.password, f"{login.username}-{device}-city", SESSION_EXPIRY_S
-    )
-    filters: Sequence[str] = [topics.CASE.filter()]
-    return Connection(broker, identity, filters=filters, on_message=take)
+        topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
+        self._delivery.add(topic, case.id)

@@ -22,7 +22,7 @@ from devices.crowd import Crowd
 from devices.history import HeardCase
 from devices.participant import NotConfirmed, Participant, Rejected
 from devices.police import PoliceDesk
-from devices.watch import Login, case_watch
+from devices.watch import CaseWatch, Login
 from nabij.datadir import CITY_DESK, desk_of
 from nabij.desks import LIVELY, QUICK, Pace, answer_escalations
 from nabij.journal import Journal, Sent
@@ -180,7 +180,7 @@ class Demo:
 
     def _city(self) -> contextlib.AbstractAsyncContextManager[object]:
         login = Login(CITY_DESK, self._stack.credentials[CITY_DESK])
-        return case_watch(login, self._broker, device="demo", on_case=self._cased)
+        return CaseWatch(login, self._broker, device="demo", on_case=self._cased)
 
     def _witness(self, user: str) -> Participant:
         witness = Participant(

@@ -27,7 +27,7 @@ from schemas.lenient import (
     text,
     whole,
 )
-from schemas.taxonomy import Audience, Language, Names, Priority, Urgency
+from schemas.taxonomy import Audience, Desk, Language, Names, Priority, Urgency
 
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
@@ -217,6 +217,25 @@ class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     ] = {}
 
 
+class DeliveryReceipt(Struct, frozen=True, kw_only=True):
+    """A reader's word that it has these messages: a desk's escalations or cases, a user's questions.
+
+    Until then they are sent again. The PUBACK of an MQTT broker does not count: it only says that
+    the broker has the message, or that any client at all has subscribed.
+    """
+
+    ids: Annotated[frozenset[UUID], Meta(min_length=1, max_length=200)]
+
+
+class DeskSync(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What did this desk miss: answered with what no desk of the zone has confirmed.
+
+    `has` are the ids of messages that the desk has: they are recorded as delivered.
+    """
+
+    has: Annotated[frozenset[UUID], Meta(max_length=200)] = frozenset()
+
+
 # -- broker → participant ------------------------------------------------------------------------
 
 
@@ -236,6 +255,7 @@ class Subject(enum.StrEnum):
     MESSAGE = "message"
     ANSWER = "answer"
     SYNC = "sync"
+    RECEIPT = "receipt"
     COMMAND = "command"
 
 
@@ -558,6 +578,20 @@ class Probe(Struct, frozen=True, kw_only=True):
 
     number: int
     nonce: str
+
+
+class Unattended(Struct, frozen=True, kw_only=True):
+    """An alarm: messages that no desk of `zone` has confirmed within the policy's `unattended_s`.
+
+    `zone` is a police zone, or a municipality where `desk` is the city's; `oldest_at` is when the
+    oldest of the `count` messages was committed. Retained until a desk has them all.
+    """
+
+    desk: Desk
+    zone: str
+    count: int
+    oldest_at: Time
+    at: Time
 
 
 class Rejection(Struct, frozen=True, kw_only=True):

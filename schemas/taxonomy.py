@@ -10,6 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+ZONE_PATTERN = r"^[a-z0-9-]{1,40}$"  # a topic level
 CATEGORY_PATTERN = r"^[a-z][a-z0-9-]{1,39}$"  # also a topic level
 
 EMERGENCY_NUMBER = "112"  # that of the whole European Union
@@ -103,6 +104,7 @@ class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     presence_s: Seconds
     retention_s: Seconds
     alert_if_seen_within_s: Seconds = 3_600
+    unattended_s: Seconds = 10
 
 
 class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +125,7 @@ class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class PolicyFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The policy file as written: see the comments in `schemas/policy.toml`."""
 
+    duty_zone: Annotated[str, Meta(pattern=ZONE_PATTERN)] | None = None
     advice: Names
     timers: Timers
     widening: Widening

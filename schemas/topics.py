@@ -111,6 +111,7 @@ REPLY = Topic("u/{user}/up/reply", messages.Reply, "participant", "groups")
 MESSAGE = Topic("u/{user}/up/message", messages.GroupMessage, "participant", "groups")
 ANSWER = Topic("u/{user}/up/answer", messages.Answer, "participant", "police")
 SYNC = Topic("u/{user}/up/sync", messages.Sync, "participant", "groups")
+DELIVERED = Topic("u/{user}/up/receipt", messages.DeliveryReceipt, "participant", "police")
 RECEIPT = Topic("u/{user}/down/receipt", messages.Receipt, "services", "participant")
 ALERT = Topic("u/{user}/down/alert", messages.Alert, "alerting", "participant")
 BRIEF = Topic("u/{user}/down/brief", messages.Brief, "alerting", "participant")
@@ -129,7 +130,17 @@ COMMAND: Topic[Any] = Topic(
     "police",
 )
 COMMAND_RECEIPT = Topic("police/{zone}/receipt", messages.Receipt, "police", "operations")
+DESK_DELIVERED = Topic("police/{zone}/up/receipt", messages.DeliveryReceipt, "operations", "police")
+DESK_SYNC = Topic("police/{zone}/up/sync", messages.DeskSync, "operations", "police")
 CASE = Topic("city/{municipality}/case/{category}", messages.Case, "city", "city desk")
+CITY_RECEIPT = Topic("city/{municipality}/receipt", messages.Receipt, "city", "city desk")
+CITY_DELIVERED = Topic(
+    "city/{municipality}/up/receipt", messages.DeliveryReceipt, "city desk", "city"
+)
+CITY_SYNC = Topic("city/{municipality}/up/sync", messages.DeskSync, "city desk", "city")
+UNATTENDED = Topic(
+    "ops/unattended/{desk}/{zone}", messages.Unattended, "police", "operators", retain=True
+)
 SERVICE = Topic(
     "ops/service/{name}/{instance}", messages.ServiceStatus, "service", "operators", retain=True
 )
@@ -137,6 +148,7 @@ PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, "service", "the sam
 REJECTED = Topic("ops/rejected/{service}", messages.Rejection, "service", "operators")
 
 TOPICS: tuple[Topic[Any], ...] = (
-    REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, RECEIPT, ALERT, BRIEF, GROUP, QUESTION,
-    ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, CASE, SERVICE, PROBE, REJECTED,
+    REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, DELIVERED, RECEIPT, ALERT, BRIEF,
+    GROUP, QUESTION, ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, DESK_DELIVERED, DESK_SYNC,
+    CASE, CITY_RECEIPT, CITY_DELIVERED, CITY_SYNC, UNATTENDED, SERVICE, PROBE, REJECTED,
 )  # fmt: skip

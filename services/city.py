@@ -1,18 +1,16 @@
 """City: brings what is not urgent to the municipality's desk, each report as a case.
 
-`intake` files the case in the outbox with the commit of its report, so that it goes out whoever
-dies; here it is published and struck off.
+`intake` puts the case into the outbox with the commit of its report; here it is published. The
+police service sends it again until the desk confirms it.
 """
 
-from collections.abc import Sequence
-from functools import partial
-
-from broker import events
+from broker import events, relay
 from broker.events import Change, IncidentChanged
-from broker.mqtt import Message, PubAckReasonCode
-from broker.service import NOTHING, Context, Effects, Service
-from broker.store import Posted
+from broker.mqtt import Message
+from broker.service import NOTHING, Context, Effects, Service, outgoing
+from schemas import topics
 from schemas.ids import case_id
+from schemas.messages import DeskSync, Outcome, Receipt, Subject
 
 service = Service("city", niceness=3)
 
@@ -23,11 +21,28 @@ async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
     if change.change not in (Change.OPENED, Change.MERGED) or change.report is None:
         return NOTHING
     case = await ctx.store.outbox.get(case_id(change.report))
-    if case is None:
-        return NOTHING
-    return Effects([Message(case.topic, case.payload)], partial(_settle, ctx, case))
+    return NOTHING if case is None else Effects([Message(case.topic, case.payload)])
 
 
-async def _settle(ctx: Context, case: Posted, outcomes: Sequence[PubAckReasonCode]) -> None:
-    taken = [outcome.was_taken for outcome in outcomes]
-    await ctx.store.outbox.settle([case], taken, now_ms=ctx.now_ms)
+@service.on_batch(topics.CITY_DELIVERED)
+async def take_receipts(batch: relay.Batch) -> Effects:
+    """Take the desk's word that it has these cases."""
+    return await relay.take_receipts(batch)
+
+
+@service.on(topics.CITY_SYNC)
+async def sync(request: DeskSync, ctx: Context) -> Effects:
+    """Have what the desk lacks sent again, and say so."""
+    await relay.take_sync(request, ctx)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
+    municipality = ctx.levels["municipality"]
+    return Effects(
+        [
+            outgoing(
+                topics.CITY_RECEIPT,
+                receipt,
+                correlation=ctx.correlation,
+                municipality=municipality,
+            )
+        ]
+    )

@@ -110,6 +110,7 @@ async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> Non
         id=str(escalation.id),
         topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
         payload=encode(escalation),
+        made_ms=ctx.now_ms,
         due_ms=ctx.now_ms,  # nobody else publishes it: the police service may at once
     )
     last = after.attempts > ctx.policy.max_overdue

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from broker import events, sweeps
+from broker import events
 from broker.core import groups
 from broker.core.alerts import alerts_of, brief_of
 from broker.core.escalation import accept_again_by, said_to_city, said_to_police
@@ -40,6 +40,7 @@ from broker.store import (
     file_receipt,
     file_reply,
     log,
+    posted,
     schedule_no_later,
 )
 from schemas import topics
@@ -64,7 +65,6 @@ service = Service("groups", niceness=2)
 
 _SYNC_AT_MOST = 200  # incidents in one sync
 _SYNCS_AT_ONCE = 4
-_GRACE_MS = 3_000  # so long the police service leaves what is for a desk to us
 
 # So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
 # it has seen.
@@ -215,8 +215,8 @@ def _for_desk(message: GroupMessage, filed: Filed, ctx: Context) -> tuple[Posted
     else:
         said = said_to_city(message, incident, filed.report, ctx.now)
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
-    due_ms = int(ctx.clock.seconds() * 1000) + _GRACE_MS  # from the commit
-    return (Posted(id=str(said.id), topic=topic, payload=encode(said), due_ms=due_ms),)
+    now_ms = int(ctx.clock.seconds() * 1000)  # of the commit
+    return (posted(said.id, topic, encode(said), now_ms=now_ms),)
 
 
 def _call_again(transaction: Transaction, filed: Filed, people: People, ctx: Context) -> None:
@@ -240,16 +240,13 @@ async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effe
 
 
 def _effects(receipt: Receipt, changed: _Change, people: People, ctx: Context) -> Effects:
-    event, posted = changed.event, changed.posted
+    event = changed.event
     messages = _to_members(event, people, ctx) if event else []
     mine = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     if event is not None and event.kind is GroupEventKind.LEFT:
         messages += _to(event, [ctx.user], people, ctx)  # who left hears that it worked
-    if not posted:
-        return Effects([mine, *messages])
-    to_desk = [Message(one.topic, one.payload) for one in posted]
-    record = partial(sweeps.strike_off, ctx, posted)
-    return Effects([*to_desk, mine, *messages], record)
+    to_desk = [Message(one.topic, one.payload) for one in changed.posted]
+    return Effects([*to_desk, mine, *messages])
 
 
 def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message]:

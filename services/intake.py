@@ -1,11 +1,10 @@
 """Intake: places each report, merges it with what is known, commits it, and tells the police.
 
 The shortest way: as soon as the commit is fsynced, receipt and escalation go out from here; the
-`police` service makes sure of what was committed and not recorded as published.
+`police` service sends again what its desk has not confirmed.
 """
 
 import time
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -21,9 +20,9 @@ from broker.core.policy import effective_audience
 from broker.core.zones import UNASSIGNED
 from broker.errors import Code, Rejected
 from broker.events import Change, IncidentChanged
-from broker.mqtt import Message, PubAckReasonCode
+from broker.mqtt import Message
 from broker.service import Context, Effects, Service, outgoing
-from broker.store import Filing, Neighbourhood, Posted, Received
+from broker.store import Filing, Neighbourhood, Posted, Received, posted
 from broker.store.receipts import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.codec import encode
@@ -36,7 +35,6 @@ _log = structlog.get_logger()
 
 _AHEAD = timedelta(minutes=5)
 _OLD = timedelta(days=7)
-_GRACE_MS = 3_000  # so long the police service leaves an escalation to us
 
 
 class _Decision(NamedTuple):
@@ -286,19 +284,17 @@ def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
         identifier, payload = case.id, encode(case)
     # From the commit: in a burst the message came in long before.
-    due_ms = int(ctx.clock.seconds() * 1000) + _GRACE_MS
-    return Posted(id=str(identifier), topic=topic, payload=payload, due_ms=due_ms)
+    return posted(identifier, topic, payload, now_ms=int(ctx.clock.seconds() * 1000))
 
 
 def _effects(decision: _Decision) -> Effects:
     ctx = decision.ctx
     receipt = outgoing(topics.RECEIPT, decision.receipt, correlation=ctx.correlation, user=ctx.user)
-    posted = decision.posted
-    if posted is None or decision.incident is None or decision.incident.desk is Desk.CITY:
+    message = decision.posted
+    if message is None or decision.incident is None or decision.incident.desk is Desk.CITY:
         return Effects([receipt])
 
-    async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
+    async def record(_: object) -> None:
         metrics.passed(metrics.Stage.ESCALATED, time.monotonic() - ctx.received_at)
-        await ctx.store.outbox.settle([posted], [outcomes[0].was_taken], now_ms=ctx.now_ms)
 
-    return Effects([Message(posted.topic, posted.payload), receipt], record)
+    return Effects([Message(message.topic, message.payload), receipt], record)

@@ -1,4 +1,4 @@
-"""Police: carries out commands, keeps the retained states, and makes sure that escalations go out."""
+"""Police: carries out commands, keeps the retained states, and relays what no desk has confirmed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from broker import events, sweeps
+from broker import events, relay, sweeps
 from broker.core import groups
 from broker.core.escalation import answer_of
 from broker.core.history import Note, commanded
@@ -26,6 +26,7 @@ from broker.store import (
     file_question,
     file_receipt,
     log,
+    posted,
 )
 from schemas import topics
 from schemas.codec import encode
@@ -36,6 +37,7 @@ from schemas.messages import (
     Ask,
     Assign,
     Close,
+    DeskSync,
     IncidentState,
     Inform,
     Outcome,
@@ -51,7 +53,6 @@ from schemas.taxonomy import Desk
 
 service = Service("police", read_count=256, readers=1, gather_s=0.03, niceness=2)
 
-_GRACE_MS = 3_000  # so long the sweep leaves a message to whoever committed it
 _NAMED = 18  # reports in the reason of a rejection, which has room for so many
 
 
@@ -78,7 +79,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
         if received is not None:
             return _answer(_same(received, sender, ctx), ctx)
         filed = _existing(filed, order.incident)
-        if filed.incident.zone != ctx.levels["zone"]:
+        if ctx.levels["zone"] not in (filed.incident.zone, ctx.policy.duty_zone):
             raise Rejected(
                 Code.WRONG_ZONE,
                 "$.incident",
@@ -96,20 +97,20 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
         transaction = ctx.store.transaction()
         file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
-        posted = []
+        questions = []
         for user, question in plan.questions:
             file_question(transaction, question, user)
-            posted.append(_posted(question, user, ctx))
+            questions.append(_posted(question, user, ctx))
         if await ctx.store.incidents.change(
             filed.incident,
             replace(plan.after, version=filed.incident.version + 1),
             active_at=ctx.now,
             timers=ctx.policy.timers,
             events=plan.events,
-            posted=posted,
+            posted=questions,
             transaction=transaction,
         ):
-            return _answer(receipt, ctx, *posted)
+            return _answer(receipt, ctx, *questions)
 
 
 async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
@@ -210,32 +211,20 @@ async def _refuse_unless_one_of(order: Inform, incident: Incident, ctx: Context)
 
 
 def _posted(question: Question, user: str, ctx: Context) -> Posted:
-    return Posted(
-        id=str(question.id),
-        topic=topics.QUESTION.topic(user=user),
-        payload=encode(question),
-        due_ms=_due_ms(ctx),
-    )
+    topic = topics.QUESTION.topic(user=user)
+    return posted(question.id, topic, encode(question), now_ms=_now_ms(ctx))
 
 
-def _due_ms(ctx: Context) -> int:
-    """Return from when the sweep may publish what is committed now.
-
-    Not `ctx.now`: in a burst the message came in long before, and the sweep published it too.
-    """
-    return int(ctx.clock.seconds() * 1000) + _GRACE_MS
+def _now_ms(ctx: Context) -> int:
+    """Return the time of this commit: in a burst the message came in long before `ctx.now`."""
+    return int(ctx.clock.seconds() * 1000)
 
 
-def _answer(receipt: Receipt, ctx: Context, *posted: Posted) -> Effects:
+def _answer(receipt: Receipt, ctx: Context, *questions: Posted) -> Effects:
     message = outgoing(
         topics.COMMAND_RECEIPT, receipt, correlation=ctx.correlation, zone=ctx.levels["zone"]
     )
-    if not posted:
-        return Effects([message])
-    return Effects(
-        [*(Message(p.topic, p.payload) for p in posted), message],
-        partial(sweeps.strike_off, ctx, posted),
-    )
+    return Effects([*(Message(p.topic, p.payload) for p in questions), message])
 
 
 def _same(received: Received, sender: str, ctx: Context) -> Receipt:
@@ -274,12 +263,8 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
         incident = _existing(filed, question.incident).incident
         after = replace(incident, version=incident.version + 1)
         escalation = answer_of(given, after, question.report, ctx.now)
-        posted = Posted(
-            id=str(escalation.id),
-            topic=topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority),
-            payload=encode(escalation),
-            due_ms=_due_ms(ctx),
-        )
+        topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
+        message = posted(escalation.id, topic, encode(escalation), now_ms=_now_ms(ctx))
         receipt = Receipt(
             subject=Subject.ANSWER,
             outcome=Outcome.ACCEPTED,
@@ -300,16 +285,33 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
         )
         if await ctx.store.incidents.change(
             incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[changed],
-            posted=[posted], transaction=transaction,
+            posted=[message], transaction=transaction,
         ):  # fmt: skip
-            return Effects(
-                [Message(posted.topic, posted.payload), _to_user(receipt, ctx)],
-                partial(sweeps.strike_off, ctx, [posted]),
-            )
+            return Effects([Message(message.topic, message.payload), _to_user(receipt, ctx)])
 
 
 def _to_user(receipt: Receipt, ctx: Context) -> Message:
     return outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
+
+
+@service.on_batch(topics.DESK_DELIVERED)
+async def take_desks_receipts(batch: relay.Batch) -> Effects:
+    """Take a desk's word that it has these escalations."""
+    return await relay.take_receipts(batch)
+
+
+@service.on_batch(topics.DELIVERED)
+async def take_users_receipts(batch: relay.Batch) -> Effects:
+    """Take a user's word that they have these questions."""
+    return await relay.take_receipts(batch)
+
+
+@service.on(topics.DESK_SYNC)
+async def sync(request: DeskSync, ctx: Context) -> Effects:
+    """Have what the desk lacks sent again, and say so."""
+    await relay.take_sync(request, ctx)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
+    return _answer(receipt, ctx)
 
 
 @service.on(events.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
@@ -357,6 +359,5 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 service.on_connect(sweeps.restate)
 service.every(2.0)(sweeps.witness)
-service.every(0.25)(sweeps.publish_again)
-service.every(0.25)(sweeps.make_sure)
-service.every(10.0)(sweeps.forget_published)
+service.every(0.25)(relay.relay_due)
+service.every(1.0)(relay.alarm_unattended)

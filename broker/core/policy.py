@@ -98,6 +98,11 @@ class Policy:
         """How often an incident that nobody acknowledged is escalated again."""
         return self.file.max_overdue
 
+    @property
+    def duty_zone(self) -> str | None:
+        """The police zone whose desk gets what no desk has taken elsewhere, if there is one."""
+        return self.file.duty_zone
+
     def category(self, code: str) -> Category | None:
         """Return how `code` is handled, or None if this city knows no such category."""
         return self.file.categories.get(code)

@@ -30,10 +30,13 @@ is in the partition of the region that its id names, what is filed by place in t
 | `partitions` | string | in how many everything is filed, in the first | for ever |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
-| `outbox` | zset | message id by ms from when the police service sends it | until recorded |
-| `outbox-sent` | zset | message id by ms of its first publication | some minutes, for an MQTT broker that forgets |
-| `outbox-again` | zset | message id by ms from when it may be published again, the newest first | until in outbox |
-| `outbox-messages` | hash | message id → topic, payload, QoS, retain, expiry | as outbox and outbox-sent |
+| `outbox` | zset | message id by ms from when the police service sends it again | until its reader confirms it, 72 hours at most |
+| `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
+| `undelivered:{desk}` | zset | message id by ms of its commit: sent by the police service, and not confirmed | as outbox |
+| `undelivered-readers` | hash | desks that have such → nothing | until they have none |
+| `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |
+| `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
+| `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | for ever |
 | `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
 | `restored` | string | last time (ms) at which the MQTT broker was known to have been given everything anew | for ever |
 | `restoring` | string | somebody is about to give it everything anew | 5 s |
@@ -53,11 +56,12 @@ is in the partition of the region that its id names, what is filed by place in t
 from broker.store.alerts import Alerted, Claimed, Delivery, confirm
 from broker.store.conversations import Conversation
 from broker.store.dead_letters import DeadLetter, stream_topic
+from broker.store.desks import Alarm
 from broker.store.filed import Filed, Neighbourhood, People, ReportFiled
 from broker.store.history import log
 from broker.store.incidents import IncidentStore, file_reply
 from broker.store.missed import Glimpse, Missed
-from broker.store.outbox import Posted
+from broker.store.outbox import Posted, Reader, Undelivered, posted
 from broker.store.presence import Hit, Update
 from broker.store.questions import file_question
 from broker.store.receipts import Filing, Received, file_receipt
@@ -69,6 +73,7 @@ from broker.store.transaction import Transaction
 from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerStore
 
 __all__ = [
+    "Alarm",
     "Alerted",
     "Claimed",
     "Conversation",
@@ -88,11 +93,13 @@ __all__ = [
     "Opening",
     "People",
     "Posted",
+    "Reader",
     "Received",
     "Registered",
     "ReportFiled",
     "Store",
     "Transaction",
+    "Undelivered",
     "Update",
     "WorkerSession",
     "WorkerState",
@@ -105,6 +112,7 @@ __all__ = [
     "fire",
     "log",
     "partitions",
+    "posted",
     "schedule",
     "schedule_no_later",
     "stream_topic",

@@ -7,7 +7,7 @@ again by whoever is told of it by an event: each such write may be repeated.
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from broker.store import index
 from broker.store.filed import Filed
 from broker.store.keys import partition_of, partition_of_incident, partition_of_user
 from broker.store.missed import Glimpse, Missed
+from broker.store.outbox import Posted, Reader, Undelivered
 from broker.store.presence import Before, Hit, Update
 from broker.store.receipts import Received
 from schemas.ids import new_id
@@ -178,6 +179,30 @@ class Everywhere:
             if store is not home and await store.conversations.is_here(conversation):
                 return store
         return None
+
+    # -- what desks and users were sent -----------------------------------------------------------
+
+    async def delivered(
+        self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None
+    ) -> list[Posted]:
+        """Remove what its readers say to have from every outbox; see `Outbox.confirm`."""
+        several = await asyncio.gather(
+            *(one.outbox.confirm(said, duty=duty) for one in self._partitions)
+        )
+        return [message for messages in several for message in messages]
+
+    async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
+        """Have all that `reader` has not confirmed sent now, except `but`; return how many."""
+        several = (one.outbox.send_again(reader, now_ms, but=but) for one in self._partitions)
+        return sum(await asyncio.gather(*several))
+
+    async def undelivered(self) -> dict[Reader, Undelivered]:
+        """Return which desks have not confirmed what was sent to them."""
+        found: dict[Reader, Undelivered] = {}
+        for some in await asyncio.gather(*(one.outbox.undelivered() for one in self._partitions)):
+            for one in some:
+                found[one.reader] = one.merged(found.get(one.reader))
+        return found
 
     # -- over borders -----------------------------------------------------------------------------
 

@@ -29,9 +29,10 @@ class Keys:
         self.sequence = f"{self.prefix}sequence"
         self.deadlines = f"{self.prefix}deadlines"
         self.outbox = f"{self.prefix}outbox"
-        self.outbox_sent = f"{self.prefix}outbox-sent"
-        self.outbox_again = f"{self.prefix}outbox-again"
         self.outbox_messages = f"{self.prefix}outbox-messages"
+        self.undelivered_readers = f"{self.prefix}undelivered-readers"
+        self.unattended = f"{self.prefix}unattended"
+        self.desks_heard = f"{self.prefix}desks-heard"
         self.open_incidents = f"{self.prefix}open-incidents"
         self.unconfirmed = f"{self.prefix}unconfirmed"
         self.dropped = f"{self.prefix}dropped"
@@ -71,6 +72,14 @@ class Keys:
     def events(self, reader: str) -> str:
         """Return the key of the stream that the service `reader` reads."""
         return f"{self.prefix}events:{reader}"
+
+    def undelivered(self, reader: str) -> str:
+        """Return the key of what a desk has not confirmed though it was sent to it again."""
+        return f"{self.prefix}undelivered:{reader}"
+
+    def attended(self, reader: str) -> str:
+        """Return the key of what the duty desk has of another desk that has not confirmed it."""
+        return f"{self.prefix}attended:{reader}"
 
     def receipt(self, message: UUID | str) -> str:
         """Return the key of what became of a device's message."""

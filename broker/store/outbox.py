@@ -1,13 +1,12 @@
-"""Messages that must go out whoever dies: filed with the commit, struck off when published.
+"""Messages that must reach their reader: added with the commit, removed on the reader's word.
 
-Whoever commits publishes at once and strikes off. What is still there when it is due is published by
-the police service's sweep. What was struck off is kept for a while, since an MQTT broker that is
-killed forgets what it had acknowledged: then it is published again. Readers drop repeats by id.
+The service that commits publishes at once. What its reader - a desk, or a user who was asked - has
+not confirmed by id when it is due is sent again by the police service, each time a little later. A
+PUBACK changes nothing here: it is given if anybody at all subscribed. Readers drop repeats by id.
 """
 
-import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 from uuid import UUID
 
 import msgspec
@@ -15,22 +14,81 @@ import structlog
 
 from broker.store.redis import Connection
 from broker.store.transaction import Transaction
+from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
 
 _FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
-_TOGETHER_S = 0.05  # so long what is published waits for more of it: one fsync strikes all off
+_GRACE_MS = 3_000  # so long the reader of what was just published has to confirm it
+
+
+class Reader(NamedTuple):
+    """Who is to confirm a message: the desk of a zone or municipality (`name`), or a user."""
+
+    kind: str
+    name: str
+
+    @classmethod
+    def of(cls, topic: str) -> Self:
+        """Return the reader of what is published on `topic`: its two levels after the root."""
+        _, _, kind, name, _ = topic.split("/", 4)
+        return cls(kind, name)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the reader whose `str` is `text`."""
+        kind, name = text.split("/")
+        return cls(kind, name)
+
+    @property
+    def is_desk(self) -> bool:
+        """Whether it is a desk, not a user."""
+        return self.kind in (Desk.POLICE, Desk.CITY)
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
 
 
 class Posted(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the outbox."""
+    """A message in the outbox: committed at `made_ms`, to be sent again from `due_ms` on.
+
+    `attended`: the duty desk has it. No alarm is raised for it any more, and it waits for its own
+    desk.
+    """
 
     id: str
     topic: str
     payload: bytes
-    retain: bool = False
+    made_ms: int
     due_ms: int
+    attended: bool = False
+
+    @property
+    def reader(self) -> Reader:
+        """Who is to confirm it."""
+        return Reader.of(self.topic)
+
+
+def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> Posted:
+    """Return a message that its maker publishes at once: it is due when nobody has confirmed it."""
+    due_ms = now_ms + _GRACE_MS
+    return Posted(id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms)
+
+
+class Undelivered(NamedTuple):
+    """How many messages a desk has not confirmed, and when the oldest was committed."""
+
+    reader: Reader
+    messages: int
+    oldest_ms: int
+
+    def merged(self, other: "Undelivered | None") -> "Undelivered":
+        """Return both together: the same desk's, of another partition."""
+        if other is None:
+            return self
+        oldest_ms = min(self.oldest_ms, other.oldest_ms)
+        return Undelivered(self.reader, self.messages + other.messages, oldest_ms)
 
 
 class Outbox:
@@ -39,13 +97,13 @@ class Outbox:
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
         self._keys = redis.keys
-        self._struck: set[str] = set()
-        self._striking: asyncio.Task[None] | None = None
+
+    # -- sending again ----------------------------------------------------------------------------
 
     async def take(self, now_ms: int, *, lease_ms: int, limit: int = 1_000) -> list[Posted]:
-        """Return messages that nobody has recorded as published by `now_ms`, oldest first.
+        """Return messages that are due by `now_ms`, oldest first; those for desks are undelivered.
 
-        Nobody else is given them for `lease_ms`; then they are due again, if they still stand.
+        No other worker is given them for `lease_ms`; then they are due again, if they still stand.
         """
         while limit:
             rows = await self._redis.call(
@@ -53,158 +111,156 @@ class Outbox:
             )
             if not rows:
                 return []
-            bodies = await self._lease(rows, now_ms + lease_ms)
-            if bodies is not None:
-                return [message for body in bodies if body and (message := _decoded(body))]
-            limit //= 4  # others took some meanwhile, or recorded them: fewer are sooner ours
+            scores = {
+                name.decode(): int(float(score))
+                for name, score in zip(rows[::2], rows[1::2], strict=True)
+            }
+            found = await self._bodies(scores)
+            if await self._lease(scores, found, now_ms + lease_ms):
+                return [message for body in found.values() if (message := _decoded(body))]
+            limit //= 4  # others took some, or their readers confirmed them: fewer are sooner ours
         return []
 
-    async def _lease(self, rows: Sequence[bytes], until_ms: int) -> list[bytes] | None:
-        """Return the bodies of messages that are ours until then; None if they have changed."""
-        found = [name.decode() for name in rows[::2]]
+    async def _bodies(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the bodies of those of `names` that there are."""
+        asked = list(names)
+        parts = [asked[first : first + _AT_ONCE] for first in range(0, len(asked), _AT_ONCE)]
+        answers = await self._redis.calls(
+            ("HMGET", self._keys.outbox_messages, *part) for part in parts
+        )
+        bodies = [body for answer in answers for body in answer]
+        return {name: body for name, body in zip(asked, bodies, strict=True) if body}
+
+    async def _lease(
+        self, scores: Mapping[str, int], found: Mapping[str, bytes], until_ms: int
+    ) -> bool:
+        """Take these messages until then; False if one of them has changed since it was read."""
         transaction = Transaction(self._redis)
-        for name, score in zip(found, rows[1::2], strict=True):
-            transaction.require_score(self._keys.outbox, name, int(float(score)))
+        for name, score in scores.items():
+            transaction.require_score(self._keys.outbox, name, score)
+            if name not in found:
+                transaction.call("ZREM", self._keys.outbox, name)
+                continue
             transaction.call("ZADD", self._keys.outbox, until_ms, name)
-        for first in range(0, len(found), _AT_ONCE):
-            transaction.call("HMGET", self._keys.outbox_messages, *found[first : first + _AT_ONCE])
-        results = await transaction.run()
-        if results is None:
-            return None
-        bodies = [body for some in results[len(found) :] for body in some]
-        if gone := [name for name, body in zip(found, bodies, strict=True) if body is None]:
-            await self._redis.call(
-                "ZREM", self._keys.outbox, *gone
-            )  # forgotten as they were repeated
-        return bodies
+            message = _decoded(found[name])
+            if message is not None and message.reader.is_desk and not message.attended:
+                self._add_undelivered(transaction, message)
+        return await transaction.run() is not None
 
-    async def published(self, *identifiers: str) -> None:
-        """Strike messages off, together with what others strike off at this moment."""
-        self._struck.update(identifiers)
-        while not self._struck.isdisjoint(identifiers):
-            if self._striking is None:
-                self._striking = asyncio.create_task(self._strike(), name="outbox strike")
-            await asyncio.shield(self._striking)
+    def _add_undelivered(self, transaction: Transaction, message: Posted) -> None:
+        reader = str(message.reader)
+        key = self._keys.undelivered(reader)
+        transaction.call("ZADD", key, "NX", message.made_ms, message.id)
+        transaction.call("HSET", self._keys.undelivered_readers, reader, "")
 
-    async def _strike(self) -> None:
-        try:
-            await asyncio.sleep(_TOGETHER_S)
-            some = list(self._struck)
-            now_ms = int(time.time() * 1000)
-            for first in range(0, len(some), _AT_ONCE):
-                part = some[first : first + _AT_ONCE]
-                transaction = Transaction(self._redis)
-                transaction.call("ZREM", self._keys.outbox, *part)
-                scored = [word for one in part for word in (now_ms, one)]
-                transaction.call("ZADD", self._keys.outbox_sent, "NX", *scored)
-                await transaction.run()
-                self._struck.difference_update(part)
-        finally:
-            self._striking = None
-
-    async def forget(self, before_ms: int) -> int:
-        """Forget what was first published before `before_ms`, and is not about to be again.
-
-        Returns:
-            How many there were.
-        """
-        forgotten = passed = 0
-        while some := await self._redis.call(
-            "ZRANGE", self._keys.outbox_sent, 0, before_ms, "BYSCORE", "LIMIT", passed, _AT_ONCE
-        ):
-            waiting = await self._redis.calls(
-                ("ZSCORE", key, name)
-                for name in some
-                for key in (self._keys.outbox, self._keys.outbox_again)
-            )
-            done = [
-                name
-                for name, due, again in zip(some, waiting[::2], waiting[1::2], strict=True)
-                if due is None and again is None
-            ]
-            if done:
-                transaction = Transaction(self._redis)
-                transaction.call("ZREM", self._keys.outbox_sent, *done)
-                transaction.call("HDEL", self._keys.outbox_messages, *done)
-                await transaction.run()
-            forgotten += len(done)
-            passed += len(some) - len(done)
-        return forgotten
-
-    async def repeat(self, since_ms: int, due_ms: int) -> int:
-        """Have what was first published since `since_ms` published again, from `due_ms` on.
-
-        The last that was published comes first: what had arrived is most probably older. It goes
-        to the outbox by portions (`next_again`), so that what is new need not wait for it.
-
-        Returns:
-            How many there are.
-        """
-        repeated = 0
-        while some := await self._redis.call(
-            "ZRANGE", self._keys.outbox_sent, "+inf", since_ms, "BYSCORE", "REV",
-            "LIMIT", repeated, _AT_ONCE,
-        ):  # fmt: skip
-            scored = [word for place, one in enumerate(some, repeated)
-                      for word in (due_ms + place, one)]  # fmt: skip
-            await self._redis.call("ZADD", self._keys.outbox_again, *scored)
-            repeated += len(some)
-        return repeated
-
-    async def has_again(self, now_ms: int) -> bool:
-        """Whether there is something to be published again by now."""
-        return bool(await self._redis.call("ZCOUNT", self._keys.outbox_again, 0, now_ms))
-
-    async def next_again(self, now_ms: int, most: int) -> int:
-        """Put the next messages that are to be published again into the outbox; return how many."""
-        some = await self._redis.call(
-            "ZRANGE", self._keys.outbox_again, 0, now_ms, "BYSCORE", "LIMIT", 0, most
-        )
-        if some:
-            transaction = Transaction(self._redis)
-            scored = [word for one in some for word in (now_ms, one)]
-            # What waits already, for whatever reason, waits on.
-            transaction.call("ZADD", self._keys.outbox, "NX", *scored)
-            transaction.call("ZREM", self._keys.outbox_again, *some)
-            await transaction.run()
-        return len(some)
-
-    async def late(self, now_ms: int) -> int:
-        """Return how many messages ought to have been published by now."""
-        return int(await self._redis.call("ZCOUNT", self._keys.outbox, 0, now_ms))
-
-    async def late_messages(self, now_ms: int) -> list[Posted]:
-        """Return the messages that ought to have been published by now, some hundreds at most."""
-        names = await self._redis.call(
-            "ZRANGE", self._keys.outbox, 0, now_ms, "BYSCORE", "LIMIT", 0, _AT_ONCE
-        )
-        bodies = names and await self._redis.call("HMGET", self._keys.outbox_messages, *names)
-        return [message for body in bodies if body and (message := _decoded(body))]
-
-    async def give_up(self, identifiers: Sequence[str]) -> None:
-        """Strike messages off that were never published."""
+    async def postpone(self, messages: Sequence[Posted], now_ms: int) -> None:
+        """Set messages that were sent for later: the older they are, the longer."""
         transaction = Transaction(self._redis)
-        transaction.call("ZREM", self._keys.outbox, *identifiers)
-        transaction.call("HDEL", self._keys.outbox_messages, *identifiers)
+        for one in messages:
+            wait_ms = (now_ms - one.due_ms) // 2
+            again_ms = now_ms + min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, wait_ms))
+            transaction.call("ZADD", self._keys.outbox, "XX", again_ms, one.id)
+        if messages:
+            await transaction.run()
+
+    async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
+        """Have all that `reader` has not confirmed sent now, except `but`; return how many."""
+        some = await self._redis.calls(
+            ("ZRANGE", key, 0, -1) for key in self._waiting_for(str(reader))
+        )
+        names = [name.decode() for part in some for name in part if name.decode() not in but]
+        transaction = Transaction(self._redis)
+        for name in names:
+            transaction.call("ZADD", self._keys.outbox, "XX", now_ms, name)
+        if names:
+            await transaction.run()
+        return len(names)
+
+    # -- the reader's word ------------------------------------------------------------------------
+
+    async def confirm(
+        self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None = None
+    ) -> list[Posted]:
+        """Remove what its reader says to have, and return it; ids of other readers' are ignored.
+
+        What the `duty` desk says to have of another desk's is attended from now on.
+        """
+        found = await self._bodies({name for names in said.values() for name in names})
+        delivered, attended = [], []
+        for reader, names in said.items():
+            for name in names:
+                message = _decoded(found[name]) if name in found else None
+                if message is None:
+                    continue
+                if message.reader == reader:
+                    delivered.append(message)
+                elif reader == duty and message.reader.kind == reader.kind:
+                    attended.append(message)
+        if delivered:
+            await self.remove(delivered)
+        for message in attended:
+            await self._attend(message, found[message.id])
+        return delivered
+
+    async def remove(self, messages: Sequence[Posted]) -> None:
+        """Remove messages for good."""
+        transaction = Transaction(self._redis)
+        names = [message.id for message in messages]
+        for first in range(0, len(names), _AT_ONCE):
+            part = names[first : first + _AT_ONCE]
+            transaction.call("ZREM", self._keys.outbox, *part)
+            transaction.call("HDEL", self._keys.outbox_messages, *part)
+        for message in messages:
+            if message.reader.is_desk:
+                for key in self._waiting_for(str(message.reader)):
+                    transaction.call("ZREM", key, message.id)
+        await transaction.run()
+
+    async def _attend(self, message: Posted, body: bytes) -> None:
+        transaction = Transaction(self._redis)
+        transaction.require_field(self._keys.outbox_messages, message.id, body)
+        reader = str(message.reader)
+        known = msgspec.msgpack.encode(msgspec.structs.replace(message, attended=True))
+        transaction.call("HSET", self._keys.outbox_messages, message.id, known)
+        transaction.call("ZREM", self._keys.undelivered(reader), message.id)
+        transaction.call("ZADD", self._keys.attended(reader), message.made_ms, message.id)
+        await transaction.run()  # else it was confirmed by its own desk
+
+    def _waiting_for(self, reader: str) -> tuple[str, str]:
+        return self._keys.undelivered(reader), self._keys.attended(reader)
+
+    # -- what waits -------------------------------------------------------------------------------
+
+    async def undelivered(self) -> list[Undelivered]:
+        """Return which desks have not confirmed what the police service has sent to them."""
+        readers = [
+            name.decode()
+            for name in await self._redis.call("HKEYS", self._keys.undelivered_readers)
+        ]
+        keys = [self._keys.undelivered(reader) for reader in readers]
+        answers = await self._redis.calls(
+            command
+            for key in keys
+            for command in (("ZCARD", key), ("ZRANGE", key, 0, 0, "WITHSCORES"))
+        )
+        found = []
+        for reader, count, oldest in zip(readers, answers[::2], answers[1::2], strict=True):
+            if oldest:
+                found.append(Undelivered(Reader.parse(reader), count, int(float(oldest[1]))))
+            else:
+                await self._forget_reader(reader)
+        return found
+
+    async def _forget_reader(self, reader: str) -> None:
+        transaction = Transaction(self._redis)
+        transaction.require_absent(self._keys.undelivered(reader))
+        transaction.call("HDEL", self._keys.undelivered_readers, reader)
         await transaction.run()
 
     async def get(self, identifier: UUID) -> Posted | None:
-        """Return a message, published or not; None when it is not kept any more."""
+        """Return a message that its reader has not confirmed; None when there is none."""
         body = await self._redis.call("HGET", self._keys.outbox_messages, str(identifier))
         return _decoded(body) if body else None
-
-    async def settle(self, posted: Sequence[Posted], taken: Sequence[bool], *, now_ms: int) -> None:
-        """Strike off what was taken, and set the rest for later: the older, the longer."""
-        if done := {one.id for one, was_taken in zip(posted, taken, strict=False) if was_taken}:
-            await self.published(*done)
-        transaction = Transaction(self._redis)
-        for one in posted:
-            if one.id not in done:
-                wait_ms = (now_ms - one.due_ms) // 2
-                again_ms = now_ms + min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, wait_ms))
-                transaction.call("ZADD", self._keys.outbox, "XX", again_ms, one.id)
-        if len(done) < len(posted):
-            await transaction.run()
 
     async def size(self) -> int:
         """Return how many messages are waiting."""
@@ -222,7 +278,7 @@ def _decoded(body: bytes) -> Posted | None:
 
 
 def post(transaction: Transaction, message: Posted) -> None:
-    """File `message` with the commit of `transaction`."""
+    """Add `message` with the commit of `transaction`."""
     transaction.call("ZADD", transaction.keys.outbox, message.due_ms, message.id)
     transaction.call(
         "HSET", transaction.keys.outbox_messages, message.id, msgspec.msgpack.encode(message)

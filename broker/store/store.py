@@ -12,6 +12,7 @@ from broker.store.alerts import AlertStore
 from broker.store.borders import Borders
 from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
+from broker.store.desks import Desks
 from broker.store.everywhere import Everywhere
 from broker.store.forms import FormStore
 from broker.store.history import History
@@ -58,6 +59,7 @@ class Store:
         self.missed = MissedStore(redis)
         self.history = History(redis)
         self.dead_letters = DeadLetters(redis)
+        self.desks = Desks(redis)
         self.presence = PresenceStore(redis)
         self.events = Events(redis)
         self.outbox = Outbox(redis)
@@ -76,6 +78,7 @@ class Store:
         self.everywhere = Everywhere(partitions)
         first = partitions[0]
         self.zones, self.dead_letters, self.forms = first.zones, first.dead_letters, first.forms
+        self.desks = first.desks
 
     async def __aenter__(self) -> Self:
         await self._redis.__aenter__()

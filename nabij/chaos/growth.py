@@ -99,7 +99,6 @@ async def queue_sizes(redis: Connection, partitions: Sequence[Keys]) -> dict[str
         for what, words in (
             *((f"stream {reader}", ("XLEN", keys.events(reader))) for reader in READERS),
             ("outbox", ("ZCARD", keys.outbox)),
-            ("outbox again", ("ZCARD", keys.outbox_again)),
         )
     ]
     sizes: Counter[str] = Counter()

@@ -84,6 +84,7 @@ class World:
         self.logs = directory / "logs"
         self.users = tuple(f"p-{number}" for number in range(1, PEOPLE + 1))
         self.zones: tuple[str, ...] = ()
+        self.municipalities: tuple[str, ...] = ()
         self.accounts: dict[str, Account] = {}
         self.devices: list[Life] = []
         self.desk: Life
@@ -137,6 +138,8 @@ class World:
                 await store.zones.save(kind, built_in_zones(kind))
         police = (zone.id for zone in built_in_zones(ZoneKind.POLICE))
         self.zones = (*sorted({*police}), UNASSIGNED)
+        municipalities = (zone.id for zone in built_in_zones(ZoneKind.MUNICIPALITY))
+        self.municipalities = (*sorted({*municipalities}), UNASSIGNED)
 
     def _accounts(self) -> list[Account]:
         def password() -> str:
@@ -184,6 +187,7 @@ class World:
             broker=self.broker_url,
             zones={zone: (desk.username, desk.password) for zone, desk in desks.items()},
             city=(city.username, city.password),
+            municipalities=[*self.municipalities],
             seed=self.scale.seed,
         )
         self.desk = self._begin("devices.chaos_desk", "desk", orders)

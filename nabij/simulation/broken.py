@@ -6,6 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from broker.mqtt import Message
+from broker.store import Posted
+from broker.store.outbox import Outbox
 from nabij.simulation.redis import Database, Word, raw
 from nabij.simulation.scripts import commit, neighbourhood
 from nabij.simulation.server import RedisServer
@@ -21,6 +23,7 @@ class Broken(enum.StrEnum):
     ACKNOWLEDGE_FIRST = "acknowledge-first"  # PUBACK and XACK before the effect
     PUBLISH_FIRST = "publish-first"  # the receipt before the commit
     NO_IDEMPOTENCY = "no-idempotency"  # a repeated report is a new one
+    BELIEVE_PUBACK = "believe-puback"  # an escalation is done when the MQTT broker has it
     LOST_ALERT = "lost-alert"  # one alert is never sent, and recorded as sent
 
 
@@ -35,6 +38,9 @@ def break_worker(broken: Broken | None, worker: Worker) -> None:
     """Break what a worker promises."""
     if broken is Broken.LOST_ALERT:
         worker.client.refuse = _Once(topics.ALERT.name)
+    if broken is Broken.BELIEVE_PUBACK and worker.service.name == "police":
+        assert worker.store is not None
+        worker.store.outbox = _Credulous(worker.store.outbox)  # type: ignore[assignment]
     if broken is Broken.PUBLISH_FIRST and worker.service.name == "intake":
         assert worker.store is not None
         worker.store.incidents = _Hasty(worker)  # type: ignore[assignment]
@@ -65,6 +71,20 @@ class _Once:
             return False
         self._done = True
         return True
+
+
+class _Credulous:
+    """An outbox that waits for no reader's word: what was published once is removed."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._outbox, name)
+
+    async def take(self, now_ms: int, *, lease_ms: int) -> list[Posted]:
+        await self._outbox.remove(await self._outbox.take(now_ms, lease_ms=lease_ms))
+        return []
 
 
 class _Hasty:

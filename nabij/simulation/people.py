@@ -24,6 +24,7 @@ from schemas.messages import (
     Brief,
     Case,
     Close,
+    DeliveryReceipt,
     Escalation,
     EscalationKind,
     Form,
@@ -133,6 +134,12 @@ class _Sender:
         message = Message(topic, body, correlation=key.bytes, response_topic=self._response_topic)
         self.journal[key] = _Unconfirmed(message, key)
         self._send(key)
+
+    def say_has(self, topic: str, identifier: UUID) -> None:
+        """Say once that a message has come: if that is lost, the message comes again."""
+        self.client.publish_nowait(
+            Message(topic, encode(DeliveryReceipt(ids=frozenset((identifier,)))))
+        )
 
     def _send(self, key: UUID) -> None:
         found = self.journal.get(key)
@@ -269,6 +276,7 @@ class Person(_Sender):
 
     def _take_question(self, payload: bytes) -> None:
         question: Question = _JSON[Question].decode(payload)
+        self.say_has(topics.DELIVERED.topic(user=self.user), question.id)
         self.log.questions.append((self.ground.loop.now, question))
         if self._first(question.id):
             answer = Answer(id=self.ground.new_id(), question=question.id, text="ja")
@@ -297,15 +305,19 @@ class Desk(_Sender):
     def on_message(self, topic: str, payload: bytes) -> None:
         """Log it, and act on what is new."""
         now = self.ground.loop.now
-        level = topic.split("/")[4]
+        name, level = topic.split("/")[3:5]
         if level == "escalation":
-            self._take_escalation(_JSON[Escalation].decode(payload))
+            escalation = _JSON[Escalation].decode(payload)
+            self._take_escalation(escalation)
+            self.say_has(topics.DESK_DELIVERED.topic(zone=name), escalation.id)
         elif level == "incident" and payload:
             self.log.states.append((now, _JSON[IncidentState].decode(payload)))
         elif level == "incident":
             self.log.cleared.append((now, UUID(topic.rpartition("/")[2])))
         elif level == "case":
-            self.log.cases.append((now, _JSON[Case].decode(payload)))
+            case = _JSON[Case].decode(payload)
+            self.log.cases.append((now, case))
+            self.say_has(topics.CITY_DELIVERED.topic(municipality=name), case.id)
         elif level == "receipt":
             receipt: Receipt = _JSON[Receipt].decode(payload)
             self.log.receipts.append((now, receipt))

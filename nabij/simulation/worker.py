@@ -7,6 +7,7 @@ until there is something due, which is why a simulated minute costs milliseconds
 import asyncio
 import random
 import zlib
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,8 +34,7 @@ _SLOWLY_S = 100.0  # what only tidies up, or looks for what others have not done
 # What a periodic handler looks at: it need not run while nothing there is due.
 _WATCHED = {
     "fire_due": raw(KEYS.deadlines),
-    "make_sure": raw(KEYS.outbox),
-    "publish_again": raw(KEYS.outbox_again),
+    "relay_due": raw(KEYS.outbox),
     "see_to_unconfirmed": raw(KEYS.unconfirmed),
 }
 _SOON_S = 0.012  # so long, about, a message is in hand
@@ -78,7 +78,7 @@ class Worker:
         self._around = around
         self._share = None if around.group else (number - 1, workers)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._batch: list[Delivery] = []
+        self._batches: dict[str, list[Delivery]] = defaultdict(list)
         self._dispatcher: Dispatcher | None = None
 
     def start(self) -> None:
@@ -149,9 +149,10 @@ class Worker:
         if self.dispatcher.subscription(delivery).handler is not None:
             self._start(self.dispatcher.deliver(delivery))
             return
-        self._batch.append(delivery)
-        if len(self._batch) == 1:
-            self._start(self._deliver_batch())
+        batch = self._batches[self.dispatcher.subscription(delivery).topic.template]
+        batch.append(delivery)
+        if len(batch) == 1:
+            self._start(self._deliver_batch(batch))
 
     def _is_ours(self, message: Message) -> bool:
         if self._share is None:
@@ -159,11 +160,11 @@ class Worker:
         number, workers = self._share
         return zlib.crc32(message.topic.encode()) % workers == number
 
-    async def _deliver_batch(self) -> None:
-        while self._batch:
-            batch = list(self._batch)
-            await self.dispatcher.deliver_batch(batch)
-            del self._batch[: len(batch)]
+    async def _deliver_batch(self, batch: list[Delivery]) -> None:
+        while batch:
+            some = list(batch)
+            await self.dispatcher.deliver_batch(some)
+            del batch[: len(some)]
 
     # -- the stream -------------------------------------------------------------------------------
 

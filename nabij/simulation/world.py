@@ -284,7 +284,6 @@ class World:
         left = {
             "deadlines": database.do_zcard(raw(KEYS.deadlines)),
             "outbox": database.do_zcard(raw(KEYS.outbox)),
-            "outbox again": database.do_zcard(raw(KEYS.outbox_again)),
             "outbox messages": database.do_hlen(raw(KEYS.outbox_messages)),
             "open incidents": database.do_zcard(raw(KEYS.open_incidents)),
             "retained states": len(self.mqtt.retained),

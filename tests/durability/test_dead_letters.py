@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import redis
 
-from broker import sweeps
+from broker import relay
 from broker.events import Change, IncidentChanged
 from broker.store import DeadLetter, Store, dead_letters
 from broker.store.keys import Keys, where_bucket
@@ -222,7 +222,7 @@ async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
 async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is_replayed(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps, "_GIVE_UP_MS", 1_000)
+    monkeypatch.setattr(relay, "_GIVE_UP_MS", 1_000)
     async with running(servers) as system:
         ann = await system.connect("ann")
         receipt = await system.report(ann, system.place())  # and no desk has subscribed

@@ -8,7 +8,7 @@ import msgspec
 
 from schemas import messages as m
 from schemas.codec import Code
-from schemas.taxonomy import Audience, Language, Names, Priority, Urgency
+from schemas.taxonomy import Audience, Desk, Language, Names, Priority, Urgency
 
 AT = datetime(2026, 3, 1, 21, 15, 30, 250_000, tzinfo=UTC)
 V7 = UUID("01954f3c-7a2b-7c3d-8e4f-5a6b7c8d9e0f")
@@ -31,6 +31,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
     "message": m.GroupMessage(id=V7, incident=V5, text="Ik sta aan de ingang 🚒"),
     "answer": m.Answer(id=V7, question=V5, text="Twee, rode jas"),
     "sync": m.Sync(since=AT, alerts=frozenset({V5}), groups={V5: frozenset({1, 2})}),
+    "delivery-receipt": m.DeliveryReceipt(ids=frozenset({V5})),
+    "desk-sync": m.DeskSync(has=frozenset({V5})),
     "receipt": m.Receipt(
         subject=m.Subject.REPORT, outcome=m.Outcome.ACCEPTED, at=AT, id=V7, incident=V5,
         merge=m.Merge.OPENED, sequence=42, advice="Bel 112.",
@@ -82,6 +84,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
         service="intake", instance="1-1", state=m.ServiceState.READY, at=AT, version="0.1.0"
     ),
     "probe": m.Probe(number=7, nonce="00112233aabbccdd"),
+    "unattended": m.Unattended(desk=Desk.POLICE, zone="gent", count=2, oldest_at=AT, at=AT),
     "rejected": m.Rejection(
         service="intake", topic="nabij/v1/u/ann/up/report", code="not_json", field="$",
         reason="JSON is malformed.", at=AT, payload="{", size=1,

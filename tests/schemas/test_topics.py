@@ -88,7 +88,11 @@ def test_filter_matches_what_it_should(topic: Topic[Any], data: Any) -> None:
 def test_topics_are_distinct_sent_at_least_once_and_retained_where_the_design_says() -> None:
     assert len({topic.template for topic in TOPICS}) == len(TOPICS)
     assert {topic.qos for topic in TOPICS} == {1}
-    assert {topic.name for topic in TOPICS if topic.retain} == {"incident", "service"}
+    assert {topic.name for topic in TOPICS if topic.retain} == {
+        "incident",
+        "service",
+        "unattended",
+    }
 
 
 def test_authorisation_by_topic_alone_keeps_devices_to_their_own_branch() -> None:

@@ -14,6 +14,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from broker.embedded import Account, EmbeddedMqtt
+from devices.connection import ended
 from schemas.ids import new_id
 from schemas.topics import ROOT
 
@@ -41,10 +42,14 @@ class Received:
 
 @dataclass
 class Client:
-    """A connected device, desk or operator."""
+    """A connected device, desk or operator.
+
+    It `confirms` what it reads of escalations, cases and questions, as every reader must.
+    """
 
     name: str
     mqtt: aiomqtt.Client
+    confirms: bool = True
     received: list[Received] = field(default_factory=list)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -52,9 +57,16 @@ class Client:
         """Remember what comes, until the connection is lost."""
         with contextlib.suppress(aiomqtt.MqttError):
             async for message in self.mqtt.messages:
+                received = _received(message)
                 async with self._arrived:
-                    self.received.append(_received(message))
+                    self.received.append(received)
                     self._arrived.notify_all()
+                if self.confirms and (reader := _reader_of(received)):
+                    await self.confirm(reader, received.payload["id"])
+
+    async def confirm(self, reader: str, *identifiers: str) -> None:
+        """Say that the reader, as in police/gent, has these messages."""
+        await self.publish(f"{reader}/up/receipt", {"ids": identifiers})
 
     def messages(self, prefix: str = "", **fields: Any) -> list[Received]:
         """The messages on topics that begin with `prefix` and have these fields."""
@@ -88,7 +100,9 @@ class Client:
             return [
                 one
                 for one in self.received
-                if one.correlation == correlation and one.topic.endswith("/receipt")
+                if one.correlation == correlation
+                and one.topic.endswith("/receipt")
+                and not one.topic.endswith("/up/receipt")
             ]
 
         await self.until(lambda: bool(found()), f"the answer to {correlation!r}")
@@ -134,6 +148,13 @@ def _received(message: aiomqtt.Message) -> Received:
     )
 
 
+def _reader_of(received: Received) -> str | None:
+    """Return the reader whose word is asked for, if it is."""
+    kind, name, what, *_ = received.topic.split("/")[:-1] + [""] * 3
+    asked = (kind, what) in (("police", "escalation"), ("city", "case"))
+    return f"{kind}/{name}" if asked or received.topic.endswith("/down/question") else None
+
+
 def _decoded(raw: bytes) -> Any:
     try:
         return json.loads(raw)
@@ -151,7 +172,7 @@ async def connecting(
     """Give a function that connects clients: `connect("ann")`, `connect("nabij", "police/#")`."""
     async with AsyncExitStack() as clients:
 
-        async def opened(username: str, *filters: str) -> Client:
+        async def opened(username: str, *filters: str, confirms: bool = True) -> Client:
             mqtt = aiomqtt.Client(
                 server.host,
                 server.port,
@@ -162,9 +183,9 @@ async def connecting(
                 socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             )
             await clients.enter_async_context(_forgiving(mqtt))
-            client = Client(username, mqtt)
+            client = Client(username, mqtt, confirms)
             collecting = asyncio.create_task(client.collect(), name=f"collect {username}")
-            clients.push_async_callback(_cancel, collecting)
+            clients.push_async_callback(ended, collecting)
             for topic in filters or (f"u/{username}/down/#",):
                 whole = topic.startswith(("$share/", "#", ROOT))
                 await mqtt.subscribe(topic if whole else f"{ROOT}/{topic}", qos=1)
@@ -182,9 +203,3 @@ async def _forgiving(mqtt: aiomqtt.Client) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(aiomqtt.MqttError):
             await mqtt.__aexit__(None, None, None)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -25,6 +25,12 @@ def timers() -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
+def policy_extra() -> str:
+    """More settings of the policy."""
+    return ""
+
+
+@pytest.fixture(scope="module")
 def workers() -> int:
     """Workers of each service."""
     return 1
@@ -77,11 +83,13 @@ def own_servers(  # noqa: PLR0917 - fixtures
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(
-    servers: Servers, timers: dict[str, int], workers: int, apart_m: float
+async def system(  # noqa: PLR0917 - fixtures
+    servers: Servers, timers: dict[str, int], policy_extra: str, workers: int, apart_m: float
 ) -> AsyncIterator[System]:
     """Every service, running for the whole module."""
-    async with running(servers, timers=timers, workers=workers, apart_m=apart_m) as started:
+    async with running(
+        servers, timers=timers, policy_extra=policy_extra, workers=workers, apart_m=apart_m
+    ) as started:
         yield started
 
 

@@ -22,7 +22,7 @@ from broker.config import Settings
 from broker.core.zones import Polygon, Zone, ZoneKind, cover
 from broker.embedded import Account, EmbeddedMqtt
 from broker.runner import run_worker
-from broker.store import Filed, Store, partitions
+from broker.store import Filed, Posted, Store, partitions
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
@@ -70,9 +70,9 @@ def _places_around(middle: Place, apart_m: float) -> Iterator[Place]:
         yield moved(middle, north_m=north * apart_m, east_m=east * apart_m)
 
 
-def policy_text(timers: Mapping[str, int]) -> str:
-    """The shipped policy with other timers."""
-    lines, left = default_policy_text().splitlines(), dict(timers)
+def policy_text(timers: Mapping[str, int], extra: str = "") -> str:
+    """The shipped policy with other timers, and more settings."""
+    lines, left = [extra, *default_policy_text().splitlines()], dict(timers)
     for index, line in enumerate(lines):
         name = line.partition(" ")[0]
         if name in left:  # the first is the timer; a category may have its own
@@ -147,6 +147,13 @@ class System:
         """An incident as the store has it."""
         identifier = UUID(str(incident))
         return await self.store.of(identifier).incidents.get(identifier)
+
+    async def waiting(self, identifier: UUID | str) -> Posted | None:
+        """The message in the outbox that its reader has not confirmed yet, if it stands."""
+        for store in self.store.partitions:
+            if message := await store.outbox.get(UUID(str(identifier))):
+                return message
+        return None
 
     async def involving(self, user: str) -> Sequence[UUID]:
         """The incidents that the store knows a user to be involved in."""
@@ -246,14 +253,15 @@ class Servers:
 @asynccontextmanager
 async def running(
     servers: Servers, *, timers: Mapping[str, int] | None = None, workers: int = 1,
-    services: Sequence[str] = SERVICES, settings: Settings | None = None, clock: Clock | None = None,
+    services: Sequence[str] = SERVICES, settings: Settings | None = None,
+    clock: Clock | None = None, policy_extra: str = "",
     apart_m: float = APART_M,
 ) -> AsyncIterator[System]:  # fmt: skip
     """Run services until the end of the block; drained then, and nothing left at the broker.
 
     `settings` are those of a system that ran before, to run as the same again.
     """
-    settings = settings or settings_of(servers, timers or {})
+    settings = settings or settings_of(servers, timers or {}, policy_extra)
     assert settings.redis_url is not None
     async with (
         partitions(settings.redis_url, settings.partitions) as stores,
@@ -273,10 +281,10 @@ async def running(
             await _clear_retained(connect)
 
 
-def settings_of(servers: Servers, timers: Mapping[str, int]) -> Settings:
+def settings_of(servers: Servers, timers: Mapping[str, int], policy_extra: str = "") -> Settings:
     name = new_id().hex[-8:]
     policy = servers.directory / f"policy-{name}.toml"
-    policy.write_text(policy_text(timers), encoding="utf-8")
+    policy.write_text(policy_text(timers, policy_extra), encoding="utf-8")
     return Settings(
         mqtt_url=servers.mqtt_url or servers.mqtt.url_for(servers.accounts["nabij"]),
         redis_url=servers.redis_url,
@@ -328,7 +336,7 @@ async def polled(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def _clear_retained(connect: Connect) -> None:
-    client = await connect("nabij", "police/+/incident/+", "ops/service/+/+")
+    client = await connect("nabij", "police/+/incident/+", "ops/service/+/+", "ops/unattended/+/+")
     await client.publish("ops/service/test/end", json.dumps({}).encode())
     await client.expect("ops/service/test/end")
     for message in client.received:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,9 +18,14 @@ from schemas import topics
 from schemas.messages import PoliceCommand
 from schemas.topics import ROOT, TOPICS, Topic
 from tests.services.client import Client, Received, connecting
-from tests.services.system import Place, Servers, System, ago, moved
+from tests.services.system import KORTRIJK, Place, Servers, System, ago, moved, polled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def timers() -> dict[str, int]:
+    return {"unattended_s": 1}
 
 
 @dataclass
@@ -37,6 +43,7 @@ class Scenario:
     places: Mapping[str, Place]
     incident: str
     receipts: list[dict[str, Any]]
+    delivered: list[str]
 
     @property
     def participants(self) -> list[Client]:
@@ -48,7 +55,7 @@ async def scenario(servers: Servers, system: System) -> Any:
     """A fight: ann reports, bob helps and leaves, cleo declines, the police ask, tell and close."""
     async with AsyncExitStack() as stack:
         connect = await stack.enter_async_context(connecting(servers.mqtt, servers.accounts))
-        spy = await connect("nabij", f"{ROOT}/#")
+        spy = await connect("nabij", f"{ROOT}/#", confirms=False)
         ann, bob, cleo = [await connect(name) for name in ("ann", "bob", "cleo")]
         desk = await connect("desk-gent", "police/gent/#")
         city = await connect("nabij", "city/#")
@@ -88,8 +95,16 @@ async def scenario(servers: Servers, system: System) -> Any:
             await system.reply(bob, incident, "left"),
             (await bob.ask("u/bob/up/sync", {"since": began})).payload,
             await system.report(ann, here, "illegal-dumping", text="a sofa"),
+            (await desk.ask("police/gent/up/sync", {"has": []})).payload,
+            (await city.ask("city/gent/up/sync", {"has": []})).payload,
+            await system.report(ann, KORTRIJK),  # no desk is there
         ]
-        await city.expect("city/gent/case/illegal-dumping", text="a sofa")
+        case = await city.expect("city/gent/case/illegal-dumping", text="a sofa")
+        escalation = await desk.expect("police/gent/escalation/p1", incident=incident)
+        delivered = {"police": escalation["id"], "city": case["id"], "u": question["id"]}
+        for identifier in delivered.values():
+            await polled(partial(_is_delivered, system, identifier))
+        await operators.expect("ops/unattended/police/kortrijk", zone="kortrijk")
         await spy.publish("u/Not_A_User/up/report", b"{}")
         await operators.expect("ops/rejected/intake", topic=f"{ROOT}/u/Not_A_User/up/report")
         receipts.append(await system.command(desk, "close", incident, outcome="Both are gone."))
@@ -99,8 +114,13 @@ async def scenario(servers: Servers, system: System) -> Any:
         late = await connect("desk-gent", "police/gent/incident/+")
         await late.expect(f"police/gent/incident/{incident}", status="closed")
         yield Scenario(
-            ann, bob, cleo, desk, city, operators, late, spy, places, incident, receipts
+            ann, bob, cleo, desk, city, operators, late, spy, places, incident, receipts,
+            list(delivered),
         )  # fmt: skip
+
+
+async def _is_delivered(system: System, identifier: str) -> bool:
+    return await system.waiting(identifier) is None
 
 
 def _receipt_of(subject: str) -> Callable[[Scenario], bool]:
@@ -111,6 +131,11 @@ def _receipt_of(subject: str) -> Callable[[Scenario], bool]:
         return bool(found) and all(one["outcome"] == "accepted" for one in found)
 
     return came
+
+
+def _delivers(kind: str) -> Callable[[Scenario], bool]:
+    """A reader's word was received: what it was about is not sent again."""
+    return lambda scenario: kind in scenario.delivered
 
 
 def _reaches(who: str, prefix: str) -> Callable[[Scenario], bool]:
@@ -130,6 +155,7 @@ FLOWS: dict[str, Callable[[Scenario], bool]] = {
     "u/{user}/up/message": _receipt_of("message"),
     "u/{user}/up/answer": _receipt_of("answer"),
     "u/{user}/up/sync": _receipt_of("sync"),
+    "u/{user}/up/receipt": _delivers("u"),
     "u/{user}/down/receipt": _reaches("ann", "u/ann/down/receipt"),
     "u/{user}/down/alert": _reaches("bob", "u/bob/down/alert"),
     "u/{user}/down/brief": _reaches("bob", "u/bob/down/brief"),
@@ -139,6 +165,12 @@ FLOWS: dict[str, Callable[[Scenario], bool]] = {
     "police/{zone}/incident/{incident}": _reaches("late", "police/gent/incident/"),
     "police/{zone}/command": _receipt_of("command"),
     "police/{zone}/receipt": _reaches("desk", "police/gent/receipt"),
+    "police/{zone}/up/receipt": _delivers("police"),
+    "police/{zone}/up/sync": _receipt_of("sync"),
+    "city/{municipality}/receipt": _reaches("city", "city/gent/receipt"),
+    "city/{municipality}/up/receipt": _delivers("city"),
+    "city/{municipality}/up/sync": _receipt_of("sync"),
+    "ops/unattended/{desk}/{zone}": _reaches("operators", "ops/unattended/police/kortrijk"),
     "city/{municipality}/case/{category}": _reaches("city", "city/gent/case/illegal-dumping"),
     "ops/service/{name}/{instance}": _reaches("operators", "ops/service/intake/"),
     "ops/rejected/{service}": _reaches("operators", "ops/rejected/intake"),
@@ -185,7 +217,7 @@ async def test_a_topic_is_retained_if_and_only_if_the_table_says_so(
     row: Topic[Any], scenario: Scenario, servers: Servers
 ) -> None:
     async with connecting(servers.mqtt, servers.accounts) as connect:
-        latecomer = await connect("nabij", f"{ROOT}/#")
+        latecomer = await connect("nabij", f"{ROOT}/#", confirms=False)
         await latecomer.publish("ops/service/test/sentinel", b"{}")
         await latecomer.expect("ops/service/test/sentinel")  # retained messages came before it
     retained = {_row_of(one.topic).template for one in latecomer.received if one.retain}

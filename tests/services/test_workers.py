@@ -67,7 +67,7 @@ async def result_of(
             "desks": sorted(
                 (one.topic, one.payload["id"], one.payload.get("kind", ""))
                 for one in everything.received
-                if one.payload["incident"] != last["incident"]
+                if "incident" in one.payload and one.payload["incident"] != last["incident"]
             ),
         }
 

@@ -17,6 +17,7 @@ from broker.store import (
     file_receipt,
     file_reply,
 )
+from schemas import topics
 from schemas.ids import group_event_id, new_id, question_id
 from schemas.messages import (
     AlertReason,
@@ -47,7 +48,8 @@ from tests.store.samples import (
 async def test_commit_can_be_read_back_whole(store: Store) -> None:
     one = report(text="rook\n«é»")
     incident = opened(one)
-    posted = Posted(id="p", topic="t", payload=b"\x00\xff", due_ms=NOW_MS)
+    topic = topics.CASE.topic(municipality="gent", category="graffiti")
+    posted = Posted(id="p", topic=topic, payload=b"\x00\xff", made_ms=NOW_MS, due_ms=NOW_MS)
 
     assert await commit(store, one, incident, posted=posted) == 1
 

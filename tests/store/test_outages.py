@@ -13,7 +13,7 @@ from broker.embedded import EmbeddedRedis
 from broker.errors import UnavailableError
 from broker.events import WalkedIn
 from broker.health import Severity, stops
-from broker.store import Posted, Store, Update
+from broker.store import Posted, Reader, Store, Update
 from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
@@ -33,7 +33,7 @@ QUESTIONS: dict[str, Question] = {
     "read": lambda store: store.events.read("alerting", "1", count=1, block_ms=100),
     "due": lambda store: store.deadlines.due(NOW_MS),
     "outbox": lambda store: store.outbox.take(NOW_MS, lease_ms=0),
-    "published": lambda store: store.outbox.published("x"),
+    "confirm": lambda store: store.outbox.confirm({Reader("police", "gent"): {"x"}}),
     "zones": lambda store: store.zones.load(),
     "claim": lambda store: store.alerts.claim(
         opened(report()), ["ann"], reason=AlertReason.NEARBY, now=START, retention_s=9
@@ -113,7 +113,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
         incident = await open_incident(store, other)
         before = {key: client.dump(key) for key in client.scan_iter()}
         client.config_set("maxmemory", "1mb")
-        posted = Posted(id="p", topic="t", payload=b"x", due_ms=NOW_MS)
+        posted = Posted(id="p", topic="t", payload=b"x", made_ms=NOW_MS, due_ms=NOW_MS)
 
         with pytest.raises(UnavailableError, match="OOM"):
             await commit(store, two, opened(two), seen=seen, posted=posted)

@@ -1,7 +1,6 @@
-"""Deadlines fire once, messages in the outbox go out until recorded, zones are replaced at once."""
+"""Deadlines fire once, zones are replaced at once."""
 
 import asyncio
-import time
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -9,8 +8,7 @@ import redis
 from msgspec.structs import replace
 
 from broker.core.zones import Zone, ZoneKind
-from broker.store import Deadline, DeadlineKind, Posted, Store, fire, schedule
-from broker.store.outbox import post
+from broker.store import Deadline, DeadlineKind, Store, fire, schedule
 from schemas.ids import new_id
 from tests.core.samples import START, at, report
 from tests.store.samples import KEYS, NOW_MS, TIMERS, open_incident
@@ -89,159 +87,6 @@ async def test_postponed_deadline_keeps_to_the_millisecond(store: Store) -> None
 
     assert await store.deadlines.due(NOW_MS) == []
     assert len(await store.deadlines.due(NOW_MS + 1)) == 1
-
-
-# -- outbox --------------------------------------------------------------------------------------
-
-
-async def posted(store: Store, *messages: Posted) -> None:
-    transaction = store.transaction()
-    for message in messages:
-        post(transaction, message)
-    await transaction.run()
-
-
-def message(number: int, due_ms: int = NOW_MS) -> Posted:
-    return Posted(id=f"m-{number}", topic="a/b", payload=b"\0\xff{}", retain=True, due_ms=due_ms)
-
-
-async def take(store: Store, now_ms: int, lease_ms: int = 0) -> list[Posted]:
-    return await store.outbox.take(now_ms, lease_ms=lease_ms)
-
-
-async def test_what_one_took_nobody_else_is_given_for_a_while(store: Store) -> None:
-    await posted(store, message(1), message(2, NOW_MS + 1))
-
-    both = await asyncio.gather(*(take(store, NOW_MS + 1, 500) for _ in range(4)))
-    assert sorted(one.id for some in both for one in some) == ["m-1", "m-2"]
-    assert await take(store, NOW_MS + 500) == []
-    assert [one.id for one in await take(store, NOW_MS + 501)] == ["m-1", "m-2"]
-
-
-async def test_a_message_that_cannot_be_read_holds_up_no_other(
-    store: Store, client: redis.Redis
-) -> None:
-    await posted(store, message(1), message(2))
-    client.hset("nabij:{p0}:outbox-messages", "m-1", b"\xc1")
-
-    assert await take(store, NOW_MS) == [message(2)]
-    assert await store.outbox.size() == 2
-
-
-async def test_message_waits_in_the_outbox_until_it_is_recorded(store: Store) -> None:
-    late, soon = message(1, NOW_MS + 5), message(2)
-    await posted(store, late, soon)
-
-    assert await take(store, NOW_MS - 1) == []
-    assert await take(store, NOW_MS) == [soon]
-    assert await take(store, NOW_MS + 5) == [soon, late]
-    await store.outbox.published("m-2")
-    assert await take(store, NOW_MS + 5) == [late]
-    await store.outbox.published("m-1", "m-2", "unknown")
-    assert await store.outbox.size() == 0
-
-
-async def test_message_posted_twice_goes_out_once(store: Store, client: redis.Redis) -> None:
-    await posted(store, message(1), message(1))
-
-    assert await take(store, NOW_MS) == [message(1)]
-    await store.outbox.published("m-1")
-    assert await store.outbox.size() == 0
-    await store.outbox.forget(int(time.time() * 1000) + 1)
-    assert client.keys("nabij:{p0}:outbox*") == []
-
-
-async def test_what_was_published_lately_can_be_published_again(store: Store) -> None:
-    await posted(store, message(1), message(2))
-    await store.outbox.published("m-1")
-    now_ms = int(time.time() * 1000)
-
-    assert await store.outbox.repeat(now_ms - 60_000, NOW_MS) == 1
-    assert not await store.outbox.has_again(NOW_MS - 1)
-    assert await store.outbox.has_again(NOW_MS)
-    assert await store.outbox.forget(now_ms + 1) == 0
-    assert await store.outbox.next_again(NOW_MS, 10) == 1
-    assert await store.outbox.next_again(NOW_MS, 10) == 0
-    assert {one.id for one in await take(store, NOW_MS)} == {"m-1", "m-2"}
-    assert await store.outbox.forget(now_ms + 1) == 0
-
-
-async def test_the_last_that_was_published_is_the_first_to_be_published_again(
-    store: Store, client: redis.Redis
-) -> None:
-    several = [message(number) for number in range(1_200)]
-    await posted(store, *several)
-    await store.outbox.published(*(one.id for one in several))
-    client.zadd("nabij:{p0}:outbox-sent", {one.id: NOW_MS + n for n, one in enumerate(several)})
-
-    assert await store.outbox.repeat(NOW_MS + 100, NOW_MS) == 1_100
-    assert await store.outbox.next_again(NOW_MS + 5_000, 3) == 3
-    assert {one.id for one in await take(store, NOW_MS + 5_000)} == {"m-1199", "m-1198", "m-1197"}
-    while await store.outbox.next_again(NOW_MS + 5_000, 500):
-        pass
-    assert await store.outbox.size() == 1_100
-
-
-async def test_what_is_published_again_is_not_kept_any_longer_for_that(store: Store) -> None:
-    """Else outages that come often would have everything published again for ever."""
-    await posted(store, message(1))
-    await store.outbox.published("m-1")
-    first_ms = int(time.time() * 1000)
-
-    assert await store.outbox.repeat(0, first_ms) == 1
-    assert await store.outbox.forget(first_ms + 1) == 0  # it waits to be published again
-    assert await store.outbox.next_again(first_ms, 1) == 1
-    assert await take(store, first_ms) == [message(1)]
-    await store.outbox.published("m-1")
-    assert await store.outbox.repeat(first_ms + 1, first_ms) == 0
-    assert await store.outbox.forget(first_ms + 1) == 1
-
-
-async def test_what_was_forgotten_just_as_it_was_to_be_repeated_does_not_wait_for_ever(
-    store: Store, client: redis.Redis
-) -> None:
-    await posted(store, message(1), message(2))
-    client.hdel("nabij:{p0}:outbox-messages", "m-1")
-
-    assert await take(store, NOW_MS) == [message(2)]
-    assert await store.outbox.size() == 1
-
-
-async def test_what_nobody_took_is_tried_again_later_and_ever_later(store: Store) -> None:
-    await posted(store, message(1), message(2))
-    young = message(1).due_ms
-
-    await store.outbox.settle([message(1), message(2)], [False, True], now_ms=young)
-    assert await take(store, young + 1_999) == []
-    assert [one.id for one in await take(store, young + 2_000)] == ["m-1"]
-    old = young + 3_600_000
-    await store.outbox.settle([message(1)], [False], now_ms=old)
-    assert await take(store, old + 299_999) == []
-    assert [one.id for one in await take(store, old + 300_000)] == ["m-1"]
-
-
-async def test_many_are_struck_off_at_once_by_many(store: Store, client: redis.Redis) -> None:
-    several = [message(n) for n in range(2_500)]
-    await posted(store, *several)
-
-    await asyncio.gather(*(store.outbox.published(one.id) for one in several[:2_400]))
-
-    assert await store.outbox.size() == 100
-    await store.outbox.forget(int(time.time() * 1000) + 1)
-    assert client.hlen("nabij:{p0}:outbox-messages") == 100
-    await store.outbox.published(*(one.id for one in several))
-    assert await store.outbox.size() == 0
-
-
-async def test_published_that_is_cancelled_still_strikes_off_for_the_others(store: Store) -> None:
-    await posted(store, *(message(n) for n in range(20)))
-    tasks = [asyncio.create_task(store.outbox.published(f"m-{n}")) for n in range(20)]
-    await asyncio.sleep(0)
-    tasks[0].cancel()
-
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert await store.outbox.size() == 0
 
 
 # -- zones ---------------------------------------------------------------------------------------

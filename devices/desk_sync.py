@@ -1,0 +1,75 @@
+"""Asks for what a desk missed: after every (re)connection, and every 5 minutes.
+
+It also shows that there is a desk: a zone from which none was ever heard is told to operators.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+from devices.connection import Connection, end
+from devices.receipts import NotConfirmed, Receipts, Rejected, Request, fresh_key
+from schemas.codec import encode
+from schemas.messages import DeskSync as Sync
+
+EVERY_S = 300.0
+_RETRY_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a desk answers for: where its sync goes, and where the receipt of that comes."""
+
+    sync_topic: str
+    receipt_topic: str
+
+
+class DeskSync:
+    """Keeps a desk up to date in its scopes, while the `async with` lasts.
+
+    `has` returns ids that the desk has, the newest first: at most 200 are told.
+    """
+
+    def __init__(
+        self, connection: Connection, receipts: Receipts, scopes: Sequence[Scope],
+        has: Callable[[], Iterable[UUID]],
+    ) -> None:  # fmt: skip
+        self._connection = connection
+        self._receipts = receipts
+        self._scopes = scopes
+        self._has = has
+        self._keeper: asyncio.Task[None]
+
+    async def __aenter__(self) -> Self:
+        self._keeper = asyncio.create_task(self._keep_up(), name="desk sync")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await end(self._keeper)
+
+    async def _keep_up(self) -> None:
+        while True:
+            link = await self._connection.link()
+            answered = [await self._ask(scope) for scope in self._scopes]
+            wait_s = EVERY_S if all(answered) else random.uniform(_RETRY_S / 2, _RETRY_S)
+            lost: set[asyncio.Future[Any]] = {link.lost}
+            await asyncio.wait(lost, timeout=wait_s)
+
+    async def _ask(self, scope: Scope) -> bool:
+        request = Request(
+            scope.sync_topic, encode(Sync(has=frozenset(self._has()))), scope.receipt_topic,
+            fresh_key(),
+        )  # fmt: skip
+        try:
+            await self._receipts.confirmed(request)
+        except NotConfirmed:
+            return False
+        except Rejected as error:
+            log.warning("%s: %s", scope.sync_topic, error)
+        return True

@@ -1,0 +1,199 @@
+"""A message stays in the outbox until its own reader confirms it, and is sent again until then."""
+
+import asyncio
+
+import pytest
+import redis
+
+from broker.store import Alarm, Posted, Reader, Store, Undelivered, posted
+from broker.store.outbox import post
+from schemas import topics
+from schemas.ids import new_id
+from tests.store.samples import NOW_MS
+
+GENT, KORTRIJK, ANN = Reader("police", "gent"), Reader("police", "kortrijk"), Reader("u", "ann")
+
+
+def message(number: int, *, due_ms: int = NOW_MS, zone: str = "gent") -> Posted:
+    topic = topics.ESCALATION.topic(zone=zone, priority="p1")
+    return Posted(
+        id=f"m-{number}", topic=topic, payload=b"\0\xff{}", made_ms=NOW_MS + number, due_ms=due_ms
+    )
+
+
+def question(number: int) -> Posted:
+    topic = topics.QUESTION.topic(user="ann")
+    return Posted(id=f"q-{number}", topic=topic, payload=b"{}", made_ms=NOW_MS, due_ms=NOW_MS)
+
+
+async def add(store: Store, *messages: Posted) -> None:
+    transaction = store.transaction()
+    for one in messages:
+        post(transaction, one)
+    await transaction.run()
+
+
+async def take(store: Store, now_ms: int = NOW_MS, lease_ms: int = 0) -> list[Posted]:
+    return await store.outbox.take(now_ms, lease_ms=lease_ms)
+
+
+async def undelivered(store: Store) -> list[Undelivered]:
+    return await store.outbox.undelivered()
+
+
+async def test_what_one_took_nobody_else_is_given_for_a_while(store: Store) -> None:
+    await add(store, message(1), message(2, due_ms=NOW_MS + 1))
+
+    both = await asyncio.gather(*(take(store, NOW_MS + 1, 500) for _ in range(4)))
+    assert sorted(one.id for some in both for one in some) == ["m-1", "m-2"]
+    assert await take(store, NOW_MS + 500) == []
+    assert [one.id for one in await take(store, NOW_MS + 501)] == ["m-1", "m-2"]
+
+
+async def test_a_message_that_cannot_be_read_holds_up_no_other(
+    store: Store, client: redis.Redis
+) -> None:
+    await add(store, message(1), message(2))
+    client.hset("nabij:{p0}:outbox-messages", "m-1", b"\xc1")
+
+    assert await take(store) == [message(2)]
+    assert await store.outbox.size() == 2
+
+
+async def test_message_is_taken_again_and_again_until_its_reader_confirms_it(store: Store) -> None:
+    late, soon = message(1, due_ms=NOW_MS + 5), message(2)
+    await add(store, late, soon)
+
+    assert await take(store, NOW_MS - 1) == []
+    assert await take(store) == [soon]
+    assert await take(store, NOW_MS + 5) == [soon, late]
+    assert await store.outbox.confirm({GENT: {"m-2", "unknown"}}) == [soon]
+    assert await take(store, NOW_MS + 5) == [late]
+    assert await store.outbox.confirm({GENT: {"m-1", "m-2"}}) == [late]
+    assert await store.outbox.size() == 0
+
+
+@pytest.mark.parametrize("stranger", [KORTRIJK, Reader("city", "gent"), Reader("u", "gent"), ANN])
+async def test_only_the_reader_of_a_message_can_confirm_it(store: Store, stranger: Reader) -> None:
+    await add(store, message(1))
+
+    assert await store.outbox.confirm({stranger: {"m-1"}}) == []
+    assert await take(store) == [message(1)]
+
+
+async def test_nothing_of_a_confirmed_message_is_left(store: Store, client: redis.Redis) -> None:
+    await add(store, message(1), message(1), question(2))
+    assert await take(store) == [message(1), question(2)]
+
+    await store.outbox.confirm({GENT: {"m-1"}, ANN: {"q-2"}})
+    assert await undelivered(store) == []
+
+    assert client.keys("nabij:{p0}:outbox*") == client.keys("nabij:{p0}:undelivered*") == []
+
+
+async def test_what_lost_its_body_does_not_wait_for_ever(store: Store, client: redis.Redis) -> None:
+    await add(store, message(1), message(2))
+    client.hdel("nabij:{p0}:outbox-messages", "m-1")
+
+    assert await take(store) == [message(2)]
+    assert await store.outbox.size() == 1
+
+
+async def test_what_nobody_confirms_is_sent_again_later_and_ever_later(store: Store) -> None:
+    await add(store, message(1), message(2))
+    young = message(1).due_ms
+    await store.outbox.confirm({GENT: {"m-2"}})
+
+    await store.outbox.postpone([message(1), message(2)], young)
+    assert await take(store, young + 1_999) == []
+    assert [one.id for one in await take(store, young + 2_000)] == ["m-1"]
+    old = young + 3_600_000
+    await store.outbox.postpone([message(1)], old)
+    assert await take(store, old + 299_999) == []
+    assert [one.id for one in await take(store, old + 300_000)] == ["m-1"]
+
+
+async def test_many_are_confirmed_at_once_by_many(store: Store, client: redis.Redis) -> None:
+    several = [message(n) for n in range(2_500)]
+    await add(store, *several)
+
+    await asyncio.gather(*(store.outbox.confirm({GENT: {one.id}}) for one in several[:200]))
+    await store.outbox.confirm({GENT: {one.id for one in several[:2_400]}})
+
+    assert await store.outbox.size() == client.hlen("nabij:{p0}:outbox-messages") == 100
+
+
+async def test_a_desk_has_undelivered_messages_from_when_they_are_sent_again(store: Store) -> None:
+    await add(store, message(1), message(2), message(3, zone="kortrijk"), question(4))
+    assert await undelivered(store) == []  # their first sending is the committer's
+
+    await take(store)
+    assert sorted(await undelivered(store)) == [
+        Undelivered(GENT, 2, NOW_MS + 1),
+        Undelivered(KORTRIJK, 1, NOW_MS + 3),
+    ]
+    await store.outbox.confirm({GENT: {"m-1"}, KORTRIJK: {"m-3"}})
+    assert await undelivered(store) == [Undelivered(GENT, 1, NOW_MS + 2)]
+
+
+async def test_a_message_confirmed_while_it_is_taken_is_not_undelivered_for_ever(
+    store: Store,
+) -> None:
+    several = [message(number) for number in range(40)]
+    await add(store, *several)
+
+    confirming = (store.outbox.confirm({GENT: {one.id}}) for one in several)
+    await asyncio.gather(*(take(store) for _ in range(10)), *confirming)
+
+    assert await undelivered(store) == []
+
+
+async def test_a_desk_that_comes_back_is_sent_all_that_it_lacks_at_once(store: Store) -> None:
+    await add(store, *(message(number) for number in range(3)), message(9, zone="kortrijk"))
+    await store.outbox.postpone(await take(store), NOW_MS + 60_000)
+    assert await take(store, NOW_MS + 60_000) == []
+
+    assert await store.outbox.send_again(GENT, NOW_MS + 60_000, but={"m-1"}) == 2
+
+    assert [one.id for one in await take(store, NOW_MS + 60_000)] == ["m-0", "m-2"]
+
+
+async def test_what_the_duty_desk_has_waits_for_its_own_desk_without_alarm(store: Store) -> None:
+    await add(store, message(1), question(2))
+    await take(store)
+
+    assert await store.outbox.confirm({KORTRIJK: {"m-1", "q-2"}}, duty=KORTRIJK) == []
+
+    assert await undelivered(store) == []
+    [attended, asked] = await take(store, NOW_MS + 1)
+    assert (attended.id, attended.attended, asked.id) == ("m-1", True, "q-2")
+    assert await undelivered(store) == []
+    assert await store.outbox.send_again(GENT, NOW_MS + 1, but=()) == 1
+    assert await store.outbox.confirm({GENT: {"m-1"}}) == [attended]
+    assert await store.outbox.send_again(GENT, NOW_MS + 1, but=()) == 0
+
+
+async def test_an_alarm_is_raised_repeated_and_ended_by_one_worker(store: Store) -> None:
+    first, again = Alarm(NOW_MS, NOW_MS), Alarm(NOW_MS, NOW_MS + 60_000)
+
+    raised = await asyncio.gather(*(store.desks.set_alarm(GENT, None, first) for _ in range(5)))
+    assert sorted(raised) == [False] * 4 + [True]
+    assert await store.desks.alarms() == {GENT: first}
+    assert await store.desks.set_alarm(GENT, first, again)
+    assert not await store.desks.set_alarm(GENT, first, again)
+    assert await store.desks.set_alarm(GENT, again, None)
+    assert await store.desks.alarms() == {}
+
+
+async def test_desks_are_known_by_when_they_were_last_heard_of(store: Store) -> None:
+    await store.desks.record_heard([GENT], NOW_MS)
+    await store.desks.record_heard([GENT, KORTRIJK], NOW_MS + 5)
+    await store.desks.record_heard([], NOW_MS + 9)
+
+    assert await store.desks.last_heard() == {GENT: NOW_MS + 5, KORTRIJK: NOW_MS + 5}
+
+
+async def test_a_message_of_now_is_due_when_its_reader_had_time_to_confirm_it() -> None:
+    made = posted(new_id(), topics.QUESTION.topic(user="ann"), b"{}", now_ms=NOW_MS)
+
+    assert (made.made_ms, made.due_ms, made.reader) == (NOW_MS, NOW_MS + 3_000, ANN)
