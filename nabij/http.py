@@ -65,7 +65,7 @@ def app(
     """Return the ASGI application."""
 
     def now() -> Readiness:
-        return readiness(supervisor.workers, more())
+        return readiness(supervisor.workers, [*more(), *(store.causes() if store else ())])
 
     async def livez(_: Request) -> Response:
         """200 while this loop turns (it answers) and every worker's does."""
@@ -74,6 +74,8 @@ def app(
 
     async def readyz(_: Request) -> Response:
         """200 while reports are handled, degraded or not; 503 with the reasons else."""
+        if store:
+            await store.refresh()
         found = now()
         return JSONResponse(msgspec.to_builtins(found), status_code=200 if found.ready else 503)
 

@@ -262,6 +262,10 @@ class Outbox:
         body = await self._redis.call("HGET", self._keys.outbox_messages, str(identifier))
         return _decoded(body) if body else None
 
+    async def late(self, now_ms: int) -> int:
+        """Return how many messages ought to have been sent again by now."""
+        return int(await self._redis.call("ZCOUNT", self._keys.outbox, 0, now_ms))
+
     async def size(self) -> int:
         """Return how many messages are waiting."""
         return int(await self._redis.call("ZCARD", self._keys.outbox))

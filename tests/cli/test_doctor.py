@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from broker.core.zones import Zone, ZoneKind
 from broker.embedded import (
     Account,
     EmbeddedMqtt,
@@ -18,7 +19,10 @@ from broker.embedded import (
     mosquitto_config,
     replace_options,
 )
+from broker.store import Alarm, Reader
 from broker.store.keys import Keys
+from nabij.doctor import Desks, Verdict, desk_findings
+from schemas.taxonomy import Desk
 
 
 def doctor(*words: str, **settings: str) -> dict[str, Any]:
@@ -129,3 +133,36 @@ def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedR
         client.set(Keys().sequence, 1)  # a report was committed here
         client.config_set("maxmemory", "1mb")
         assert "maxmemory" in told(doctor(**on, NABIJ_UNSAFE_REDIS="1"), "broken")
+
+
+def zone(identifier: str) -> Zone:
+    return Zone(identifier, identifier.title(), ZoneKind.POLICE, ())
+
+
+def test_zones_without_a_desk_are_listed_and_a_desk_that_takes_nothing_is_broken() -> None:
+    """The real zones: Ghent is `ipz93`, where the ACL that is shipped knows `gent`."""
+    gent, kortrijk = Reader(Desk.POLICE, "gent"), Reader(Desk.POLICE, "ipz-kortrijk")
+    now_ms = 10_000_000
+    desks = Desks(
+        {gent: now_ms - 60_000, kortrijk: now_ms - 3_600_000},
+        {Reader(Desk.POLICE, "ipz93"): Alarm(now_ms - 42_000, now_ms)},
+        now_ms,
+    )
+    zones = [zone(name) for name in ("gent", "ipz-kortrijk", "ipz93")]
+
+    broken, note = desk_findings(zones, desks)
+
+    assert broken.verdict is Verdict.BROKEN
+    assert "police/ipz93 has taken nothing" in broken.found
+    assert "42 s" in broken.found
+    assert note.verdict is Verdict.NOTE
+    assert note.found.endswith(": police/ipz-kortrijk, police/ipz93, police/unassigned")
+
+
+def test_hundreds_of_zones_without_a_desk_are_told_in_one_line() -> None:
+    [note] = desk_findings(
+        [zone(f"zone-{number}") for number in range(107)], Desks({}, {}, 10_000_000)
+    )
+
+    assert note.found.endswith(" and 88 more")
+    assert len(note.found) < 500

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from broker.health import Cause, Severity
+from nabij.figures import StoreFigures
 from schemas.ids import new_id
 from tests.services.client import Client, Connect
 from tests.services.system import KORTRIJK, NOWHERE, System, polled
@@ -35,6 +37,15 @@ async def reported(system: System, connect: Connect, **fields: Any) -> str:
     receipt = await system.report(ann, place, **fields)
     report: str = receipt["id"]
     return report
+
+
+async def causes(system: System) -> list[Cause]:
+    """What /readyz says of desks."""
+    assert system.settings.redis_url is not None
+    figures = StoreFigures(system.settings.redis_url, system.settings.partitions)
+    async with figures:
+        await figures.refresh()
+        return list(figures.causes())
 
 
 async def is_settled(system: System, identifier: str) -> bool:
@@ -152,6 +163,9 @@ async def test_what_no_desk_takes_alarms_until_one_does(system: System, connect:
 
     alarm = await operator.expect("ops/unattended", zone="kortrijk")
     assert (alarm["desk"], alarm["count"]) == ("police", 1)
+    [cause] = await causes(system)
+    assert (cause.code, cause.severity) == ("unattended", Severity.DEGRADES)
+    assert "police/kortrijk" in cause.what
 
     desk = await connect("desk-kortrijk", "police/kortrijk/#")
     await desk.ask("police/kortrijk/up/sync", {})
@@ -159,6 +173,7 @@ async def test_what_no_desk_takes_alarms_until_one_does(system: System, connect:
     await operator.until(
         lambda: operator.messages("ops/unattended")[-1].raw == b"", "the alarm cleared"
     )
+    assert await causes(system) == []
     heard = await system.store.desks.last_heard()
     assert ("police", "kortrijk") in heard
 

@@ -173,6 +173,7 @@ FLOWS: dict[str, Callable[[Scenario], bool]] = {
     "ops/unattended/{desk}/{zone}": _reaches("operators", "ops/unattended/police/kortrijk"),
     "city/{municipality}/case/{category}": _reaches("city", "city/gent/case/illegal-dumping"),
     "ops/service/{name}/{instance}": _reaches("operators", "ops/service/intake/"),
+    "ops/probe/{name}/{instance}": _reaches("operators", "ops/probe/intake/"),
     "ops/rejected/{service}": _reaches("operators", "ops/rejected/intake"),
 }
 

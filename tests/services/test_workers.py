@@ -58,7 +58,7 @@ async def result_of(
         await fleet.expect("u/sentinel/down/alert", incident=last["incident"])
         await _drained(system.store)
         return {
-            "receipts": [(one["id"], one["incident"], one["merge"]) for one in receipts],
+            "receipts": [(one["id"], one["incident"], one.get("merge")) for one in receipts],
             "alerts": sorted(
                 (one.topic, one.payload["incident"], one.payload["id"])
                 for one in fleet.received
