@@ -5,7 +5,6 @@ desk has confirmed within the policy's `unattended_s` is told to operators, and 
 desk.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -61,7 +60,7 @@ async def _take_word(said: Mapping[Reader, Collection[str]], ctx: Context) -> No
     delivered = await ctx.store.everywhere.delivered(said, duty=_duty_desk(ctx))
     desks = [reader for reader in said if reader.is_desk]
     await ctx.store.desks.record_heard(desks, ctx.now_ms)
-    now_s = time.time()
+    now_s = ctx.clock.seconds()
     for message in delivered:
         if message.reader.is_desk:
             metrics.passed(metrics.Stage.DELIVERED, now_s - message.made_ms / 1000)
