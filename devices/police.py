@@ -31,6 +31,7 @@ from schemas.messages import (
     Inform,
     PoliceCommand,
     Receipt,
+    Reporters,
     SetStatus,
     Status,
 )
@@ -153,16 +154,19 @@ class PoliceDesk:
         return await self.command(SetStatus(**self._signed(incident), status=status), zone=zone)
 
     async def ask(
+        self, incident: UUID, text: str, report: UUID | None = None, *,
+        reporters: Reporters = Reporters.ONE, zone: str | None = None,
+    ) -> Receipt:  # fmt: skip
+        """Ask the reporter of `report`, or all of them; of an incident with one report, that one."""
+        order = Ask(**self._signed(incident), text=text, report=report, reporters=reporters)
+        return await self.command(order, zone=zone)
+
+    async def inform(
         self, incident: UUID, text: str, report: UUID | None = None, *, zone: str | None = None
     ) -> Receipt:
-        """Ask the reporter: of `report`, else of the first."""
-        return await self.command(
-            Ask(**self._signed(incident), text=text, report=report), zone=zone
-        )
-
-    async def inform(self, incident: UUID, text: str, *, zone: str | None = None) -> Receipt:
-        """Tell the group something."""
-        return await self.command(Inform(**self._signed(incident), text=text), zone=zone)
+        """Tell the group something; for the police alone, each reporter or the one of `report`."""
+        order = Inform(**self._signed(incident), text=text, report=report)
+        return await self.command(order, zone=zone)
 
     async def close(self, incident: UUID, outcome: str, *, zone: str | None = None) -> Receipt:
         """End the incident; `outcome` goes to everyone who was alerted."""

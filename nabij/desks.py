@@ -72,7 +72,7 @@ async def _handle(desk: PoliceDesk, escalation: Escalation, pace: Pace, random: 
     await asyncio.sleep(random.uniform(*pace.assign_s))
     await desk.assign(incident, random.choice(UNITS))
     if random.random() < pace.asking:
-        await desk.ask(incident, random.choice(QUESTIONS))
+        await desk.ask(incident, random.choice(QUESTIONS), escalation.report)
     await asyncio.sleep(random.uniform(*pace.inform_s))
     await desk.inform(incident, "Een ploeg is onderweg. Blijf op afstand.")
     await desk.set_status(incident, Status.ON_SCENE)
