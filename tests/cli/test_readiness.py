@@ -172,11 +172,11 @@ async def test_a_hung_worker_is_restarted_with_its_stack_in_the_log(
 
 def test_one_of_several_workers_that_is_away_degrades_and_does_not_stop(
     start: Callable[..., Up],
-    mqtt_server: EmbeddedMqtt,
+    mosquitto_server: EmbeddedMqtt,  # rumqttd dies of a share group whose client comes back
     redis_url: str,
     accounts: dict[str, Account],
 ) -> None:
-    on = settings(mqtt_server, accounts["nabij"], redis_url)
+    on = settings(mosquitto_server, accounts["nabij"], redis_url)
     up = start(*CITY, "--workers", "city=2", **on)
     said = up.ready()
     [first, second] = [pid for pid, command in up.descendants().items() if "city" in command]
