@@ -14,6 +14,7 @@ import structlog
 
 from broker import metrics
 from broker.errors import Code
+from broker.isolation import each
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, outgoing
 from broker.store import Alarm, DeadLetter, Posted, Reader, Undelivered
@@ -114,9 +115,10 @@ def _copies(message: Posted, ctx: Context) -> Iterator[Message]:
 
 async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
     """Lay aside what its reader has not confirmed for days, for an operator to see."""
-    for message in stale:
+
+    async def lay_aside(message: Posted) -> None:
         if message.attended:
-            continue
+            return
         _log.error("no reader has confirmed a message", id=message.id)
         letter = DeadLetter(
             id=UUID(message.id),
@@ -130,7 +132,12 @@ async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
             outgoing=True,
         )
         await ctx.store.dead_letters.keep(letter)
-    await ctx.store.outbox.remove(stale)
+
+    async def give_up(message: Posted) -> None:
+        await lay_aside(message)
+        await ctx.store.outbox.remove([message])
+
+    await each(stale, give_up, what="a message that nobody confirms")
 
 
 # -- the alarm -----------------------------------------------------------------------------------

@@ -16,7 +16,11 @@ from broker.service import NOTHING, Context, Effects
 from schemas import topics
 
 EVERY_S = 300.0
-_FILTERS = (topics.REPORT.filter().replace("/report", "/#"), topics.COMMAND.filter())
+_UP = (topics.REPORT, topics.DESK_SYNC, topics.CITY_SYNC)  # one of each sender's
+_FILTERS = (
+    *(one.filter().rpartition("/")[0] + "/#" for one in _UP),
+    topics.COMMAND.filter(),
+)
 
 _log = structlog.get_logger()
 

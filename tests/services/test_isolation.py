@@ -5,10 +5,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from broker.store import Posted
+from broker.store.outbox import post
 from nabij.policy_file import policy_at, warnings_of
-from schemas.ids import alert_id
+from schemas import topics
+from schemas.ids import alert_id, new_id
 from schemas.messages import AlertReason
-from tests.services.system import Servers, System, ago, moved, running
+from tests.services.system import Servers, System, ago, moved, polled, running
 
 TIMERS = {"accept_s": 2, "acknowledge_s": 2}
 
@@ -98,3 +101,34 @@ async def test_an_unreadable_neighbour_costs_neither_a_report_nor_an_alert(
             await dirk.expect("u/dirk/down/alert", incident=receipt["incident"])
         finally:
             system.forget(f"incident:{broken}")
+
+
+async def test_a_message_that_cannot_be_given_up_holds_up_none_of_the_outbox(
+    servers: Servers,
+) -> None:
+    """One whose id is none of ours is as old as the other: only that one stays."""
+    async with running(servers, services=("police",)) as system:
+        fleet = await system.connect("nabij", "u/zoe/down/#")
+        stale_ms = int((datetime.now(UTC) - timedelta(hours=73)).timestamp() * 1000)
+        topic = topics.QUESTION.topic(user="zoe")
+        several = [
+            Posted(id=name, topic=topic, payload=b"{}", made_ms=due_ms, due_ms=due_ms)
+            for name, due_ms in (
+                ("odd", stale_ms),
+                (str(new_id()), stale_ms),
+                (str(new_id()), stale_ms + 2 * 3_600_000),
+            )
+        ]
+        transaction = system.store.transaction()
+        for message in several:
+            post(transaction, message)
+        await transaction.run()
+
+        await fleet.expect("u/zoe/down/question")
+
+        async def is_laid_aside() -> bool:
+            letters = {str(one.id) for one in await system.store.dead_letters.all()}
+            return several[1].id in letters
+
+        await polled(is_laid_aside)
+        await system.store.outbox.remove(several)
