@@ -16,7 +16,8 @@ from schemas.topics import LEVEL, ROOT, TOPICS, Topic
 
 ASYNCAPI = "3.1.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
-FROM_OUTSIDE = frozenset(("participant", "operations"))  # senders of what Nabij receives
+# Senders of what Nabij receives.
+FROM_OUTSIDE = frozenset(("participant", "operations", "city desk"))
 
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _LEFT_OUT = frozenset(("discriminator",))  # AsyncAPI's is a name, msgspec's a mapping
