@@ -38,7 +38,7 @@ from schemas.messages import Alert, Escalation, GroupEvent, IncidentState, Quest
 WITNESSES = 12
 TIME_SCALE = 8.0  # the crowd decides and walks that much faster than people do
 WARM_UP_TIMEOUT_S = 8.0
-END_TIMEOUT_S = 12.0
+END_TIMEOUT_S = 30.0
 LOOK_S = 0.05
 
 

@@ -125,7 +125,7 @@ class Journal:
             problems.append("nobody accepted")
         if not self.grouped & opened.keys():
             problems.append("no group was formed")
-        elif not self.grouped & self.closed:
+        elif not self.grouped & self.closed & opened.keys():  # not of the drills before
             problems.append("no group was closed")
         return problems + self.failures
 

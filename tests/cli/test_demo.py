@@ -16,7 +16,7 @@ def test_demo_once_tells_what_happened_and_ends_well() -> None:
         env=kept,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=120,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
