@@ -215,7 +215,7 @@ class Demo:
         self._view.changed(state)
 
     def _cased(self, case: HeardCase) -> None:
-        self.journal.case(case.report)
+        self.journal.case(case)
         self._view.cased(case)
 
     def _alerted(self, _: str, alert: Alert, received_at: float) -> None:

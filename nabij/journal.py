@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from devices.history import HeardCase
 from schemas.messages import (
     Alert,
     AlertReason,
@@ -14,9 +15,9 @@ from schemas.messages import (
     GroupEvent,
     GroupEventKind,
     IncidentState,
-    Merge,
     Receipt,
     Report,
+    Status,
 )
 from schemas.taxonomy import Desk
 
@@ -38,6 +39,7 @@ class Journal:
 
     sent: dict[UUID, Sent] = field(default_factory=dict)
     escalated_at: dict[UUID, float] = field(default_factory=dict)
+    opened: dict[UUID, UUID] = field(default_factory=dict)  # first report → incident, at its desk
     answers: int = 0
     cased: set[UUID] = field(default_factory=set)
     alerted: Counter[UUID] = field(default_factory=Counter)
@@ -54,11 +56,15 @@ class Journal:
         """The police's desk has it."""
         if escalation.report:
             self.escalated_at.setdefault(escalation.report, received_at)
+        if escalation.report and escalation.kind is EscalationKind.NEW:
+            self.opened[escalation.report] = escalation.incident
         self.answers += escalation.kind is EscalationKind.ANSWER
 
-    def case(self, report: UUID) -> None:
+    def case(self, case: HeardCase) -> None:
         """The city's desk has it."""
-        self.cased.add(report)
+        self.cased.add(case.report)
+        if case.reports == 1:
+            self.opened[case.report] = case.incident
 
     def alert(self, alert: Alert, received_at: float) -> None:
         """Somebody nearby has it."""
@@ -70,6 +76,8 @@ class Journal:
         """The police's desk reads how many have accepted so far."""
         before = self.accepted.get(state.incident, 0)
         self.accepted[state.incident] = max(before, state.accepted)
+        if state.status is Status.CLOSED:
+            self.closed.add(state.incident)
 
     def group(self, event: GroupEvent) -> bool:
         """Somebody in a group heard this; return whether nobody of ours had heard it before."""
@@ -88,9 +96,9 @@ class Journal:
     def opened_at(self) -> dict[UUID, float]:
         """When the first report of each incident was sent."""
         return {
-            sent.receipt.incident: sent.sent_at
-            for sent in self.sent.values()
-            if sent.receipt and sent.receipt.incident and sent.receipt.merge is Merge.OPENED
+            incident: self.sent[report].sent_at
+            for report, incident in self.opened.items()
+            if report in self.sent
         }
 
     @property
@@ -142,11 +150,7 @@ class Journal:
             "reports": len(sent),
             "incidents": len(opened),
             "city_incidents": sum(
-                one.desk is Desk.CITY
-                and one.receipt is not None
-                and one.receipt.incident in opened
-                and one.receipt.merge is Merge.OPENED
-                for one in sent.values()
+                report in sent and sent[report].desk is Desk.CITY for report in self.opened
             ),
             "escalations": len(police),
             "cases": len(self.cased & sent.keys()),
