@@ -41,20 +41,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what was skipped and what it lacked: green is not the whole truth."""
+    """Say in one line what was skipped and why: green is not the whole truth."""
     skipped = terminalreporter.stats.get("skipped", [])
     if not skipped:
         return
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     told = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    terminalreporter.write_line(f"{len(skipped)} tests skipped, for want of: {told}", yellow=True)
+    terminalreporter.write_line(f"{len(skipped)} tests skipped: {told}", yellow=True)
 
 
 def missing(what: str) -> NoReturn:
     """Fail under CI, where nothing may be missing; skip elsewhere."""
     if os.environ.get("CI"):
         pytest.fail(f"no {what}: under CI it may not be missing")
-    pytest.skip(what)
+    pytest.skip(f"needs {what}")
 
 
 def needs_acl(server: EmbeddedMqtt) -> None:

@@ -37,7 +37,7 @@ def small_disk(directory: Path) -> Iterator[None]:
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(directory)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("the right to mount a disk of its own")
+        pytest.skip("needs the right to mount a disk of its own")
     try:
         yield
     finally:

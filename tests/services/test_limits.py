@@ -114,7 +114,7 @@ async def test_too_large_a_report_of_mosquitto_pub_gets_its_receipt(
 ) -> None:
     program = find_program("mosquitto_pub")
     if program is None:
-        pytest.skip("no mosquitto_pub here")
+        pytest.skip("needs mosquitto_pub on the PATH")
     eva = await connect("eva")
     address = ["-h", servers.mqtt.host, "-p", str(servers.mqtt.port), "-V", version, "-q", "1"]
     account = ["-u", "eva", "-P", servers.accounts["eva"].password, "-t", UP, "-s"]
