@@ -15,6 +15,7 @@ from nabij.bench_app import bench
 from nabij.dead_letters_app import dead_letters_app
 from nabij.options import DataDir, Json, Workers, settings_of
 from nabij.replay_app import replay
+from nabij.zones_app import zones_app
 
 app = typer.Typer(
     help="Nabij: a real-time alert broker for community safety.",
@@ -23,7 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None if os.environ.get("NO_COLOR") else "rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-zones_app = typer.Typer(help="Police zones and municipalities.", no_args_is_help=True)
 policy_app = typer.Typer(help="What can be reported, and how it is handled.", no_args_is_help=True)
 app.add_typer(zones_app, name="zones")
 app.add_typer(policy_app, name="policy")
@@ -274,64 +274,6 @@ def simulate(
 
     if not run_simulation(range(first, first + seeds), broken, trace=trace, as_json=as_json):
         raise typer.Exit(1)
-
-
-@zones_app.command("import")
-def import_zones(
-    *,
-    file: Annotated[Path, typer.Argument(metavar="FILE.geojson")],
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            help="police or municipality; takes all features, whatever the file says.",
-            autocompletion=completion.zone_kinds,
-        ),
-    ] = None,
-    id_property: Annotated[
-        str, typer.Option(help="The property with the id that topics are to have.", metavar="NAME")
-    ] = "id",
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Import polygons as zones; they replace the zones of the same kind.
-
-    nabij zones import politiezones.geojson
-
-    nabij zones import gemeenten.geojson --kind municipality --id-property nis_code
-
-    What has no area is skipped and named; an id is made lower case, with - for all but a-z and
-    0-9. Projected coordinates are turned into degrees if the file's crs says which they are.
-    """
-    from nabij.zones_command import run_import
-
-    run_import(settings_of(data_dir), file, kind, id_property, as_json=as_json)
-
-
-@zones_app.command("list")
-def list_zones(*, as_json: Json = False, data_dir: DataDir = None) -> None:
-    """List the zones in the store.
-
-    nabij zones list
-    """
-    from nabij.zones_command import run_list
-
-    run_list(settings_of(data_dir), as_json=as_json)
-
-
-@zones_app.command("at", context_settings={"ignore_unknown_options": True})
-def zone_at(
-    *,
-    place: Annotated[str, typer.Argument(metavar="LAT,LON")],
-    as_json: Json = False,
-    data_dir: DataDir = None,
-) -> None:
-    """Print the zones that a place is in.
-
-    nabij zones at 51.0543,3.7217
-    """
-    from nabij.zones_command import run_at
-
-    run_at(settings_of(data_dir), place, as_json=as_json)
 
 
 @policy_app.command("check")
