@@ -217,23 +217,23 @@ class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
     ] = {}
 
 
-class DeliveryReceipt(Struct, frozen=True, kw_only=True):
+class DeliveryReceipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A reader's word that it has these messages: a desk's escalations or cases, a user's questions.
 
     Until then they are sent again. The PUBACK of an MQTT broker does not count: it only says that
     the broker has the message, or that any client at all has subscribed.
     """
 
-    ids: Annotated[frozenset[UUID], Meta(min_length=1, max_length=200)]
+    ids: Annotated[frozenset[UUID], Meta(min_length=1, max_length=200), Lenient(ids(200))]
 
 
-class DeskSync(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class DeskSync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What did this desk miss: answered with what no desk of the zone has confirmed.
 
     `has` are the ids of messages that the desk has: they are recorded as delivered.
     """
 
-    has: Annotated[frozenset[UUID], Meta(max_length=200)] = frozenset()
+    has: Annotated[frozenset[UUID], Meta(max_length=200), Lenient(ids(200))] = frozenset()
 
 
 # -- broker → participant ------------------------------------------------------------------------

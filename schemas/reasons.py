@@ -66,8 +66,10 @@ _RULES: tuple[tuple[re.Pattern[str], _Say], ...] = tuple(
             Code.TEXT_TOO_LONG, f"Expected {_KINDS[found[1]]} of at most length {found[2]}.")),
         (r"matching regex", lambda _: (
             Code.OUT_OF_RANGE, "Expected lower case, with '-' in the place of a space.")),
-        (r"of length >= 1", lambda _: (
+        (r"`str` of length >= 1", lambda _: (
             Code.OUT_OF_RANGE, "Expected a string of at least 1 character.")),
+        (r"`array` of length >= 1", lambda _: (
+            Code.OUT_OF_RANGE, "Expected an array that is not empty.")),
         (r"`(?:float|int)` >= (\S+)", lambda found: (
             Code.OUT_OF_RANGE, f"Expected a number of at least {_plain(found[1])}.")),
         (r"`(?:float|int)` <= (\S+)", lambda found: (

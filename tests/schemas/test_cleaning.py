@@ -180,6 +180,13 @@ def test_what_lax_writers_write_is_read(wire: bytes, text: str) -> None:
     assert read_raw("report", wire % fields)[0].text == text
 
 
+def test_a_desks_word_counts_for_the_ids_that_can_be_read() -> None:
+    delivered, notes = topics.DESK_DELIVERED.read(json.dumps({"ids": ["x", str(V5)]}).encode())
+    assert (delivered.ids, notes) == ({V5}, ("ids: of 2 ids 1 were read",))
+    with pytest.raises(Invalid, match="Expected an array that is not empty"):
+        topics.DESK_DELIVERED.read(b'{"ids": ["x"]}')
+
+
 # -- names ---------------------------------------------------------------------------------------
 
 
