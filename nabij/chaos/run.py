@@ -36,6 +36,7 @@ from nabij.chaos.plan import Rescale, Strike
 from nabij.chaos.recovery import recovery_s
 from nabij.chaos.shares import EACH, unanswered
 from nabij.chaos.store_facts import facts_of, undone
+from nabij.chaos.strangers import strangers
 from nabij.chaos.strikes import Probe, Striker
 from nabij.chaos.world import World
 from schemas import topics
@@ -146,7 +147,7 @@ class Run:
         await world.hosts.wait_ready()
         await world.start_desk()
         began = time.time()
-        async with Redis(world.redis.url) as redis, Probe(world) as probe:
+        async with Redis(world.redis.url) as redis, Probe(world) as probe, strangers(world):
             await self._until(lambda: "desk ready" in self._progress.quiet, 30.0, "desks")
             await world.start_devices(time.time() + 2.0)
             striker = Striker(world, probe, lambda: self._progress.share)

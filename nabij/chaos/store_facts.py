@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from broker.store.dead_letters import DeadLetters
+from broker.store.desks import Desks
 from broker.store.keys import Keys
 from broker.store.redis import Connection
 from broker.store.workers import WorkerStore
@@ -35,6 +36,7 @@ async def undone(redis: Connection, partitions: Sequence[Keys]) -> dict[str, int
     """Return how much is not done, by what it is."""
     found = Counter(await queue_sizes(redis, partitions))
     late_ms = int(time.time() * 1_000) - _LATE_MS
+    found["alarms of unattended desks"] += len(await Desks(redis).alarms())
     for keys in partitions:
         for reader in READERS:
             pending = await redis.call("XPENDING", keys.events(reader), reader)
