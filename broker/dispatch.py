@@ -191,8 +191,8 @@ class Dispatcher:
         else:
             for delivery in deliveries:
                 await self._has_worked(delivery)
-            if retained := {one.message.topic for one in deliveries if one.message.retain}:
-                await self.persist(partial(self._clear, retained, via))
+        if retained := {one.message.topic for one in deliveries if one.message.retain}:
+            await self.persist(partial(self._clear, retained, via))
         for delivery in deliveries:
             delivery.acknowledge()
 
