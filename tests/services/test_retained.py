@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.services.client import Client, Connect, connecting
-from tests.services.system import Servers, System, a_presence, a_report, running
+from tests.services.system import Servers, a_presence, a_report, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -32,27 +32,28 @@ async def cleared(fleet: Client, times: Mapping[str, int]) -> None:
 
 
 async def test_a_retained_position_does_not_outlive_its_owners_withdrawal(
-    system: System, connect: Connect
+    servers: Servers,
 ) -> None:
-    fleet = await connect("nabij", "u/+/up/#", "u/+/down/#", "ops/rejected/#")
-    place = system.place()
-    await fleet.publish("u/bob/up/presence", a_presence(place), retain=True)
-    await fleet.publish("u/eva/up/presence", b"{", retain=True)
-    report = a_report(place)
-    await fleet.publish("u/ann/up/report", report, retain=True)
-    receipt = await fleet.expect("u/ann/down/receipt", id=report["id"])
-    assert receipt["outcome"] == "accepted"
-    await fleet.expect("u/bob/down/alert", incident=receipt["incident"])
-    await fleet.expect("u/eva/down/receipt", outcome="rejected")
-    await cleared(fleet, {"u/bob/up/presence": 1, "u/eva/up/presence": 1, "u/ann/up/report": 1})
-    assert await retained(connect) == []
-    await system.be_at(fleet, None, user="bob", availability="muted")
-    later = await system.report(fleet, place, "robbery", user="ann")
-    assert later["outcome"] == "accepted"
-    # What clears is no message: nobody is told that it is wrong.
-    assert len(fleet.on("u/", outcome="rejected")) == 1
-    assert len(fleet.on("u/ann/down/receipt", id=report["id"])) == 1
-    assert fleet.on("ops/rejected/") == []
+    async with running(servers) as system:
+        fleet = await system.connect("nabij", "u/+/up/#", "u/+/down/#", "ops/rejected/#")
+        place = system.place()
+        await fleet.publish("u/bob/up/presence", a_presence(place), retain=True)
+        await fleet.publish("u/eva/up/presence", b"{", retain=True)
+        report = a_report(place)
+        await fleet.publish("u/ann/up/report", report, retain=True)
+        receipt = await fleet.expect("u/ann/down/receipt", id=report["id"])
+        assert receipt["outcome"] == "accepted"
+        await fleet.expect("u/bob/down/alert", incident=receipt["incident"])
+        await fleet.expect("u/eva/down/receipt", outcome="rejected")
+        await cleared(fleet, {"u/bob/up/presence": 1, "u/eva/up/presence": 1, "u/ann/up/report": 1})
+        assert await retained(system.connect) == []
+        await system.be_at(fleet, None, user="bob", availability="muted")
+        later = await system.report(fleet, place, "robbery", user="ann")
+        assert later["outcome"] == "accepted"
+        # What clears is no message: nobody is told that it is wrong.
+        assert len(fleet.on("u/", outcome="rejected")) == 1
+        assert len(fleet.on("u/ann/down/receipt", id=report["id"])) == 1
+        assert fleet.on("ops/rejected/") == []
 
 
 async def test_what_was_retained_while_no_service_ran_is_handled_and_cleared(
