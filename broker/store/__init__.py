@@ -28,6 +28,8 @@ is in the partition of the region that its id names, what is filed by place in t
 | `short-forms` | zset | user who wants short alerts too by ms when they asked, in the first | 30 days |
 | `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |
 | `partitions` | string | in how many everything is filed, in the first | for ever |
+| `schema-version` | string | the version of the layout of all this (`broker.store.migrations`), in the first | for ever |
+| `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
 | `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it again | until its reader confirms it, 72 hours at most |

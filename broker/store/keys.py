@@ -45,6 +45,8 @@ class Keys:
         self.short_forms = f"{self.prefix}short-forms"
         self.zones = f"{self.prefix}zones"
         self.partitions = f"{self.prefix}partitions"
+        self.schema_version = f"{self.prefix}schema-version"
+        self.migrating = f"{self.prefix}migrating"
         self.jump = f"{self.prefix}clock-jump"
         self.probe = f"{self.prefix}probe"
         self.zones_version = f"{self.prefix}zones-version"

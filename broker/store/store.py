@@ -18,6 +18,7 @@ from broker.store.forms import FormStore
 from broker.store.history import History
 from broker.store.incidents import IncidentStore
 from broker.store.keys import Keys, partition_of, partition_of_incident
+from broker.store.migrations import Schema
 from broker.store.missed import MissedStore
 from broker.store.nodes import Nodes
 from broker.store.outages import Outages
@@ -69,6 +70,7 @@ class Store:
         self.zones = ZoneStore(redis)
         self.workers = WorkerStore(redis)
         self.server = Server(redis)
+        self.schema = Schema(redis)
         self.keys = redis.keys
         self.link([self])
 
@@ -145,7 +147,7 @@ async def partitions(
 
     Raises:
         UnavailableError: Redis cannot be reached.
-        ConfigError: what is there was filed in another number of partitions.
+        ConfigError: what is there was filed in another number of partitions, or by a newer release.
     """
     nodes = Nodes(url, answer_s=ANSWER_S)
     stores = [Store(url, Keys(number, count), nodes) for number in range(count)]
@@ -155,10 +157,24 @@ async def partitions(
         stack.push_async_callback(nodes.close)
         for store in stores:
             await stack.enter_async_context(store)
-        first = stores[0]
-        found = await (first.claim() if opening is Opening.USE else first.partition_count())
-        if found not in (count, None):
-            raise ConfigError(
-                [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
-            )
+        await _opened(stores, opening)
         yield stores
+
+
+async def _opened(stores: Sequence[Store], opening: Opening) -> None:
+    first = stores[0]
+    found = await first.partition_count()
+    _refuse_count(found, len(stores))
+    if opening is Opening.READ:
+        await first.schema.version(is_used=found is not None)  # an older one is read as it is
+        return
+    # In this order: whoever finds a partition count finds the version too.
+    await first.schema.prepare([store.schema for store in stores], is_used=found is not None)
+    _refuse_count(await first.claim(), len(stores))
+
+
+def _refuse_count(found: int | None, count: int) -> None:
+    if found not in (count, None):
+        raise ConfigError(
+            [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
+        )

@@ -1,0 +1,170 @@
+"""The version of the stored layout, and how data of an older release is migrated to today's.
+
+Version 1 is what was stored before versions were recorded. A migration may be killed at any point
+and is then run again from its start: it changes what is of the older layout, and nothing else.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+import structlog
+
+from broker.errors import ConfigError, UnavailableError
+from broker.store.outbox import Posted
+from broker.store.redis import Connection
+from broker.store.transaction import Transaction
+from broker.store.workers import WorkerStore
+
+_log = structlog.get_logger()
+
+_LOCK_MS = 10_000  # renewed after each batch; so long a killed migrator holds up the next
+_POLL_S = 0.1
+_WORKERS_STOP_S = 15.0  # longer than a worker that was killed counts as alive
+_BATCH = 200
+
+Migration = Callable[[Connection], AsyncIterator[None]]  # of one partition; yields after each batch
+
+
+class _PostedV1(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of the outbox before desks confirmed what they have."""
+
+    id: str
+    topic: str
+    payload: bytes
+    due_ms: int
+    made_ms: int | None = None
+    attended: bool = False
+
+
+async def _readers_confirm(redis: Connection) -> AsyncIterator[None]:
+    """1 to 2: a message stays in the outbox until its reader confirms it; a PUBACK proves nothing.
+
+    What had only a PUBACK is due again. Readers drop what they have by id.
+    """
+    keys, cursor = redis.keys, b"0"
+    while True:
+        cursor, found = await redis.call("HSCAN", keys.outbox_messages, cursor, "COUNT", _BATCH)
+        transaction = Transaction(redis)
+        for name, body in zip(found[::2], found[1::2], strict=True):
+            _convert_posted(transaction, name.decode(), body)
+        if await transaction.run() is None:
+            raise UnavailableError("Redis: the outbox changed while it was migrated")
+        yield
+        if int(cursor) == 0:
+            break
+    await redis.call("DEL", f"{keys.prefix}outbox-sent", f"{keys.prefix}outbox-again")
+
+
+def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
+    keys, now_ms = transaction.keys, int(time.time() * 1000)
+    try:
+        old = msgspec.msgpack.decode(body, type=_PostedV1)
+    except msgspec.MsgspecError as error:  # it stays, and is told of wherever the outbox is read
+        _log.error("a message in the outbox cannot be migrated", why=str(error), size=len(body))
+        return
+    if old.made_ms is None:
+        new = Posted(
+            id=old.id, topic=old.topic, payload=old.payload, made_ms=old.due_ms, due_ms=old.due_ms
+        )
+        transaction.require_field(keys.outbox_messages, name, body)
+        transaction.call("HSET", keys.outbox_messages, name, msgspec.msgpack.encode(new))
+    transaction.call("ZADD", keys.outbox, "NX", now_ms, name)
+
+
+MIGRATIONS: tuple[Migration, ...] = (_readers_confirm,)
+VERSION = 1 + len(MIGRATIONS)
+
+
+class Schema:
+    """The version of what is stored in one partition; the first partition's counts for all."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+        self._keys = redis.keys
+
+    async def version(self, *, is_used: bool) -> int | None:
+        """Return the version of what is stored; None if nothing is.
+
+        Raises:
+            ConfigError: a newer release has stored it.
+        """
+        recorded = await self._redis.call("GET", self._keys.schema_version)
+        if recorded is None:
+            return 1 if is_used else None
+        version = int(recorded)
+        if version > VERSION:
+            problem = (
+                f"NABIJ_REDIS_URL: its data is of schema version {version}, this release of Nabij "
+                f"knows {VERSION} at most: install the release that wrote it or a newer one, or "
+                "restore the backup from before the upgrade (docs/operations.md, Upgrade)"
+            )
+            raise ConfigError([problem])
+        return version
+
+    async def prepare(self, partitions: "Sequence[Schema]", *, is_used: bool) -> None:
+        """Record the version if nothing is stored yet; migrate what is older, one process at a time.
+
+        Raises:
+            ConfigError: a newer release has stored it, or workers of an older one still run.
+        """
+        if not is_used:
+            await self._redis.call("SET", self._keys.schema_version, VERSION, "NX")
+        token = secrets.token_hex(16)
+        while True:
+            version = await self.version(is_used=is_used)
+            if version == VERSION and not await self._redis.call("EXISTS", self._keys.migrating):
+                return
+            if await self._redis.call("SET", self._keys.migrating, token, "NX", "PX", _LOCK_MS):
+                await self._migrate(partitions, token)
+            else:
+                await asyncio.sleep(_POLL_S)
+
+    async def _migrate(self, partitions: "Sequence[Schema]", token: str) -> None:
+        try:
+            version = await self.version(is_used=True) or VERSION
+            if version < VERSION:
+                await self._workers_stopped(token)
+            for number, migration in enumerate(MIGRATIONS[version - 1 :], version):
+                _log.warning("the store is migrated", version=number, to=number + 1)
+                for each in partitions:
+                    async for _ in migration(each._redis):  # noqa: SLF001 - of the same class
+                        await self._renew(token)
+                await self._redis.call("SET", self._keys.schema_version, number + 1)
+        finally:
+            if await self._holds(token):
+                await self._redis.call("DEL", self._keys.migrating)
+
+    async def _workers_stopped(self, token: str) -> None:
+        """Wait until no worker of an older release is alive: it would write the older layout."""
+        until_s = time.monotonic() + _WORKERS_STOP_S
+        while alive := await self._alive():
+            if time.monotonic() > until_s:
+                problem = (
+                    "NABIJ_REDIS_URL: its data must be migrated, and workers of an older release "
+                    f"still run ({', '.join(alive)}): stop `nabij up` on every host first"
+                )
+                raise ConfigError([problem])
+            await self._renew(token)
+            await asyncio.sleep(_POLL_S)
+
+    async def _alive(self) -> list[str]:
+        workers, prefix = WorkerStore(self._redis), self._keys.workers("")
+        services, cursor = set(), b"0"
+        while True:
+            cursor, found = await self._redis.call("SCAN", cursor, "MATCH", f"{prefix}*")
+            services |= {name.decode().removeprefix(prefix) for name in found}
+            if int(cursor) == 0:
+                break
+        known = [one for service in sorted(services) for one in await workers.of(service)]
+        return [f"{one.session.service} {one.session.instance}" for one in known if one.is_alive]
+
+    async def _renew(self, token: str) -> None:
+        if not await self._holds(token):
+            raise UnavailableError("Redis: another process has taken over the migration")
+        await self._redis.call("PEXPIRE", self._keys.migrating, _LOCK_MS)
+
+    async def _holds(self, token: str) -> bool:
+        return bool(await self._redis.call("GET", self._keys.migrating) == token.encode())
