@@ -12,13 +12,22 @@ from typing import Any, get_args
 
 import msgspec
 
-from schemas.topics import LEVEL, ROOT, TOPICS, Topic
+from schemas.codec import encode
+from schemas.examples import examples_of
+from schemas.messages import DeliveryReceipt, Receipt
+from schemas.topics import CITY_RECEIPT, COMMAND_RECEIPT, LEVEL, RECEIPT, ROOT, TOPICS, Topic
 
 ASYNCAPI = "3.1.0"
+MQTT_BINDING = "0.2.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 # Senders of what Nabij receives.
 FROM_OUTSIDE = frozenset(("participant", "operations", "city desk"))
+UNKNOWN_FIELDS = (
+    "Nabij ignores unknown fields of what it receives, and names them in the receipt's `notes`; "
+    "readers must ignore unknown fields of what Nabij sends."
+)
 
+_RECEIPTS = {"u": RECEIPT, "police": COMMAND_RECEIPT, "city": CITY_RECEIPT}
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _LEFT_OUT = frozenset(("discriminator",))  # AsyncAPI's is a name, msgspec's a mapping
 
@@ -28,6 +37,7 @@ def json_schemas() -> dict[str, Any]:
     return {
         "$schema": JSON_SCHEMA,
         "title": "Payloads of Nabij",
+        "description": UNKNOWN_FIELDS,
         "$defs": _components("#/$defs/{name}"),
     }
 
@@ -41,7 +51,7 @@ def asyncapi() -> dict[str, Any]:
             "version": ROOT.rpartition("/v")[2],
             "description": (
                 "A real-time alert broker for community safety, over MQTT 5 or 3.1.1. "
-                "What a device and a desk can rely on is in docs/protocol.md. "
+                f"What a device and a desk can rely on is in docs/protocol.md. {UNKNOWN_FIELDS} "
                 "Nabij never replaces the emergency number."
             ),
             "license": {"name": "Apache-2.0"},
@@ -52,7 +62,6 @@ def asyncapi() -> dict[str, Any]:
             f"{_action(topic)}_{channel_of(topic)}": _operation(topic) for topic in TOPICS
         },
         "components": {
-            "messages": {name: _message(name) for topic in TOPICS for name in payloads_of(topic)},
             "schemas": _components("#/components/schemas/{name}"),
         },
     }
@@ -68,13 +77,21 @@ def payloads_of(topic: Topic[Any]) -> list[str]:
     return [each.__name__ for each in get_args(topic.payload) or (topic.payload,)]
 
 
+def receipt_topic_of(topic: Topic[Any]) -> Topic[Any] | None:
+    """Return the topic of the receipts that answer messages on `topic`; None where none does.
+
+    A delivery receipt is only answered when it is refused: nobody waits for that.
+    """
+    if topic.sender not in FROM_OUTSIDE or topic.payload is DeliveryReceipt:
+        return None
+    return _RECEIPTS[topic.template.partition("/")[0]]
+
+
 def _channel(topic: Topic[Any]) -> dict[str, Any]:
     return {
         "address": f"{ROOT}/{topic.template}",
         "description": f"From {topic.sender} to {topic.receiver}.",
-        "messages": {
-            name: {"$ref": f"#/components/messages/{name}"} for name in payloads_of(topic)
-        },
+        "messages": {name: _message(name, topic) for name in payloads_of(topic)},
         "parameters": {
             name: {"description": f"One level of the topic: {LEVEL}"}
             for name in _PLACEHOLDER.findall(topic.template)
@@ -83,12 +100,21 @@ def _channel(topic: Topic[Any]) -> dict[str, Any]:
 
 
 def _operation(topic: Topic[Any]) -> dict[str, Any]:
+    operation = {
+        "action": _action(topic),
+        **_channel_and_messages(topic),
+        "bindings": _mqtt(qos=topic.qos, retain=topic.retain),
+    }
+    if receipts := receipt_topic_of(topic):
+        operation["reply"] = _channel_and_messages(receipts)
+    return operation
+
+
+def _channel_and_messages(topic: Topic[Any]) -> dict[str, Any]:
     channel = f"#/channels/{channel_of(topic)}"
     return {
-        "action": _action(topic),
         "channel": {"$ref": channel},
         "messages": [{"$ref": f"{channel}/messages/{name}"} for name in payloads_of(topic)],
-        "bindings": {"mqtt": {"qos": topic.qos, "retain": topic.retain, "bindingVersion": "0.2.0"}},
     }
 
 
@@ -96,8 +122,36 @@ def _action(topic: Topic[Any]) -> str:
     return "receive" if topic.sender in FROM_OUTSIDE else "send"
 
 
-def _message(name: str) -> dict[str, Any]:
-    return {"name": name, "payload": {"$ref": f"#/components/schemas/{name}"}}
+def _message(name: str, topic: Topic[Any]) -> dict[str, Any]:
+    """Return a message as it is on this topic: the same payload is answered on another elsewhere."""
+    message = {
+        "name": name,
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "examples": [
+            {"name": each, "payload": json.loads(encode(payload))}
+            for each, payload in examples_of(name).items()
+        ],
+    }
+    if receipts := receipt_topic_of(topic):
+        message["bindings"] = _mqtt(
+            responseTopic=f"{ROOT}/{receipts.template}",
+            correlationData=_correlation(
+                "The id of the message, or of one without an id any bytes."
+            ),
+        )
+    elif topic.payload is Receipt:
+        message["bindings"] = _mqtt(
+            correlationData=_correlation("That of the message which this is the receipt of.")
+        )
+    return message
+
+
+def _correlation(description: str) -> dict[str, Any]:
+    return {"type": "string", "format": "binary", "description": description}
+
+
+def _mqtt(**binding: Any) -> dict[str, Any]:
+    return {"mqtt": {**binding, "bindingVersion": MQTT_BINDING}}
 
 
 def _components(reference: str) -> dict[str, Any]:
@@ -114,6 +168,8 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     plain = {key: _plain(each) for key, each in value.items() if key not in _LEFT_OUT}
+    if "properties" in plain:
+        plain["additionalProperties"] = True  # in both directions: see UNKNOWN_FIELDS
     if isinstance(plain.get("description"), str):
         plain["description"] = inspect.cleandoc(plain["description"])
     if "$ref" in plain and len(plain) > 1:  # draft-07 looks at nothing beside a $ref

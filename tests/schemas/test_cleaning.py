@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from schemas import topics
 from schemas.codec import Code, Invalid, encode, glance
+from schemas.examples import AT, EXAMPLES, V5, V7
 from schemas.ids import new_id
 from schemas.messages import Availability, EmergencyCall, Mode, Report
 from schemas.taxonomy import Audience, Language
-from tests.schemas.samples import AT, SAMPLES, V5, V7
 
 PLACE = {"lat": 51.05, "lon": 3.72}
 BASE: dict[str, dict[str, Any]] = {
@@ -312,4 +312,4 @@ def test_what_is_refused_is_glanced_at_by_its_own_id() -> None:
     whole = {"by": {"id": str(V5)}, "id": str(V7), "category": "Fire", "x": 1}
 
     assert glance(json.dumps(whole).encode()) == (V7, None, "fire")
-    assert glance(encode(SAMPLES["report"])[:-1])[:2] == (V7, Language.FR)
+    assert glance(encode(EXAMPLES["report"])[:-1])[:2] == (V7, Language.FR)

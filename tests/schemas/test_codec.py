@@ -13,11 +13,11 @@ from schemas import messages, topics
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
 from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Code, Invalid, encode, encode_within_limit
 from schemas.errors import MAX_FIELD, MAX_REASON
+from schemas.examples import AT, EXAMPLES, V5, V7
 from schemas.messages import Outcome, Receipt, Subject
-from tests.schemas.samples import AT, SAMPLES, V5, V7
 
 INCOMING = [topic for topic in topics.TOPICS if topic.sender in ("participant", "operations")]
-REPORT = msgspec.json.decode(encode(SAMPLES["report"]))
+REPORT = msgspec.json.decode(encode(EXAMPLES["report"]))
 PRESENCE = b'{"at":"2026-03-01T12:00:00Z","location":{"lat":51.0,"lon":3.7}%s}'
 
 
@@ -69,8 +69,8 @@ def test_random_bytes_are_refused_with_code_field_and_reason(
 @settings(max_examples=400)
 @given(topic=st.sampled_from(INCOMING), data=st.data())
 def test_mutated_messages_are_typed_values_or_refused(topic: topics.Topic[Any], data: Any) -> None:
-    names = sorted(name for name in SAMPLES if name.split("-")[0] == topic.name)
-    message = msgspec.json.decode(encode(SAMPLES[data.draw(st.sampled_from(names))]))
+    names = sorted(name for name in EXAMPLES if name.split("-")[0] == topic.name)
+    message = msgspec.json.decode(encode(EXAMPLES[data.draw(st.sampled_from(names))]))
     for _ in range(data.draw(st.integers(1, 3))):
         key = data.draw(st.sampled_from([*message, "location.lat", "unknown"]) | st.text())
         inner, _, leaf = key.rpartition(".")
@@ -84,7 +84,7 @@ def test_mutated_messages_are_typed_values_or_refused(topic: topics.Topic[Any], 
 @settings(max_examples=400)
 @given(name=st.sampled_from(["report", "presence", "command-ask"]), data=st.data())
 def test_messages_with_some_bytes_changed_are_typed_values_or_refused(name: str, data: Any) -> None:
-    payload = bytearray(encode(SAMPLES[name]))
+    payload = bytearray(encode(EXAMPLES[name]))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(payload) - 1))
         payload[at : at + data.draw(st.integers(0, 4))] = data.draw(
@@ -183,7 +183,7 @@ def test_bad_input_is_refused_by_the_code_of_its_fault(
 def test_reason_speaks_json_and_names_what_is_allowed(
     topic: str, changed: dict[str, Any], reason: str
 ) -> None:
-    message = msgspec.json.decode(encode(SAMPLES[topic])) | changed
+    message = msgspec.json.decode(encode(EXAMPLES[topic])) | changed
     on = next(one for one in INCOMING if one.name == topic.partition("-")[0])
 
     assert refusal(on, json.dumps(message).encode()).reason == reason
@@ -293,11 +293,11 @@ def test_device_does_not_send_what_the_services_refuse() -> None:
     said = messages.GroupMessage(id=V7, incident=V5, text="x" * MAX_PAYLOAD_BYTES)
     with pytest.raises(Invalid, match="at most 16384"):
         encode_within_limit(said)
-    assert encode_within_limit(SAMPLES["report"]) == encode(SAMPLES["report"])
+    assert encode_within_limit(EXAMPLES["report"]) == encode(EXAMPLES["report"])
 
 
 def test_newer_device_may_send_fields_that_we_do_not_know() -> None:
-    assert topics.REPORT.decode(report(smell="smoke")) == SAMPLES["report"]
+    assert topics.REPORT.decode(report(smell="smoke")) == EXAMPLES["report"]
 
 
 def test_the_field_of_a_refusal_names_nothing_of_the_senders() -> None:
@@ -346,7 +346,7 @@ def test_no_payload_takes_longer_than_its_length_allows(payload: bytes) -> None:
 
 
 def test_decoding_a_presence_takes_some_microseconds(capsys: pytest.CaptureFixture[str]) -> None:
-    payload, rounds = encode(SAMPLES["presence"]), 5_000
+    payload, rounds = encode(EXAMPLES["presence"]), 5_000
     started = time.perf_counter()
     for _ in range(rounds):
         topics.PRESENCE.decode(payload)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from schemas.contract import asyncapi, channel_of, json_schemas, payloads_of
+from broker.refusals import receipt_message
+from schemas.codec import encode
+from schemas.contract import FROM_OUTSIDE, asyncapi, channel_of, json_schemas, payloads_of
 from schemas.contract_page import documents
-from schemas.topics import TOPICS
-from tests.schemas.samples import SAMPLES
+from schemas.examples import AT, EXAMPLES, examples_of
+from schemas.messages import DeliveryReceipt, Outcome, Receipt, Subject
+from schemas.topics import TOPICS, Topic
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "contract"
 GOLDEN = Path(__file__).parent / "golden"
+RECEIPT = Receipt(subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=AT)
 
 
 def test_what_is_checked_in_is_what_the_code_says() -> None:
@@ -69,6 +74,62 @@ def test_nabij_receives_what_participants_and_desks_send() -> None:
     }  # fmt: skip
 
 
+def test_the_official_schema_sees_a_wrong_binding(official: "jsonschema_rs.Validator") -> None:
+    for wrong in ({"qos": 3}, {"retain": "yes"}):
+        broken = asyncapi()
+        broken["operations"]["receive_u_up_report"]["bindings"]["mqtt"] |= wrong
+        assert not official.is_valid(broken)
+    for wrong in ({"responseTopic": 7}, {"correlationData": "id"}):
+        broken = asyncapi()
+        message = broken["channels"]["u_up_report"]["messages"]["Report"]
+        message["bindings"]["mqtt"] |= wrong
+        assert not official.is_valid(broken)
+
+
+def test_what_is_answered_names_the_topic_on_which_its_receipt_comes() -> None:
+    document = asyncapi()
+    for topic in TOPICS:
+        levels = dict.fromkeys(re.findall(r"\{([a-z]+)\}", topic.template), "x")
+        channel = document["channels"][channel_of(topic)]
+        answered = [
+            each["bindings"]["mqtt"]["responseTopic"]
+            for each in channel["messages"].values()
+            if "responseTopic" in each.get("bindings", {}).get("mqtt", {})
+        ]
+        if topic.sender not in FROM_OUTSIDE or topic.payload is DeliveryReceipt:
+            assert answered == []
+            continue
+        receipt = receipt_message(RECEIPT, levels, b"")
+        assert {re.sub(r"\{[a-z]+\}", "x", each) for each in answered} == {receipt.topic}
+        assert len(answered) == len(payloads_of(topic))
+        reply = document["operations"][f"receive_{channel_of(topic)}"]["reply"]
+        replied = reply["channel"]["$ref"].removeprefix("#/channels/")
+        assert document["channels"][replied]["address"] == answered[0]
+
+
+def test_every_message_has_examples_that_are_valid_and_that_the_codec_reads_unchanged() -> None:
+    for topic in TOPICS:
+        for name, message in asyncapi()["channels"][channel_of(topic)]["messages"].items():
+            validator = _validator(name)
+            assert message["examples"], name
+            for example in message["examples"]:
+                payload = example["payload"]
+                assert [error.message for error in validator.iter_errors(payload)] == []
+                read = topic.read(json.dumps(payload).encode())
+                assert read == (EXAMPLES[example["name"]], ())
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=channel_of)
+def test_an_unknown_field_is_valid_and_ignored_in_both_directions(topic: Topic[Any]) -> None:
+    for name in payloads_of(topic):
+        for example, value in examples_of(name).items():
+            payload = _with_unknown_fields(json.loads(encode(value)))
+            assert _validator(name).is_valid(payload), example
+            read, notes = topic.read(json.dumps(payload).encode())
+            assert read == value
+            assert topic.sender not in FROM_OUTSIDE or "'qzx'" in "".join(notes)
+
+
 def test_every_reference_leads_somewhere() -> None:
     for document in (asyncapi(), json_schemas()):
         for reference in _references(document):
@@ -80,8 +141,8 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("*.json")), ids=lambda file: file.stem)
 def test_the_golden_messages_are_valid_and_a_wrong_one_is_not(file: Path) -> None:
-    name = type(SAMPLES[file.stem]).__name__
-    validator = jsonschema_rs.validator_for({**json_schemas(), "$ref": f"#/$defs/{name}"})
+    name = type(EXAMPLES[file.stem]).__name__
+    validator = _validator(name)
     message = json.loads(file.read_text("utf-8"))
     assert [error.message for error in validator.iter_errors(message)] == []
     needed = json_schemas()["$defs"][name].get("required", [])
@@ -98,6 +159,20 @@ def test_the_page_has_every_field_and_every_code() -> None:
         else:
             section = text.partition(f"### {name}\n")[2].partition("\n##")[0]
             assert all(f"| `{field}` |" in section for field in schema.get("properties", {})), name
+
+
+def _validator(name: str) -> "jsonschema_rs.Validator":
+    return jsonschema_rs.validator_for({**json_schemas(), "$ref": f"#/$defs/{name}"})
+
+
+def _with_unknown_fields(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return `payload` with another field in it, and in each place in it."""
+    positions = {key: {**each, "qzx": 1} for key, each in payload.items() if _is_position(each)}
+    return {**payload, **positions, "qzx": [{}]}
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, dict) and "lat" in value
 
 
 def _references(value: Any) -> list[str]:

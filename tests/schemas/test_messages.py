@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from schemas import messages, topics
 from schemas.codec import Decoder, FieldError, encode
-from tests.schemas.samples import AT, HERE, SAMPLES, V5, V7
+from schemas.examples import AT, EXAMPLES, HERE, V5, V7
 
 GOLDEN = Path(__file__).parent / "golden"
 ON_THE_WIRE = {
@@ -20,27 +20,27 @@ ON_THE_WIRE = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_payload_encodes_to_its_golden_file_and_back(name: str) -> None:
     # Changed on purpose? Then the change is one for every device: say so in docs/protocol.md, and
-    # write `encode(SAMPLES[name])` into the file.
+    # write `encode(EXAMPLES[name])` into the file.
     golden = (GOLDEN / f"{name}.json").read_bytes().strip()
 
-    assert encode(SAMPLES[name]) == golden
-    assert Decoder(type(SAMPLES[name])).decode(golden) == SAMPLES[name]
+    assert encode(EXAMPLES[name]) == golden
+    assert Decoder(type(EXAMPLES[name])).decode(golden) == EXAMPLES[name]
 
 
 def test_every_payload_of_the_topic_table_has_a_sample_and_no_golden_file_is_left_over() -> None:
-    assert {type(sample) for sample in SAMPLES.values()} == ON_THE_WIRE
-    assert {path.stem for path in GOLDEN.iterdir()} == set(SAMPLES)
+    assert {type(sample) for sample in EXAMPLES.values()} == ON_THE_WIRE
+    assert {path.stem for path in GOLDEN.iterdir()} == set(EXAMPLES)
 
 
-@pytest.mark.parametrize("name", sorted(SAMPLES))
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_every_optional_field_of_a_payload_is_in_a_sample(name: str) -> None:
-    kind = type(SAMPLES[name])
+    kind = type(EXAMPLES[name])
     told = {
         field
-        for sample in SAMPLES.values()
+        for sample in EXAMPLES.values()
         if type(sample) is kind
         for field in msgspec.json.decode(encode(sample))
     }
@@ -48,9 +48,9 @@ def test_every_optional_field_of_a_payload_is_in_a_sample(name: str) -> None:
     assert {field.encode_name for field in msgspec.structs.fields(kind)} <= told
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLES if name.startswith("command-")])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith("command-")])
 def test_command_topic_decodes_each_command_by_its_tag(name: str) -> None:
-    assert topics.COMMAND.decode(encode(SAMPLES[name])) == SAMPLES[name]
+    assert topics.COMMAND.decode(encode(EXAMPLES[name])) == EXAMPLES[name]
 
 
 @pytest.mark.parametrize("kind", sorted(ON_THE_WIRE, key=str))

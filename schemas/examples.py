@@ -1,4 +1,7 @@
-"""One full value of every payload on the wire: the golden files are what these encode to."""
+"""Full values of every payload on the wire: the examples of the contract.
+
+The golden files of the tests are what these encode to.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +21,7 @@ THERE = m.Position(lat=51.055, lon=3.722)
 NAMES = Names(nl="Brand", fr="Incendie", en="Fire")
 COMMAND: dict[str, Any] = {"id": V7, "incident": V5, "by": "desk 4"}
 
-SAMPLES: dict[str, msgspec.Struct] = {
+EXAMPLES: dict[str, msgspec.Struct] = {
     "report": m.Report(
         id=V7, category="fire", location=HERE, seen_at=AT, reporter_location=THERE,
         text="Rook uit het dak\nen vlammen", emergency_call=m.EmergencyCall.CALLED,
@@ -40,7 +43,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
     ),
     "receipt-rejected": m.Receipt(
         subject=m.Subject.REPORT, outcome=m.Outcome.REJECTED, at=AT,
-        advice="Bel 112.", notes=("unknown field 'audiance': did you mean 'audience'?",), code=Code.NULL_ISLAND, field="$.location", reason="The position is (0, 0).",
+        advice="Bel 112.", notes=("unknown field 'audiance': did you mean 'audience'?",),
+        code=Code.NULL_ISLAND, field="$.location", reason="The position is (0, 0).",
     ),
     "alert": m.Alert(
         id=V5, incident=V5, wave=2, reason=m.AlertReason.WIDENED, category="fire", names=NAMES,
@@ -90,3 +94,8 @@ SAMPLES: dict[str, msgspec.Struct] = {
         reason="JSON is malformed.", at=AT, payload="{", size=1,
     ),
 }  # fmt: skip
+
+
+def examples_of(name: str) -> dict[str, msgspec.Struct]:
+    """Return the examples of the payload that is called `name`, by their own names."""
+    return {key: each for key, each in EXAMPLES.items() if type(each).__name__ == name}
