@@ -1,0 +1,115 @@
+"""A backup that is restored elsewhere has every receipt, incident and message; it has no places."""
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.embedded import EmbeddedRedis
+from schemas.ids import new_id
+from tests.services.system import Servers, a_report, running
+
+REPOSITORY = Path(__file__).parents[2]
+PAGE = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def commands(heading: str) -> str:
+    """The commands under a heading of the operations page."""
+    found = re.search(rf"^### {heading}\n.*?^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+async def ran(script: str, cwd: Path, **environment: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-euc", script, env={**os.environ, **environment}, cwd=cwd,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, errors.decode()
+    return output.decode().strip()
+
+
+def held_by(directory: Path) -> list[tuple[str, int]]:
+    """The names and modes of what is in a directory."""
+    return [(path.name, path.stat().st_mode & 0o777) for path in directory.iterdir()]
+
+
+def backup_as_documented(configuration: Path, backups: Path) -> str:
+    """The documented command, with this machine's folders in place of a server's."""
+    return (
+        commands("Back up")
+        .replace("/etc/nabij", str(configuration))
+        .replace("/opt/nabij", str(REPOSITORY))
+        .replace("/var/backups/nabij", str(backups))
+        .replace("REDISCLI_AUTH=… ", "")
+    )
+
+
+async def test_what_had_a_receipt_at_the_backup_is_there_after_the_restore(
+    own_servers: Servers, own_redis: EmbeddedRedis, tmp_path: Path, program: Callable[..., str]
+) -> None:
+    program("redis-cli", "valkey-cli")
+    program("redis-server", "valkey-server")
+    configuration, backups, elsewhere = (tmp_path / name for name in ("etc", "backups", "other"))
+    for directory in (configuration, elsewhere):
+        directory.mkdir()
+    names = ["passwd", "mosquitto.acl", "mosquitto.conf", "policy.toml", "nabij.env"]
+    for name in names:
+        (configuration / name).write_text(name, encoding="utf-8")
+    address = urlsplit(own_redis.url)
+
+    async with running(own_servers) as system:
+        ann, bob = [await system.connect(name) for name in ("ann", "bob")]
+        place = system.place()
+        await system.be_at(bob, place)
+        message = a_report(place, id=str(new_id()))
+        receipt = await system.send_report(ann, message)
+        backup = Path(
+            await ran(
+                backup_as_documented(configuration, backups), tmp_path,
+                REDIS_PORT=str(address.port), REDISCLI_AUTH=address.password or "",
+            )
+        )  # fmt: skip
+        assert system.keys_with(":where:")
+    settings = system.settings
+
+    await own_redis.kill()
+    shutil.rmtree(own_redis.directory / "appendonlydir")
+    assert held_by(backups) == [(backup.name, 0o700)]
+    assert {name for name, _ in held_by(backup)} == {"appendonlydir", *names}
+    await ran(commands("Restore"), tmp_path, BACKUP=str(backup), REDIS_DIR=str(elsewhere))
+    async with EmbeddedRedis(elsewhere) as restored:
+        settings = replace(settings, redis_url=restored.url)
+        async with running(own_servers, settings=settings) as system:
+            assert not system.keys_with(":where:")
+            assert not system.keys_with(":at:")
+            ann = await system.connect("ann")
+            desk = await system.connect("desk-gent", "police/gent/#")
+            again = await system.send_report(ann, message)
+            assert {**again, "at": receipt["at"]} == receipt
+            filed = await system.filed(receipt["incident"])
+            assert filed is not None
+            assert filed.incident.reports == 1
+            escalation = await desk.expect("police/gent/escalation/", incident=receipt["incident"])
+            assert escalation["report"] == message["id"]
+
+
+async def test_a_backup_of_no_redis_says_so_and_leaves_nothing(
+    tmp_path: Path, program: Callable[..., str]
+) -> None:
+    program("redis-cli", "valkey-cli")
+    program("redis-server", "valkey-server")
+    process = await asyncio.create_subprocess_exec(
+        REPOSITORY / "ops" / "backup.sh", tmp_path / "backups",
+        env={**os.environ, "REDIS_PORT": "1"}, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, errors = await process.communicate()
+
+    assert process.returncode != 0
+    assert b"Could not connect" in errors
+    assert held_by(tmp_path / "backups") == []
