@@ -307,6 +307,8 @@ def contract(
 ) -> None:
     """Write the contract for machines: AsyncAPI 3.1 and JSON Schemas.
 
+    A change that breaks devices or desks is refused unless its version is raised.
+
     nabij contract
 
     nabij contract /tmp/contract

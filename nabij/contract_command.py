@@ -1,9 +1,13 @@
 """`nabij contract`: writes the contract for machines, or says whether what is there is of today."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from broker.errors import ConfigError
 from nabij.output import print_line, say
+from schemas.compatibility import unannounced_changes
+from schemas.contract import asyncapi
 from schemas.contract_page import documents
 
 
@@ -11,8 +15,10 @@ def run_contract(directory: Path, *, check: bool) -> bool:
     """Write the documents into `directory`, or compare; return whether they are as they must be.
 
     Raises:
-        ConfigError: they cannot be written.
+        ConfigError: they cannot be written, or would break what was made for those that are there.
     """
+    if not check:
+        _refuse_unannounced(directory / "asyncapi.json")
     for name, text in documents().items():
         path = directory / name
         if not check:
@@ -22,6 +28,27 @@ def run_contract(directory: Path, *, check: bool) -> bool:
             say(f"{path} is not what the code says: nabij contract {directory}")
             return False
     return True
+
+
+def _refuse_unannounced(path: Path) -> None:
+    """Refuse changes that break devices or desks, unless they see it by the version."""
+    if not path.is_file():
+        return
+    if changes := unannounced_changes(_read(path), asyncapi()):
+        mend = "undo it, or raise VERSION in schemas/contract.py and tell it in CHANGELOG.md."
+        told = [f"{path}: {change}" for change in changes]
+        raise ConfigError([*told, f"This breaks devices or desks: {mend}"])
+
+
+def _read(path: Path) -> Any:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        int(document["info"]["version"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        why = f"no AsyncAPI document of ours ({error!r}), so that breaking changes cannot be seen"
+        mend = f"Restore it (git checkout HEAD -- {path}), or write elsewhere."
+        raise ConfigError([f"{path}: {why}. {mend}"]) from None
+    return document
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from schemas.examples import examples_of
 from schemas.messages import DeliveryReceipt, Receipt
 from schemas.topics import CITY_RECEIPT, COMMAND_RECEIPT, LEVEL, RECEIPT, ROOT, TOPICS, Topic
 
+VERSION = 1  # raise it with each change that breaks a device or desk (schemas/compatibility.py)
 ASYNCAPI = "3.1.0"
 MQTT_BINDING = "0.2.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -48,7 +49,7 @@ def asyncapi() -> dict[str, Any]:
         "asyncapi": ASYNCAPI,
         "info": {
             "title": "Nabij",
-            "version": ROOT.rpartition("/v")[2],
+            "version": str(VERSION),
             "description": (
                 "A real-time alert broker for community safety, over MQTT 5 or 3.1.1. "
                 f"What a device and a desk can rely on is in docs/protocol.md. {UNKNOWN_FIELDS} "

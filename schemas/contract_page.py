@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas.contract import UNKNOWN_FIELDS, asyncapi, json_schemas, payloads_of, written
+from schemas.contract import UNKNOWN_FIELDS, VERSION, asyncapi, json_schemas, payloads_of, written
 from schemas.topics import ROOT, TOPICS
 
 _LIMITS = {
@@ -33,7 +33,7 @@ def page() -> str:
     lines = [
         "# The contract, field by field",
         "",
-        "Made from `schemas/` by `nabij contract`; do not edit it. The rules behind the fields are in",
+        f"Version {VERSION}. Made from `schemas/` by `nabij contract`; do not edit it. The rules behind the fields are in",
         "[docs/protocol.md](../protocol.md). For machines: [asyncapi.json](asyncapi.json) (AsyncAPI 3.1)",
         "and [schemas.json](schemas.json) (JSON Schema 2020-12).",
         "",
