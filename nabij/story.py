@@ -111,7 +111,12 @@ class Story:
             f"Bob lives nearby. {_after(sent_at, received_at)} after the report his phone shows: "
             f"“{alert.names.en}, {metres:.0f} m from you. {alert.advice.en}”",
         )
-        _tell("He sees neither Ann's name nor her words. Cleo, 2 km away, is not alerted.")
+        told = (
+            f"It shows Ann's words too, as the policy allows for this category: “{alert.text}”"
+            if alert.text
+            else "It does not show Ann's words."
+        )
+        _tell(f"{told} It never shows her name. Cleo, 2 km away, is not alerted.")
         await _pause()
 
     async def _police(self, sent_at: float, desk: PoliceDesk, incident: UUID) -> None:
