@@ -16,12 +16,9 @@ Callbacks are plain functions of the message and its Unix time of receipt in sec
 before the message is acknowledged: they must be quick.
 """
 
-import bisect
 import enum
-import itertools
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import TracebackType
@@ -40,6 +37,7 @@ from devices.connection import (
 )
 from devices.courier import Courier, OnEntry
 from devices.delivery_receipts import DeliveryReceipts
+from devices.inbox import Inbox, Listeners, OnAlert, OnBrief, OnGroup, OnQuestion
 from devices.journal import Entry, Journal
 from devices.journal_file import JournalError
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
@@ -47,15 +45,12 @@ from schemas import topics
 from schemas.codec import encode, encode_within_limit
 from schemas.ids import new_id
 from schemas.messages import (
-    Alert,
     Answer,
     Availability,
-    GroupEvent,
-    GroupEventKind,
+    Form,
     GroupMessage,
     Position,
     Presence,
-    Question,
     Receipt,
     Reply,
     ReplyKind,
@@ -77,13 +72,8 @@ __all__ = [
     "accepted",
 ]
 
-KEPT = 200  # alerts, questions, groups and repeats
-_NAMED, _NAMED_EVENTS = 200, 50  # alerts and groups in a sync, and events of each
 _SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
 
-OnAlert = Callable[[Alert, float], None]
-OnGroup = Callable[[GroupEvent, float], None]
-OnQuestion = Callable[[Question, float], None]
 OnReceipt = Callable[[Receipt, float], None]
 
 
@@ -97,12 +87,14 @@ class Confirm(enum.Enum):
 class Participant:
     """One person's device, connected while the `async with` lasts; it reconnects by itself.
 
-    `alerts` and `questions` hold each once, by id; `repeats` counts what came again. `groups` holds
-    each incident's events in order of sequence. Of each the newest `KEPT` are
-    held. Events reach `on_group` in the order in which they come, since news is never held back for
-    what was missed. `on_receipt` gets the receipts that
-    nobody awaits: late ones, and the rejection of a presence that asked for none. To the topics of
-    `deaf_to` it does not subscribe.
+    `alerts`, `briefs` and `questions` hold each once, by id; `repeats` counts what came again.
+    `groups` holds each incident's events in order of sequence. Of each the newest 200 are held.
+    Events reach `on_group` in the order in which they come, since news is never held back for what
+    was missed. `on_receipt` gets the receipts that nobody awaits: late ones, and the rejection of a
+    presence that asked for none. To the topics of `deaf_to` it does not subscribe.
+
+    `on_brief` gets alerts in short, once a presence with `Form.SHORT` has asked for them; the same
+    alerts come in full too, unless `deaf_to` has `topics.ALERT`.
 
     With a `journal`, reports, replies, messages and answers are on disk before they are sent, go on
     being sent after NotConfirmed and after a restart, and are deleted on their receipt. `alerts`,
@@ -121,6 +113,7 @@ class Participant:
         broker: Broker,
         *,
         on_alert: OnAlert | None = None,
+        on_brief: OnBrief | None = None,
         on_group: OnGroup | None = None,
         on_question: OnQuestion | None = None,
         on_receipt: OnReceipt | None = None,
@@ -135,23 +128,29 @@ class Participant:
         deaf_to: Collection[Topic[Any]] = (),
     ) -> None:
         self.user = user
-        self.alerts: dict[UUID, Alert] = {}
-        self.questions: dict[UUID, Question] = {}
-        self.groups: dict[UUID, list[GroupEvent]] = {}
-        self.repeats: Counter[UUID] = Counter()
-        self._outside: set[UUID] = set()  # groups that we have left
-        self._missing: set[tuple[UUID, int]] = set()  # group events that others came after
-        self._on_alert = on_alert
-        self._on_group = on_group
-        self._on_question = on_question
+        self._inbox = Inbox(
+            journal,
+            Listeners(
+                on_alert=on_alert, on_brief=on_brief, on_group=on_group, on_question=on_question
+            ),
+            on_gap=self._note_gap,
+        )
+        self.alerts = self._inbox.alerts
+        self.briefs = self._inbox.briefs
+        self.questions = self._inbox.questions
+        self.groups = self._inbox.groups
+        self.repeats = self._inbox.repeats
+        self._known_alerts = self.briefs if topics.ALERT in deaf_to else self.alerts
         self._on_receipt = on_receipt
         self._receipt_topic = topics.RECEIPT.topic(user=user)
-        handlers: Mapping[Topic[Any], Callable[[Incoming], None]] = {
+        handlers: dict[Topic[Any], Callable[[Incoming], None]] = {
             topics.RECEIPT: self._take_receipt,
-            topics.ALERT: self._take_alert,
-            topics.GROUP: self._take_group,
+            topics.ALERT: self._inbox.take_alert,
+            topics.GROUP: self._inbox.take_group,
             topics.QUESTION: self._take_question,
         }
+        if on_brief:
+            handlers[topics.BRIEF] = self._inbox.take_brief
         self._handlers = {
             topic.topic(user=user): handler
             for topic, handler in handlers.items()
@@ -180,7 +179,10 @@ class Participant:
                 on_expired=on_expired,
             )
             self._catch_up = CatchUp(
-                self._connection, journal, self._sync_once, is_missing=lambda: bool(self._missing)
+                self._connection,
+                journal,
+                self._sync_once,
+                is_missing=lambda: bool(self._inbox.missing),
             )
 
     @property
@@ -234,14 +236,17 @@ class Participant:
         availability: Availability = Availability.AVAILABLE,
         *,
         at: datetime | None = None,
+        form: Form | None = None,
         confirm: Confirm = Confirm.NO,
     ) -> Receipt | None:
         """Say where we are and whether we take alerts; None unless it is to be confirmed.
 
-        Unconfirmed and without a connection it is dropped: the next one says more.
+        Unconfirmed and without a connection it is dropped: the next one says more. `form` asks for
+        alerts in short too, or in full alone, from now on and for all devices of the account:
+        confirmed, lest the wish is lost.
         """
         presence = Presence(
-            at=at or datetime.now(UTC), location=location, availability=availability
+            at=at or datetime.now(UTC), location=location, availability=availability, form=form
         )
         if confirm is Confirm.YES:
             return await self._confirmed(topics.PRESENCE, presence, fresh_key())
@@ -273,26 +278,15 @@ class Participant:
         """`sync`, repeated on a new connection, or as a new question: it costs the services much."""
         request = Request(
             topics.SYNC.topic(user=self.user),
-            encode(self._sync_since(since)),
+            encode(self._inbox.sync_since(since, reversed(self._known_alerts))),
             self._receipt_topic,
             fresh_key(),
             expiry_s=math.ceil(_SYNC_TIMEOUT_S),
         )
-        self._missing.clear()  # what it does not bring is not there
+        self._inbox.missing.clear()  # what it does not bring is not there
         return await self._receipts.confirmed(
             request, repeat_after_s=math.inf, timeout_s=_SYNC_TIMEOUT_S
         )
-
-    def _sync_since(self, since: datetime) -> Sync:
-        """Return a sync that says what has come in this life: not to be repeated, nor carried twice."""
-        return Sync(
-            since=since,
-            alerts=frozenset(_newest(self.alerts)),
-            groups={
-                incident: frozenset(event.sequence for event in self.groups[incident][-_NAMED_EVENTS:])
-                for incident in _newest(self.groups)
-            },
-        )  # fmt: skip
 
     async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
         """Keep the message in the journal, if there is one, and send it until it is confirmed."""
@@ -326,87 +320,9 @@ class Participant:
         if not told and self._on_receipt:
             self._on_receipt(receipt, incoming.received_at)
 
-    def _is_repeat(self, identifier: UUID) -> bool:
-        """Whether this has come before the device was entered; it has come now."""
-        if self._journal is None:
-            return False
-        if self._journal.has_seen(identifier):
-            return True
-        self._journal.note_seen(identifier)
-        return False
-
-    def _note_repeat(self, identifier: UUID) -> None:
-        self.repeats[identifier] += 1
-        _forget_oldest(self.repeats)
-
-    def _take_alert(self, incoming: Incoming) -> None:
-        alert = topics.ALERT.decode(incoming.payload)
-        if alert.id in self.alerts or self._is_repeat(alert.id):
-            self._note_repeat(alert.id)
-            return
-        self.alerts[alert.id] = alert
-        _forget_oldest(self.alerts)
-        if self._on_alert:
-            self._on_alert(alert, incoming.received_at)
-
-    def _take_group(self, incoming: Incoming) -> None:
-        event = topics.GROUP.decode(incoming.payload)
-        events = self.groups.setdefault(event.incident, [])
-        known_ids = (known.id for known in reversed(events))
-        if event.id in known_ids or self._is_repeat(event.id):
-            self._note_repeat(event.id)
-            return
-        self._note_heard(event)
-        bisect.insort(events, event, key=lambda known: known.sequence)
-        self._outside.difference_update(_forget_oldest(self.groups))
-        if self._on_group:
-            self._on_group(event, incoming.received_at)
-
-    def _note_heard(self, event: GroupEvent) -> None:
-        """Remember how far this group was heard; ask for what is missing in between.
-
-        Nothing is missing for who was outside in between: after leaving, until joining again.
-        """
-        if self._journal is None:
-            return
-        mine = event.you is not None and event.member == event.you
-        was_outside = event.incident in self._outside
-        if mine and event.kind is GroupEventKind.LEFT:
-            self._outside.add(event.incident)
-        elif mine and event.kind is GroupEventKind.JOINED:
-            self._outside.discard(event.incident)
-        newest = self._journal.heard.get(event.incident)
-        self._missing.discard((event.incident, event.sequence))
-        if newest is not None and event.sequence > newest + 1 and not was_outside:
-            between = range(newest + 1, event.sequence)
-            self._missing.update((event.incident, number) for number in between)
-            self._catch_up.note_gap()
-        if newest is None or event.sequence > newest:
-            self._journal.note_heard(event.incident, event.sequence)
+    def _note_gap(self) -> None:
+        self._catch_up.note_gap()
 
     def _take_question(self, incoming: Incoming) -> None:
-        question = topics.QUESTION.decode(incoming.payload)
-        self._hear_question(question, incoming)
+        question = self._inbox.take_question(incoming)
         self._delivery.add(topics.DELIVERED.topic(user=self.user), question.id)
-
-    def _hear_question(self, question: Question, incoming: Incoming) -> None:
-        if question.id in self.questions or self._is_repeat(question.id):
-            self._note_repeat(question.id)
-            return
-        self.questions[question.id] = question
-        _forget_oldest(self.questions)
-        if self._on_question:
-            self._on_question(question, incoming.received_at)
-
-
-def _newest(kept: dict[UUID, Any]) -> Iterator[UUID]:
-    """Return the ids of the newest `_NAMED` of what came."""
-    return itertools.islice(reversed(kept), _NAMED)
-
-
-def _forget_oldest(kept: dict[UUID, Any]) -> list[UUID]:
-    """Keep the newest `KEPT` of what came; return the rest. A device runs for months."""
-    forgotten = [identifier for identifier, _ in zip(kept, range(len(kept) - KEPT), strict=False)]
-    for identifier in forgotten:
-        del kept[identifier]
-    return forgotten

@@ -28,6 +28,7 @@ from schemas.codec import Code, encode
 from schemas.ids import NAMESPACE, new_id
 from schemas.messages import (
     Alert,
+    Brief,
     GroupEvent,
     GroupEventKind,
     Outcome,
@@ -66,6 +67,13 @@ def rejected(message: Any) -> Receipt:
     )  # fmt: skip
 
 
+def said(incident: UUID, sequence: int) -> GroupEvent:
+    return GroupEvent(
+        id=uuid5(NAMESPACE, str(sequence)), incident=incident, sequence=sequence,
+        kind=GroupEventKind.SAID, at=datetime.now(UTC), member="helper-1", members=2,
+    )  # fmt: skip
+
+
 def sent(services: Any, subject: Subject) -> list[Any]:
     return [message for message in services.received if message.subject is subject]
 
@@ -73,6 +81,14 @@ def sent(services: Any, subject: Subject) -> list[Any]:
 def device(broker: Broker, journal: Journal, **options: Any) -> Participant:
     options = {"receipt_timeout_s": 5.0, "session_expiry_s": 0, "connect_timeout_s": 1.0, **options}
     return Participant("ann", "secret-of-ann", broker, journal=journal, **options)
+
+
+@pytest.fixture
+def brief(alert: Alert) -> Brief:
+    return Brief(
+        id=alert.id, incident=alert.incident, category=alert.category, lat=alert.location.lat,
+        lon=alert.location.lon, expires_at=alert.expires_at, call="112",
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -376,17 +392,48 @@ async def test_what_was_shown_before_a_restart_is_not_shown_again(
     assert ann.repeats == {alert.id: 1}
 
 
+async def test_an_alert_is_heard_once_in_each_form_and_not_again_after_a_restart(  # noqa: PLR0917 - fixtures
+    broker: Broker, services: Any, journal: Journal, alert: Alert, brief: Brief
+) -> None:
+    shown: list[Alert | Brief] = []
+    for _ in range(2):
+        async with device(
+            broker,
+            journal,
+            on_alert=lambda alert, _: shown.append(alert),
+            on_brief=lambda brief, _: shown.append(brief),
+        ) as ann:
+            await services.send(topics.BRIEF.topic(user="ann"), brief)
+            await services.send(topics.ALERT.topic(user="ann"), alert)
+            await ann.sync(datetime.now(UTC))
+    assert shown == [brief, alert]
+    assert ann.repeats == {alert.id: 2}
+
+
+async def test_a_small_device_names_the_briefs_that_came_in_its_sync(
+    broker: Broker, services: Any, journal: Journal, brief: Brief
+) -> None:
+    heard = asyncio.Event()
+    async with device(
+        broker, journal, on_brief=lambda *_: heard.set(), deaf_to=(topics.ALERT,)
+    ) as ann:
+        await services.until(lambda: bool(sent(services, Subject.SYNC)))
+        await services.send(topics.BRIEF.topic(user="ann"), brief)
+        async with asyncio.timeout(WITHIN_S):
+            await heard.wait()
+        assert ann.briefs == {brief.id: brief}
+        for sequence in (1, 3):  # a gap makes it ask
+            await services.send(topics.GROUP.topic(user="ann"), said(brief.incident, sequence))
+        await services.until(lambda: len(sent(services, Subject.SYNC)) == 2)
+    first, second = (topics.SYNC.decode(one.payload) for one in sent(services, Subject.SYNC))
+    assert (first.alerts, second.alerts) == (frozenset(), {brief.id})
+
+
 async def test_a_gap_in_a_groups_sequence_is_asked_for_and_repeats_are_dropped(
     broker: Broker, services: Any, journal: Journal, incident: UUID
 ) -> None:
     heard: list[int] = []
-    events = {
-        number: GroupEvent(
-            id=uuid5(NAMESPACE, str(number)), incident=incident, sequence=number,
-            kind=GroupEventKind.SAID, at=datetime.now(UTC), member="helper-1", members=2,
-        )
-        for number in range(4, 9)
-    }  # fmt: skip
+    events = {number: said(incident, number) for number in range(4, 9)}
 
     async def send(*numbers: int) -> None:
         for number in numbers:

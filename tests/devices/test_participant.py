@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from broker.child import free_port
 from broker.embedded import EmbeddedMqtt
-from devices import connection, participant
+from devices import connection, inbox
 from devices import receipts as waiting
 from devices.connection import Refused, Unreachable
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
@@ -182,7 +182,7 @@ async def test_a_repeated_alert_is_counted_once(
 async def test_a_device_that_runs_for_months_keeps_the_newest_only(
     broker: Broker, services: Any, alert: Alert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(participant, "KEPT", 3)
+    monkeypatch.setattr(inbox, "KEPT", 3)
     several = [replace(alert, id=new_id()) for _ in range(5)]
     shown: list[Alert] = []
     async with device(broker, on_alert=lambda one, _: shown.append(one)) as ann:

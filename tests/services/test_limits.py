@@ -5,6 +5,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from broker import metrics
 from broker.embedded import find_program
 from broker.store import Delivery
-from schemas.topics import REPORT
+from devices.participant import Broker, Confirm, Participant
+from schemas.messages import Brief, Form, Position
+from schemas.topics import ALERT, REPORT
 from tests.services.bad_input import GOOD, padded
 from tests.services.client import WITHIN_S, Connect, connecting
 from tests.services.system import Servers, System, a_report, ago, polled
@@ -180,6 +183,36 @@ async def test_a_small_device_is_alerted_in_less_than_256_bytes_wherever_it_was(
         await phone.expect("u/bob/down/alert", incident=last)
         await button.ask("u/bob/up/sync", {"since": ago(minutes=1)})
         assert not button.on("u/bob/down/brief", incident=last)
+
+
+async def test_a_participant_asks_for_alerts_in_short_and_for_no_more_of_them(
+    connect: Connect, servers: Servers, system: System
+) -> None:
+    eva, phone = await connect("eva"), await connect("bob")
+    began, first, second = datetime.now(UTC), system.place(), system.place()
+    came: asyncio.Queue[Brief] = asyncio.Queue()
+    async with Participant(
+        "bob", servers.accounts["bob"].password, Broker(servers.mqtt.host, servers.mqtt.port),
+        on_brief=lambda brief, _: came.put_nowait(brief), deaf_to=(ALERT,), session_expiry_s=0,
+    ) as bob:  # fmt: skip
+        here = Position(lat=first[0], lon=first[1])
+        await bob.presence(here, form=Form.SHORT, confirm=Confirm.YES)
+        incident = (await system.report(eva, first))["incident"]
+        async with asyncio.timeout(WITHIN_S):
+            brief = await came.get()
+        alert = await phone.expect("u/bob/down/alert", incident=incident)
+        assert (str(brief.id), str(brief.incident)) == (alert["id"], incident)
+        assert (bob.briefs, bob.alerts) == ({brief.id: brief}, {})
+
+        await bob.sync(began)
+        assert bob.repeats == {brief.id: 1}
+
+        there = Position(lat=second[0], lon=second[1])
+        await bob.presence(there, form=Form.FULL, confirm=Confirm.YES)
+        other = (await system.report(eva, second))["incident"]
+        await phone.expect("u/bob/down/alert", incident=other)
+        await bob.sync(began)
+        assert set(bob.briefs) == {brief.id}
 
 
 async def test_an_alert_counts_as_sent_when_only_a_small_device_hears_it(
