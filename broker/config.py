@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from broker.errors import ConfigError
@@ -167,6 +167,23 @@ def log_format(environ: Mapping[str, str] | None = None) -> str:
 def device_password() -> str | None:
     """Return the password of the participant that a command speaks as."""
     return os.environ.get("NABIJ_DEVICE_PASSWORD")
+
+
+class ServiceManager(NamedTuple):
+    """Where systemd listens, if it started us, and how often it wants a sign of life."""
+
+    socket: str | None
+    watchdog_s: float
+
+
+def service_manager() -> ServiceManager:
+    """Return what systemd has set (sd_notify(3), sd_watchdog_enabled(3)), once.
+
+    It is taken out of the environment: Mosquitto and Redis, started by us, would answer too.
+    """
+    microseconds = os.environ.pop("WATCHDOG_USEC", "")
+    watchdog_s = int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
+    return ServiceManager(os.environ.pop("NOTIFY_SOCKET", None), watchdog_s)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

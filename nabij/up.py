@@ -1,6 +1,5 @@
 """`nabij up`: every service, or some of them, until SIGTERM."""
 
-import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from broker.core.zones import UNASSIGNED
 from broker.errors import ConfigError
 from nabij.datadir import CITY_DESK, DataDir, desk_of
 from nabij.output import print_json, say
+from nabij.service_manager import keep_told
 from nabij.stack import SERVICES, TRY_IT, Stack
 
 
@@ -55,6 +55,7 @@ async def up(
     announce: Callable[[str], None] = say,
 ) -> None:  # fmt: skip
     """Run until cancelled; every service has so long to become ready."""
+    manager = config.service_manager()
     stack = Stack(settings, workers=workers, http=settings.http, say=announce)
     async with stack:
         await stack.wait_ready(within_s)
@@ -63,7 +64,7 @@ async def up(
             print_json(_description(stack))
         else:
             _describe(stack, announce)
-        await asyncio.get_running_loop().create_future()
+        await keep_told(manager)
 
 
 def _write_clients(stack: Stack) -> None:

@@ -43,6 +43,7 @@ def backup_as_documented(configuration: Path, backups: Path) -> str:
     """The documented command, with this machine's folders in place of a server's."""
     return (
         commands("Back up")
+        .replace("/var/lib/mosquitto", str(configuration))
         .replace("/etc/nabij", str(configuration))
         .replace("/opt/nabij", str(REPOSITORY))
         .replace("/var/backups/nabij", str(backups))

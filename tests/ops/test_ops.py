@@ -56,6 +56,12 @@ def test_every_alarm_says_what_it_is_and_what_to_do() -> None:
         assert text.count(part) == alarms, part
 
 
+def test_the_runbook_says_what_to_do_for_each_alarm() -> None:
+    page = (OPS.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    alarms = re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8"))
+    assert re.findall(r"^\| `(Nabij\w+)` \|", page, re.MULTILINE) == alarms
+
+
 def named() -> Iterator[str]:
     """The metrics in rules and dashboard, of ours."""
     texts = [RULES.read_text(encoding="utf-8")]
