@@ -24,6 +24,7 @@ _LOCK_MS = 10_000  # renewed after each batch; so long a killed migrator holds u
 _POLL_S = 0.1
 _WORKERS_STOP_S = 15.0  # longer than a worker that was killed counts as alive
 _BATCH = 200
+_SCAN_COUNT = 1_000
 
 Migration = Callable[[Connection], AsyncIterator[None]]  # of one partition; yields after each batch
 
@@ -140,7 +141,8 @@ class Schema:
     async def _workers_stopped(self, token: str) -> None:
         """Wait until no worker of an older release is alive: it would write the older layout."""
         until_s = time.monotonic() + _WORKERS_STOP_S
-        while alive := await self._alive():
+        services = await self._services()
+        while alive := await self._alive(services):
             if time.monotonic() > until_s:
                 problem = (
                     "NABIJ_REDIS_URL: its data must be migrated, and workers of an older release "
@@ -150,15 +152,20 @@ class Schema:
             await self._renew(token)
             await asyncio.sleep(_POLL_S)
 
-    async def _alive(self) -> list[str]:
-        workers, prefix = WorkerStore(self._redis), self._keys.workers("")
-        services, cursor = set(), b"0"
+    async def _services(self) -> list[str]:
+        """Return the services that ever had a worker, of whatever release; looks at every key."""
+        prefix, found, cursor = self._keys.workers(""), set(), b"0"
         while True:
-            cursor, found = await self._redis.call("SCAN", cursor, "MATCH", f"{prefix}*")
-            services |= {name.decode().removeprefix(prefix) for name in found}
+            cursor, keys = await self._redis.call(
+                "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN_COUNT
+            )
+            found |= {key.decode().removeprefix(prefix) for key in keys}
             if int(cursor) == 0:
-                break
-        known = [one for service in sorted(services) for one in await workers.of(service)]
+                return sorted(found)
+
+    async def _alive(self, services: Sequence[str]) -> list[str]:
+        workers = WorkerStore(self._redis)
+        known = [one for service in services for one in await workers.of(service)]
         return [f"{one.session.service} {one.session.instance}" for one in known if one.is_alive]
 
     async def _renew(self, token: str) -> None:

