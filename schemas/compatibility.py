@@ -1,8 +1,9 @@
 """Which changes of the contract break the devices and desks that were made for it before.
 
 What Nabij receives must still be taken, in all that a sender of before may say; in what Nabij sends
-a reader of before must still find all that it relies on. A new field that is not needed, a new
-value, message or topic break nobody.
+a reader of before must still find all that it relies on, and no value of an enumeration that it
+does not know: our own devices would drop the message. A new field that is not needed, a new value
+of what Nabij receives, a new message or topic break nobody.
 """
 
 import operator
@@ -85,7 +86,11 @@ class _Comparison:
         for value in old.get("enum", ()):
             if value not in new["enum"]:
                 yield f"{where} has no '{value}' any more"
-        if self.is_received:
+        if not self.is_received:
+            for value in new.get("enum", ()):
+                if value not in old["enum"]:
+                    yield f"{where} may be '{value}' now"
+        else:
             for limit, is_tighter in _TIGHTER.items():
                 if limit in new and (limit not in old or is_tighter(new[limit], old[limit])):
                     yield f"{where} has {limit} {new[limit]}, had {old.get(limit, 'none')}"

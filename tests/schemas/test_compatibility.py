@@ -10,8 +10,11 @@ import pytest
 
 from broker.errors import ConfigError
 from nabij.contract_command import run_contract
+from schemas.codec import Invalid, encode
 from schemas.compatibility import breaking_changes, unannounced_changes
 from schemas.contract import asyncapi, written
+from schemas.examples import EXAMPLES
+from schemas.topics import ALERT
 
 CHECKED_IN = Path(__file__).parents[2] / "docs" / "contract" / "asyncapi.json"
 U, DOWN = "nabij/v1/u/+/up", "nabij/v1/u/+/down"
@@ -103,6 +106,10 @@ BREAKING: dict[str, tuple[Change, str]] = {
         lambda d: schema(d, "Outcome")["enum"].remove("rejected"),
         f"{DOWN}/receipt: Receipt.outcome has no 'rejected' any more",
     ),
+    "a value that no reader knows": (
+        lambda d: schema(d, "AlertReason")["enum"].append("drifted_in"),
+        f"{DOWN}/alert: Alert.reason may be 'drifted_in' now",
+    ),
     "a smaller limit": (
         lambda d: field(d, "Report", "text").update(maxLength=500),
         f"{U}/report: Report.text has maxLength 500, had 2000",
@@ -148,7 +155,7 @@ HARMLESS: dict[str, Change] = {
     "a new field, received": lambda d: schema(d, "Report")["properties"].update(n={"type": "null"}),
     "always sent from now on": lambda d: schema(d, "Alert")["required"].append("text"),
     "not needed any more": lambda d: schema(d, "Report")["required"].remove("seen_at"),
-    "a new value": lambda d: schema(d, "Availability")["enum"].append("asleep"),
+    "a new value, received": lambda d: schema(d, "Availability")["enum"].append("asleep"),
     "null is taken too": lambda d: schema(d, "Report")["properties"].update(
         text={"anyOf": [{"type": "string", "maxLength": 2000}, {"type": "null"}]}
     ),
@@ -164,6 +171,12 @@ def test_what_breaks_nobody_needs_no_other_version(what: str) -> None:
     after = copy.deepcopy(asyncapi())
     HARMLESS[what](after)
     assert breaking_changes(asyncapi(), after) == []
+
+
+def test_a_value_that_is_not_known_costs_our_own_devices_the_message() -> None:
+    alert = json.loads(encode(EXAMPLES["alert"])) | {"reason": "drifted_in"}
+    with pytest.raises(Invalid, match="Expected one of nearby"):
+        ALERT.decode(json.dumps(alert).encode())
 
 
 def test_a_new_topic_breaks_nobody() -> None:
