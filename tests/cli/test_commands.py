@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from broker.config import SETTINGS
 from broker.store import Store
@@ -235,6 +236,18 @@ def test_another_number_of_partitions_than_what_is_there_is_refused(redis_url: s
     refused = run("zones", "list", NABIJ_REDIS_URL=redis_url, NABIJ_PARTITIONS="16")
     assert refused.returncode == 2
     assert "NABIJ_PARTITIONS: 16; but what is in Redis is filed in 1" in refused.stderr
+
+
+def test_up_refuses_the_data_of_a_newer_release_and_says_what_to_do(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.mset({"nabij:{p0}:schema-version": 999, "nabij:{p0}:partitions": 1})
+
+        refused = run("up", NABIJ_REDIS_URL=redis_url)
+
+        assert refused.returncode == 2
+        assert "schema version 999" in refused.stderr
+        assert "install the release that wrote it or a newer one" in refused.stderr
+        assert client.dbsize() == 2
 
 
 def test_zones_are_kept_in_the_data_directory_when_no_redis_is_configured(tmp_path: Path) -> None:

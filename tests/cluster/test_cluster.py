@@ -37,7 +37,7 @@ async def test_the_whole_path(system: System, connect: Connect) -> None:
         assert (await system.reply(bob, incident))["outcome"] == "accepted"
         merged = await system.report(ann, moved(place, east_m=20))
         assert (merged["merge"], merged["incident"]) == ("merged", incident)
-        asked = await system.command(desk, "ask", incident, text="Where?")
+        asked = await system.command(desk, "ask", incident, text="Where?", report=receipt["id"])
         assert asked["outcome"] == "accepted"
         question = await ann.expect("u/ann/down/question", incident=incident)
         answered = await system.up(ann, "answer", question=question["id"], text="Here.")
