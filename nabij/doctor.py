@@ -24,7 +24,7 @@ from broker.errors import ConfigError, UnavailableError
 from broker.health import Cause, stops, told
 from broker.mqtt import Endpoint, MqttError
 from broker.probes import accepted, clocks_apart
-from broker.store import Alarm, Opening, Reader, Store, partitions
+from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, partitions
 from nabij.access import as_participant, as_services, as_stranger, has_acl
 from nabij.account_names import files_with_names, is_name, problem_of_name
 from nabij.datadir import DataDir
@@ -254,6 +254,7 @@ async def _redis(settings: Settings) -> list[Finding]:
     try:
         async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
             causes = await _redis_causes(stores, settings)
+            version = await stores[0].schema_version()
             zones = await stores[0].zones.load()
             letters = await stores[0].dead_letters.counts()
             desks = [*desk_findings(zones, await _desks_of(stores[0]))]
@@ -268,6 +269,9 @@ async def _redis(settings: Settings) -> list[Finding]:
         for cause in causes
     ]
     found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
+    if version not in (None, SCHEMA_VERSION):
+        older = f"version {version}: the next `nabij up` migrates it to {SCHEMA_VERSION}; back it up before"
+        found.append(Finding(Verdict.NOTE, "schema", older))
     if letters.kept or letters.dropped:
         dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
         kept = f"{letters.kept}{dropped}; see `nabij dead-letters list`"

@@ -62,6 +62,7 @@ from broker.store.desks import Alarm
 from broker.store.filed import Filed, Neighbourhood, People, ReportFiled
 from broker.store.history import log
 from broker.store.incidents import IncidentStore, file_reply
+from broker.store.migrations import SCHEMA_VERSION
 from broker.store.missed import Glimpse, Missed
 from broker.store.outbox import Posted, Reader, Undelivered, posted
 from broker.store.presence import Hit, Update
@@ -75,6 +76,7 @@ from broker.store.transaction import Transaction
 from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerStore
 
 __all__ = [
+    "SCHEMA_VERSION",
     "Alarm",
     "Alerted",
     "Claimed",

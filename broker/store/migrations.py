@@ -76,7 +76,7 @@ def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
 
 
 MIGRATIONS: tuple[Migration, ...] = (_readers_confirm,)
-VERSION = 1 + len(MIGRATIONS)
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
 class Schema:
@@ -96,10 +96,10 @@ class Schema:
         if recorded is None:
             return 1 if is_used else None
         version = int(recorded)
-        if version > VERSION:
+        if version > SCHEMA_VERSION:
             problem = (
                 f"NABIJ_REDIS_URL: its data is of schema version {version}, this release of Nabij "
-                f"knows {VERSION} at most: install the release that wrote it or a newer one, or "
+                f"knows {SCHEMA_VERSION} at most: install the release that wrote it or a newer one, or "
                 "restore the backup from before the upgrade (docs/operations.md, Upgrade)"
             )
             raise ConfigError([problem])
@@ -112,11 +112,13 @@ class Schema:
             ConfigError: a newer release has stored it, or workers of an older one still run.
         """
         if not is_used:
-            await self._redis.call("SET", self._keys.schema_version, VERSION, "NX")
+            await self._redis.call("SET", self._keys.schema_version, SCHEMA_VERSION, "NX")
         token = secrets.token_hex(16)
         while True:
             version = await self.version(is_used=is_used)
-            if version == VERSION and not await self._redis.call("EXISTS", self._keys.migrating):
+            if version == SCHEMA_VERSION and not await self._redis.call(
+                "EXISTS", self._keys.migrating
+            ):
                 return
             if await self._redis.call("SET", self._keys.migrating, token, "NX", "PX", _LOCK_MS):
                 await self._migrate(partitions, token)
@@ -125,8 +127,8 @@ class Schema:
 
     async def _migrate(self, partitions: "Sequence[Schema]", token: str) -> None:
         try:
-            version = await self.version(is_used=True) or VERSION
-            if version < VERSION:
+            version = await self.version(is_used=True) or SCHEMA_VERSION
+            if version < SCHEMA_VERSION:
                 await self._workers_stopped(token)
             for number, migration in enumerate(MIGRATIONS[version - 1 :], version):
                 _log.warning("the store is migrated", version=number, to=number + 1)

@@ -120,6 +120,14 @@ class Store:
             return 1  # it is older than partitions
         return count and int(count)
 
+    async def schema_version(self) -> int | None:
+        """Return the version of the layout of what is here; None if nothing of ours is.
+
+        Raises:
+            ConfigError: a newer release has stored it.
+        """
+        return await self.schema.version(is_used=await self.partition_count() is not None)
+
     async def claim(self) -> int:
         """Return the same; if nothing is here yet, it is filed in as many partitions as now."""
         count = await self.partition_count() or self.keys.count

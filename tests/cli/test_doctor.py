@@ -19,7 +19,7 @@ from broker.embedded import (
     mosquitto_config,
     replace_options,
 )
-from broker.store import Alarm, Reader
+from broker.store import SCHEMA_VERSION, Alarm, Reader
 from broker.store.keys import Keys
 from nabij.doctor import Desks, Verdict, desk_findings
 from schemas.taxonomy import Desk
@@ -130,7 +130,9 @@ def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedR
         assert "appendonly no" in told(doctor(**on), "broken")
         accepted = doctor(**on, NABIJ_UNSAFE_REDIS="1")
         assert "accepted by NABIJ_UNSAFE_REDIS=1" in told(accepted, "note")
-        client.set(Keys().sequence, 1)  # a report was committed here
+        client.set(Keys().sequence, 1)  # a report was committed here, before versions were recorded
+        older = told(doctor(**on, NABIJ_UNSAFE_REDIS="1"), "note")
+        assert f"version 1: the next `nabij up` migrates it to {SCHEMA_VERSION}" in older
         client.config_set("maxmemory", "1mb")
         assert "maxmemory" in told(doctor(**on, NABIJ_UNSAFE_REDIS="1"), "broken")
 

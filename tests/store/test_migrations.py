@@ -12,7 +12,7 @@ import redis
 
 from broker.errors import ConfigError
 from broker.store import Opening, Reader, Store, WorkerSession, WorkerState, partitions
-from broker.store.migrations import VERSION
+from broker.store.migrations import SCHEMA_VERSION
 from schemas import topics
 from tests.store.samples import NOW_MS
 
@@ -59,7 +59,7 @@ async def test_an_empty_redis_gets_todays_version_by_its_first_use_alone(
     assert client.keys() == []
 
     await asyncio.gather(*(opened(redis_url) for _ in range(4)))
-    assert client.get(SCHEMA) == str(VERSION)
+    assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert not client.exists(LOCK)
 
 
@@ -70,7 +70,7 @@ async def test_old_messages_of_the_outbox_are_delivered_after_the_migration(
 
     await asyncio.gather(*(opened(redis_url) for _ in range(4)))
 
-    assert client.get(SCHEMA) == str(VERSION)
+    assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert not client.exists(f"{PREFIX}outbox-sent", f"{PREFIX}outbox-again", LOCK)
     async with partitions(redis_url) as [store]:
         taken = await store.outbox.take(int(time.time() * 1000), lease_ms=0)
@@ -105,10 +105,12 @@ async def test_a_command_that_reads_migrates_nothing(redis_url: str, client: red
 async def test_data_of_a_newer_release_is_refused_and_left_alone(
     redis_url: str, client: redis.Redis, opening: Opening
 ) -> None:
-    client.set(SCHEMA, VERSION + 1)
+    client.set(SCHEMA, SCHEMA_VERSION + 1)
     client.set(f"{PREFIX}partitions", 1)
 
-    with pytest.raises(ConfigError, match=f"version {VERSION + 1}.* knows {VERSION} .*install"):
+    with pytest.raises(
+        ConfigError, match=f"version {SCHEMA_VERSION + 1}.* knows {SCHEMA_VERSION} .*install"
+    ):
         await opened(redis_url, opening)
     assert sorted(client.keys()) == sorted([SCHEMA, f"{PREFIX}partitions"])
 
@@ -129,7 +131,7 @@ async def test_a_migration_that_is_killed_half_way_is_finished_by_the_next(
     client.delete(LOCK)  # as it is ten seconds later
     await opened(redis_url)
 
-    assert client.get(SCHEMA) == str(VERSION)
+    assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert client.zcard(f"{PREFIX}outbox") == 6_000
     async with Store(redis_url) as store:
         taken = await store.outbox.take(int(time.time() * 1000), lease_ms=60_000, limit=6_000)
@@ -155,4 +157,4 @@ async def test_nothing_is_migrated_while_workers_of_an_older_release_run(
 
     client.delete(f"{PREFIX}worker-beats:intake")
     await opened(redis_url)
-    assert client.get(SCHEMA) == str(VERSION)
+    assert client.get(SCHEMA) == str(SCHEMA_VERSION)
