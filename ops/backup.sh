@@ -3,7 +3,7 @@
 # Redis's directory (root, or redis):
 #   ops/backup.sh /var/backups/nabij [FILE...]
 # FILEs are copied too: passwd, mosquitto.acl, mosquitto.conf, the policy, nabij.env.
-# Prints the directory of the new backup, which has been loaded once and holds nobody's place.
+# Prints the directory of the new backup, which has been loaded once and holds no places.
 # docs/operations.md (Backup) says what is in it, and how to restore it.
 #
 # REDIS_HOST, REDIS_PORT: where Redis listens (127.0.0.1, 6379); its password is in REDISCLI_AUTH.

@@ -155,7 +155,7 @@ class Schema:
             await asyncio.sleep(_POLL_S)
 
     async def _services(self) -> list[str]:
-        """Return the services that ever had a worker, of whatever release; looks at every key."""
+        """Return the services that have ever had a worker; looks at every key."""
         prefix, found, cursor = self._keys.workers(""), set(), b"0"
         while True:
             cursor, keys = await self._redis.call(
