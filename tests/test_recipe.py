@@ -17,12 +17,12 @@ REPOSITORY = Path(__file__).parents[1]
 WITHIN_S = 30.0
 
 
-def recipe() -> tuple[str, str]:
-    """The two blocks of shell below the recipe's heading."""
+def recipe() -> tuple[str, str, str]:
+    """The three blocks of shell below the recipe's heading."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = text.partition("Mosquitto's own clients\n")[2].partition("\n## ")[0]
-    first, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
-    return first, second
+    first, confirm, second = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    return first, confirm, second
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def shown_passwords(directory: Path) -> list[str]:
 
 
 async def test_mosquitto_clients_alone_play_a_participant_and_a_police_desk(running: Path) -> None:
-    first, second = recipe()
+    first, confirm, second = recipe()
     shell = await asyncio.create_subprocess_exec(
         "bash", "-eu", "-s", cwd=running, stdin=PIPE, stdout=PIPE, start_new_session=True
     )
@@ -75,6 +75,9 @@ async def test_mosquitto_clients_alone_play_a_participant_and_a_police_desk(runn
         shell.stdin.write(first.encode())
         escalation = await heard(shell, said, "police/gent/escalation/p1 ", '"kind":"new"')
         assert "Twee mannen vechten" in escalation
+        identifier = json.loads(escalation.partition(" ")[2])["id"]
+        shell.stdin.write(confirm.replace("…", identifier).encode())
+        await heard(shell, said, "police/gent/up/receipt", identifier)
         await heard(shell, said, "u/ann/down/receipt", '"accepted"', "112")
         alert = await heard(shell, said, "u/bob/down/alert")
         assert not shown_passwords(running)

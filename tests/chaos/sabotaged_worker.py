@@ -4,6 +4,7 @@ python sabotaged_worker.py SABOTAGE SERVICE INDEX PIPE PARENT
 """
 
 import asyncio
+import itertools
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -82,13 +83,25 @@ def drop_an_alert() -> None:
 
 
 def believe_puback() -> None:
-    """What was published once is delivered: nothing is sent again."""
+    """What was published once is delivered, though every tenth escalation reaches no desk."""
+    publish = Dispatcher.publish
+    count = itertools.count()
+
+    async def lossy(self: Dispatcher, messages: Sequence[Message]) -> Sequence[PubAckReasonCode]:
+        lost = [
+            message
+            for message in messages
+            if topics.ESCALATION.parse(message.topic) and next(count) % 10 == 0
+        ]
+        await publish(self, [message for message in messages if message not in lost])
+        return [PubAckReasonCode.SUCCESS] * len(messages)
 
     async def take(self: Outbox, now_ms: int, *, lease_ms: int) -> list[Posted]:
         await self.remove(await honest(self, now_ms, lease_ms=lease_ms))
         return []
 
     honest = Outbox.take
+    Dispatcher.publish = lossy  # type: ignore[method-assign]
     Outbox.take = take  # type: ignore[method-assign, assignment]
 
 
