@@ -34,7 +34,7 @@ async def take_receipts(batch: relay.Batch) -> Effects:
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
     await relay.take_sync(request, ctx)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
     municipality = ctx.levels["municipality"]
     return Effects(
         [
