@@ -180,7 +180,7 @@ class Dispatcher:
             await self.persist(lambda: self._run(handle))
         except Invalid as error:
             for delivery in deliveries:
-                await self.persist(partial(self._reject, delivery, error, via))
+                await self._refuse(delivery, error, via)
         except Exception as error:  # noqa: BLE001 - the one place: poison must not loop
             if otherwise is not None and len(deliveries) > 1:
                 await otherwise()
@@ -199,6 +199,14 @@ class Dispatcher:
     async def _clear(self, retained: Iterable[str], via: int) -> None:
         """Let the MQTT broker forget what devices published retained: it outlives what it says."""
         await self.publish(cleared(retained, via))
+
+    async def _refuse(self, delivery: Delivery, error: Invalid, via: int) -> None:
+        """Reject a message; one whose rejection cannot be told is poison too, and must not stay."""
+        try:
+            await self.persist(partial(self._reject, delivery, error, via))
+        except Exception as failure:  # noqa: BLE001 - as above
+            _log.exception("a refusal cannot be told", service=self.service.name)
+            await self._dead_letter(delivery, _internal(failure))
 
     async def _reject(self, delivery: Delivery, error: Invalid, via: int) -> None:
         metrics.REJECTED.labels(self.service.name, error.code).inc()

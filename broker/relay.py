@@ -18,6 +18,7 @@ from broker.isolation import each
 from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, outgoing
 from broker.store import Alarm, DeadLetter, Posted, Reader, Undelivered
+from broker.store.outbox import again_after_ms
 from schemas import topics
 from schemas.messages import DeliveryReceipt, DeskSync, Unattended
 from schemas.taxonomy import Desk
@@ -26,8 +27,8 @@ _log = structlog.get_logger()
 
 _RELAY = "police"  # the service that relays
 _GIVE_UP_MS = 72 * 3_600_000
-_LEASE_MS = 3_000  # so long the worker that took a message from the outbox has to publish it
 _REPEAT_ALARM_MS = 60_000
+_ALARM_EXPIRY_S = 300  # an MQTT broker that is killed may bring a cleared alarm back
 _EXPIRY_SLACK_S = 5
 
 Batch = Sequence[tuple[DeliveryReceipt, Context]]
@@ -82,7 +83,7 @@ def _duty_desk(ctx: Context) -> Reader | None:
 
 async def relay_due(ctx: Context) -> Effects:
     """Send what was committed and not confirmed, each time a little later."""
-    taken = await ctx.store.outbox.take(ctx.now_ms, lease_ms=_LEASE_MS)
+    taken = await ctx.store.outbox.take(ctx.now_ms)
     due = [message for message in taken if message.made_ms >= ctx.now_ms - _GIVE_UP_MS]
     if len(due) < len(taken):
         await _give_up([message for message in taken if message not in due], ctx)
@@ -90,12 +91,7 @@ async def relay_due(ctx: Context) -> Effects:
         return NOTHING
     late_ms = ctx.now_ms - min(message.due_ms for message in due)
     _log.debug("publishing from the outbox", messages=len(due), late_ms=late_ms)
-    messages = [sent for message in due for sent in _copies(message, ctx)]
-
-    async def record(_: object) -> None:
-        await ctx.store.outbox.postpone(due, ctx.now_ms)
-
-    return Effects(messages, record)
+    return Effects([sent for message in due for sent in _copies(message, ctx)])
 
 
 def _copies(message: Posted, ctx: Context) -> Iterator[Message]:
@@ -103,11 +99,10 @@ def _copies(message: Posted, ctx: Context) -> Iterator[Message]:
 
     Each copy expires when the next is sent: a session that is not read holds one, not hundreds.
     """
-    age_s = (ctx.now_ms - message.made_ms) // 1000
-    expiry_s = age_s + _EXPIRY_SLACK_S
+    expiry_s = again_after_ms(ctx.now_ms - message.due_ms) // 1000 + _EXPIRY_SLACK_S
     yield Message(message.topic, message.payload, expiry_s=expiry_s)
     duty, levels = ctx.policy.duty_zone, topics.ESCALATION.parse(message.topic)
-    is_late = age_s >= ctx.policy.timers.unattended_s
+    is_late = _is_late(message.made_ms, ctx)
     if duty and levels and levels["zone"] != duty and is_late and not message.attended:
         climbed = topics.ESCALATION.topic(zone=duty, priority=levels["priority"])
         yield Message(climbed, message.payload, expiry_s=expiry_s)
@@ -150,15 +145,24 @@ async def alarm_unattended(ctx: Context) -> Effects:
     late = {one.reader: one for one in await _late(ctx)}
     known = await ctx.store.desks.alarms()
     raised = [await _raise(one, known.get(desk), ctx) for desk, one in late.items()]
-    ended = [await _end(desk, known[desk], ctx) for desk in known if desk not in late]
-    messages = [message for message in (*raised, *ended) if message is not None]
-    return Effects(messages) if messages else NOTHING
+    ended = [desk for desk in known if desk not in late]
+    messages = [*(one for one in raised if one), *map(_cleared, ended)]
+
+    async def record(_: object) -> None:
+        for desk in ended:  # not before: a worker that dies now has it cleared by another
+            await _end(desk, known[desk], ctx)
+
+    return Effects(messages, record) if messages else NOTHING
 
 
 async def _late(ctx: Context) -> list[Undelivered]:
-    before_ms = ctx.now_ms - ctx.policy.timers.unattended_s * 1000
     undelivered = await ctx.store.everywhere.undelivered()
-    return [one for one in undelivered.values() if one.oldest_ms <= before_ms]
+    return [one for one in undelivered.values() if _is_late(one.oldest_ms, ctx)]
+
+
+def _is_late(made_ms: int, ctx: Context) -> bool:
+    """Whether it was committed too long ago, or by a clock that went back since."""
+    return not 0 <= ctx.now_ms - made_ms < ctx.policy.timers.unattended_s * 1000
 
 
 async def _raise(late: Undelivered, known: Alarm | None, ctx: Context) -> Message | None:
@@ -180,16 +184,18 @@ async def _raise(late: Undelivered, known: Alarm | None, ctx: Context) -> Messag
         oldest_at=datetime.fromtimestamp(late.oldest_ms / 1000, UTC),
         at=ctx.now,
     )
-    return outgoing(topics.UNATTENDED, alarm, desk=desk.kind, zone=desk.name)
+    return outgoing(
+        topics.UNATTENDED, alarm, expiry_s=_ALARM_EXPIRY_S, desk=desk.kind, zone=desk.name
+    )
 
 
-async def _end(desk: Reader, known: Alarm, ctx: Context) -> Message | None:
+def _cleared(desk: Reader) -> Message:
     """Return what clears the alarm that operators were told (MQTT 5, 3.3.1.3)."""
-    if not await ctx.store.desks.set_alarm(desk, known, None):
-        return None
-    _log.warning(
-        "a desk takes what is sent to it again",
-        desk=str(desk), unattended_s=(ctx.now_ms - known.since_ms) // 1000,
-    )  # fmt: skip
     topic = topics.UNATTENDED.topic(desk=desk.kind, zone=desk.name)
     return Message(topic, b"", retain=True)
+
+
+async def _end(desk: Reader, known: Alarm, ctx: Context) -> None:
+    if await ctx.store.desks.set_alarm(desk, known, None):
+        since_s = (ctx.now_ms - known.since_ms) // 1000
+        _log.warning("nothing waits for a desk any more", desk=str(desk), unattended_s=since_s)

@@ -82,8 +82,8 @@ class CityDesk:
         if case.id in self.cases:
             self.repeats[case.id] += 1
         else:
-            self.cases[case.id] = case
             if self._on_case:
                 self._on_case(case, incoming.received_at)
+            self.cases[case.id] = case
         topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
         self._delivery.add(topic, case.id)

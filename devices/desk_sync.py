@@ -18,6 +18,7 @@ from schemas.messages import DeskSync as Sync
 
 EVERY_S = 300.0
 _RETRY_S = 2.0
+_TIMEOUT_S = 6  # the services do not answer a sync that is older
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,12 @@ class DeskSync:
     async def _ask(self, scope: Scope) -> bool:
         request = Request(
             scope.sync_topic, encode(Sync(has=frozenset(self._has()))), scope.receipt_topic,
-            fresh_key(),
+            fresh_key(), expiry_s=_TIMEOUT_S,
         )  # fmt: skip
         try:
-            await self._receipts.confirmed(request)
+            await self._receipts.confirmed(request, repeat_after_s=_TIMEOUT_S, timeout_s=_TIMEOUT_S)
         except NotConfirmed:
+            log.warning("%s: no answer", scope.sync_topic)
             return False
         except Rejected as error:
             log.warning("%s: %s", scope.sync_topic, error)

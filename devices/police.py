@@ -200,20 +200,23 @@ class PoliceDesk:
 
     def _take_escalation(self, incoming: Incoming) -> None:
         escalation = topics.ESCALATION.decode(incoming.payload)
-        self._hear(escalation, incoming)
         zone = (topics.ESCALATION.parse(incoming.topic) or {})["zone"]
+        self._hear(escalation, incoming, zone)
         self._delivery.add(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
 
-    def _hear(self, escalation: Escalation, incoming: Incoming) -> None:
+    def _hear(self, escalation: Escalation, incoming: Incoming, zone: str) -> None:
+        """Take it; what `on_escalation` fails to take is neither confirmed nor known."""
         if escalation.id in self.escalations:
             self.repeats[escalation.id] += 1
             return
-        self.escalations[escalation.id] = escalation
-        self.received_at[escalation.id] = incoming.received_at
-        self._zone_of[escalation.incident] = escalation.zone
-        self._waiting.put_nowait(escalation)
         if self._on_escalation:
             self._on_escalation(escalation, incoming.received_at)
+        self.escalations[escalation.id] = escalation
+        self.received_at[escalation.id] = incoming.received_at
+        # Commands go where this desk may write: what climbed to it came on its own zone's topic.
+        if zone == escalation.zone or escalation.incident not in self._zone_of:
+            self._zone_of[escalation.incident] = zone
+        self._waiting.put_nowait(escalation)
 
     def _take_state(self, incoming: Incoming) -> None:
         if not incoming.payload:  # cleared: the incident's retention has ended

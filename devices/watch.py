@@ -141,9 +141,11 @@ class CaseWatch:
 
     def _take(self, incoming: Incoming) -> None:
         case = topics.CASE.decode(incoming.payload)
+        levels = topics.CASE.parse(incoming.topic) or {}
+        topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
+        self._delivery.add(topic, case.id)
         if case.message is not None:
             return  # what a reporter has said since, no case of its own
-        levels = topics.CASE.parse(incoming.topic) or {}
         self._on_case(
             HeardCase(
                 municipality=levels.get("municipality", ""),
@@ -155,5 +157,3 @@ class CaseWatch:
                 received_at=incoming.received_at,
             )
         )
-        topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
-        self._delivery.add(topic, case.id)

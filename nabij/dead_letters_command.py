@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -14,7 +15,8 @@ from broker.config import Settings
 from broker.errors import ConfigError, UnavailableError
 from broker.letters import REPLAY
 from broker.mqtt import Connection, Message
-from broker.store import DeadLetter, Store
+from broker.store import DeadLetter, Posted, Store
+from broker.store.outbox import post
 from nabij.output import one_line, print_json, print_line, print_table, say
 from nabij.runtime import run
 from nabij.stores import mqtt_endpoint, opened_store
@@ -171,15 +173,16 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
         throttler = Throttler(rate_limit=A_SECOND)
         for number, letter in enumerate(letters, 1):
             async with throttler:
-                if letter.stream is not None:
+                if letter.outgoing:
+                    await _send_until_confirmed(store, letter)
+                elif letter.stream is not None:
                     events = store.partitions[letter.partition].events
                     await events.replay(letter.stream, letter.payload, letter.id)
                 else:
                     if mqtt is None:
                         mqtt = await connected.enter_async_context(_connection(settings))
                     token = await store.dead_letters.allow_replay(letter.id)
-                    if await _publish(mqtt, letter, token):
-                        await store.dead_letters.drop([letter.id])
+                    await _publish(mqtt, letter, token)
             if number % _TELL_EVERY == 0:
                 say(f"replayed: {number} of {len(letters)}")
         return {**await _outcome(store, {one.id for one in letters}), "unknown": unknown}
@@ -195,14 +198,24 @@ async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLet
     return found, [one for one in wanted if one not in known]
 
 
-async def _publish(mqtt: Connection, letter: DeadLetter, token: str) -> bool:
-    """Publish it again; return whether that was all: else whoever handles it drops it."""
-    # What goes to a desk or a device must not carry the secret.
-    properties = () if letter.outgoing else ((REPLAY, token),)
+async def _send_until_confirmed(store: Store, letter: DeadLetter) -> None:
+    """Put what no reader confirmed into the outbox again: a PUBACK would not say that one has it."""
+    now_ms = int(time.time() * 1000)
+    message = Posted(
+        id=str(letter.id), topic=letter.topic, payload=letter.payload, made_ms=now_ms, due_ms=now_ms
+    )
+    transaction = store.transaction()
+    post(transaction, message)
+    await transaction.run()
+    await store.dead_letters.drop([letter.id])
+
+
+async def _publish(mqtt: Connection, letter: DeadLetter, token: str) -> None:
+    """Publish it again; the service that handles it drops it."""
+    properties = ((REPLAY, token),)
     reason = await mqtt.publish(Message(letter.topic, letter.payload, user_properties=properties))
     if reason.is_failure:
         raise UnavailableError(f"the MQTT broker refused {letter.id}: {reason.name}")
-    return letter.outgoing and reason.was_taken
 
 
 async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:

@@ -116,7 +116,7 @@ class Cleaning:
                 if one.lenient is not None:
                     self._mend(cleaned, name, one, where)
             elif one.is_required and one.lenient and one.lenient.otherwise:
-                self._stand_in(cleaned, name, one, f"{_short(where)}: missing.")
+                self._stand_in(cleaned, name, one, why=f"{_short(where)}: missing.")
         return cleaned
 
     def _once(self, value: Any, where: str) -> Any:
@@ -134,30 +134,34 @@ class Cleaning:
         try:
             _strict(mended.value if mended else value, one.hint, where)
         except Invalid as error:
+            if one.lenient.needed:
+                raise
             del cleaned[name]
             self._left_out[where] = error
-            self._tell_left_out(cleaned, name, one, error, is_null=value is None)
+            self._tell_left_out(cleaned, name, one, error, given=value)
         else:
             if mended:
                 cleaned[name] = mended.value
                 self._notes.append(f"{_short(where)}: {mended.done}")
 
     def _tell_left_out(
-        self, cleaned: dict[str, Any], name: str, one: _Field, error: Invalid, *, is_null: bool
+        self, cleaned: dict[str, Any], name: str, one: _Field, error: Invalid, *, given: Any
     ) -> None:  # fmt: skip
         where = _short(error.field) if name in error.field else name
-        if is_null and not one.is_required:
+        if given is None and not one.is_required:
             self._notes.append(f"{where}: null was read as not given")
         elif one.lenient and one.lenient.otherwise:
-            self._stand_in(cleaned, name, one, f"{where}: {error.reason}")
+            self._stand_in(cleaned, name, one, why=f"{where}: {error.reason}", given=given)
         elif not one.is_required:
             default = f"Read as {one.default}." if one.default else "It was left out."
             self._notes.append(f"{where}: {error.reason} {default}")
 
-    def _stand_in(self, cleaned: dict[str, Any], name: str, one: _Field, why: str) -> None:
+    def _stand_in(
+        self, cleaned: dict[str, Any], name: str, one: _Field, *, why: str, given: Any = None
+    ) -> None:  # fmt: skip
         assert one.lenient is not None
         assert one.lenient.otherwise is not None
-        if (value := one.lenient.otherwise(cleaned)) is not None:
+        if (value := one.lenient.otherwise({name: given, **cleaned})) is not None:
             cleaned[name] = value
             self._notes.append(f"{why} Read as {value}.")
 
@@ -171,9 +175,9 @@ class Cleaning:
         named = {name: value for name, value in raw.items() if name in known}
         ignored = []
         for number, name in enumerate(name for name in raw if name not in known):
-            meant = _meant(name, kind, known - named.keys())
+            meant = _meant(name, kind, (known - raw.keys()) | _restricting(kind))
             if meant is not None:
-                named[meant] = raw[name]
+                named[meant] = _both(named[meant], raw[name]) if meant in named else raw[name]
                 self._first.append(
                     f"unknown field '{_in(path, name)}': did you mean '{meant}'? It was read so."
                 )
@@ -193,11 +197,23 @@ def _meant(name: str, kind: type[msgspec.Struct], missing: set[str]) -> str | No
     for one in missing:
         if _style_free(one) == _style_free(name):
             return one
-    restricting = {
-        field for field in missing
-        if (known := _fields(kind).get(field)) and known.lenient and known.lenient.near_miss
-    }  # fmt: skip
-    return _closest(name, restricting, _NEAR)
+    return _closest(name, missing & _restricting(kind), _NEAR)
+
+
+@cache
+def _restricting(kind: type[msgspec.Struct]) -> set[str]:
+    fields = _fields(kind).items()
+    return {name for name, one in fields if one.lenient and one.lenient.near_miss}
+
+
+def _both(*values: Any) -> Ambiguous:
+    return Ambiguous(
+        tuple(
+            one
+            for some in values
+            for one in (some.values if isinstance(some, Ambiguous) else (some,))
+        )
+    )
 
 
 def _closest(name: str, known: set[str], cutoff: float) -> str | None:

@@ -122,7 +122,7 @@ def _mended(kind: type[_T], value: Any, mend: Mend | None) -> _T | None:
     meant = mend(value) if mend else None
     try:
         return msgspec.convert(meant.value if meant else value, kind)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):  # a lone surrogate
         return None
 
 

@@ -9,9 +9,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from schemas.text import with_plain_line_breaks, without_controls
 
@@ -40,6 +42,7 @@ class Lenient:
     mend: Mend | None = None
     otherwise: Callable[[Mapping[str, Any]], Any] | None = None
     near_miss: bool = False
+    needed: bool = False
 
 
 class Ambiguous(NamedTuple):
@@ -201,6 +204,19 @@ def numbers_by_id(limit: int, numbers: int) -> Mend:
 
 def _is_id(value: Any) -> bool:
     try:
-        return isinstance(value, str) and bool(UUID(value))
-    except ValueError:
+        return isinstance(value, str) and bool(msgspec.convert(value, UUID))
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
+
+
+def roughly(value: Any) -> datetime | None:
+    """Return the time that an unreadable one may mean, give or take an offset; of several the first."""
+    try:
+        if isinstance(value, Ambiguous):
+            return min(filter(None, map(roughly, value.values)), default=None)
+        if _is_number(value):  # Unix seconds, or milliseconds
+            return datetime.fromtimestamp(value / 1000 if value > 1e11 else value, UTC)
+        meant = datetime.fromisoformat(value.strip())
+        return (meant if meant.tzinfo else meant.replace(tzinfo=UTC)).astimezone(UTC)
+    except (AttributeError, ValueError, OverflowError, OSError):
+        return None

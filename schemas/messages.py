@@ -7,7 +7,7 @@ the id. See `schemas/topics.py` for who sends which payload where.
 
 import enum
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from schemas.lenient import (
     language_tag,
     number,
     numbers_by_id,
+    roughly,
     text,
     whole,
 )
@@ -52,8 +53,13 @@ def _require_version_7(identifier: UUID) -> None:
 def _made_at(message: Mapping[str, Any]) -> str | None:
     """Return when the id of a message was made (RFC 9562, 5.7), for want of a better time."""
     try:
-        seconds = (UUID(message["id"]).int >> 80) / 1000
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+        made = datetime.fromtimestamp((UUID(message["id"]).int >> 80) / 1000, UTC)
+        about = roughly(message.get("seen_at"))
+        # Whatever its offset, it is of another day: what is old must not look new.
+        if about is not None and made - about > timedelta(hours=14):
+            # And is not refused for it, as what is older than 7 days would be.
+            made = max(about, made - timedelta(days=6))
+        return made.isoformat(timespec="milliseconds")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
         return None
 
@@ -494,6 +500,9 @@ class SetStatus(_Command, tag="status", frozen=True, kw_only=True):
     status: Annotated[Status, Lenient(choice(Status))]
 
 
+OneReport = Annotated[UUID | None, Lenient(near_miss=True, needed=True)]
+
+
 class Reporters(enum.StrEnum):
     """Whose reporters a question is for: one report's, or every report's."""
 
@@ -505,7 +514,7 @@ class Ask(_Command, tag="ask", frozen=True, kw_only=True):
     """Ask the reporter of `report`, or all of them; neither is needed where there is one report."""
 
     text: Words
-    report: UUID | None = None
+    report: OneReport = None
     reporters: Annotated[Reporters, Lenient(choice(Reporters))] = Reporters.ONE
 
 
@@ -516,7 +525,7 @@ class Inform(_Command, tag="inform", frozen=True, kw_only=True):
     """
 
     text: Words
-    report: UUID | None = None
+    report: OneReport = None
 
 
 class Close(_Command, tag="close", frozen=True, kw_only=True):

@@ -317,12 +317,13 @@ async def _again(
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         told = iter(outcomes)
-        shares = [(one, one.alerts.of_both([*islice(told, len(one.alerts))])) for one in rounds]
+        some = {
+            one.incident: one.alerts.of_both([*islice(told, len(one.alerts))]) for one in rounds
+        }
 
-        async def record_one(share: tuple[_Again, Sequence[PubAckReasonCode]]) -> None:
-            one, some = share
-            await _record(one.incident, one.claimed, some, ctx)
+        async def record_one(one: _Again) -> None:
+            await _record(one.incident, one.claimed, some[one.incident], ctx)
 
-        await each(shares, record_one, what="record of alerts sent again")
+        await each(rounds, record_one, what="record of alerts sent again")
 
     return Effects(messages, record)

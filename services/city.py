@@ -33,6 +33,8 @@ async def take_receipts(batch: relay.Batch) -> Effects:
 @service.on(topics.CITY_SYNC)
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
+    if ctx.is_expired:
+        return NOTHING  # the desk has stopped waiting, and asks again
     await relay.take_sync(request, ctx)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
     municipality = ctx.levels["municipality"]

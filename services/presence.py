@@ -83,6 +83,9 @@ def _update(presence: Presence, ctx: Context) -> Update:
     if not _withdraws(presence) and presence.location is not None:
         place = place_of(presence.location.lat, presence.location.lon)
     at_ms = int(presence.at.timestamp() * 1000)
+    if _withdraws(presence) and at_ms < ctx.now_ms - ctx.policy.timers.presence_s * 1000:
+        # A device without a clock says the same time each time: this is no repeat of the last one.
+        at_ms = ctx.now_ms
     return Update(ctx.user, place, presence.availability, at_ms, via=ctx.via)
 
 

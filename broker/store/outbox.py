@@ -18,7 +18,8 @@ from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
 
-_FIRST_RETRY_MS, _LAST_RETRY_MS = 2_000, 300_000
+LAST_RETRY_MS = 300_000
+_FIRST_RETRY_MS = 2_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
 _GRACE_MS = 3_000  # so long the reader of what was just published has to confirm it
 
@@ -69,11 +70,19 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
         """Who is to confirm it."""
         return Reader.of(self.topic)
 
+    def __str__(self) -> str:
+        return self.id  # a log must not hold what it says
+
 
 def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> Posted:
     """Return a message that its maker publishes at once: it is due when nobody has confirmed it."""
     due_ms = now_ms + _GRACE_MS
     return Posted(id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms)
+
+
+def again_after_ms(late_ms: int) -> int:
+    """Return after how long a message is sent again that ought to have been confirmed so long ago."""
+    return min(LAST_RETRY_MS, max(_FIRST_RETRY_MS, late_ms // 2))
 
 
 class Undelivered(NamedTuple):
@@ -100,10 +109,11 @@ class Outbox:
 
     # -- sending again ----------------------------------------------------------------------------
 
-    async def take(self, now_ms: int, *, lease_ms: int, limit: int = 1_000) -> list[Posted]:
+    async def take(self, now_ms: int, *, limit: int = 1_000) -> list[Posted]:
         """Return messages that are due by `now_ms`, oldest first; those for desks are undelivered.
 
-        No other worker is given them for `lease_ms`; then they are due again, if they still stand.
+        No other worker is given them until they are due again, if they still stand: the older they
+        are, the later.
         """
         while limit:
             rows = await self._redis.call(
@@ -116,7 +126,7 @@ class Outbox:
                 for name, score in zip(rows[::2], rows[1::2], strict=True)
             }
             found = await self._bodies(scores)
-            if await self._lease(scores, found, now_ms + lease_ms):
+            if await self._postpone(scores, found, now_ms):
                 return [message for body in found.values() if (message := _decoded(body))]
             limit //= 4  # others took some, or their readers confirmed them: fewer are sooner ours
         return []
@@ -131,19 +141,21 @@ class Outbox:
         bodies = [body for answer in answers for body in answer]
         return {name: body for name, body in zip(asked, bodies, strict=True) if body}
 
-    async def _lease(
-        self, scores: Mapping[str, int], found: Mapping[str, bytes], until_ms: int
+    async def _postpone(
+        self, scores: Mapping[str, int], found: Mapping[str, bytes], now_ms: int
     ) -> bool:
-        """Take these messages until then; False if one of them has changed since it was read."""
+        """Set messages for later; False if one of them has changed since it was read."""
         transaction = Transaction(self._redis)
         for name, score in scores.items():
             transaction.require_score(self._keys.outbox, name, score)
             if name not in found:
                 transaction.call("ZREM", self._keys.outbox, name)
                 continue
-            transaction.call("ZADD", self._keys.outbox, until_ms, name)
             message = _decoded(found[name])
+            wait_ms = again_after_ms(now_ms - message.due_ms) if message else LAST_RETRY_MS
+            transaction.call("ZADD", self._keys.outbox, now_ms + wait_ms, name)
             if message is not None and message.reader.is_desk and not message.attended:
+                transaction.require_field(self._keys.outbox_messages, name, found[name])
                 self._add_undelivered(transaction, message)
         return await transaction.run() is not None
 
@@ -152,16 +164,6 @@ class Outbox:
         key = self._keys.undelivered(reader)
         transaction.call("ZADD", key, "NX", message.made_ms, message.id)
         transaction.call("HSET", self._keys.undelivered_readers, reader, "")
-
-    async def postpone(self, messages: Sequence[Posted], now_ms: int) -> None:
-        """Set messages that were sent for later: the older they are, the longer."""
-        transaction = Transaction(self._redis)
-        for one in messages:
-            wait_ms = (now_ms - one.due_ms) // 2
-            again_ms = now_ms + min(_LAST_RETRY_MS, max(_FIRST_RETRY_MS, wait_ms))
-            transaction.call("ZADD", self._keys.outbox, "XX", again_ms, one.id)
-        if messages:
-            await transaction.run()
 
     async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
         """Have all that `reader` has not confirmed sent now, except `but`; return how many."""

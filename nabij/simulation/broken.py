@@ -82,8 +82,8 @@ class _Credulous:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outbox, name)
 
-    async def take(self, now_ms: int, *, lease_ms: int) -> list[Posted]:
-        await self._outbox.remove(await self._outbox.take(now_ms, lease_ms=lease_ms))
+    async def take(self, now_ms: int) -> list[Posted]:
+        await self._outbox.remove(await self._outbox.take(now_ms))
         return []
 
 

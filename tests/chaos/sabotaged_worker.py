@@ -96,8 +96,8 @@ def believe_puback() -> None:
         await publish(self, [message for message in messages if message not in lost])
         return [PubAckReasonCode.SUCCESS] * len(messages)
 
-    async def take(self: Outbox, now_ms: int, *, lease_ms: int) -> list[Posted]:
-        await self.remove(await honest(self, now_ms, lease_ms=lease_ms))
+    async def take(self: Outbox, now_ms: int) -> list[Posted]:
+        await self.remove(await honest(self, now_ms))
         return []
 
     honest = Outbox.take

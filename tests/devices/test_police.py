@@ -178,3 +178,33 @@ async def test_a_desk_hears_nothing_of_another_zone(
         await services.send(topics.ESCALATION.topic(zone="kortrijk", priority="p1"), elsewhere)
         await services.send(TOPIC, escalation)
         assert await desk.next_escalation() == escalation
+
+
+async def test_what_climbed_to_the_duty_desk_is_commanded_on_its_own_zones_topic(
+    broker: Any, services: Any, escalation: Escalation
+) -> None:
+    climbed = replace(escalation, zone="kortrijk")
+    async with desk_in(broker) as desk:
+        await services.send(TOPIC, climbed)
+        await desk.next_escalation()
+        await desk.acknowledge(climbed.incident)
+
+    assert {message.topic for message in services.received} == {topics.COMMAND.topic(zone="gent")}
+
+
+async def test_an_escalation_that_the_callback_fails_to_take_is_not_confirmed(
+    broker: Any, services: Any, escalation: Escalation
+) -> None:
+    failures = [OSError("the disk is full")]
+
+    def take(_: Escalation, __: float) -> None:
+        if failures:
+            raise failures.pop()
+
+    async with desk_in(broker, on_escalation=take) as desk:
+        await services.send(TOPIC, escalation)
+        await services.send(TOPIC, escalation)
+
+        assert await desk.next_escalation() == escalation
+        assert not failures
+        assert desk.repeats == {}

@@ -1,7 +1,7 @@
 """A detail never costs a message: it is mended or left out, and its sender is told."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -141,13 +141,7 @@ def test_an_accuracy_that_is_none_costs_no_report(accuracy_m: str, kept: float) 
 def test_a_report_without_a_readable_time_was_seen_when_its_id_was_made() -> None:
     before = datetime.now(UTC)
     fields = BASE["report"] | {"id": str(new_id())}
-    for seen_at in (
-        "yesterday",
-        "2026-03-01T12:00:00",
-        "2026-02-30T12:00:00Z",
-        1_700_000_000,
-        None,
-    ):
+    for seen_at in ("yesterday", "2026-02-30T12:00:00Z", None):
         report, notes = read("report", **fields | {"seen_at": seen_at})
         assert abs(report.seen_at - before).total_seconds() < 10
         assert notes[0].startswith("seen_at: ")
@@ -222,11 +216,34 @@ def test_a_misspelt_audience_never_alerts_more_people_than_was_meant(
     assert notes[0] == f"unknown field '{name}': did you mean 'audience'? It was read so."
 
 
+@pytest.mark.parametrize("written", [lambda at: at.isoformat()[:19], lambda at: at.timestamp()])
+def test_a_time_that_is_odd_and_plainly_old_does_not_become_now(written: Any) -> None:
+    seen = datetime.now(UTC) - timedelta(days=5)
+    fields = BASE["report"] | {"id": str(new_id()), "seen_at": written(seen)}
+
+    report, notes = read("report", **fields)
+
+    assert timedelta(days=4) < datetime.now(UTC) - report.seen_at < timedelta(days=7)
+    assert notes[0].startswith("seen_at: ")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"audience": "police_and_nearby", "Audience": "police"},
+        {"Audience": "police_and_nearby", "AUDIENCE": "police"},
+        {"audiance": "police_and_nearby", "audiense": "police"},
+    ],
+)
+def test_an_audience_that_is_said_twice_and_differs_is_the_polices(written: dict[str, str]) -> None:
+    assert read("report", **written)[0].audience is Audience.POLICE
+
+
 def test_a_misspelt_availability_is_read_and_an_audience_that_is_there_is_not_overruled() -> None:
     assert read("presence", availabilty="muted")[0].availability is Availability.MUTED
     report, notes = read("report", audience="police", audiance="police_and_nearby")
     assert report.audience is Audience.POLICE
-    assert notes == ("unknown field 'audiance': did you mean 'audience'?",)
+    assert notes[0].startswith("unknown field 'audiance': did you mean 'audience'?")
 
 
 def test_a_name_in_another_style_is_read() -> None:

@@ -73,7 +73,7 @@ async def test_old_messages_of_the_outbox_are_delivered_after_the_migration(
     assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert not client.exists(f"{PREFIX}outbox-sent", f"{PREFIX}outbox-again", LOCK)
     async with partitions(redis_url) as [store]:
-        taken = await store.outbox.take(int(time.time() * 1000), lease_ms=0)
+        taken = await store.outbox.take(int(time.time() * 1000))
         assert [(one.id, one.topic, one.payload, one.made_ms) for one in taken] == [
             ("m-1", TOPIC, b"{}", NOW_MS),
             ("m-2", TOPIC, b"{}", NOW_MS),
@@ -88,7 +88,7 @@ async def test_every_partition_is_migrated(redis_url: str, client: redis.Redis) 
     client.hset("nabij:{p1}:outbox-messages", "m-9", old_message("m-9"))
 
     async with partitions(redis_url, 2) as [_, second]:
-        [message] = await second.outbox.take(int(time.time() * 1000), lease_ms=0)
+        [message] = await second.outbox.take(int(time.time() * 1000))
     assert message.id == "m-9"
 
 
@@ -134,7 +134,7 @@ async def test_a_migration_that_is_killed_half_way_is_finished_by_the_next(
     assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert client.zcard(f"{PREFIX}outbox") == 6_000
     async with Store(redis_url) as store:
-        taken = await store.outbox.take(int(time.time() * 1000), lease_ms=60_000, limit=6_000)
+        taken = await store.outbox.take(int(time.time() * 1000), limit=6_000)
     assert len(taken) == 6_000
 
 

@@ -32,7 +32,7 @@ QUESTIONS: dict[str, Question] = {
     "put": lambda store: store.events.put([WalkedIn(incident=new_id(), users=())]),
     "read": lambda store: store.events.read("alerting", "1", count=1, block_ms=100),
     "due": lambda store: store.deadlines.due(NOW_MS),
-    "outbox": lambda store: store.outbox.take(NOW_MS, lease_ms=0),
+    "outbox": lambda store: store.outbox.take(NOW_MS),
     "confirm": lambda store: store.outbox.confirm({Reader("police", "gent"): {"x"}}),
     "zones": lambda store: store.zones.load(),
     "claim": lambda store: store.alerts.claim(

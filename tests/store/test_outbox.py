@@ -33,8 +33,8 @@ async def add(store: Store, *messages: Posted) -> None:
     await transaction.run()
 
 
-async def take(store: Store, now_ms: int = NOW_MS, lease_ms: int = 0) -> list[Posted]:
-    return await store.outbox.take(now_ms, lease_ms=lease_ms)
+async def take(store: Store, now_ms: int = NOW_MS) -> list[Posted]:
+    return await store.outbox.take(now_ms)
 
 
 async def undelivered(store: Store) -> list[Undelivered]:
@@ -44,10 +44,10 @@ async def undelivered(store: Store) -> list[Undelivered]:
 async def test_what_one_took_nobody_else_is_given_for_a_while(store: Store) -> None:
     await add(store, message(1), message(2, due_ms=NOW_MS + 1))
 
-    both = await asyncio.gather(*(take(store, NOW_MS + 1, 500) for _ in range(4)))
+    both = await asyncio.gather(*(take(store, NOW_MS + 1) for _ in range(4)))
     assert sorted(one.id for some in both for one in some) == ["m-1", "m-2"]
-    assert await take(store, NOW_MS + 500) == []
-    assert [one.id for one in await take(store, NOW_MS + 501)] == ["m-1", "m-2"]
+    assert await take(store, NOW_MS + 2_000) == []
+    assert [one.id for one in await take(store, NOW_MS + 2_001)] == ["m-1", "m-2"]
 
 
 async def test_a_message_that_cannot_be_read_holds_up_no_other(
@@ -66,9 +66,9 @@ async def test_message_is_taken_again_and_again_until_its_reader_confirms_it(sto
 
     assert await take(store, NOW_MS - 1) == []
     assert await take(store) == [soon]
-    assert await take(store, NOW_MS + 5) == [soon, late]
+    assert await take(store, NOW_MS + 2_000) == [late, soon]
     assert await store.outbox.confirm({GENT: {"m-2", "unknown"}}) == [soon]
-    assert await take(store, NOW_MS + 5) == [late]
+    assert await take(store, NOW_MS + 9_000) == [late]
     assert await store.outbox.confirm({GENT: {"m-1", "m-2"}}) == [late]
     assert await store.outbox.size() == 0
 
@@ -101,14 +101,14 @@ async def test_what_lost_its_body_does_not_wait_for_ever(store: Store, client: r
 
 async def test_what_nobody_confirms_is_sent_again_later_and_ever_later(store: Store) -> None:
     await add(store, message(1), message(2))
-    young = message(1).due_ms
     await store.outbox.confirm({GENT: {"m-2"}})
 
-    await store.outbox.postpone([message(1), message(2)], young)
-    assert await take(store, young + 1_999) == []
-    assert [one.id for one in await take(store, young + 2_000)] == ["m-1"]
-    old = young + 3_600_000
-    await store.outbox.postpone([message(1)], old)
+    sent_ms = []
+    for now_ms in range(NOW_MS, NOW_MS + 60_000, 500):
+        sent_ms += [now_ms - NOW_MS for _ in await take(store, now_ms)]
+    assert sent_ms == [0, 2_000, 4_000, 6_000, 9_000, 13_500, 20_500, 31_000, 46_500]
+    old = NOW_MS + 3_600_000
+    assert [one.id for one in await take(store, old)] == ["m-1"]
     assert await take(store, old + 299_999) == []
     assert [one.id for one in await take(store, old + 300_000)] == ["m-1"]
 
@@ -150,12 +150,12 @@ async def test_a_message_confirmed_while_it_is_taken_is_not_undelivered_for_ever
 
 async def test_a_desk_that_comes_back_is_sent_all_that_it_lacks_at_once(store: Store) -> None:
     await add(store, *(message(number) for number in range(3)), message(9, zone="kortrijk"))
-    await store.outbox.postpone(await take(store), NOW_MS + 60_000)
-    assert await take(store, NOW_MS + 60_000) == []
+    assert len(await take(store, NOW_MS + 60_000)) == 4
+    assert await take(store, NOW_MS + 60_001) == []
 
-    assert await store.outbox.send_again(GENT, NOW_MS + 60_000, but={"m-1"}) == 2
+    assert await store.outbox.send_again(GENT, NOW_MS + 60_001, but={"m-1"}) == 2
 
-    assert [one.id for one in await take(store, NOW_MS + 60_000)] == ["m-0", "m-2"]
+    assert [one.id for one in await take(store, NOW_MS + 60_001)] == ["m-0", "m-2"]
 
 
 async def test_what_the_duty_desk_has_waits_for_its_own_desk_without_alarm(store: Store) -> None:
@@ -165,7 +165,7 @@ async def test_what_the_duty_desk_has_waits_for_its_own_desk_without_alarm(store
     assert await store.outbox.confirm({KORTRIJK: {"m-1", "q-2"}}, duty=KORTRIJK) == []
 
     assert await undelivered(store) == []
-    [attended, asked] = await take(store, NOW_MS + 1)
+    [attended, asked] = await take(store, NOW_MS + 2_000)
     assert (attended.id, attended.attended, asked.id) == ("m-1", True, "q-2")
     assert await undelivered(store) == []
     assert await store.outbox.send_again(GENT, NOW_MS + 1, but=()) == 1
