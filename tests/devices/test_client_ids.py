@@ -31,7 +31,7 @@ def test_a_client_id_is_the_same_at_each_start_and_needs_the_password() -> None:
 
 @pytest.mark.parametrize("guessed", ["desk-gent-desk", "desk-gent", "desk-gent-desk-0"])
 async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queue(
-    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], broker: Broker, guessed: str
+    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], broker: Broker, guessed: str
 ) -> None:
     escalation = Escalation(
         id=new_id(), kind=EscalationKind.NEW, incident=new_id(), version=1, zone="gent",
@@ -39,12 +39,15 @@ async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queu
         committed_at=datetime.now(UTC), text=guessed,
     )  # fmt: skip
     stranger = aiomqtt.Client(
-        mqtt_server.host, mqtt_server.port, username="ann", password=accounts["ann"].password,
+        mosquitto_server.host, mosquitto_server.port, username="ann", password=accounts["ann"].password,
         identifier=guessed, protocol=aiomqtt.ProtocolVersion.V5, clean_start=False,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )  # fmt: skip
     services = aiomqtt.Client(
-        mqtt_server.host, mqtt_server.port, username="nabij", password=accounts["nabij"].password
+        mosquitto_server.host,
+        mosquitto_server.port,
+        username="nabij",
+        password=accounts["nabij"].password,
     )
     desk = PoliceDesk("desk-gent", "secret-of-gent", broker, zones=["gent"], session_expiry_s=0)
     async with desk, stranger, services:
