@@ -157,6 +157,9 @@ async def _take_alone(
             continue
         if received is not None:
             return await _repeat(received, filed, ctx)
+        if own := await _own(filed, ctx):
+            known_as = own
+            continue
         filed = _theirs(filed, known_as, ctx)
         incident = filed.incident
         if incident.status is Status.CLOSED:
@@ -192,9 +195,20 @@ async def _take_alone(
             return _effects(receipt, changed, people, ctx)
 
 
+def _takes_part(filed: Filed, ctx: Context) -> bool:
+    return filed.incident.has_group or ctx.user in filed.people
+
+
+async def _own(filed: Filed | None, ctx: Context) -> UUID | None:
+    """Return the conversation of a reporter who knows it by the id of a group of before."""
+    if filed is None or _takes_part(filed, ctx):
+        return None
+    return await ctx.store.conversations.own(filed.conversation, ctx.user)
+
+
 def _theirs(filed: Filed | None, known_as: UUID, ctx: Context) -> Filed:
     """Refuse an incident that there is not, or of which a stranger must not learn that there is."""
-    if filed is None or not (filed.incident.has_group or ctx.user in filed.people):
+    if filed is None or not _takes_part(filed, ctx):
         raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {known_as}.")
     return filed
 
@@ -234,7 +248,8 @@ async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effe
     if received.user != ctx.user or received.digest != ctx.digest:
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
     event = None
-    if filed is not None and received.group_sequence is not None:
+    repeats = filed is not None and _takes_part(filed, ctx)  # else it is another's by now
+    if filed is not None and repeats and received.group_sequence is not None:
         event = await ctx.store.incidents.group_event(filed.conversation, received.group_sequence)
     return _effects(received.receipt, _Change(event=event), filed.people if filed else {}, ctx)
 
@@ -319,7 +334,7 @@ def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
         "closed",
         GroupEventKind.CLOSED,
         sequence=len(to.events) + 1,
-        name=groups.POLICE if by_police else "nabij",
+        name=groups.POLICE if by_police else groups.NABIJ,
         role=GroupRole.POLICE if by_police else GroupRole.NABIJ,
         people=to.people,
         at=ctx.now,
@@ -399,5 +414,6 @@ def _missed_alert(
 
 def _missed_events(glimpse: Glimpse, missed: Missed, request: Sync, ctx: Context) -> list[Message]:
     people = {ctx.user: glimpse.member}
-    events = [event for event in missed.events if glimpse.lacks(event, request)]
+    told = missed.told_to(glimpse.member)
+    events = [event for event in told if glimpse.lacks(event, request)]
     return [message for event in events for message in _to(event, [ctx.user], people, ctx)]

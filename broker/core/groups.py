@@ -12,7 +12,8 @@ from broker.errors import Code, Rejected
 from schemas.ids import group_event_id
 from schemas.messages import GroupEvent, GroupEventKind, GroupRole, Reply, ReplyKind
 
-POLICE = "police"
+POLICE, NABIJ = "police", "nabij"
+DESK_NAMES = (POLICE, NABIJ)  # of what no participant says
 _REPORTER, _HELPER = "reporter-", "helper-"
 
 

@@ -8,7 +8,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
 | `sequence` | string | how many reports were committed | for ever |
 | `incident:{conversation}` | hash | of a reporter's own conversation about an incident without a group: `of` that incident, `report`, `told`; with `people` and `group` of the same id | as incident |
-| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state | retention after close |
+| `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state; `conversation:{user}` of a reporter who had a group before schema version 3 | retention after close |
 | `open:{cell8}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
 | `join:{kind}:{cell9}` | hash | incident near enough to join → lat, lon; `#` is the latest opened | while open |
 | `open-incidents` | zset | incident by opening ms | while open |

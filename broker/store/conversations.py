@@ -63,6 +63,15 @@ class Conversations:
         row = await self._redis.call("HMGET", self._keys.incident(identifier), "of", "report")
         return (UUID(row[0].decode()), UUID(row[1].decode())) if row[0] else None
 
+    async def own(self, identifier: UUID, user: str) -> UUID | None:
+        """Return the conversation that `user` got for a group that was of all reporters.
+
+        Schema version 3 ended such groups (`broker/store/split_conversations.py`).
+        """
+        field = f"conversation:{user}"
+        own = await self._redis.call("HGET", self._keys.incident(identifier), field)
+        return UUID(own.decode()) if own else None
+
     async def is_here(self, identifier: UUID) -> bool:
         """Whether a conversation is about an incident of this partition."""
         return bool(await self._redis.call("EXISTS", self._keys.incident(identifier)))

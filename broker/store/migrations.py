@@ -15,6 +15,7 @@ import structlog
 from broker.errors import ConfigError, UnavailableError
 from broker.store.outbox import Posted
 from broker.store.redis import Connection
+from broker.store.split_conversations import split_conversations
 from broker.store.transaction import Transaction
 from broker.store.workers import WorkerStore
 
@@ -75,7 +76,7 @@ def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
     transaction.call("ZADD", keys.outbox, "NX", now_ms, name)
 
 
-MIGRATIONS: tuple[Migration, ...] = (_readers_confirm,)
+MIGRATIONS: tuple[Migration, ...] = (_readers_confirm, split_conversations)
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 

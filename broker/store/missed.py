@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from broker.core.groups import Member
+from broker.core.groups import DESK_NAMES, Member
 from broker.core.incidents import Incident
 from broker.isolation import readable
 from broker.store.alerts import Claimed, claimed, confirm
@@ -84,6 +84,15 @@ class Missed(NamedTuple):
 
     incident: Incident | None
     events: Sequence[GroupEvent]
+
+    def told_to(self, member: Member) -> Sequence[GroupEvent]:
+        """Return what `member` may hear: where there is no group, themselves and the desk alone.
+
+        Before schema version 3 all reporters of such an incident had one log.
+        """
+        if self.incident is not None and self.incident.has_group:
+            return self.events
+        return [one for one in self.events if one.member in (member.name, *DESK_NAMES)]
 
 
 def _glimpse(user: str, partition: int, row: Sequence[Any]) -> Glimpse:
