@@ -275,8 +275,9 @@ class Merge(enum.StrEnum):
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Proof that a message is durably stored, or the reason why it was rejected.
 
-    `sequence` orders all reports of one partition as they were committed; it and `merge` are not
-    told of a report for the police alone, whose `incident` is an id of this report's own. `advice`
+    `sequence` numbers the reports of one partition as they were committed; it and `merge` are not
+    told of a report for the police alone, which is not counted, and whose `incident` is an id of
+    this report's own. `advice`
     says to call 112 and comes with every urgent report, and with each that is rejected. A rejection
     has `code`, `field` (JSON path, `$` is the whole payload) and `reason` (a sentence). `notes` say
     what was odd in the message, and what was made of it.

@@ -6,7 +6,8 @@ is in the partition of the region that its id names, what is filed by place in t
 | key | type | holds | lives |
 |---|---|---|---|
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
-| `sequence` | string | how many reports were committed | for ever |
+| `sequence` | string | how many reports were committed whose receipt has a number | for ever |
+| `sequence-apart` | string | how many others: of incidents without a group | for ever |
 | `incident:{conversation}` | hash | of a reporter's own conversation about an incident without a group: `of` that incident, `report`, `told`; with `people` and `group` of the same id | as incident |
 | `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state; `conversation:{user}` of a reporter who had a group before schema version 3 | retention after close |
 | `open:{cell8}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |

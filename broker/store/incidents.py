@@ -210,7 +210,9 @@ class IncidentStore:
             transaction.require_field(near, "#", seen.marker)
         for candidate in seen.candidates:
             transaction.require_field(self._keys.incident(candidate.id), "v", candidate.version)
-        sequence = transaction.call("INCR", self._keys.sequence)
+        # Of what no participant may know of the others' receipts must not show that it was counted.
+        counter = self._keys.sequence if incident.has_group else self._keys.sequence_apart
+        sequence = transaction.call("INCR", counter)
         file_receipt(transaction, filing, sequence=sequence if incident.has_group else None)
         _file(transaction, incident, now)
         if incident.reports == 1:

@@ -27,6 +27,7 @@ class Keys:
         self.slot = binascii.crc_hqx(tag.encode(), 0) % _SLOTS  # Redis Cluster's CRC16
         self.prefix = f"nabij:{{{tag}}}:"
         self.sequence = f"{self.prefix}sequence"
+        self.sequence_apart = f"{self.prefix}sequence-apart"
         self.deadlines = f"{self.prefix}deadlines"
         self.outbox = f"{self.prefix}outbox"
         self.outbox_messages = f"{self.prefix}outbox-messages"

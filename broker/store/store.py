@@ -111,7 +111,8 @@ class Store:
 
     async def is_used(self) -> bool:
         """Whether a report was ever committed here."""
-        return bool(await self._redis.call("EXISTS", self.keys.sequence))
+        counters = (self.keys.sequence, self.keys.sequence_apart)
+        return bool(await self._redis.call("EXISTS", *counters))
 
     async def partition_count(self) -> int | None:
         """Return in how many partitions is filed what is here; None if nothing of ours is."""

@@ -56,6 +56,7 @@ async def _committed(cluster: Cluster) -> int:
     """How many reports are committed, in all partitions."""
     sequences = [Keys(number, PARTITIONS) for number in range(PARTITIONS)]
     nodes = [await cluster.master_of(keys.slot) for keys in sequences]
-    found = [await node.ask("GET", keys.sequence)
-             for node, keys in zip(nodes, sequences, strict=True)]  # fmt: skip
+    found = [await node.ask("GET", counter)
+             for node, keys in zip(nodes, sequences, strict=True)
+             for counter in (keys.sequence, keys.sequence_apart)]  # fmt: skip
     return sum(int(each or 0) for each in found)

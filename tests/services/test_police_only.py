@@ -178,6 +178,20 @@ async def test_two_reports_of_one_person_do_not_tell_that_something_lies_between
     assert (state.get("accepted", 0), state.get("alerted", 0)) == (0, 0)
 
 
+async def test_the_number_of_a_receipt_does_not_tell_how_many_others_reported_to_the_police_alone(
+    system: System, connect: Connect, partitions: int
+) -> None:
+    zoe, mallory, eva = [await connect(one) for one in (ZOE, MALLORY, EVA)]
+    place = system.place()
+    before = await system.report(eva, place, "fight")
+    for other in (zoe, mallory, zoe):
+        await system.report(other, place, "threat")
+
+    after = await system.report(eva, place, "fight")
+
+    assert after["sequence"] - before["sequence"] == partitions  # the next one of this partition
+
+
 async def test_what_is_said_about_a_case_of_the_city_reaches_its_desk_and_no_neighbour(
     system: System, connect: Connect
 ) -> None:

@@ -25,6 +25,7 @@ from schemas.messages import (
     GroupEventKind,
     Question,
 )
+from schemas.taxonomy import Audience
 from tests.core.samples import START, north, report
 from tests.store.samples import (
     NEARBY,
@@ -234,3 +235,14 @@ async def test_deadlines_are_set_when_an_incident_opens(store: Store) -> None:
         (DeadlineKind.SILENCE, incident.id, TIMERS.silence_s * 1000),
     ]
     assert await change(store, incident, incident)
+
+
+async def test_a_store_is_used_though_all_its_reports_are_for_the_police_alone(
+    store: Store,
+) -> None:
+    assert not await store.is_used()
+    first = report()
+    await commit(store, first, replace(opened(first), audience=Audience.POLICE))
+    assert await store.is_used()
+    second = report(north(2_000))
+    assert await commit(store, second, opened(second)) == 1  # the first that is told a number
