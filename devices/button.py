@@ -24,6 +24,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from devices.connection import Broker, client_id
+from devices.reading import read
+from devices.receipts import why_rejected
 from schemas import topics
 from schemas.codec import encode_within_limit
 from schemas.ids import new_id
@@ -53,7 +55,7 @@ def press(
         client.publish(up, payload, qos=1, properties=properties)
 
     def take(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        receipt = topics.RECEIPT.decode(bytes(message.payload))
+        receipt = read(topics.RECEIPT, bytes(message.payload))
         correlation = getattr(message.properties, "CorrelationData", None)
         if correlation == report.id.bytes or receipt.id == report.id:
             receipts.put(receipt)
@@ -112,8 +114,7 @@ def _told(receipt: Receipt | None) -> tuple[int, str]:
     if receipt is None:
         return NOT_CONFIRMED, "Not confirmed. Call 112 if it is urgent."
     if receipt.outcome is Outcome.REJECTED:
-        why = f"{receipt.code} at {receipt.field}: {receipt.reason}"
-        return REJECTED, f"Rejected: {why} Call 112 if it is urgent."
+        return REJECTED, f"Rejected: {why_rejected(receipt)} Call 112 if it is urgent."
     return CONFIRMED, f"Confirmed: incident {receipt.incident}. {receipt.advice or ''}".rstrip()
 
 

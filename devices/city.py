@@ -14,6 +14,7 @@ from uuid import UUID
 from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming, client_id
 from devices.delivery_receipts import DeliveryReceipts
 from devices.desk_sync import DeskSync, Scope
+from devices.reading import read
 from devices.receipts import Receipts
 from schemas import topics
 from schemas.messages import Case
@@ -76,9 +77,9 @@ class CityDesk:
     def _take(self, incoming: Incoming) -> None:
         levels = topics.CASE.parse(incoming.topic)
         if levels is None:
-            self._receipts.take(topics.CITY_RECEIPT.decode(incoming.payload), incoming)
+            self._receipts.take(read(topics.CITY_RECEIPT, incoming.payload), incoming)
             return
-        case = topics.CASE.decode(incoming.payload)
+        case = read(topics.CASE, incoming.payload)
         if case.id in self.cases:
             self.repeats[case.id] += 1
         else:

@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 
 from devices.connection import Incoming
 from devices.journal import Journal
+from devices.reading import read
 from schemas import topics
 from schemas.messages import Alert, Brief, GroupEvent, GroupEventKind, Question, Sync
 
@@ -73,13 +74,13 @@ class Inbox:
 
     def take_alert(self, incoming: Incoming) -> None:
         """Hear an alert in full."""
-        alert = topics.ALERT.decode(incoming.payload)
+        alert = read(topics.ALERT, incoming.payload)
         if self._is_new(self.alerts, alert, alert.id) and self._listeners.on_alert:
             self._listeners.on_alert(alert, incoming.received_at)
 
     def take_brief(self, incoming: Incoming) -> None:
         """Hear an alert in short."""
-        brief = topics.BRIEF.decode(incoming.payload)
+        brief = read(topics.BRIEF, incoming.payload)
         # In the journal the alert's own id is that of the full form.
         is_new = self._is_new(self.briefs, brief, uuid5(brief.id, "brief"))
         if is_new and self._listeners.on_brief:
@@ -87,7 +88,7 @@ class Inbox:
 
     def take_question(self, incoming: Incoming) -> Question:
         """Hear a question; return it, also when it has come before: it is to be confirmed."""
-        question = topics.QUESTION.decode(incoming.payload)
+        question = read(topics.QUESTION, incoming.payload)
         is_new = self._is_new(self.questions, question, question.id)
         if is_new and self._listeners.on_question:
             self._listeners.on_question(question, incoming.received_at)
@@ -95,7 +96,7 @@ class Inbox:
 
     def take_group(self, incoming: Incoming) -> None:
         """Hear a group event, whatever is missing before it."""
-        event = topics.GROUP.decode(incoming.payload)
+        event = read(topics.GROUP, incoming.payload)
         events = self.groups.setdefault(event.incident, [])
         known_ids = (known.id for known in reversed(events))
         if event.id in known_ids or self._came_before(event.id):

@@ -40,6 +40,7 @@ from devices.delivery_receipts import DeliveryReceipts
 from devices.inbox import Inbox, Listeners, OnAlert, OnBrief, OnGroup, OnQuestion
 from devices.journal import Entry, Journal
 from devices.journal_file import JournalError
+from devices.reading import read
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
 from schemas import topics
 from schemas.codec import encode, encode_within_limit
@@ -313,7 +314,7 @@ class Participant:
         self._handlers[incoming.topic](incoming)
 
     def _take_receipt(self, incoming: Incoming) -> None:
-        receipt = topics.RECEIPT.decode(incoming.payload)
+        receipt = read(topics.RECEIPT, incoming.payload)
         told = self._receipts.take(receipt, incoming) or (
             self._journal is not None and self._courier.take(receipt, incoming)
         )

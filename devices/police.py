@@ -17,6 +17,7 @@ from uuid import UUID
 from devices.connection import SESSION_EXPIRY_S, Broker, Connection, Identity, Incoming, client_id
 from devices.delivery_receipts import DeliveryReceipts
 from devices.desk_sync import DeskSync, Scope
+from devices.reading import read
 from devices.receipts import NotConfirmed, Receipts, Rejected, Request
 from schemas import topics
 from schemas.codec import encode_within_limit
@@ -199,7 +200,7 @@ class PoliceDesk:
         return list(itertools.islice(reversed(self.escalations), _NAMED))
 
     def _take_escalation(self, incoming: Incoming) -> None:
-        escalation = topics.ESCALATION.decode(incoming.payload)
+        escalation = read(topics.ESCALATION, incoming.payload)
         zone = (topics.ESCALATION.parse(incoming.topic) or {})["zone"]
         self._hear(escalation, incoming, zone)
         self._delivery.add(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
@@ -223,7 +224,7 @@ class PoliceDesk:
             levels = topics.INCIDENT.parse(incoming.topic) or {}
             self.states.pop(UUID(levels["incident"]), None)
             return
-        state = topics.INCIDENT.decode(incoming.payload)
+        state = read(topics.INCIDENT, incoming.payload)
         known = self.states.get(state.incident)
         if known and state.version <= known.version:
             return
@@ -233,6 +234,6 @@ class PoliceDesk:
             self._on_state(state, incoming.received_at)
 
     def _take_receipt(self, incoming: Incoming) -> None:
-        receipt = topics.COMMAND_RECEIPT.decode(incoming.payload)
+        receipt = read(topics.COMMAND_RECEIPT, incoming.payload)
         if not self._receipts.take(receipt, incoming) and self._on_receipt:
             self._on_receipt(receipt, incoming.received_at)

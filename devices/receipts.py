@@ -31,7 +31,7 @@ class Rejected(Exception):  # noqa: N818 - read as `except Rejected`
     """The broker refused the message; `receipt` has the code, the field and the reason."""
 
     def __init__(self, receipt: Receipt) -> None:
-        super().__init__(f"{receipt.code} at {receipt.field}: {receipt.reason}")
+        super().__init__(why_rejected(receipt))
         self.receipt = receipt
 
 
@@ -131,6 +131,13 @@ def accepted(receipt: Receipt) -> Receipt:
     if receipt.outcome is Outcome.REJECTED:
         raise Rejected(receipt)
     return receipt
+
+
+def why_rejected(receipt: Receipt) -> str:
+    """Return why, for its user. An outcome that this device does not know comes without a reason."""
+    if receipt.code is None:
+        return "The answer says neither that it is accepted nor why not."
+    return f"{receipt.code} at {receipt.field}: {receipt.reason}"
 
 
 def fresh_key() -> UUID:

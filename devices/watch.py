@@ -13,6 +13,7 @@ from uuid import UUID
 from devices.connection import Broker, Connection, Identity, Incoming, client_id
 from devices.delivery_receipts import DeliveryReceipts
 from devices.history import HeardCase, HeardEscalation
+from devices.reading import read
 from devices.receipts import Receipts, Request
 from schemas import topics
 from schemas.codec import encode
@@ -91,9 +92,9 @@ class EscalationWatch:
     def _take(self, incoming: Incoming) -> None:
         levels = topics.ESCALATION.parse(incoming.topic)
         if levels is None:
-            self._receipts.take(topics.COMMAND_RECEIPT.decode(incoming.payload), incoming)
+            self._receipts.take(read(topics.COMMAND_RECEIPT, incoming.payload), incoming)
             return
-        escalation = topics.ESCALATION.decode(incoming.payload)
+        escalation = read(topics.ESCALATION, incoming.payload)
         self._on_escalation(
             HeardEscalation(
                 zone=levels["zone"],
@@ -140,7 +141,7 @@ class CaseWatch:
         await self._connection.__aexit__()
 
     def _take(self, incoming: Incoming) -> None:
-        case = topics.CASE.decode(incoming.payload)
+        case = read(topics.CASE, incoming.payload)
         levels = topics.CASE.parse(incoming.topic) or {}
         topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
         self._delivery.add(topic, case.id)

@@ -47,11 +47,9 @@ def described(message: Message) -> dict[str, Any]:
         if not message.payload:
             return {**said, "type": kind, "payload": None}
         try:
-            return {
-                **said,
-                "type": kind,
-                "payload": msgspec.to_builtins(topic.decode(message.payload)),
-            }
+            value, notes = topic.read(message.payload)
+            odd = {"notes": notes} if notes else {}
+            return {**said, "type": kind, "payload": msgspec.to_builtins(value), **odd}
         except Invalid as invalid:
             text = message.payload.decode(errors="replace")
             return {**said, "type": kind, "payload": text, "invalid": str(invalid)}

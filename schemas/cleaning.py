@@ -67,6 +67,15 @@ def has_lenient(kind: Any) -> bool:
     )
 
 
+def choices_of(kind: type[msgspec.Struct]) -> Mapping[str, Lenient]:
+    """Return how each field of `kind` that is an enumeration is read."""
+    return {
+        name: one.lenient or Lenient(needed=True)
+        for name, one in _fields(kind).items()
+        if any(isinstance(each, type) and issubclass(each, enum.Enum) for each in bare(one.hint))
+    }
+
+
 @dataclass
 class Cleaning:
     """What was done to one message, and why what is left out could not be used."""

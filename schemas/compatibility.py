@@ -1,9 +1,9 @@
 """Which changes of the contract break the devices and desks that were made for it before.
 
 What Nabij receives must still be taken, in all that a sender of before may say; in what Nabij sends
-a reader of before must still find all that it relies on, and no value of an enumeration that it
-does not know: our own devices would drop the message. A new field that is not needed, a new value
-of what Nabij receives, a new message or topic break nobody.
+a reader of before must still find all that it relies on. A new field that is not needed, a new
+message or topic, a new value of what Nabij receives break nobody; nor does a new value of what it
+sends, where the contract of before says how to read a later one.
 """
 
 import operator
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _Json = Mapping[str, Any]
+_CHOICE = "one of some values"
 _LEVEL = re.compile(r"\{[^}]+\}")
 _TIGHTER = {
     "maximum": operator.lt, "maxLength": operator.lt, "maxItems": operator.lt,
@@ -81,16 +82,14 @@ class _Comparison:
             yield f"{where} was {' or '.join(were)}, is {' or '.join(are)}"
         for kind in were.keys() & are.keys():
             yield from self._of_one_kind(were[kind], are[kind], where)
+        if not self.is_received and "string" not in were:  # closed: see `schemas/contract.py`
+            yield from _new_values(were.get(_CHOICE, {}), are.get(_CHOICE, {}), where)
 
     def _of_one_kind(self, old: _Json, new: _Json, where: str) -> Iterator[str]:
         for value in old.get("enum", ()):
             if value not in new["enum"]:
                 yield f"{where} has no '{value}' any more"
-        if not self.is_received:
-            for value in new.get("enum", ()):
-                if value not in old["enum"]:
-                    yield f"{where} may be '{value}' now"
-        else:
+        if self.is_received:
             for limit, is_tighter in _TIGHTER.items():
                 if limit in new and (limit not in old or is_tighter(new[limit], old[limit])):
                     yield f"{where} has {limit} {new[limit]}, had {old.get(limit, 'none')}"
@@ -117,6 +116,12 @@ class _Comparison:
                 yield f"{where}.{name} may be left out now"
 
 
+def _new_values(old: _Json, new: _Json, where: str) -> Iterator[str]:
+    for value in new.get("enum", ()):
+        if old and value not in old["enum"]:
+            yield f"{where} may be '{value}' now"
+
+
 def _kinds(schema: _Json, document: _Json) -> Iterator[tuple[str, _Json]]:
     """Yield what a value may be, by name: `string uuid`, `null`."""
     if "$ref" in schema:
@@ -125,6 +130,6 @@ def _kinds(schema: _Json, document: _Json) -> Iterator[tuple[str, _Json]]:
         for each in alternatives:
             yield from _kinds(each, document)
     elif "enum" in schema:
-        yield "one of some values", schema
+        yield _CHOICE, schema
     else:
         yield " ".join(filter(None, (schema.get("type", "anything"), schema.get("format")))), schema

@@ -8,24 +8,27 @@ have in common is used, since AsyncAPI's own dialect is draft-07.
 import inspect
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import msgspec
 
+from schemas.cleaning import choices_of
 from schemas.codec import encode
 from schemas.examples import examples_of
 from schemas.messages import DeliveryReceipt, Receipt
 from schemas.topics import CITY_RECEIPT, COMMAND_RECEIPT, LEVEL, RECEIPT, ROOT, TOPICS, Topic
 
-VERSION = 1  # raise it with each change that breaks a device or desk (schemas/compatibility.py)
+VERSION = 2  # raise it with each change that breaks a device or desk (schemas/compatibility.py)
 ASYNCAPI = "3.1.0"
 MQTT_BINDING = "0.2.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 # Senders of what Nabij receives.
 FROM_OUTSIDE = frozenset(("participant", "operations", "city desk"))
-UNKNOWN_FIELDS = (
+UNKNOWN = (
     "Nabij ignores unknown fields of what it receives, and names them in the receipt's `notes`; "
-    "readers must ignore unknown fields of what Nabij sends."
+    "readers must ignore unknown fields of what Nabij sends, and must take a value of an enumeration "
+    "that they do not know as its field says."
 )
 
 _RECEIPTS = {"u": RECEIPT, "police": COMMAND_RECEIPT, "city": CITY_RECEIPT}
@@ -38,7 +41,7 @@ def json_schemas() -> dict[str, Any]:
     return {
         "$schema": JSON_SCHEMA,
         "title": "Payloads of Nabij",
-        "description": UNKNOWN_FIELDS,
+        "description": UNKNOWN,
         "$defs": _components("#/$defs/{name}"),
     }
 
@@ -52,7 +55,7 @@ def asyncapi() -> dict[str, Any]:
             "version": str(VERSION),
             "description": (
                 "A real-time alert broker for community safety, over MQTT 5 or 3.1.1. "
-                f"What a device and a desk can rely on is in docs/protocol.md. {UNKNOWN_FIELDS} "
+                f"What a device and a desk can rely on is in docs/protocol.md. {UNKNOWN} "
                 "Nabij never replaces the emergency number."
             ),
             "license": {"name": "Apache-2.0"},
@@ -159,7 +162,27 @@ def _components(reference: str) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(
         [topic.payload for topic in TOPICS], ref_template=reference
     )
-    return {name: _plain(schema) for name, schema in sorted(components.items())}
+    plain = {name: _plain(schema) for name, schema in sorted(components.items())}
+    for kind in dict.fromkeys(_sent()):
+        _open_enumerations(kind, plain[kind.__name__]["properties"])
+    return plain
+
+
+def _sent() -> Iterator[type[msgspec.Struct]]:
+    for topic in TOPICS:
+        if topic.sender not in FROM_OUTSIDE:
+            yield from get_args(topic.payload) or (topic.payload,)
+
+
+def _open_enumerations(kind: type[msgspec.Struct], properties: dict[str, Any]) -> None:
+    """Say of each choice that it may get more values, and what its readers take them for."""
+    for name, lenient in choices_of(kind).items():
+        schema = dict(properties[name])
+        default = {"default": schema.pop("default")} if "default" in schema else {}
+        read_as = f"`{lenient.unknown}`" if lenient.unknown else "not given"
+        later = {"type": "string", "title": f"a later value, read as {read_as}"}
+        alternatives = schema.get("anyOf") or schema.get("allOf") or [schema]
+        properties[name] = {"anyOf": [*alternatives, later], **default}
 
 
 def _plain(value: Any) -> Any:
@@ -170,7 +193,7 @@ def _plain(value: Any) -> Any:
         return value
     plain = {key: _plain(each) for key, each in value.items() if key not in _LEFT_OUT}
     if "properties" in plain:
-        plain["additionalProperties"] = True  # in both directions: see UNKNOWN_FIELDS
+        plain["additionalProperties"] = True  # in both directions: see UNKNOWN
     if isinstance(plain.get("description"), str):
         plain["description"] = inspect.cleandoc(plain["description"])
     if "$ref" in plain and len(plain) > 1:  # draft-07 looks at nothing beside a $ref

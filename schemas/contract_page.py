@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas.contract import UNKNOWN_FIELDS, VERSION, asyncapi, json_schemas, payloads_of, written
+from schemas.contract import UNKNOWN, VERSION, asyncapi, json_schemas, payloads_of, written
 from schemas.topics import ROOT, TOPICS
 
 _LIMITS = {
@@ -37,7 +37,7 @@ def page() -> str:
         "[docs/protocol.md](../protocol.md). For machines: [asyncapi.json](asyncapi.json) (AsyncAPI 3.1)",
         "and [schemas.json](schemas.json) (JSON Schema 2020-12).",
         "",
-        UNKNOWN_FIELDS,
+        UNKNOWN,
         "",
         "## Messages",
     ]
@@ -96,7 +96,7 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"list of {_type(schema.get('items') or {})}"
     if schema.get("type") == "object":
         return f"object of {_type(schema.get('additionalProperties') or {})}"
-    return str(schema.get("format") or schema.get("type") or "any")
+    return str(schema.get("title") or schema.get("format") or schema.get("type") or "any")
 
 
 def _limits(schema: Mapping[str, Any]) -> Iterator[str]:

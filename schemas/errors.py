@@ -10,7 +10,7 @@ MAX_FIELD, MAX_REASON = 100, 600  # bytes; docs/protocol.md has the largest rece
 
 
 class Code(enum.StrEnum):
-    """Why a message was rejected, for machines."""
+    """Why a message was rejected, for machines. `other` is what a reader takes for a later one."""
 
     EMPTY_PAYLOAD = "empty_payload"
     PAYLOAD_TOO_LARGE = "payload_too_large"
@@ -44,6 +44,7 @@ class Code(enum.StrEnum):
     BAD_TRANSITION = "bad_transition"
     ID_REUSED = "id_reused"
     INTERNAL = "internal"
+    OTHER = "other"
 
 
 class Invalid(ValueError):  # noqa: N818 - an adjective of the message, read as `except Invalid`

@@ -5,6 +5,7 @@ A field whose type carries a `Lenient` costs no message, unless the message is u
     language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
 """
 
+import enum
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -36,13 +37,14 @@ class Lenient:
     same is left out: then `otherwise` of the whole message stands in, or the field's default; a
     message that has neither is refused. With `near_miss` a field whose name is close to this one is
     read as this one: who restricts something and misspells it must not be taken to have said
-    nothing.
+    nothing. `unknown` is what a reader takes for a value that a later version has (see `may_grow`).
     """
 
     mend: Mend | None = None
     otherwise: Callable[[Mapping[str, Any]], Any] | None = None
     near_miss: bool = False
     needed: bool = False
+    unknown: str | None = None
 
 
 class Ambiguous(NamedTuple):
@@ -58,6 +60,21 @@ class NotFinite(float):
 def always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
     """Return an `otherwise` that does not depend on the message."""
     return lambda _: value
+
+
+def may_grow(unknown: enum.StrEnum) -> Lenient:
+    """Read a choice of what Nabij sends: a value that this reader does not know as `unknown`.
+
+    Else each new value would cost the readers in the field the whole message.
+    """
+    known = frozenset(map(str, type(unknown)))
+
+    def mend(value: Any) -> Mended | None:
+        if value is None or (isinstance(value, str) and value in known):
+            return None
+        return Mended(unknown, f"'{value}' is not known here, and was read as '{unknown}'")
+
+    return Lenient(mend, otherwise=always(unknown), unknown=unknown)
 
 
 def text(limit: int) -> Mend:

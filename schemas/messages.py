@@ -22,6 +22,7 @@ from schemas.lenient import (
     ids,
     instant,
     language_tag,
+    may_grow,
     number,
     numbers_by_id,
     roughly,
@@ -69,6 +70,9 @@ class Mode(enum.StrEnum):
 
     REAL = "real"
     DRILL = "drill"
+
+
+SentMode = Annotated[Mode, may_grow(Mode.REAL)]
 
 
 class EmergencyCall(enum.StrEnum):
@@ -253,7 +257,10 @@ class Outcome(enum.StrEnum):
 
 
 class Subject(enum.StrEnum):
-    """Which kind of message a receipt is about: the last level of its topic."""
+    """Which kind of message a receipt is about: the last level of its topic.
+
+    `other`, here and below, is what a reader takes for a value that it does not know.
+    """
 
     REPORT = "report"
     PRESENCE = "presence"
@@ -263,6 +270,7 @@ class Subject(enum.StrEnum):
     SYNC = "sync"
     RECEIPT = "receipt"
     COMMAND = "command"
+    OTHER = "other"
 
 
 class Merge(enum.StrEnum):
@@ -283,15 +291,15 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     what was odd in the message, and what was made of it.
     """
 
-    subject: Subject
-    outcome: Outcome
+    subject: Annotated[Subject, may_grow(Subject.OTHER)]
+    outcome: Annotated[Outcome, may_grow(Outcome.REJECTED)]
     at: Time
     id: UUID | None = None
     incident: UUID | None = None
-    merge: Merge | None = None
+    merge: Annotated[Merge | None, Lenient()] = None
     sequence: int | None = None
     advice: str | None = None
-    code: Code | None = None
+    code: Annotated[Code | None, may_grow(Code.OTHER)] = None
     field: str | None = None
     reason: str | None = None
     notes: tuple[str, ...] = ()
@@ -303,6 +311,7 @@ class AlertReason(enum.StrEnum):
     NEARBY = "nearby"
     WALKED_IN = "walked_in"
     WIDENED = "widened"
+    OTHER = "other"
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -311,10 +320,10 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: UUID
     incident: UUID
     wave: int
-    reason: AlertReason
+    reason: Annotated[AlertReason, may_grow(AlertReason.OTHER)]
     category: str
     names: Names
-    urgency: Urgency
+    urgency: Annotated[Urgency, may_grow(Urgency.URGENT)]
     location: Position
     radius_m: float
     opened_at: Time
@@ -322,7 +331,7 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: Time
     advice: Names
     text: str | None = None
-    mode: Mode = Mode.REAL
+    mode: SentMode = Mode.REAL
 
 
 class Brief(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -339,7 +348,7 @@ class Brief(Struct, frozen=True, kw_only=True, omit_defaults=True):
     lon: float
     expires_at: Time
     call: str
-    mode: Mode = Mode.REAL
+    mode: SentMode = Mode.REAL
 
 
 class GroupEventKind(enum.StrEnum):
@@ -350,6 +359,7 @@ class GroupEventKind(enum.StrEnum):
     SAID = "said"
     MOVED = "moved"
     CLOSED = "closed"
+    OTHER = "other"
 
 
 class GroupRole(enum.StrEnum):
@@ -373,10 +383,10 @@ class GroupEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: UUID
     incident: UUID
     sequence: int
-    kind: GroupEventKind
+    kind: Annotated[GroupEventKind, may_grow(GroupEventKind.OTHER)]
     at: Time
     member: str
-    role: GroupRole | None = None
+    role: Annotated[GroupRole | None, Lenient()] = None
     members: int
     eta_s: int | None = None
     on_scene: int = 0
@@ -408,6 +418,7 @@ class EscalationKind(enum.StrEnum):
     OVERDUE = "overdue"
     ANSWER = "answer"
     SAID = "said"
+    OTHER = "other"
 
 
 class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -417,25 +428,27 @@ class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     id: UUID
-    kind: EscalationKind
+    kind: Annotated[EscalationKind, may_grow(EscalationKind.OTHER)]
     incident: UUID
     version: int
     zone: str
-    priority: Priority
+    priority: Annotated[Priority, may_grow(Priority.P1)]
     category: str
     location: Position
     committed_at: Time
     report: UUID | None = None
     seen_at: Time | None = None
     text: str = ""
-    emergency_call: EmergencyCall = EmergencyCall.UNKNOWN
-    audience: Audience = Audience.POLICE_AND_NEARBY
-    language: Language = Language.NL
+    emergency_call: Annotated[EmergencyCall, may_grow(EmergencyCall.UNKNOWN)] = (
+        EmergencyCall.UNKNOWN
+    )
+    audience: Annotated[Audience, may_grow(Audience.POLICE)] = Audience.POLICE_AND_NEARBY
+    language: Annotated[Language, may_grow(Language.NL)] = Language.NL
     reporter_location: Position | None = None
     reports: int = 1
     attempt: int = 1
     question: UUID | None = None
-    mode: Mode = Mode.REAL
+    mode: SentMode = Mode.REAL
 
 
 class Status(enum.StrEnum):
@@ -456,9 +469,9 @@ class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     incident: UUID
     version: int
-    status: Status
+    status: Annotated[Status, may_grow(Status.OPEN)]
     category: str
-    priority: Priority
+    priority: Annotated[Priority, may_grow(Priority.P1)]
     zone: str
     location: Position
     radius_m: float
@@ -473,7 +486,7 @@ class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     acknowledged_by: str | None = None
     assigned: tuple[str, ...] = ()
     outcome: str | None = None
-    mode: Mode = Mode.REAL
+    mode: SentMode = Mode.REAL
 
 
 class _Command(Struct, frozen=True, kw_only=True, tag_field="command", forbid_unknown_fields=True):
@@ -557,10 +570,10 @@ class Case(Struct, frozen=True, kw_only=True, omit_defaults=True):
     seen_at: Time
     committed_at: Time
     text: str = ""
-    language: Language = Language.NL
+    language: Annotated[Language, may_grow(Language.NL)] = Language.NL
     reports: int = 1
     message: UUID | None = None
-    mode: Mode = Mode.REAL
+    mode: SentMode = Mode.REAL
 
 
 class ServiceState(enum.StrEnum):
@@ -578,7 +591,7 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
 
     service: str
     instance: str
-    state: ServiceState
+    state: Annotated[ServiceState, may_grow(ServiceState.STARTING)]
     at: Time
     version: str
 
@@ -597,7 +610,7 @@ class Unattended(Struct, frozen=True, kw_only=True):
     oldest of the `count` messages was committed. Retained until a desk has them all.
     """
 
-    desk: Desk
+    desk: Annotated[Desk, may_grow(Desk.POLICE)]
     zone: str
     count: int
     oldest_at: Time

@@ -26,6 +26,23 @@ function textOf(id) {
   return id.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
 
+// What this client knows of two enumerations of the contract, which may get more values: each field
+// says in docs/contract how a later value is read. Unknown fields are left as they are.
+const OUTCOMES = new Set(['accepted', 'rejected']);
+const CODES = new Set([
+  'unknown_category', 'too_old', 'expired', 'too_far_ahead', 'null_island', 'id_reused',
+]);
+
+/** A receipt with its outcome and code as this client knows them; what they were is kept. */
+function read(receipt) {
+  const { outcome, code } = receipt;
+  return {
+    ...receipt,
+    outcome: OUTCOMES.has(outcome) ? outcome : 'rejected',
+    ...(code && !CODES.has(code) ? { code: 'other', code_as_sent: code } : {}),
+  };
+}
+
 const [url, user, category, lat, lon, text = ''] = process.argv.slice(2);
 if (!lon) {
   console.error('usage: NABIJ_PASSWORD=… node report.mjs URL USER CATEGORY LAT LON [TEXT]');
@@ -50,7 +67,12 @@ const client = await connectAsync(url, {
 });
 const receipt = await new Promise((resolve) => {
   client.on('message', (_topic, message, packet) => {
-    if (packet.properties?.correlationData?.equals(id)) resolve(JSON.parse(message.toString()));
+    if (!packet.properties?.correlationData?.equals(id)) return;
+    try {
+      resolve(read(JSON.parse(message.toString())));
+    } catch (error) {
+      console.error(`A receipt that cannot be read: ${error.message}`); // it is asked for again
+    }
   });
   const send = () =>
     client.publish(`nabij/v1/u/${user}/up/report`, payload, {

@@ -1,13 +1,22 @@
 """An escalation or case is delivered on a desk's word; until then it is sent again, and climbs."""
 
+import asyncio
+import json
 from typing import Any
+from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from broker.health import Cause, Severity
+from broker.store.outbox import post
+from broker.store.transaction import Transaction
+from devices.connection import Broker
+from devices.police import PoliceDesk
 from nabij.figures import StoreFigures
+from schemas.messages import EscalationKind
 from tests.services.client import Client, Connect
-from tests.services.system import KORTRIJK, NOWHERE, System, polled
+from tests.services.system import KORTRIJK, NOWHERE, Servers, System, polled
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,6 +94,29 @@ async def test_a_desk_that_confirms_gets_it_once(system: System, connect: Connec
 
     await polled(lambda: is_settled(system, escalation["id"]))
     assert len(desk.on("", report=report)) == 1
+
+
+async def test_our_own_desk_confirms_what_a_later_version_sends_and_it_is_not_sent_again(
+    system: System, connect: Connect, servers: Servers
+) -> None:
+    onlooker = await connect("nabij", ESCALATIONS, confirms=False)
+    report = await reported(system, connect)
+    identifier = (await sent(onlooker, report))["id"]
+    message = await system.waiting(identifier)
+    assert message is not None
+    payload = {**json.loads(message.payload), "kind": "drone", "mood": 1, "text": "Later."}
+    later = replace(message, payload=json.dumps(payload).encode(), due_ms=message.due_ms - 3_000)
+    transaction = Transaction(system.store.outbox._redis)
+    post(transaction, later)
+    await transaction.run()
+
+    broker = Broker(servers.mqtt.host, servers.mqtt.port)
+    password = servers.accounts["desk-gent"].password
+    async with PoliceDesk("desk-gent", password, broker, zones=["gent"], device="later") as desk:
+        while (heard := await asyncio.wait_for(desk.next_escalation(), 20)).report != UUID(report):
+            pass
+        assert (heard.kind, heard.text) == (EscalationKind.OTHER, "Later.")
+        await polled(lambda: is_settled(system, identifier))
 
 
 async def test_another_zones_desk_cannot_confirm(system: System, connect: Connect) -> None:

@@ -53,6 +53,20 @@ async def test_a_participant_in_node_reports_and_hears_its_receipt(
     assert (status, json.loads(output)["code"]) == (1, "unknown_category")
 
 
+async def test_the_participant_in_node_takes_a_code_that_it_does_not_know(
+    node: str, servers: Servers, system: System
+) -> None:
+    """It was written before that code, and is told what it can be told all the same."""
+    assert system.settings
+    mqtt = servers.mqtt
+    words = (node, "report.mjs", f"mqtt://{mqtt.host}:{mqtt.port}", "ann", "fight", "95", "3.7")
+    status, output, errors = await run(*words, password=servers.accounts["ann"].password)
+    receipt = json.loads(output)
+    assert (status, receipt["outcome"], errors) == (1, "rejected", "")
+    assert (receipt["code"], receipt["code_as_sent"]) == ("other", "out_of_range")
+    assert "at most 90" in receipt["reason"]
+
+
 async def test_the_official_parser_finds_nothing_wrong_with_the_contract(node: str) -> None:
     contract = REPOSITORY / "docs" / "contract" / "asyncapi.json"
     status, output, _ = await run(node, "check_contract.mjs", contract)
