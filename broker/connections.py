@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -35,13 +35,14 @@ def endpoints_of(settings: Settings) -> list[Endpoint]:
 
 def connect(
     service: Service, settings: Settings, instance: str, *, endpoints: Sequence[Endpoint],
-    connected: Sequence[asyncio.Event],
+    connected: Sequence[asyncio.Event], before_reconnect: Callable[[], Awaitable[None]] | None,
 ) -> Connection | Several:  # fmt: skip
     """Return the connection to the MQTT broker, or to all of several."""
 
     def connection(number: int, *, among_several: bool) -> Connection:
         return _connection(
             service, settings, instance, endpoints[number],
+            before_reconnect=before_reconnect,
             on_connect=connected[number].set,
             on_lost=(lambda: several.lost(number)) if among_several else None,
         )  # fmt: skip
@@ -54,6 +55,7 @@ def connect(
 
 def _connection(
     service: Service, settings: Settings, instance: str, endpoint: Endpoint, *,
+    before_reconnect: Callable[[], Awaitable[None]] | None,
     on_connect: Callable[[], None], on_lost: Callable[[], None] | None,
 ) -> Connection:  # fmt: skip
     shared = bool(settings.share_group)
@@ -70,6 +72,7 @@ def _connection(
         keep_alive_s=30 if shared else 3,
         connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
         must_connect=on_lost is None,
+        before_reconnect=before_reconnect,
         on_connect=on_connect,
         on_lost=on_lost,
     )
@@ -128,3 +131,9 @@ def status_of(service: Service, instance: str, state: ServiceState) -> Message:
         version=version("nabij"),
     )
     return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
+
+
+def no_status_of(service: Service, instance: str) -> Message:
+    """Return what removes the retained status of a worker whose session has ended."""
+    topic = topics.SERVICE.topic(name=service.name, instance=instance)
+    return Message(topic, b"", retain=True)

@@ -5,6 +5,7 @@ looks counts its own looks, each some time after the one before; one that did no
 was away and nobody could give a sign of life, makes all that was seen before worth nothing.
 """
 
+import asyncio
 from collections.abc import Hashable, Mapping
 
 DEAD_LOOKS = 5
@@ -53,3 +54,31 @@ class Liveness:
 
     def _looks(self, name: str) -> int:
         return self._seen.get(name, (None, 0))[1]
+
+
+class Lease:
+    """How long the other workers are sure to hold us alive, by the clock of our event loop.
+
+    Without Redis we give no sign of life, and another worker may take over our MQTT session. Then we
+    must not take it back: both would connect under the same client id for ever, and handle nothing.
+    """
+
+    def __init__(self) -> None:
+        self._ends_at = 0.0
+        self._renewed = asyncio.Event()
+
+    def renew(self, *, given_at: float, look_s: float) -> None:
+        """We gave a sign of life at `given_at` at the earliest; the others look each `look_s`."""
+        self._ends_at = given_at + (DEAD_LOOKS - 1) * look_s
+        self._renewed.set()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether another worker may have taken our sessions over."""
+        return asyncio.get_running_loop().time() >= self._ends_at
+
+    async def held(self) -> None:
+        """Return when the others hold us alive, at once if they do."""
+        while self.has_ended:
+            self._renewed.clear()
+            await self._renewed.wait()

@@ -299,6 +299,12 @@ def _note(ear: _Ear, outcome: asyncio.Future[PubAckReasonCode]) -> None:
 
 
 def _down(ear: _Ear) -> Cause:
+    if ear.connection.is_held_back:
+        return Cause(
+            code="session_given_up",
+            what="without Redis another worker takes over this worker's MQTT session",
+            mend="let this host reach Redis again: the worker then connects by itself",
+        )
     return Cause(
         code="mqtt_down",
         what=f"no connection to the MQTT broker at {ear.connection.where}",

@@ -19,6 +19,7 @@ from broker.core.zones import ZoneIndex, ZoneKind
 from broker.dispatch import Dispatcher
 from broker.errors import ConfigError, UnavailableError
 from broker.health import Health, stops
+from broker.liveness import Lease
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -76,12 +77,16 @@ async def run_worker(
             await store.events.ensure_groups()
         endpoints = endpoints_of(settings)
         connected = [asyncio.Event() for _ in endpoints]
-        mqtt = connect(service, settings, instance, endpoints=endpoints, connected=connected)
+        lease = Lease()
+        mqtt = connect(
+            service, settings, instance, endpoints=endpoints, connected=connected,
+            before_reconnect=lease.held if settings.share_group else None,
+        )  # fmt: skip
         membership = None
         if settings.share_group:
             membership = TakeOver(
                 service, settings, instance, stores[0].workers,
-                endpoints=endpoints, connections=connections_of(mqtt),
+                endpoints=endpoints, connections=connections_of(mqtt), lease=lease,
             )  # fmt: skip
             await membership.register()
         try:
@@ -205,6 +210,8 @@ class _Worker:
             await self._drain()
             metrics.tell()
         await self._tell(ServiceState.STOPPED)
+        if self._membership:
+            await self._membership.clear_status()
 
     def _loops_to_the_end(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """Return what goes on until this worker has taken what is queued for it."""

@@ -15,9 +15,16 @@ from msgspec.structs import replace
 
 from broker import metrics
 from broker.config import Settings
-from broker.connections import RECEIVE_MAXIMUM, client_id_of, filters_of, shown_as, status_of
+from broker.connections import (
+    RECEIVE_MAXIMUM,
+    client_id_of,
+    filters_of,
+    no_status_of,
+    shown_as,
+    status_of,
+)
 from broker.errors import UnavailableError
-from broker.liveness import Liveness
+from broker.liveness import Lease, Liveness
 from broker.mqtt import Connection, ConnectionLost, Endpoint, Message, MqttError
 from broker.service import Service
 from broker.store import Registered, WorkerSession, WorkerState, WorkerStore
@@ -27,6 +34,8 @@ from schemas.messages import ServiceState
 BEAT_S = 1.0
 CHECK_LOOKS = 600  # after so many looks, as after each connection, ended sessions are checked
 END_S = 3.0  # so long a worker that leaves has for what is queued; else another takes it over
+AT_ONCE = 8  # sessions of others that are taken over side by side
+STALLED_S = 60.0  # a session of which nothing comes for so long is left, and tried again later
 _CONNECT_S = 5.0
 _LEAVE_TRIES = 5
 
@@ -38,18 +47,20 @@ Receive = Callable[[int, Connection], Awaitable[None]]
 class TakeOver:
     """One worker's own sessions, at each MQTT broker, and those that it takes over.
 
-    `receive` handles what comes by a connection, until it is cancelled.
+    `receive` handles what comes by a connection, until it is cancelled. `lease` is renewed with each
+    sign of life.
     """
 
     def __init__(
         self, service: Service, settings: Settings, instance: str, workers: WorkerStore, *,
-        endpoints: Sequence[Endpoint], connections: Sequence[Connection],
+        endpoints: Sequence[Endpoint], connections: Sequence[Connection], lease: Lease,
     ) -> None:  # fmt: skip
         self._service = service
         self._instance = instance
         self._workers = workers
         self._endpoints = endpoints
         self._connections = connections
+        self._lease = lease
         self._holder = str(new_id())
         self._own = [
             WorkerSession(
@@ -66,14 +77,18 @@ class TakeOver:
         self._looked = asyncio.Event()
         self._to_check: set[str] = set()  # ended sessions that may have come back
         self._reconnected: set[int] = set()
+        self._ending: set[str] = set()  # sessions of others that are being taken over
+        self._at_once = asyncio.Semaphore(AT_ONCE)
         self._left: list[WorkerSession] = []
 
     # -- being one of the workers ------------------------------------------------------------------
 
     async def register(self) -> None:
         """Say, before anything is connected, that these sessions are ours."""
+        began = _now()
         for session in self._own:
             await self._workers.register(session)
+        self._lease.renew(given_at=began, look_s=BEAT_S)
 
     async def connected(self, server: int) -> None:
         """Say that we have subscribed; an MQTT broker that was restarted may have old sessions."""
@@ -86,20 +101,27 @@ class TakeOver:
         """Give signs of life and look for those of others, for ever."""
         while True:
             await asyncio.sleep(BEAT_S)
+            began = _now()
             try:
                 async with self._changing:
                     for session in self._own:
                         await self._give_sign(session)
+                self._lease.renew(given_at=began, look_s=BEAT_S)
                 self._look(await self._workers.of(self._service.name))
             except UnavailableError:
                 self._liveness.forget()
 
     async def _give_sign(self, session: WorkerSession) -> None:
         if not await self._workers.beat(session):
-            _log.warning(
-                "another process answered for our session; registered again: is NABIJ_INSTANCE the "
-                "same on two hosts?", **_named(session),
-            )  # fmt: skip
+            if self._lease.has_ended:
+                _log.info(
+                    "taken over while we gave no sign of life; we are back", **_named(session)
+                )
+            else:
+                _log.warning(
+                    "another process answered for our session; registered again: is NABIJ_INSTANCE "
+                    "the same on two hosts?", **_named(session),
+                )  # fmt: skip
             await self._workers.register(session)
 
     def _look(self, found: Sequence[Registered]) -> None:
@@ -131,14 +153,25 @@ class TakeOver:
     # -- the sessions of others --------------------------------------------------------------------
 
     async def take_over(self, receive: Receive) -> None:
-        """End the sessions of the dead, one after another, for ever."""
-        while True:
-            await self._looked.wait()
-            self._looked.clear()
-            for found in self._found:
-                if self._is_to_be_ended(found.session):
-                    with suppress(UnavailableError):  # the next look will tell
-                        await self._claim_and_end(found, receive)
+        """End the sessions of the dead, for ever; side by side, so that a long queue holds up none."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await self._looked.wait()
+                self._looked.clear()
+                for found in self._found:
+                    name = found.session.name
+                    if name not in self._ending and self._is_to_be_ended(found.session):
+                        self._ending.add(name)
+                        one = self._take_over_one(found, receive)
+                        tasks.create_task(one, name=f"take over {_shown(found.session)}")
+
+    async def _take_over_one(self, found: Registered, receive: Receive) -> None:
+        try:
+            async with self._at_once:
+                with suppress(UnavailableError):  # the next look will tell
+                    await self._claim_and_end(found, receive)
+        finally:
+            self._ending.discard(found.session.name)
 
     def _is_to_be_ended(self, session: WorkerSession) -> bool:
         if session.server >= len(self._endpoints) or session.name == self._own[session.server].name:
@@ -150,12 +183,12 @@ class TakeOver:
         return self._liveness.is_dead(session.name)
 
     async def _claim_and_end(self, found: Registered, receive: Receive) -> None:
-        name, shown = found.session.name, shown_as(found.session.service, found.session.instance)
+        name, shown = found.session.name, _shown(found.session)
         self._to_check.discard(name)
         claimed = await self._workers.claim(found, holder=self._holder, by=self._instance)
         if claimed is None:
             return
-        ending = asyncio.create_task(self._end(claimed, receive), name=f"take over {shown}")
+        ending = asyncio.create_task(self._end(claimed, receive), name=f"end {shown}")
         holding = asyncio.create_task(self._hold(claimed), name=f"hold {shown}")
         either: set[asyncio.Task[bool]] = {ending, holding}
         try:
@@ -176,16 +209,20 @@ class TakeOver:
         """Hold a claim; return when it is lost: to its worker, which has come back, or to another."""
         while True:
             await asyncio.sleep(BEAT_S)
-            with suppress(UnavailableError):  # then nobody else can claim it either
+            with suppress(UnavailableError):  # who can reach Redis may claim it, and disconnects us
                 if not await self._workers.beat(claimed):
                     return False
 
     async def _end(self, claimed: WorkerSession, receive: Receive) -> bool:
-        """Handle what is queued in a session and end it; return whether there was one."""
+        """Handle what is queued in a session and end it; return whether there was one.
+
+        Its retained status goes by the same connection: a worker that comes back ends that connection
+        before it says that it is ready.
+        """
         connection = Connection(
             self._endpoints[claimed.server],
             client_id=claimed.client_id,
-            shown_as=shown_as(claimed.service, claimed.instance),
+            shown_as=_shown(claimed),
             receive_maximum=RECEIVE_MAXIMUM,
             connect_timeout_s=_CONNECT_S,
             drain_timeout_s=0.5,
@@ -197,7 +234,10 @@ class TakeOver:
             last = status_of(self._service, claimed.instance, ServiceState.STOPPED)
             receiving = asyncio.ensure_future(receive(claimed.server, connection))
             try:
-                await connection.end_session(claimed.filters, _marked(last))
+                await _while_it_moves(
+                    connection.end_session(claimed.filters, _marked(last)), connection
+                )
+                await connection.publish(no_status_of(self._service, claimed.instance))
             finally:
                 receiving.cancel()
                 await asyncio.gather(receiving, return_exceptions=True)
@@ -256,12 +296,48 @@ class TakeOver:
                     return leaving
         return None
 
+    async def clear_status(self) -> None:
+        """Remove our retained status wherever our session ends: this worker may never come back."""
+        gone = no_status_of(self._service, self._instance)
+        leaving = [self._connections[session.server] for session in self._left]
+        with suppress(TimeoutError):  # it stays, and says that we have stopped
+            async with asyncio.timeout(END_S):
+                await asyncio.gather(
+                    *(one.publish(gone) for one in leaving if one.connected), return_exceptions=True
+                )
+
     async def left(self) -> None:
         """Say, once disconnected, which of our sessions have ended."""
         with suppress(UnavailableError, TimeoutError):
             async with asyncio.timeout(END_S):
                 for session in self._left:
                     await self._workers.ended(session)
+
+
+async def _while_it_moves(ending: Awaitable[None], connection: Connection) -> None:
+    """Await the end of a session, as long as what is queued in it comes.
+
+    Raises:
+        TimeoutError: nothing came for `STALLED_S`.
+    """
+    ended, received = asyncio.ensure_future(ending), -1
+    try:
+        while not (await asyncio.wait([ended], timeout=STALLED_S))[0]:
+            before, received = received, connection.stats().received
+            if received == before:
+                raise TimeoutError(f"nothing has come of what is queued for {STALLED_S:g} s")
+    finally:
+        ended.cancel()
+        await asyncio.gather(ended, return_exceptions=True)
+    await ended
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _shown(session: WorkerSession) -> str:
+    return shown_as(session.service, session.instance)
 
 
 def _marked(message: Message) -> Message:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Self
@@ -53,8 +53,9 @@ class Connection:
     and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
     acknowledge each once its effect is durable. `on_connect` is called after every connect, the
     first included, for retained state that must be restored on a replaced MQTT broker; `on_lost`
-    as soon as the connection is gone. With `reconnects` false the first loss is the end. `shown_as` is
-    what logs say in the place of a client id that is a secret.
+    as soon as the connection is gone; `before_reconnect` is awaited before every further attempt. With
+    `reconnects` false the first loss is the end. `shown_as` is what logs say in the place of a client
+    id that is a secret.
 
     Outcomes are PUBACK reason codes (section 3.4.2.1), 128 and above meaning failure. A message
     that the broker's limits forbid never leaves: QUOTA_EXCEEDED if it is too large, otherwise
@@ -81,6 +82,7 @@ class Connection:
         must_connect: bool = True,
         reconnects: bool = True,
         shown_as: str | None = None,
+        before_reconnect: Callable[[], Awaitable[None]] | None = None,
         on_connect: Callable[[], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
@@ -91,6 +93,7 @@ class Connection:
         self._drain_timeout_s = drain_timeout_s
         self._must_connect = must_connect
         self._reconnects = reconnects
+        self._before_reconnect = before_reconnect
         self._on_connect = on_connect
         self._on_lost = on_lost
         self._session = Session(
@@ -116,6 +119,7 @@ class Connection:
         self._wire: Wire | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._session_end: SessionEnd | None = None
+        self.is_held_back = False  # whether `before_reconnect` keeps us from connecting
         self.session_present = False  # whether the MQTT broker knew our session, the last time
         self._ended: MqttError | None = None
         self._published = self._received = self._connects = 0
@@ -279,6 +283,13 @@ class Connection:
             raise
         return wire
 
+    async def _connect_again(self, timeout_s: float) -> Wire:
+        if self._before_reconnect is not None:
+            self.is_held_back = True
+            await self._before_reconnect()
+            self.is_held_back = False
+        return await self._connect(timeout_s)
+
     async def _supervise(self, wire: Wire | None) -> None:
         """Reconnect for ever, unless somebody else is known to use our client id.
 
@@ -287,7 +298,7 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         delays, early_ends = full_jitter(), 0
-        wire = wire or await reconnect(self._connect, delays, self._shown_as)
+        wire = wire or await reconnect(self._connect_again, delays, self._shown_as)
         while True:
             online_at = loop.time()
             error = await asyncio.shield(wire.closed)
@@ -298,7 +309,7 @@ class Connection:
             if loop.time() - online_at > _STABLE_AFTER_S:
                 delays, early_ends = full_jitter(), 0
             self._log_loss(error, early_ends)
-            wire = await reconnect(self._connect, delays, self._shown_as)
+            wire = await reconnect(self._connect_again, delays, self._shown_as)
             _log.info("mqtt connection is back", client_id=self._shown_as, at=self.where)
 
     def _log_loss(self, error: MqttError, early_ends: int) -> None:

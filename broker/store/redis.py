@@ -17,7 +17,7 @@ from broker.store.wire import Refused, Wire, Word
 __all__ = ["Connection", "CorruptError", "Word"]
 
 _SCRIPTS = (
-    "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep", "missed", "moved", "worker", "rebase",
+    "commit", "neighbourhood", "near", "claim", "unconfirmed", "bury", "presence", "sweep", "missed", "moved", "worker", "rebase", "forget",
 )  # fmt: skip
 _READING = ("neighbourhood", "near", "missed")
 _FOLDER = resources.files("broker.store").joinpath("scripts")

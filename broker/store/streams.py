@@ -13,6 +13,7 @@ from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
 _CLAIMED_MS = 1_000
+_FORGOTTEN_MS = 3_600_000  # a reader asks each second
 
 
 class Entry(NamedTuple):
@@ -99,14 +100,17 @@ class Events:
     ) -> list[Entry]:
         """Return entries that a worker which is gone has left unacknowledged, now ours.
 
-        `gone` are instances; each consumer is named by its instance and a number.
+        `gone` are instances; each consumer is named by its instance and a number. Consumers of which
+        nothing is left are deleted, and those that nobody has answered for since `_FORGOTTEN_MS`.
         """
         stream = self._keys.events(group)
-        rows = await self._redis.call("XINFO", "CONSUMERS", stream, group) if gone else ()
-        for row in rows:
+        for row in await self._redis.call("XINFO", "CONSUMERS", stream, group):
             about = dict(zip(row[::2], row[1::2], strict=True))
             name = about[b"name"].decode()
-            if not about[b"pending"] or name.rpartition("-")[0] not in gone:
+            is_gone = name.rpartition("-")[0] in gone
+            if not about[b"pending"] and (is_gone or about[b"idle"] > _FORGOTTEN_MS):
+                await self._redis.script("forget", [stream], [group, name])
+            if not about[b"pending"] or not is_gone:
                 continue
             left = await self._redis.call("XPENDING", stream, group, "-", "+", count, name)
             claim = ("XCLAIM", stream, group, consumer, _CLAIMED_MS)  # who comes second gets none
@@ -114,6 +118,11 @@ class Events:
             if entries := _entries([one for one in claimed if one]):
                 return entries
         return []
+
+    async def consumers(self, group: str) -> list[str]:
+        """Return the names of all who have read for `group` and are not forgotten."""
+        rows = await self._redis.call("XINFO", "CONSUMERS", self._keys.events(group), group)
+        return [row[row.index(b"name") + 1].decode() for row in rows]
 
     async def acknowledge(self, group: str, identifiers: Sequence[str]) -> None:
         """Record that the effects of these entries are done, and strike them off."""

@@ -345,6 +345,13 @@ def rebase(database: Database, keys: Sequence[str], words: Sequence[Word]) -> in
     return 1
 
 
+def forget(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
+    """A consumer is deleted unless it has something in hand; here it is nothing but what it has."""
+    group, consumer = map(raw, words)
+    pending = database.stream(raw(keys[0])).groups[group].pending
+    return 0 if any(holder == consumer for holder, _ in pending.values()) else 1
+
+
 SCRIPTS: dict[str, Script] = {
     "commit": commit,
     "neighbourhood": neighbourhood,
@@ -358,4 +365,5 @@ SCRIPTS: dict[str, Script] = {
     "moved": moved,
     "worker": worker,
     "rebase": rebase,
+    "forget": forget,
 }

@@ -3,134 +3,33 @@
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from prometheus_client import REGISTRY
 
-from broker import runner, takeover
-from broker.config import Settings
+from broker import dispatch, runner, takeover
 from broker.connections import client_id_of, filters_of
 from broker.events import Change, IncidentChanged
 from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
-from broker.runner import run_worker
-from broker.store import Registered, Store, WorkerState, partitions
+from broker.store import WorkerState, partitions
 from nabij.chaos.shares import EACH, unanswered
 from schemas import topics
 from schemas.ids import new_id
-from schemas.messages import ServiceState
 from schemas.taxonomy import Desk
 from tests.mqtt.exchange import drop, until
-from tests.services.client import WITHIN_S, Client, Connect
+from tests.services.city import BEAT_S, City, Relay, all_receipts, send_reports, statuses
+from tests.services.client import Connect
 from tests.services.system import (
     KORENMARKT,
     Servers,
     a_presence,
-    a_report,
-    moved,
     polled,
     settings_of,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-_BEAT_S = 0.1
-
-
-@dataclass
-class City:
-    """Workers of one service that are started and ended one by one, and a way in."""
-
-    settings: Settings
-    store: Store
-    connect: Connect
-    service: str = "intake"
-    _running: dict[str, tuple[asyncio.Task[None], asyncio.Event]] = field(default_factory=dict)
-
-    async def start(self, name: str) -> None:
-        """Start a worker: `a-2` is the second of host a; return when it is ready."""
-        instance, _, number = name.partition("-")
-        service = importlib.import_module(f"services.{self.service}").service
-        stop, ready = asyncio.Event(), asyncio.Event()
-
-        def on_state(state: ServiceState) -> None:
-            if state is ServiceState.READY:
-                ready.set()
-
-        settings = replace(self.settings, instance=instance)
-        work = run_worker(service, settings, worker=int(number), stop=stop, on_state=on_state)
-        self._running[name] = (asyncio.create_task(work, name=name), stop)
-        async with asyncio.timeout(WITHIN_S):
-            await ready.wait()
-        await polled(lambda: self.is_(name, WorkerState.RUNNING))
-
-    async def die(self, *names: str) -> None:
-        """End workers without a word to the others."""
-        tasks = [self._running.pop(name)[0] for name in names]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def leave(self, *names: str) -> None:
-        """End workers as SIGTERM does."""
-        ending = [self._running.pop(name) for name in names]
-        for _, stop in ending:
-            stop.set()
-        await asyncio.gather(*(task for task, _ in ending))
-
-    async def end(self) -> None:
-        await self.die(*self._running)
-
-    async def registered(self, name: str) -> Registered | None:
-        return next(
-            (
-                one
-                for one in await self.store.workers.of(self.service)
-                if one.session.instance == name
-            ),
-            None,
-        )
-
-    async def is_(self, name: str, state: WorkerState) -> bool:
-        found = await self.registered(name)
-        return found is not None and found.session.state is state
-
-    async def have_seen_each_other(self, *names: str) -> None:
-        """Return when each has looked twice since the last of them was there: once in three beats."""
-        for _ in range(3):
-            before = [await self.registered(name) for name in names]
-
-            async def have_beaten(before: list[Registered | None] = before) -> bool:
-                now = [await self.registered(name) for name in names]
-                return all(
-                    one and two and one.beat != two.beat
-                    for one, two in zip(before, now, strict=True)
-                )
-
-            await polled(have_beaten)
-
-    def client_id(self, name: str) -> str:
-        service = importlib.import_module(f"services.{self.service}").service
-        return client_id_of(service, self.settings, name)
-
-    def session(self, name: str, filters: Sequence[str] = ()) -> Connection:
-        """A connection under a worker's client id."""
-        assert self.settings.mqtt_url
-        endpoint = Endpoint.from_url(self.settings.mqtt_url)
-        return Connection(endpoint, client_id=self.client_id(name), subscriptions=filters)
-
-    async def has_session(self, name: str) -> bool:
-        async with self.session(name) as connection:
-            return connection.session_present
-
-    def adopted(self) -> float:
-        return (
-            REGISTRY.get_sample_value("nabij_sessions_adopted_total", {"service": self.service})
-            or 0.0
-        )
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -138,31 +37,13 @@ async def city(
     servers: Servers, redis_url: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[City]:
     assert redis_url == servers.redis_url  # emptied: no workers of the test before
-    monkeypatch.setattr(takeover, "BEAT_S", _BEAT_S)
+    monkeypatch.setattr(takeover, "BEAT_S", BEAT_S)
     settings = settings_of(servers, {})
     assert settings.redis_url
     async with partitions(settings.redis_url, settings.partitions) as stores:
         started = City(settings, stores[0], connect)
         yield started
         await started.end()
-
-
-async def send_reports(client: Client, count: int = 10) -> list[str]:
-    """Publish so many reports far from each other; return their ids."""
-    reports = [
-        a_report(moved(KORENMARKT, north_m=3_000 + 400 * number), "theft")
-        for number in range(count)
-    ]
-    for report in reports:
-        await client.publish(f"u/{client.name}/up/report", report)
-    return [report["id"] for report in reports]
-
-
-async def all_receipts(client: Client, reports: Sequence[str]) -> None:
-    def receipted() -> set[Any]:
-        return {one["id"] for one in client.on(f"u/{client.name}/down/receipt")}
-
-    await client.until(lambda: set(reports) <= receipted(), f"{len(reports)} receipts")
 
 
 @pytest.mark.parametrize("dead", ["a-2", "b-1"])
@@ -177,6 +58,7 @@ async def test_ten_reports_get_receipts_when_one_of_two_workers_does_not_come_ba
     await polled(lambda: city.is_(dead, WorkerState.GONE))
     assert city.adopted() == before + 1
     assert not await city.has_session(dead)
+    assert await statuses(city) == {"a-1": "ready"}  # no ghost of it
     await all_receipts(ann, await send_reports(ann))
 
 
@@ -237,6 +119,7 @@ async def test_a_worker_that_leaves_while_another_stays_ends_its_own_session(
     await all_receipts(ann, await sending)
     assert await city.is_("a-1", WorkerState.GONE)
     assert not await city.has_session("a-1")
+    assert await statuses(city) == {"b-1": "ready"}
     assert city.adopted() == before
 
 
@@ -318,7 +201,7 @@ async def test_what_comes_by_a_subscription_of_another_version_is_laid_aside(
 async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
     city: City, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_TAKE_OVER_EVERY_S", _BEAT_S)
+    monkeypatch.setattr(runner, "_TAKE_OVER_EVERY_S", BEAT_S)
     city.service, events = "city", city.store.events
     await city.start("a-1")
     await city.die("a-1")
@@ -333,9 +216,57 @@ async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
     await city.start("b-1")
 
     async def is_done() -> bool:
-        return await events.length("city") == 0
+        consumers = {name.rpartition("-")[0] for name in await events.consumers("city")}
+        return await events.length("city") == 0 and consumers == {"b-1"}
 
     await polled(is_done)
+
+
+async def test_a_session_whose_end_never_comes_holds_up_no_other(
+    city: City, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, stuck = await connect("ann"), {"a-1"}
+    ends = Connection.end_session
+
+    async def end_session(connection: Connection, filters: Sequence[str], last: Message) -> None:
+        if any(f"/{name}" in last.topic for name in stuck):
+            await asyncio.Event().wait()
+        await ends(connection, filters, last)
+
+    monkeypatch.setattr(Connection, "end_session", end_session)
+    monkeypatch.setattr(takeover, "STALLED_S", 3 * BEAT_S)
+    for name in ("a-1", "a-2", "b-1"):
+        await city.start(name)
+    await city.die("a-1", "a-2")
+    await polled(lambda: city.is_("a-2", WorkerState.GONE))
+    assert not await city.is_("a-1", WorkerState.GONE)
+    stuck.clear()  # what was left is tried again
+    await polled(lambda: city.is_("a-1", WorkerState.GONE))
+    await all_receipts(ann, await send_reports(ann))
+
+
+async def test_a_worker_that_alone_has_lost_redis_gives_way_and_comes_back_with_it(
+    city: City, connect: Connect, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_LAST_RETRY_S", BEAT_S)  # of what it has in hand without Redis
+    before, ann = city.adopted(), await connect("ann")
+    async with Relay.to(redis_url) as relay:
+        await city.start("b-1")
+        await city.start("a-1", redis_url=relay.url)
+        sending = asyncio.create_task(send_reports(ann, 40))
+        relay.cut()
+        await all_receipts(ann, await sending)
+        await polled(lambda: city.is_("a-1", WorkerState.GONE))
+        for _ in range(3):  # with nobody to fight, this is all over after one take-over
+            await city.have_seen_each_other("b-1")
+            await all_receipts(ann, await send_reports(ann))
+        assert city.adopted() == before + 1
+        assert await city.is_("a-1", WorkerState.GONE)
+        relay.mend()
+        await polled(lambda: city.is_("a-1", WorkerState.RUNNING))
+        await all_receipts(ann, await send_reports(ann))
+        assert await statuses(city) == {"a-1": "ready", "b-1": "ready"}
+        await city.die("a-1")  # while it can still say goodbye to Redis
 
 
 async def test_an_adopter_that_dies_while_it_adopts_is_replaced_and_nothing_queued_is_lost(

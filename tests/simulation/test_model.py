@@ -159,6 +159,28 @@ def test_a_workers_record_changes_in_the_model_as_on_a_real_server(
         client.delete(*keys)
 
 
+def test_a_consumer_is_deleted_in_the_model_as_on_a_real_server(redis_url: str) -> None:
+    """The simulation's workers keep their names, so it does not ask for this."""
+    source = resources.files("broker.store").joinpath("scripts", "forget.lua").read_text()
+    database = Database(lambda: 0.0, lambda _: None)
+    stream, group = "{m}forget", "readers"
+    with redis.Redis.from_url(redis_url) as client:
+        client.xgroup_create(stream, group, mkstream=True)
+        database.execute("XGROUP", "CREATE", stream, group, "0")
+        client.xadd(stream, {"e": 1})
+        database.execute("XADD", stream, "*", "e", "1")
+        for consumer in ("busy", "idle"):
+            words: list[Word] = ["GROUP", group, consumer, "COUNT", 9, "STREAMS", stream, ">"]
+            client.execute_command("XREADGROUP", *words)
+            database.execute("XREADGROUP", *words)
+        for consumer, deleted in (("busy", 0), ("idle", 1), ("never-was", 1)):
+            words = [group, consumer]
+            assert client.eval(source, 1, stream, *words) == deleted
+            assert SCRIPTS["forget"](database, [stream], words) == deleted
+        assert [one["name"] for one in client.xinfo_consumers(stream, group)] == [b"busy"]
+        client.delete(stream)
+
+
 def asked_of(server: Any, words: Sequence[Word]) -> Any:
     """The bare answer of a real server, which is not to wait for what does not come."""
     if words[0] == "XGROUP":

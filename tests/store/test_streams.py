@@ -190,3 +190,29 @@ async def test_what_was_taken_over_a_moment_ago_is_not_taken_over_again(
     monkeypatch.setattr(streams, "_CLAIMED_MS", 30_000)  # it was touched just now
     assert await store.events.take_over_from("alerting", "b-1-0", {"gone-1"}, count=9) == []
     assert await store.events.own_pending("alerting", "gone-1-0", count=9)
+
+
+async def test_consumers_of_the_gone_are_deleted_once_nothing_of_theirs_is_left(
+    store: Store, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.events.put([WALKED_IN])
+    await read(store, "b-1-0")
+    for consumer in ("a-1-0", "a-1-1", "unknown-1-0"):
+        client.xgroup_createconsumer(store.keys.events("alerting"), "alerting", consumer)
+
+    async def take_over() -> list[events.Event | None]:
+        gone = await store.events.take_over_from("alerting", "b-1-0", {"a-1"}, count=9)
+        return [entry.event for entry in gone]
+
+    monkeypatch.setattr(streams, "_CLAIMED_MS", 0)
+    assert await store.events.consumers("alerting") == ["a-1-0", "a-1-1", "b-1-0", "unknown-1-0"]
+    assert await take_over() == []  # the first who read has it in hand, and lives
+    assert await store.events.consumers("alerting") == ["b-1-0", "unknown-1-0"]
+    await store.events.take_over("alerting", "a-1-0", idle_ms=0, count=9)
+    assert await take_over() == [WALKED_IN]
+    assert "a-1-0" in await store.events.consumers("alerting")
+    assert await take_over() == []
+    assert await store.events.consumers("alerting") == ["b-1-0", "unknown-1-0"]
+    monkeypatch.setattr(streams, "_FORGOTTEN_MS", -1)
+    await take_over()
+    assert await store.events.consumers("alerting") == ["b-1-0"]
