@@ -172,7 +172,7 @@ class Cleaning:
         assert one.lenient.otherwise is not None
         if (value := one.lenient.otherwise({name: given, **cleaned})) is not None:
             cleaned[name] = value
-            self._notes.append(f"{why} Read as {value}.")
+            self._notes.append(f"{why} {one.lenient.told.format(value)}")
 
     # -- names ------------------------------------------------------------------------------------
 

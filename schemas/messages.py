@@ -135,6 +135,14 @@ class Availability(enum.StrEnum):
 TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 
 
+def _if_withdrawn(message: Mapping[str, Any]) -> str | None:
+    """Return a time that counts as now, if a presence takes no alerts: its time matters little."""
+    said = message.get("availability")
+    mended = choice(Availability)(said)
+    takes_alerts = said is None or (mended.value if mended else said) in [*TAKES_ALERTS]
+    return None if takes_alerts else "1970-01-01T00:00:00Z"
+
+
 class Form(enum.StrEnum):
     """How alerts come: in full, or for a small device in short too (see Brief)."""
 
@@ -145,11 +153,12 @@ class Form(enum.StrEnum):
 class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates.
 
-    Of an availability that is not understood `muted` is taken. `form` holds for all alerts from now
+    Of an availability that is not understood `muted` is taken. Without alerts the place is forgotten
+    whatever `at` says: a time that cannot be read, or is missing, counts as now. `form` holds for all alerts from now
     on; without it what was asked for last does.
     """
 
-    at: Moment
+    at: Annotated[Time, Lenient(instant, otherwise=_if_withdrawn, told="It counts as now.")]
     location: Annotated[Position | None, Lenient()] = None
     availability: Annotated[
         Availability,

@@ -42,6 +42,8 @@ def read_raw(name: str, payload: bytes) -> tuple[Any, tuple[str, ...]]:
 # -- what is said of each detail ------------------------------------------------------------------
 
 CHOICES = "Expected one of"
+COUNTS_AS_NOW = datetime(1970, 1, 1, tzinfo=UTC)
+
 DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
     ("report", {"text": "a\r\nb\rc\u2028d"}, "text", "a\nb\nc\nd", r"text: its line breaks were made \n"),
     ("report", {"text": "\ufeff\u2067a\u2069\u200e\u200f\u202ab\u202c\ud800\x00"}, "text", "ab",
@@ -86,6 +88,12 @@ DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
     ("reply", {"kind": "On-Scene"}, "kind", "on_scene", "kind: 'On-Scene' was read as 'on_scene'"),
     ("presence", {"availability": "dnd"}, "availability", Availability.MUTED,
      f"availability: {CHOICES} on_duty, available, muted, away, got 'dnd'. Read as muted."),
+    ("presence", {"availability": "Muted", "at": "yesterday"}, "at", COUNTS_AS_NOW,
+     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z). It counts as now."),
+    ("presence", {"availability": "dnd", "at": [1]}, "at", COUNTS_AS_NOW,
+     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got an array. It counts as now."),
+    ("presence", {"availability": "away", "at": None}, "at", COUNTS_AS_NOW,
+     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got null. It counts as now."),
     ("presence", {"availability": "muted", "location": {"lat": 0, "lon": 0}}, "location", None,
      "location: The position is (0, 0): a device without a fix, not a place. It was left out."),
     ("message", {"text": "a\r\nb"}, "text", "a\nb", r"text: its line breaks were made \n"),
@@ -330,3 +338,10 @@ def test_what_is_refused_is_glanced_at_by_its_own_id() -> None:
 
     assert glance(json.dumps(whole).encode()) == (V7, None, "fire")
     assert glance(encode(EXAMPLES["report"])[:-1])[:2] == (V7, Language.FR)
+
+
+@pytest.mark.parametrize("availability", [None, "available", "On-Duty"])
+def test_a_place_whose_time_cannot_be_read_is_refused(availability: str | None) -> None:
+    with pytest.raises(Invalid) as refused:
+        read("presence", at="yesterday", availability=availability)
+    assert (refused.value.code, refused.value.field) == (Code.BAD_TIME, "$.at")

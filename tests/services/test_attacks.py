@@ -1,5 +1,7 @@
 """What an attacker tried: each message of theirs is refused alone, and harms nobody else."""
 
+from typing import Any
+
 import pytest
 
 from schemas.ids import new_id
@@ -28,12 +30,17 @@ async def test_half_a_character_in_a_refused_message_holds_up_nobody(
     assert (await system.report(ann, system.place()))["outcome"] == "accepted"
 
 
+@pytest.mark.parametrize(
+    "at",
+    [{"at": "2000-01-01T00:00:00Z"}, {"at": 1_700_000_000}, {"at": "2026-03-01 12:00"}, {}],
+    ids=["long ago", "Unix seconds", "without offset", "missing"],
+)
 async def test_a_button_without_a_clock_withdraws_each_time(
-    system: System, connect: Connect
+    system: System, connect: Connect, at: dict[str, Any]
 ) -> None:
     ann, bob = await connect("ann"), await connect("bob")
     place = system.place()
-    muted = {"at": "2000-01-01T00:00:00Z", "availability": "muted"}
+    muted = {**at, "availability": "muted"}
     for _ in range(2):
         await system.be_at(bob, place)
         answer = await bob.ask("u/bob/up/presence", muted, response_topic="u/bob/down/receipt")
