@@ -188,9 +188,13 @@ def _print_recipient(one: dict[str, Any]) -> None:
     print_line(
         f"{_time(one['claimed_at'])}  alerted {one['user']}: {reason_of(one['reason'])} (wave "
         f"{one['wave']}); {_time(one['delivery_at'])} {_DELIVERY[one['delivery']]} "
-        f"({one['tries']} tries{code}); now {one['part']}"
+        f"({_tries(one['tries'])}{code}); now {one['part']}"
     )
 
 
 def _time(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _tries(number: int) -> str:
+    return "1 try" if number == 1 else f"{number} tries"

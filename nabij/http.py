@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.errors import ConfigError
@@ -70,14 +70,14 @@ def app(
     async def livez(_: Request) -> Response:
         """200 while this loop turns (it answers) and every worker's does."""
         hung = [worker.name for worker in supervisor.workers if not worker.alive]
-        return JSONResponse({"alive": not hung, "hung": hung}, status_code=503 if hung else 200)
+        return _json({"alive": not hung, "hung": hung}, status=503 if hung else 200)
 
     async def readyz(_: Request) -> Response:
         """200 while reports are handled, degraded or not; 503 with the reasons else."""
         if store:
             await store.refresh()
         found = now()
-        return JSONResponse(msgspec.to_builtins(found), status_code=200 if found.ready else 503)
+        return _json(found, status=200 if found.ready else 503)
 
     async def metrics_text(_: Request) -> Response:
         if store:
@@ -95,6 +95,12 @@ def app(
             Route("/metrics", metrics_text),
         ]
     )
+
+
+def _json(value: object, *, status: int) -> Response:
+    """JSON as an operator reads it with curl."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    return Response(text, status_code=status, media_type="application/json")
 
 
 class _Server(uvicorn.Server):

@@ -12,7 +12,7 @@ from broker.config import Settings
 from broker.core.zones import UNASSIGNED
 from broker.errors import ConfigError
 from nabij.datadir import CITY_DESK, DataDir, desk_of
-from nabij.output import print_json, say
+from nabij.output import console_err, print_json, say
 from nabij.service_manager import keep_told
 from nabij.stack import SERVICES, TRY_IT, Stack
 
@@ -97,6 +97,9 @@ def _describe(stack: Stack, say: Callable[[str], None]) -> None:
     for warning in stack.redis_warnings:
         say(f"WARNING: {warning}")
     if not stack.embedded:
+        return
+    if not console_err.is_terminal:  # a log keeps what it is told; passwords are not for it
+        say(f"accounts and their passwords: {stack.settings.data_dir}/accounts.json")
         return
     say(f"\naccounts to try it with (all of them: {stack.settings.data_dir}/accounts.json)")
     for user in _shown(stack):

@@ -30,16 +30,22 @@ async def running(data_dir: Path, program: Callable[..., str]) -> AsyncIterator[
     """A directory in which `nabij up --data-dir try` runs and is ready."""
     program("mosquitto_pub")
     up = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from nabij.cli import main; main()", "up", "--data-dir", "try", "--json",
-        cwd=data_dir, stdout=PIPE,
+        sys.executable, "-c", "from nabij.cli import main; main()", "up", "--data-dir", "try",
+        cwd=data_dir, stderr=PIPE,
         env={k: v for k, v in os.environ.items() if not k.startswith("NABIJ_")},
     )  # fmt: skip
-    assert up.stdout is not None
+    assert up.stderr is not None
+    logged: list[str] = []
     async with asyncio.timeout(WITHIN_S):
-        assert json.loads(await up.stdout.readline())["ready"]
+        while not any('"ready: ' in line for line in logged):
+            logged.append((await up.stderr.readline()).decode())
     yield data_dir
     up.send_signal(signal.SIGTERM)
+    logged.append((await up.stderr.read()).decode())
     assert await up.wait() == 0
+    passwords = json.loads((data_dir / "try" / "accounts.json").read_text())
+    assert any("accounts.json" in line for line in logged)
+    assert not [user for user, word in passwords.items() if any(word in line for line in logged)]
 
 
 async def heard(shell: Process, said: list[str], *wanted: str) -> str:
