@@ -20,7 +20,7 @@ from broker.clock import Clock
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.isolation import isolated
-from broker.letters import letter_of, rejection_of, replay_token
+from broker.letters import letter_of, letter_of_refused, rejection_of, replay_token
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -216,12 +216,22 @@ class Dispatcher:
         if refusal := refusal_of(delivery.message, topic, error, policy=self._policy, via=via):
             await self.publish([refusal])
         if error.code is Code.BAD_TOPIC:
-            metrics.BAD_NAMES.labels(self.service.name).inc()
-            shape = shape_of(delivery.message.topic)
+            await self._keep_refused(delivery, error)
+        else:
+            await self._has_worked(delivery)
+
+    async def _keep_refused(self, delivery: Delivery, error: Invalid) -> None:
+        """Tell operators, once, of a sender that is none of ours, and keep nothing of what it says."""
+        metrics.BAD_NAMES.labels(self.service.name).inc()
+        message = delivery.message
+        letter = letter_of_refused(
+            message, error, service=self.service.name, replay_of=await self._replay_of(delivery)
+        )
+        if await self.first.dead_letters.keep(letter):
+            metrics.DEAD_LETTERS.labels(self.service.name).inc()
+            shape = shape_of(message.topic)
             _log.warning("message of a bad name", service=self.service.name, topic=shape)
-            await self._dead_letter(delivery, error)
-            return
-        await self._has_worked(delivery)
+            await self.publish([rejection_of(letter, len(message.payload))])
 
     # -- one event of the stream ------------------------------------------------------------------
 
@@ -365,7 +375,7 @@ class Dispatcher:
             )  # fmt: skip
             _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
             await self.first.dead_letters.keep(letter)
-            await self.publish([rejection_of(letter)])
+            await self.publish([rejection_of(letter, len(letter.payload))])
 
         await self.persist(keep)
 

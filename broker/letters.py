@@ -10,12 +10,14 @@ from broker.service import outgoing
 from broker.store import DeadLetter, Entry, Store, stream_topic
 from schemas import topics
 from schemas.codec import Invalid
+from schemas.errors import sayable
 from schemas.ids import NAMESPACE
 from schemas.messages import Rejection
 
 REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its secret
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
+_TOPIC_BYTES = 200  # of a sender that is none of ours; a topic may have 64 KiB
 
 
 def letter_of(
@@ -45,6 +47,27 @@ def letter_of(
     )
 
 
+def letter_of_refused(
+    message: Message, error: Invalid, *, service: str, replay_of: UUID | None
+) -> DeadLetter:
+    """Return the dead letter of a sender that is none of ours: one for all that comes from it.
+
+    Nothing of what it says is kept: no service will ever handle it, and it may say where people are.
+    """
+    return DeadLetter(
+        id=uuid5(NAMESPACE, f"refused|{service}|{message.topic}"),
+        at=datetime.now(UTC),
+        service=service,
+        topic=sayable(message.topic, _TOPIC_BYTES),
+        payload=b"",
+        code=error.code,
+        field=error.field,
+        reason=error.reason,
+        replay_of=replay_of,
+        bare=True,
+    )
+
+
 def _letter_id(service: str, topic: str, payload: bytes, replay_of: UUID | None) -> UUID:
     """Return the same id for the same poison, however often it is delivered."""
     digest = hashlib.sha256(payload).hexdigest()
@@ -59,8 +82,8 @@ def replay_token(delivery: Delivery) -> str | None:
     return None
 
 
-def rejection_of(letter: DeadLetter) -> Message:
-    """Return what operators are told of a dead letter."""
+def rejection_of(letter: DeadLetter, size: int) -> Message:
+    """Return what operators are told of a dead letter of a message of `size` bytes."""
     rejection = Rejection(
         service=letter.service,
         topic=letter.topic,
@@ -69,6 +92,6 @@ def rejection_of(letter: DeadLetter) -> Message:
         reason=letter.reason,
         at=letter.at,
         payload=letter.payload[:_SHOWN_BYTES].decode("utf-8", "replace"),
-        size=len(letter.payload),
+        size=size,
     )
     return outgoing(topics.REJECTED, rejection, service=letter.service)

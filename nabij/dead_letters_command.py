@@ -169,6 +169,10 @@ async def _drop(settings: Settings, wanted: list[UUID] | None) -> dict[str, list
 async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
     async with opened_store(settings) as store, AsyncExitStack() as connected:
         letters, unknown = await _chosen(store, wanted)
+        bare = [letter.id for letter in letters if letter.bare]
+        if bare:
+            say("nothing was kept of messages whose sender is none of ours: rename the account")
+        letters = [letter for letter in letters if not letter.bare]
         mqtt: Connection | None = None
         throttler = Throttler(rate_limit=A_SECOND)
         for number, letter in enumerate(letters, 1):
@@ -185,7 +189,8 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
                     await _publish(mqtt, letter, token)
             if number % _TELL_EVERY == 0:
                 say(f"replayed: {number} of {len(letters)}")
-        return {**await _outcome(store, {one.id for one in letters}), "unknown": unknown}
+        outcome = await _outcome(store, {one.id for one in letters})
+        return {**outcome, "failed": [*outcome["failed"], *bare], "unknown": unknown}
 
 
 async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLetter], list[UUID]]:

@@ -46,6 +46,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `retained` | string | a worker looks for retained messages | 10 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
+| `dead-letters-of:{sender}` | zset | id by ms: of one sender at most 200 | 30 days after the last |
 | `dead-letter-replay:{token}` | string | the dead letter whose replay carries this secret | until it has worked; 1 day |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |
 | `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |

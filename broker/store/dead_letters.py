@@ -13,11 +13,15 @@ from broker.store.redis import Connection
 from broker.store.transaction import Transaction
 
 MOST = 10_000
-MOST_BYTES = 64 * 1024 * 1024  # a payload may have 64 KiB
+MOST_BYTES = 64 * 1024 * 1024
+MOST_OF_ONE = 200  # of one sender: who sends nothing else pushes out nobody else's
+MOST_REFUSED = 100  # of all senders together that are none of ours
+MOST_EVENTS = MOST_OUTGOING = 4_000  # the rest is for what devices and desks sent
 LIFETIME = timedelta(days=30)  # they hold what people said, and where
 REPLAY_S = 86_400  # so long an MQTT broker keeps a message for a service that is down
 
 _STREAM = "events:"
+_LONGEST_SENDER = 60
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +29,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     `topic` is the message's, or `events:` and the service whose stream it was on, with the number of
     its partition where that is not the first. `replay_of` is
-    the dead letter that was replayed, where this is what came of it.
+    the dead letter that was replayed, where this is what came of it. One that is `bare` says that
+    something came from a sender that is none of ours, and has nothing of what it was.
     """
 
     id: UUID
@@ -38,6 +43,19 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     replay_of: UUID | None = None
     outgoing: bool = False
+    bare: bool = False
+
+    @property
+    def share(self) -> tuple[str, int]:
+        """Whose it is, and how many of these are kept."""
+        if self.bare:
+            return "refused", MOST_REFUSED
+        if self.outgoing:
+            return "outgoing", MOST_OUTGOING
+        if self.stream is not None:
+            return "events", MOST_EVENTS
+        own = "/".join(self.topic.split("/")[2:4])
+        return own if len(own) <= _LONGEST_SENDER else "others", MOST_OF_ONE
 
     @property
     def stream(self) -> str | None:
@@ -68,32 +86,37 @@ _DECODER = msgspec.msgpack.Decoder(DeadLetter)
 
 
 class DeadLetters:
-    """The dead letters, in the first partition: the newest `MOST`, none older than `LIFETIME`."""
+    """The dead letters, in the first partition: the newest `MOST`, none older than `LIFETIME`.
+
+    Of one sender the newest `MOST_OF_ONE` are kept, so that nobody can push out what others sent.
+    """
 
     def __init__(self, redis: Connection) -> None:
         self._redis = redis
         self._keys = keys = redis.keys
         self._all = [keys.dead_letters, keys.dead_letter_times, keys.dead_letter_counts]
 
-    async def keep(self, letter: DeadLetter) -> None:
-        """Keep `letter`, once; it takes the place of the one that it is a replay of."""
+    async def keep(self, letter: DeadLetter) -> bool:
+        """Keep `letter`, once, in the place of the one that it is a replay of; return if it is new."""
         oldest_ms = milliseconds(letter.at - LIFETIME)
         replaced = [str(letter.replay_of)] if letter.replay_of else []
-        await self._redis.script(
+        sender, most_of_sender = letter.share
+        replaced_some = await self._redis.script(
             "bury",
-            self._all,
+            [*self._all, self._keys.dead_letters_of(sender)],
             [
-                MOST, MOST_BYTES, oldest_ms, str(letter.id), milliseconds(letter.at),
+                MOST, MOST_BYTES, oldest_ms, most_of_sender, str(letter.id), milliseconds(letter.at),
                 msgspec.msgpack.encode(letter), *replaced,
             ],
         )  # fmt: skip
+        return not replaced_some
 
     async def drop(self, identifiers: Iterable[UUID]) -> int:
         """Forget these; return how many there were."""
         found = await self._redis.script(
             "bury",
             self._all,
-            [MOST, MOST_BYTES, 0, "", 0, "", *(str(one) for one in identifiers)],
+            [MOST, MOST_BYTES, 0, 0, "", 0, "", *(str(one) for one in identifiers)],
         )
         return int(found)
 

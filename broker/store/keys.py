@@ -56,6 +56,10 @@ class Keys:
         """Return the key of which dead letter is replayed under a token."""
         return f"{self.prefix}dead-letter-replay:{token}"
 
+    def dead_letters_of(self, sender: str) -> str:
+        """Return the key of which dead letters are of one sender."""
+        return f"{self.prefix}dead-letters-of:{sender}"
+
     def owns(self, cell: int) -> bool:
         """Whether what is filed under `cell` is of this partition."""
         return self.count == 1 or partition_of(region_of(cell), self.count) == self.partition

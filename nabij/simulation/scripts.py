@@ -163,9 +163,9 @@ def _retry_at(parts: Sequence[bytes], words: Sequence[Word]) -> float:
 
 def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
     """Keep a dead letter or forget some; the oldest go when there is no more room or time."""
-    letters, times, counts = map(raw, keys)
-    most, most_bytes, oldest = int(words[0]), int(words[1]), int(words[2])
-    letter, at, body = map(raw, words[3:6])
+    letters, times, counts, *own = map(raw, keys)
+    most, most_bytes, oldest, most_of_one = (int(word) for word in words[:4])
+    letter, at, body = map(raw, words[4:7])
 
     def forget(one: bytes) -> int:
         size = database.do_hstrlen(letters, one)
@@ -175,12 +175,20 @@ def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
             database.do_hincrby(counts, b"bytes", b"%d" % -size)
         return int(size > 0)
 
-    forgotten = sum(forget(one) for one in map(raw, words[6:]))
+    forgotten = sum(forget(one) for one in map(raw, words[7:]))
     if letter:
-        forget(letter)
+        forgotten += forget(letter)
         database.do_hset(letters, letter, body)
         database.do_zadd(times, at, letter)
         database.do_hincrby(counts, b"bytes", b"%d" % len(body))
+        database.do_zadd(own[0], at, letter)
+        kept = database.do_zrange(own[0], b"0", b"-1")
+        for gone in [one for one in kept if not database.do_hstrlen(letters, one)]:
+            database.do_zrem(own[0], gone)
+        for over in database.do_zrange(own[0], b"0", b"-1")[:-most_of_one]:
+            database.do_zrem(own[0], over)
+            forget(over)
+            database.do_hincrby(counts, b"dropped", b"1")
     while rows := database.do_zrange(times, b"0", b"0", b"WITHSCORES"):
         size = int(database.do_hget(counts, b"bytes") or 0)
         if database.do_zcard(times) <= most and size <= most_bytes and float(rows[1]) >= oldest:

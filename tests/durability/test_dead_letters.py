@@ -1,11 +1,13 @@
 """What no handler can take is kept, shown, replayed and dropped; nothing behind it waits."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 import redis
+import structlog
 
 from broker import relay
 from broker.events import Change, IncidentChanged
@@ -161,9 +163,15 @@ async def test_one_poisoned_message_of_a_batch_is_kept_alone(servers: Servers) -
 async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Servers) -> None:
     async with running(servers) as system:
         operators = await system.connect("nabij", "ops/rejected/#")
+        ann = await system.connect("ann")
+        incident = (await system.report(ann, system.place()))["incident"]
+        await at_rest(system)
+        system.corrupt(f"incident:{incident}", "incident")
+        poison = {"id": str(new_id()), "incident": incident, "text": "Hallo"}
         for _ in range(3):
-            await operators.publish("u/Nobody/up/report", b"{}")
-        await operators.expect("ops/rejected/intake", count=3)
+            await ann.publish("u/ann/up/message", poison)
+        told = await operators.expect("ops/rejected/groups", count=3)
+        assert "Hallo" in told["payload"]
 
         status, listed = await nabij(system, "dead-letters", "list")
 
@@ -174,6 +182,76 @@ async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Serve
         assert await nabij(system, "dead-letters", "drop", unknown) == (
             1, {"dropped": [], "unknown": [unknown]},
         )  # fmt: skip
+
+
+async def test_of_a_sender_that_is_none_of_ours_nothing_is_kept_but_that_there_is_one(
+    servers: Servers,
+) -> None:
+    async with running(servers) as system:
+        watcher = await system.connect("nabij", "ops/rejected/#", "u/Nobody/down/receipt")
+        with structlog.testing.capture_logs() as logs:
+            for number in range(30):
+                report = {"id": str(new_id()), "category": "fire", "text": f"Help {number}",
+                          "location": {"lat": 51.012345, "lon": 3.712345}}  # fmt: skip
+                await watcher.ask("u/Nobody/up/report", report)
+        told = watcher.on("ops/rejected/intake")
+        assert [(one["payload"], one["code"]) for one in told] == [("", "bad_topic")]
+        (kept,) = await system.store.dead_letters.all()
+        assert (kept.payload, kept.topic) == (b"", "nabij/v1/u/Nobody/up/report")
+        with redis.Redis.from_url(servers.redis_url) as client:
+            stored = b"".join(bytes(client.dump(key) or b"") for key in client.scan_iter("*"))
+        for secret in ("12345", "Help", "Nobody"):
+            assert secret not in str(logs)
+        for secret in (b"12345", b"Help"):
+            assert secret not in stored
+        assert b"Nobody" in stored  # what an operator renames
+
+        status, outcome = await nabij(system, "dead-letters", "replay", "--all")
+        assert (status, outcome["failed"], outcome["done"]) == (1, [str(kept.id)], [])
+
+
+OTHERS = [
+    {"topic": "nabij/v1/u/bob/up/message"},
+    {"topic": "nabij/v1/police/gent/command"},
+    {"topic": "events:alerting"},
+    {"topic": "nabij/v1/police/gent/escalation/p1", "outgoing": True},
+    {"topic": "nabij/v1/u/Ann/up/report", "bare": True},
+]
+
+
+@pytest.mark.parametrize("flood", OTHERS, ids=str)
+async def test_nobody_pushes_out_what_others_sent(flood: dict[str, object], redis_url: str) -> None:
+    """Before, 10,000 of one sender's were all that was left."""
+    async with Store(redis_url) as store:
+        real = [letter(number, **fields) for number, fields in enumerate(OTHERS) if fields != flood]
+        for one in real:
+            await store.dead_letters.keep(one)
+        most = letter(0, **flood).share[1]
+        own = [letter(10 + number, **flood) for number in range(most + 3)]
+        for first in range(0, len(own), 500):
+            await asyncio.gather(
+                *(store.dead_letters.keep(one) for one in own[first : first + 500])
+            )
+
+        assert await store.dead_letters.all() == real + own[3:]
+        assert await store.dead_letters.counts() == (len(real) + most, 3)
+
+
+async def test_what_was_dropped_or_replayed_takes_no_room_of_its_senders(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "MOST_OF_ONE", 4)
+    async with Store(redis_url) as store:
+        own = [letter(number, topic="nabij/v1/u/bob/up/message") for number in range(7)]
+        for one in own[:4]:
+            assert await store.dead_letters.keep(one)
+        await store.dead_letters.drop([one.id for one in own[1:4]])
+        for one in own[4:]:
+            await store.dead_letters.keep(one)
+        assert not await store.dead_letters.keep(own[6])  # the same again
+
+        assert await store.dead_letters.all() == [own[0], *own[4:]]
+        assert (await store.dead_letters.counts()).dropped == 0
 
 
 async def test_many_are_replayed_slowly_enough_for_what_comes_in_now(servers: Servers) -> None:

@@ -142,7 +142,7 @@ BAD_USERS = ("Ann", "ann.b", "ann_b", "an n", "é", "x" * 41, "-" * 41, "\U0001f
 
 @pytest.mark.parametrize("user", BAD_USERS)
 @pytest.mark.parametrize("topic", UP, ids=lambda topic: topic.name)
-async def test_a_user_level_that_does_not_match_leaves_a_dead_letter(
+async def test_a_user_level_that_does_not_match_leaves_a_dead_letter_without_its_words(
     topic: Topic[Any], user: str, street: Street
 ) -> None:
     where = f"u/{user}/up/{topic.name}"
@@ -151,7 +151,8 @@ async def test_a_user_level_that_does_not_match_leaves_a_dead_letter(
     letter = await street.operators.expect(f"ops/rejected/{service}", topic=f"{ROOT}/{where}")
     assert (letter["code"], letter["field"]) == ("bad_topic", "$")
     assert letter["service"] == service
-    assert letter["payload"].startswith("{")
+    assert letter["payload"] == ""
+    assert letter["size"] > 0
     assert len(street.news(street.operators)) == 1
 
 
@@ -171,13 +172,6 @@ async def test_a_desk_of_no_zone_is_told_on_its_own_topic(street: Street, server
     assert_rejected(answer, "bad_topic", "$", "command")
     await street.operators.expect("ops/rejected/police", topic=f"{ROOT}/police/Zone.9/command")
     street.news(street.operators)
-
-
-async def test_a_dead_letter_shows_the_start_of_a_payload_that_is_no_text(street: Street) -> None:
-    await street.operators.publish("u/Nobody/up/report", b"\xff\x00" * 5_000)
-    letter = await street.operators.expect("ops/rejected/intake", size=10_000)
-    assert len(letter["payload"]) == 1_024
-    assert len(street.news(street.operators)) == 1
 
 
 @pytest.mark.parametrize("topic", [REPORT, PRESENCE, SYNC], ids=lambda topic: topic.name)
