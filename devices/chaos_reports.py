@@ -1,7 +1,7 @@
 """What devices report in a chaos run, and where: drawn from the dice of each."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 
 from schemas.ids import new_id
@@ -18,6 +18,7 @@ CATEGORIES = (
     "fire", "theft", "robbery", "fight", "medical", "vandalism", "traffic-accident", "threat",
     "suspicious", "graffiti", "noise", "illegal-dumping", "bicycle-theft", "parking",
 )  # fmt: skip
+UNKNOWN = ("no-such-thing", "fire-drill")
 POISON = 0.02
 
 
@@ -32,11 +33,8 @@ def draw_report(random: Random) -> tuple[Report, bool]:
         place = moved((lat, lon), random.gauss(0.0, 20.0), random.gauss(0.0, 20.0))
     else:
         place = Position(*somewhere(random, around))
-    category, poison = random.choice(CATEGORIES), random.random() < POISON
-    if poison and random.random() < 0.5:
-        category = "no-such-thing"
-    elif poison:
-        seen_at -= timedelta(days=8)
+    poison = random.random() < POISON
+    category = random.choice(UNKNOWN if poison else CATEGORIES)
     report = Report(
         id=new_id(),
         category=category,

@@ -105,15 +105,25 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def number(limit: float) -> Mend:
-    """Bound a number above."""
+def number(limit: float, *, unknown: float | None = None) -> Mend:
+    """Bound a number above, also one in a string; what stands there and is none is `unknown`."""
 
     def mend(value: Any) -> Mended | None:
-        if not _is_number(value) or not value > limit:  # NaN is not
+        if isinstance(value, str) and (found := _NUMBER.fullmatch(value)):
+            meant = min(float(found[1]), limit)
+            return Mended(meant, f"'{value}' was read as {meant:g}")
+        if _is_number(value):
+            if not value > limit:  # NaN is not
+                return None
+            return Mended(limit, f"{value:g} was bounded to {limit:g}")
+        if unknown is None or value is None:
             return None
-        return Mended(limit, f"{value:g} was bounded to {limit:g}")
+        return Mended(unknown, f"it is no number, and was read as {unknown:g}")
 
     return mend
+
+
+_NUMBER = re.compile(r"\s*([+-]?\d{1,12}(?:\.\d{1,12})?)\s*m?\s*", re.ASCII)
 
 
 def whole(limit: int) -> Mend:
@@ -122,7 +132,7 @@ def whole(limit: int) -> Mend:
 
     def mend(value: Any) -> Mended | None:
         if bounded := bound(value):
-            return bounded
+            return bounded._replace(value=round(bounded.value))
         if not isinstance(value, float) or not math.isfinite(value):
             return None
         return Mended(round(value), f"{value} was read as {round(value)}")

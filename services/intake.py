@@ -5,7 +5,7 @@ The shortest way: as soon as the commit is fsynced, receipt and escalation go ou
 """
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import structlog
@@ -25,6 +25,7 @@ from broker.service import Context, Effects, Service, outgoing
 from broker.store import Filing, Neighbourhood, Posted, Received, posted
 from broker.store.receipts import RECEIPT_LIFETIME_S
 from schemas import topics
+from schemas.cleaning import MAX_NOTES
 from schemas.codec import encode
 from schemas.ids import region_in
 from schemas.messages import Merge, Outcome, Receipt, Report, Subject
@@ -35,6 +36,7 @@ _log = structlog.get_logger()
 
 _AHEAD = timedelta(minutes=5)
 _OLD = timedelta(days=7)
+_EPOCH = datetime.fromtimestamp(0, UTC)  # a clock that says less was never set
 
 
 class _Decision(NamedTuple):
@@ -50,6 +52,7 @@ async def take(report: Report, ctx: Context) -> Effects:
     """Commit a report, once, and answer with its receipt and escalation."""
     metrics.passed(metrics.Stage.RECEIVED, time.monotonic() - ctx.received_at)
     _refuse_expired(report, ctx)
+    report, ctx = _in_time(report, ctx)
     try:
         category = _category_of(report, ctx)
     except Rejected:
@@ -82,6 +85,19 @@ def _refuse_expired(report: Report, ctx: Context) -> None:
         )
 
 
+def _in_time(report: Report, ctx: Context) -> tuple[Report, Context]:
+    """Return the report with a `seen_at` that can be: a clock that is wrong costs no report."""
+    if report.seen_at > ctx.now + _AHEAD:
+        note = "seen_at: more than 5 minutes ahead of our clock: it counts as now."
+        report = replace(report, seen_at=ctx.now)
+    elif report.seen_at < ctx.now - _OLD:
+        note = "seen_at: more than 7 days ago: is the clock right? It was taken as it is."
+        report = replace(report, seen_at=max(report.seen_at, _EPOCH))
+    else:
+        return report, ctx
+    return report, replace(ctx, notes=(note, *ctx.notes)[:MAX_NOTES])
+
+
 def _category_of(report: Report, ctx: Context) -> Category:
     category = ctx.policy.category(report.category)
     if category is None:
@@ -90,12 +106,6 @@ def _category_of(report: Report, ctx: Context) -> Category:
             "$.category",
             f"There is no category '{report.category}'; there are {', '.join(ctx.policy.codes)}.",
         )
-    if report.seen_at > ctx.now + _AHEAD:
-        raise Rejected(
-            Code.TOO_FAR_AHEAD, "$.seen_at", "The time is more than 5 minutes ahead of ours."
-        )
-    if report.seen_at < ctx.now - _OLD:
-        raise Rejected(Code.TOO_OLD, "$.seen_at", "The time is more than 7 days ago.")
     return category
 
 
@@ -248,10 +258,10 @@ def _notes(report: Report, category: Category, audience: Audience, ctx: Context)
     alerts = category.radius_m > 0 and audience is Audience.POLICE_AND_NEARBY
     if not alerts or not is_old(report, within_s, ctx.now):
         return ctx.notes
-    return (
-        *ctx.notes,
-        f"seen_at: more than {within_s} s ago: the police are told, and nobody nearby is alerted.",
+    told = (
+        f"seen_at: more than {within_s} s ago: the police are told, and nobody nearby is alerted."
     )
+    return (told, *ctx.notes)[:MAX_NOTES]
 
 
 def _tell_unassigned(incident: Incident) -> None:

@@ -109,9 +109,9 @@ def _is_inside(hit: Hit) -> bool:
 def _wants_receipt(presence: Presence, ctx: Context) -> bool:
     """Whether the sender asked, by a response topic that is their own and no other.
 
-    Or is to hear that they take no alerts, because what they wrote was not understood.
+    Or is to hear that they get no alerts, because what they wrote was not understood.
     """
-    if ctx.notes and _withdraws(presence):
+    if ctx.notes and (_withdraws(presence) or _is_inexact(presence, ctx)):
         return True
     wanted = ctx.message and ctx.message.response_topic
     return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)

@@ -84,6 +84,8 @@ DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
     ("reply", {"eta_s": 120.0}, "eta_s", 120, "eta_s: 120.0 was read as 120"),
     ("reply", {"eta_s": 119.7}, "eta_s", 120, "eta_s: 119.7 was read as 120"),
     ("reply", {"eta_s": 90_000}, "eta_s", 86_400, "eta_s: 90000 was bounded to 86400"),
+    ("reply", {"eta_s": "90"}, "eta_s", 90, "eta_s: '90' was read as 90"),
+    ("reply", {"eta_s": "soon"}, "eta_s", None, "eta_s: Expected a whole number or null, got a string. It was left out."),
     ("reply", {"eta_s": -1}, "eta_s", None, "eta_s: Expected a number of at least 0. It was left out."),
     ("reply", {"kind": "On-Scene"}, "kind", "on_scene", "kind: 'On-Scene' was read as 'on_scene'"),
     ("presence", {"availability": "dnd"}, "availability", Availability.MUTED,
@@ -131,7 +133,9 @@ def test_an_odd_detail_is_mended_or_left_out_and_told(
 
 @pytest.mark.parametrize(
     ("accuracy_m", "kept"),
-    [("-1", 0), ("null", 0), ("NaN", 0), ('"20"', 0), ("65000", 10_000), ("Infinity", 10_000),
+    [("-1", 0), ("null", 0), ("NaN", 0), ('"20"', 20), ('" 5000 m"', 5_000), ('"-1"', 0),
+     ('"99999"', 10_000), ('"5 km"', 10_000), ('"5,000"', 10_000), ("true", 10_000), ("[5]", 10_000),
+     ("65000", 10_000), ("Infinity", 10_000),
      ("-Infinity", 0), ("1e999", 10_000), ("9" * 5_000, 10_000)],
     ids=lambda value: str(value)[:10],
 )  # fmt: skip

@@ -60,6 +60,69 @@ async def test_what_was_seen_long_ago_alerts_nobody_until_somebody_reports_it_af
     assert [len(alerts(fleet, user, old)) for user in ("near", "passer-by", "late")] == [1, 1, 1]
 
 
+async def test_a_position_whose_accuracy_cannot_be_read_calls_nobody_and_its_sender_is_told(
+    system: System, connect: Connect
+) -> None:
+    ann, bob, eva = [await connect(name) for name in ("ann", "bob", "eva")]
+    place = system.place()
+    where = {"lat": place[0], "lon": place[1]}
+    presence = {"at": ago(), "location": {**where, "accuracy_m": "coarse"}}
+    await bob.publish("u/bob/up/presence", presence)  # without a response topic
+    told = await bob.expect("u/bob/down/receipt", subject="presence")
+    assert told["notes"][0] == "location.accuracy_m: it is no number, and was read as 10000"
+    await system.be_at(eva, place, location={**where, "accuracy_m": "20"})
+
+    incident = (await system.report(ann, place))["incident"]
+
+    await eva.expect("u/eva/down/alert", incident=incident)
+    assert bob.on("u/bob/down/alert", incident=incident) == []
+
+
+@pytest.mark.parametrize("seen_at", [ago(minutes=-30), "9999-12-31T23:59:59-23:59"])
+async def test_a_report_of_a_clock_that_is_ahead_counts_as_seen_now(
+    system: System, connect: Connect, seen_at: str
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    desk = await connect("desk-gent", "police/gent/#")
+    place, before = system.place(), ago()
+    await system.be_at(fleet, place, user="near")
+
+    told = await system.report(fleet, place, user="reporter", seen_at=seen_at)
+
+    assert told["outcome"] == "accepted"
+    assert told["notes"] == ["seen_at: more than 5 minutes ahead of our clock: it counts as now."]
+    await fleet.expect("u/near/down/alert", incident=told["incident"])
+    escalation = await desk.expect("police/gent/escalation/p1", report=told["id"])
+    assert before[:19] <= escalation["seen_at"][:19] <= ago()[:19]
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "read_at"),
+    [("2020-02-29T12:00:00Z", "2020-02-29T12:00:00Z"),
+     ("0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z")],
+)  # fmt: skip
+async def test_a_report_of_what_was_seen_years_ago_reaches_the_desk_and_spoils_no_other(
+    system: System, connect: Connect, seen_at: str, read_at: str
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    desk = await connect("desk-gent", "police/gent/#")
+    place = system.place()
+    await system.be_at(fleet, place, user="near")
+
+    old = await system.report(fleet, place, user="reporter", seen_at=seen_at)
+
+    assert old["notes"] == [
+        "seen_at: more than 60 s ago: the police are told, and nobody nearby is alerted.",
+        "seen_at: more than 7 days ago: is the clock right? It was taken as it is.",
+    ]
+    escalation = await desk.expect("police/gent/escalation/p1", report=old["id"])
+    assert escalation["seen_at"] == read_at
+    fresh = await system.report(fleet, place, user="witness")
+    assert fresh["merge"] == "opened"
+    await fleet.expect("u/near/down/alert", incident=fresh["incident"])
+    assert alerts(fleet, "near", old) == []
+
+
 async def test_a_category_may_alert_people_to_what_was_seen_longer_ago(
     system: System, connect: Connect
 ) -> None:
