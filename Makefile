@@ -1,6 +1,6 @@
 # Everything that a fresh machine needs is Python 3.11 or newer; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: demo test bench lint format clean help
+.PHONY: demo test mutants bench lint format clean help
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -18,6 +18,9 @@ demo: $(STAMP) ## watch incidents, alerts and escalations live, on brokers of it
 
 test: $(STAMP) ## run all tests
 	@$(BIN)/pytest
+
+mutants: $(STAMP) ## change the pure code in small ways, and see that the fast tests notice
+	@$(BIN)/python -m tests.mutants
 
 bench: $(BENCH_STAMP) ## a short form of all benchmarks, and the report bench.html
 	@$(BIN)/nabij bench all --quick --html bench.html

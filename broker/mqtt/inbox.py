@@ -52,10 +52,7 @@ class Inbox:
         if len(items) <= max_items:
             self._items = deque()
             return list(items)
-        taken = [items.popleft() for _ in range(max_items)]
-        if self._readers:
-            self._wake_one()
-        return taken
+        return [items.popleft() for _ in range(max_items)]
 
     async def _wait(self) -> None:
         reader = asyncio.get_running_loop().create_future()

@@ -263,8 +263,6 @@ class Session:
             raise _violation(f"{type(packet).__name__} before CONNACK")
         elif packet.reason_code is not ConnAckReasonCode.SUCCESS:
             self._close(_refused(packet), events)
-        elif not packet.receive_max:
-            raise _violation("a Receive Maximum of 0 (section 3.2.2.3.3)")
         else:
             self._accepted(packet, events)
 
