@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +31,7 @@ from broker.store import Store, Update
 from broker.tether import raise_open_files
 from nabij.datadir import SERVICES_ACCOUNT
 from nabij.stack import Stack
+from nabij.temporary import PREFIX, temporary_directory
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
@@ -277,10 +277,10 @@ async def world(
     raise_open_files()  # a recipient is a connection, at both ends
     groups = {size: _group(size, number) for number, size in enumerate(sizes)}
     users = [REPORTER, *(user for group in groups.values() for user in group.users)]
-    with tempfile.TemporaryDirectory(prefix="nabij-bench-") as directory:
-        policy = Path(directory) / "policy.toml"
+    with temporary_directory(f"{PREFIX}bench-") as directory:
+        policy = directory / "policy.toml"
         policy.write_text(policy_text(), encoding="utf-8")
-        settings = Settings(data_dir=Path(directory), policy=policy, log_level="error")
+        settings = Settings(data_dir=directory, policy=policy, log_level="error")
         async with (
             Stack(settings, participants=users, workers=workers) as stack,
             AsyncExitStack() as clients,

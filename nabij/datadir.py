@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from broker.child import write_private
 from broker.embedded import Account, Role
 from broker.errors import ConfigError
 from nabij.account_names import is_name, problem_of_name
+from nabij.temporary import temporary_directory
 
 SERVICES_ACCOUNT = "nabij"
 CITY_DESK = "city-desk"
@@ -29,9 +29,6 @@ OPERATOR = "operator"
 _DESK = "desk-"
 # Hexadecimal, for whoever types one on a phone: 80 bits.
 _PASSWORD_BYTES = 10
-
-
-TEMPORARY = "nabij-"
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,8 +168,8 @@ def temporary_unless(chosen: Path | None) -> Iterator[Path]:
     if chosen:
         yield chosen
     else:
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as directory:
-            yield Path(directory)
+        with temporary_directory() as directory:
+            yield directory
 
 
 def accounts_of(passwords: Mapping[str, str]) -> list[Account]:

@@ -5,8 +5,6 @@ Used by `nabij up`, `demo` and `replay`, and by tests and benchmarks that want t
 
 import asyncio
 import os
-import shutil
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -38,6 +36,7 @@ from nabij.policy_file import policy_at, warnings_of
 from nabij.servers import Servers
 from nabij.supervisor import START_TIMEOUT_S, Supervisor
 from nabij.surroundings import Surroundings
+from nabij.temporary import PREFIX, temporary_directory
 from nabij.zones import built_in_zones
 
 SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
@@ -145,8 +144,7 @@ class Stack:
         await self._start_mqtt(servers)
         for description in servers.descriptions:
             self._say(f"started {description}")
-        metrics = Path(tempfile.mkdtemp(prefix="nabij-metrics-"))
-        acquired.callback(shutil.rmtree, metrics, ignore_errors=True)
+        metrics = acquired.enter_context(temporary_directory(f"{PREFIX}metrics-"))
         self.supervisor = Supervisor(
             self._workers, self._environment(metrics), on_exit=partial(_forget_gauges, metrics)
         )

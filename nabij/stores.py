@@ -13,8 +13,9 @@ from broker.embedded import EmbeddedRedis
 from broker.errors import ConfigError
 from broker.mqtt import Endpoint
 from broker.store import Opening, Store, partitions
-from nabij.datadir import TEMPORARY, DataDir
+from nabij.datadir import DataDir
 from nabij.output import say
+from nabij.temporary import PREFIX
 
 
 @asynccontextmanager
@@ -88,7 +89,7 @@ def _at_running(settings: Settings) -> Settings:
 def _temporary() -> list[Path]:
     """Return the directories of the demos and replays of this user that run now."""
     found = []
-    for path in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*"):
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         status = path.lstat()
         if status.st_uid == os.geteuid() and not status.st_mode & 0o077 and DataDir(path).running():
             found.append(path)

@@ -1,16 +1,20 @@
 """Whenever the terminal is closed, or a signal comes: no process is left, and no folder."""
 
 import contextlib
+import fcntl
 import os
 import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+
+from nabij.temporary import remove_abandoned, temporary_directory
 
 NABIJ = (sys.executable, "-m", "nabij.cli")
 PATIENCE_S = 45.0
@@ -122,8 +126,49 @@ def test_a_signal_or_a_closed_terminal_leaves_no_process_and_no_folder(  # noqa:
     assert "Traceback" not in command.said
 
 
-def test_killing_the_demo_outright_leaves_no_process(start: Callable[..., Command]) -> None:
+def test_killing_the_demo_outright_leaves_no_process_and_its_folders_until_the_next_start(
+    start: Callable[..., Command], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = start("demo")
+    monkeypatch.setattr(tempfile, "tempdir", str(command.folder))
     until(lambda: MOMENTS["its workers start"](command))
+    before = set(command.folder.iterdir())
+    remove_abandoned()
+    assert set(command.folder.iterdir()) >= before  # in use
     command.process.kill()
     until(lambda: not command.processes())
+    assert len(list(command.folder.iterdir())) == 2
+    with temporary_directory() as ours:
+        assert list(command.folder.iterdir()) == [ours]
+
+
+def test_only_what_a_dead_process_of_this_user_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def left(name: str, *, mode: int = 0o700, locks: Sequence[str] = ("owner.lock",)) -> Path:
+        path = tmp_path / name
+        path.mkdir(mode=mode)
+        (path / "redis").mkdir()
+        for lock in locks:
+            (path / lock).touch()
+        return path
+
+    elsewhere = left("elsewhere")
+    abandoned = [left("nabij-a"), left("nabij-metrics-b", locks=("owner.lock", "redis/lock"))]
+    kept = [
+        left("nabij-of-another-release", locks=()),
+        left("nabij-open-to-all", mode=0o755),
+        left("nabij-with-a-server", locks=("owner.lock", "redis/lock")),
+    ]
+    if os.geteuid() == 0:
+        kept.append(left("nabij-of-another-user"))
+        os.chown(kept[-1], 65534, 65534)
+    kept.append(tmp_path / "nabij-link")
+    kept[-1].symlink_to(elsewhere)
+    with (tmp_path / "nabij-with-a-server" / "redis" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        remove_abandoned()
+    assert not [path for path in abandoned if path.exists()]
+    assert not [path for path in (elsewhere, *kept) if not path.exists()]
