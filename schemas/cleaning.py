@@ -6,6 +6,7 @@ What is left is decoded strictly all the same: so what comes out is always well 
 
 import difflib
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -206,6 +207,11 @@ def _meant(name: str, kind: type[msgspec.Struct], missing: set[str]) -> str | No
     for one in missing:
         if _style_free(one) == _style_free(name):
             return one
+    words = {word.casefold() for word in _WORD.findall(name)}
+    for one in missing & words:
+        lenient = _fields(kind)[one].lenient
+        if lenient is not None and lenient.as_word:
+            return one
     return _closest(name, missing & _restricting(kind), _NEAR)
 
 
@@ -230,6 +236,9 @@ def _closest(name: str, known: set[str], cutoff: float) -> str | None:
         return None
     close = difflib.get_close_matches(name.casefold(), sorted(known), n=1, cutoff=cutoff)
     return close[0] if close else None
+
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of targetAudience, target-audience, AUDIENCE
 
 
 def _style_free(name: str) -> str:

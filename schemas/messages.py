@@ -114,7 +114,8 @@ class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     text: Text = ""
     emergency_call: Annotated[EmergencyCall, Lenient(choice(EmergencyCall))] = EmergencyCall.UNKNOWN
     audience: Annotated[
-        Audience, Lenient(choice(Audience), otherwise=always(Audience.POLICE), near_miss=True)
+        Audience,
+        Lenient(choice(Audience), otherwise=always(Audience.POLICE), near_miss=True, as_word=True),
     ] = Audience.POLICE_AND_NEARBY
     language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
     mode: Annotated[Mode, Lenient(choice(Mode))] = Mode.REAL

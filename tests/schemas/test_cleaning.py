@@ -217,6 +217,9 @@ def test_unknown_field_inside_a_position_is_told_with_its_path() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "audience"),
     [("audiance", "police", Audience.POLICE), ("Audience", "police", Audience.POLICE),
+     ("targetAudience", "police", Audience.POLICE), ("target_audience", "residents", Audience.POLICE),
+     ("audience-type", 3, Audience.POLICE), ("intendedAudience", ["Restricted"], Audience.POLICE),
+     ("TargetAudience", "Police and nearby", Audience.POLICE_AND_NEARBY),
      ("audiense", "me", Audience.POLICE), ("audienc", "police_and_nearby", Audience.POLICE_AND_NEARBY)],
 )  # fmt: skip
 def test_a_misspelt_audience_never_alerts_more_people_than_was_meant(
@@ -245,6 +248,7 @@ def test_a_time_that_is_odd_and_plainly_old_does_not_become_now(written: Any) ->
         {"audience": "police_and_nearby", "Audience": "police"},
         {"Audience": "police_and_nearby", "AUDIENCE": "police"},
         {"audiance": "police_and_nearby", "audiense": "police"},
+        {"audience": "police_and_nearby", "targetAudience": "everybody"},
     ],
 )
 def test_an_audience_that_is_said_twice_and_differs_is_the_polices(written: dict[str, str]) -> None:
