@@ -47,6 +47,7 @@ ADVICE = Names(nl="Bel 112", fr="Appelez le 112", en="Call 112")
 ANSWER = Answer(id=identifier(3), question=identifier(4), text="the answer's words")
 MESSAGE = GroupMessage(id=identifier(5), incident=identifier(6), text="the message's words")
 ORDER: dict[str, Any] = {"id": identifier(7), "incident": identifier(8), "by": "desk 2"}
+REASONS = (AlertReason.NEARBY, AlertReason.WALKED_IN, AlertReason.WIDENED)
 PEOPLE = {
     "zoe": Member(Part.REPORTER, "reporter-1"),
     "ann": Member(Part.HELPER, "helper-1", 60, on_scene=True, hears_from=4),
@@ -160,8 +161,8 @@ def _of_alerts() -> dict[str, Any]:
                 replace(OPEN, attempts=3), replace(OPEN, version=18),
             )
         ] + [history.changed(replace(OPEN, status=Status.CLOSED), INCIDENT, NOW)],
-        "notes of alerts": [history.alerted(ALERTING, each, NOW) for each in AlertReason],
-        "reasons": [history.reason_of(each) for each in AlertReason],
+        "notes of alerts": [history.alerted(ALERTING, each, NOW) for each in REASONS],
+        "reasons": [history.reason_of(each) for each in REASONS],
         "notes of commands": [history.commanded(each, NOW) for each in commands],
         "notes of replies": [
             history.replied("ann", _reply(ReplyKind.ACCEPTED, eta_s), NOW) for eta_s in (None, 0, 90)
