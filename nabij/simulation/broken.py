@@ -1,12 +1,15 @@
 """Promises broken on purpose: the checker must see each of them."""
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
+
+from broker.core.policy import Policy
 from broker.mqtt import Message
-from broker.store import Posted
+from broker.store import Posted, Update
 from broker.store.outbox import Outbox
 from nabij.simulation.redis import Database, Word, raw
 from nabij.simulation.scripts import commit, neighbourhood
@@ -15,6 +18,11 @@ from nabij.simulation.strings import unpacked
 from nabij.simulation.worker import Worker
 from schemas import topics
 from schemas.codec import encode
+
+Tamper = Callable[[Message], Sequence[Message]]
+Honest = Callable[..., Awaitable[Any]]
+
+_AGES_S = 10**8
 
 
 class Broken(enum.StrEnum):
@@ -25,6 +33,15 @@ class Broken(enum.StrEnum):
     NO_IDEMPOTENCY = "no-idempotency"  # a repeated report is a new one
     BELIEVE_PUBACK = "believe-puback"  # an escalation is done when the MQTT broker has it
     LOST_ALERT = "lost-alert"  # one alert is never sent, and recorded as sent
+    DEAF_SYNC = "deaf-sync"  # a desk that asks what it missed is answered, and sent nothing
+    KEEP_PLACE = "keep-place"  # a withdrawal is accepted, and the place stays
+    GOSSIP = "gossip"  # what is said is said to everybody
+    WHOLE_HISTORY = "whole-history"  # who joins hears what was said before
+    OLD_IS_NEW = "old-is-new"  # whatever was seen when, people are alerted
+    WORDY_BRIEF = "wordy-brief"  # a short alert carries the reporter's words
+    KEEP_RETAINED = "keep-retained"  # what devices publish retained stays at the MQTT broker
+    LET_DEAD_LIE = "let-dead-lie"  # nobody takes over what a dead worker has in hand
+    NO_NOTES = "no-notes"  # who slips is not told
 
 
 def break_world(broken: Broken | None, redis: RedisServer) -> None:
@@ -36,8 +53,12 @@ def break_world(broken: Broken | None, redis: RedisServer) -> None:
 
 def break_worker(broken: Broken | None, worker: Worker) -> None:
     """Break what a worker promises."""
-    if broken is Broken.LOST_ALERT:
-        worker.client.refuse = _Once(topics.ALERT.name)
+    if broken in _TAMPERING:
+        worker.client.tamper = _TAMPERING[broken]()
+    if broken in _EVERYWHERE:
+        assert worker.store is not None
+        name, wrap = _EVERYWHERE[broken]
+        setattr(worker.store.everywhere, name, wrap(getattr(worker.store.everywhere, name)))
     if broken is Broken.BELIEVE_PUBACK and worker.service.name == "police":
         assert worker.store is not None
         worker.store.outbox = _Credulous(worker.store.outbox)  # type: ignore[assignment]
@@ -59,18 +80,86 @@ def _without_absence(database: Database, keys: Sequence[str], words: Sequence[Wo
     return commit(database, keys, words)
 
 
-class _Once:
-    """Swallows the first message whose topic ends with `name`."""
+def broken_policy(broken: Broken | None, policy: Policy) -> Policy:
+    """Return the policy by which the services act, while the checker has the honest one."""
+    if broken is not Broken.OLD_IS_NEW:
+        return policy
+    timers = replace(policy.file.timers, alert_if_seen_within_s=_AGES_S)
+    return Policy(replace(policy.file, timers=timers))
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+
+class _LosesAnAlert:
+    """Swallows the first alert."""
+
+    def __init__(self) -> None:
         self._done = False
 
-    def __call__(self, message: Message) -> bool:
-        if self._done or not message.topic.endswith(f"/{self._name}"):
-            return False
+    def __call__(self, message: Message) -> Sequence[Message]:
+        if self._done or not topics.ALERT.parse(message.topic):
+            return (message,)
         self._done = True
-        return True
+        return ()
+
+
+def _gossip(message: Message) -> Sequence[Message]:
+    if not topics.GROUP.parse(message.topic):
+        return (message,)
+    return [replace(message, topic=topics.GROUP.topic(user=f"p{number}")) for number in range(3)]
+
+
+def _wordy(message: Message) -> Sequence[Message]:
+    if not topics.BRIEF.parse(message.topic):
+        return (message,)
+    return (replace(message, payload=message.payload[:-1] + b',"text":"report 0"}'),)
+
+
+def _keep_retained(message: Message) -> Sequence[Message]:
+    return () if message.clears and "/up/" in message.topic else (message,)
+
+
+def _without_notes(message: Message) -> Sequence[Message]:
+    if not topics.RECEIPT.parse(message.topic):
+        return (message,)
+    told = topics.RECEIPT.decode(message.payload)
+    return (replace(message, payload=encode(replace(told, notes=()))),)
+
+
+_TAMPERING: dict[Broken | None, Callable[[], Tamper]] = {
+    Broken.LOST_ALERT: _LosesAnAlert,
+    Broken.GOSSIP: lambda: _gossip,
+    Broken.WORDY_BRIEF: lambda: _wordy,
+    Broken.KEEP_RETAINED: lambda: _keep_retained,
+    Broken.NO_NOTES: lambda: _without_notes,
+}
+
+
+def _sends_nothing(_: Honest) -> Honest:
+    async def send_again(*_: Any, **__: Any) -> int:
+        return 0
+
+    return send_again
+
+
+def _keeps_places(honest: Honest) -> Honest:
+    async def update(updates: Sequence[Update], **words: Any) -> Any:
+        return await honest([one for one in updates if one.place is not None], **words)
+
+    return update
+
+
+def _tells_all(honest: Honest) -> Honest:
+    async def missed(*words: Any, **more: Any) -> Any:
+        found = await honest(*words, **more)
+        return [one._replace(member=replace(one.member, hears_from=1)) for one in found]
+
+    return missed
+
+
+_EVERYWHERE: dict[Broken | None, tuple[str, Callable[[Honest], Honest]]] = {
+    Broken.DEAF_SYNC: ("send_again", _sends_nothing),
+    Broken.KEEP_PLACE: ("update", _keeps_places),
+    Broken.WHOLE_HISTORY: ("missed", _tells_all),
+}
 
 
 class _Credulous:

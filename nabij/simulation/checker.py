@@ -15,6 +15,16 @@ from h3.api import basic_int as h3
 from nabij.simulation.clock import EPOCH_S
 from nabij.simulation.logs import DeviceLog, Logs, Placed
 from nabij.simulation.privacy import heard_by_desks, heard_of_others, told_of_others
+from nabij.simulation.promises import (
+    dead_letters_are_the_poison,
+    desks_get_what_they_lack,
+    history_begins_at_joining,
+    members_hear_all,
+    operators_know_who_is_not_there,
+    sequences_are_one,
+    short_alerts_say_no_more,
+    slips_are_told,
+)
 from schemas.messages import (
     Ask,
     Assign,
@@ -28,6 +38,7 @@ from schemas.messages import (
     Status,
     Subject,
 )
+from schemas.taxonomy import Audience
 
 _EARTH_M = 6_371_007.180918475
 _SURE_S = 10.0  # open for so long: whoever is near must have been alerted
@@ -43,6 +54,7 @@ class Rules:
     city: frozenset[str]  # categories of the city's desk
     alone: frozenset[str]  # categories of which no participant may know
     alert_if_seen_within_s: float
+    unattended_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +74,7 @@ class _Incident:
     sent_at: float
     surely_at: float  # committed by then
     closed_at: float = math.inf
-    reporters: set[str] = field(default_factory=set)
+    reporters: dict[str, float] = field(default_factory=dict)  # and when they first reported it
 
 
 Judge = Callable[["Checker"], Iterator[str]]
@@ -100,11 +112,12 @@ class Checker:
                 if incident is not None and (receipt.merge == "opened" or number == 1):
                     surely = min(at, seen_at.get(identifier, at))
                     found[incident] = _Incident(user, report, sent_at, surely)
-        for identifier, (user, _, _) in self.reports.items():
+        for identifier, (user, sent_at, _) in self.reports.items():
             for _, receipt in self.receipts[identifier][:1]:
                 incident, _ = told.get(identifier, (receipt.incident, 0))
                 if incident in found:
-                    found[incident].reporters.add(user)
+                    known = found[incident].reporters
+                    known[user] = min(sent_at, known.get(user, sent_at))
         for incident, at in self._closings():
             if incident in found:
                 found[incident].closed_at = min(found[incident].closed_at, at)
@@ -123,7 +136,10 @@ class Checker:
         return told
 
     def _is_apart(self, report: UUID) -> bool:
-        return report in self.reports and self.reports[report][2].category in self.rules.alone
+        return report in self.reports and self._is_for_desks(self.reports[report][2])
+
+    def _is_for_desks(self, report: Report) -> bool:
+        return report.category in self.rules.alone or report.audience is Audience.POLICE
 
     def _closings(self) -> Iterator[tuple[UUID, float]]:
         for log in self.logs.devices.values():
@@ -188,6 +204,16 @@ class Checker:
             elif incidents != {incident for _, incident, _ in effects[identifier]}:
                 yield f"report {identifier}: its receipt and its desk name different incidents"
 
+        yield from members_hear_all(self.logs, self._openers())
+        yield from desks_get_what_they_lack(self.logs)
+        yield from operators_know_who_is_not_there(self.logs, self.rules.unattended_s)
+        yield from slips_are_told(self.logs, self.receipts)
+
+    def _openers(self) -> dict[UUID, str]:
+        """Return who opened each incident that has a group."""
+        every = self.incidents.items()
+        return {one: it.opener for one, it in every if not self._is_for_desks(it.report)}
+
     # -- I4, I5 -----------------------------------------------------------------------------------
 
     def alerted_once(self) -> Iterator[str]:
@@ -209,7 +235,7 @@ class Checker:
         In a world's few seconds no report is near enough in time to join something so old.
         """
         ago_s = EPOCH_S + incident.sent_at - incident.report.seen_at.timestamp()
-        if ago_s > self.rules.alert_if_seen_within_s:
+        if ago_s > self.rules.alert_if_seen_within_s or self._is_for_desks(incident.report):
             return 0.0
         return self.rules.radius_m[incident.report.category]
 
@@ -239,6 +265,9 @@ class Checker:
         yield from told_of_others(self.receipts, owners)
         yield from heard_of_others(self.logs, owners)
         yield from heard_by_desks(self.logs, owners)
+        groups = {one: self.incidents[one].reporters for one in self._openers()}
+        yield from history_begins_at_joining(self.logs, groups)
+        yield from short_alerts_say_no_more(self.logs)
         for user, log in self.logs.devices.items():
             for at, alert in log.alerts:
                 incident = self.incidents.get(alert.incident)
@@ -276,29 +305,14 @@ class Checker:
                 yield f"who subscribes late does not learn of incident {identifier}"
             elif kept.version < newest[identifier] or kept.status is not Status.CLOSED:
                 yield f"incident {identifier} stayed at version {kept.version}, {kept.status}"
-        yield from self._group_sequences()
-
-    def _group_sequences(self) -> Iterator[str]:
-        ids: dict[tuple[UUID, int], set[UUID]] = defaultdict(set)
-        sequences: dict[UUID, set[int]] = defaultdict(set)
-        for log in self.logs.devices.values():
-            for _, event in log.events:
-                ids[event.incident, event.sequence].add(event.id)
-                sequences[event.id].add(event.sequence)
-        for (incident, sequence), several in ids.items():
-            if len(several) > 1:
-                yield f"{len(several)} group events of {incident} have the sequence {sequence}"
-        for identifier, numbers in sequences.items():
-            if len(numbers) > 1:
-                yield f"group event {identifier} has the sequences {sorted(numbers)}"
+        yield from sequences_are_one(self.logs)
 
     def at_rest(self) -> Iterator[str]:
         """I8: pending lists, outbox and deadlines are empty, and so are the dead letters."""
         for what, count in self.logs.rest.left.items():
             if count:
                 yield f"{count} left in {what}"
-        for _, reason in self.logs.desk.dead_letters:
-            yield f"dead letter: {reason}"
+        yield from dead_letters_are_the_poison(self.logs)
         for trouble in self.logs.trouble:
             yield f"trouble: {trouble}"
 

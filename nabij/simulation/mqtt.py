@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from broker.mqtt import Message, PubAckReasonCode
+from nabij.exercised import Exercised, sent_topics, topic_of
 from nabij.simulation.clock import VirtualLoop
 
 _APART_S = 1e-6
@@ -74,6 +75,8 @@ class MqttBroker:
         self.retained: dict[str, Message] = {}
         self.deaths = 0
         self.delay = delay
+        self.exercised = Exercised()
+        self.swallowed: str | None = None  # the template of a topic on which nothing arrives
         self._rng = rng
         self._sessions: dict[str, _Session] = {}
 
@@ -89,6 +92,10 @@ class MqttBroker:
     def start(self) -> None:
         """Come back empty."""
         self.up = True
+
+    def forget(self, name: str) -> None:
+        """Let the session of a client expire."""
+        self._sessions.pop(name, None)
 
     def attach(self, client: "Client", link: Link) -> bool:
         """Take a client in; return whether its session was still known."""
@@ -119,11 +126,15 @@ class MqttBroker:
 
     def publish(self, message: Message) -> PubAckReasonCode:
         """Route a message; return the reason code of its PUBACK (MQTT 5, 3.4.2.1)."""
-        if message.retain:
-            if message.payload:
-                self.retained[message.topic] = message
-            else:
-                self.retained.pop(message.topic, None)
+        topic = topic_of(message.topic)
+        if topic in sent_topics():
+            self.exercised.take(message.topic, message.payload)
+        if topic is not None and topic.template == self.swallowed:
+            return PubAckReasonCode.SUCCESS
+        if message.clears:
+            self.retained.pop(message.topic, None)
+        elif message.retain:
+            self.retained[message.topic] = message
         taken = False
         groups: dict[str, list[_Session]] = {}
         for session in self._sessions.values():
@@ -185,7 +196,7 @@ class Client:
         self.plain = [one for one in filters if not one.startswith("$share/")]
         self.shared = [one.split("/", 2)[2] for one in filters if one.startswith("$share/")]
         self.online = False
-        self.refuse: Callable[[Message], bool] = lambda _: False
+        self.tamper: Callable[[Message], Sequence[Message]] = lambda message: (message,)
         self._broker = broker
         self._loop = broker.loop
         self._rng = rng
@@ -256,13 +267,14 @@ class Client:
     def publish_nowait(self, message: Message) -> Outcome:
         """Publish; the future resolves with the PUBACK."""
         outcome: Outcome = self._loop.create_future()
-        self._number += 1
-        if self.refuse(message):
+        messages = self.tamper(message)
+        for one in messages:
+            self._number += 1
+            self._unsettled[self._number] = (one, outcome)
+            if self.online:
+                self._send(self._number, one)
+        if not messages:
             outcome.set_result(PubAckReasonCode.SUCCESS)
-            return outcome
-        self._unsettled[self._number] = (message, outcome)
-        if self.online:
-            self._send(self._number, message)
         return outcome
 
     async def publish(self, message: Message) -> PubAckReasonCode:

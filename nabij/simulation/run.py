@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from nabij.exercised import Exercised
 from nabij.simulation.broken import Broken
 from nabij.simulation.checker import JUDGES, Checker, Rules, Violation
 from nabij.simulation.clock import silence
@@ -25,18 +26,23 @@ class Result:
     reports: int = 0
     alerts: int = 0
     commands: int = 0
+    exercised: Exercised = field(default_factory=Exercised)
     invariants: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(JUDGES, 0)))
     failing: dict[int, list[Violation]] = field(default_factory=dict)
 
 
 def simulate(
-    seeds: Iterable[int], *, broken: Broken | None = None, on_trace: OnTrace | None = None
-) -> Result:
-    """Live through the world of each seed and judge it."""
+    seeds: Iterable[int], *, broken: Broken | None = None, on_trace: OnTrace | None = None,
+    swallowed: str | None = None,
+) -> Result:  # fmt: skip
+    """Live through the world of each seed and judge it.
+
+    `swallowed` is the template of a topic on which nothing arrives, for the judge to notice.
+    """
     result = Result()
     with silence(), _calm():
         for number, seed in enumerate(seeds, 1):
-            _add(result, seed, broken, on_trace)
+            _add(result, World(seed, broken, on_trace, swallowed))
             if number % _COLLECT_EVERY == 0:
                 gc.collect()
     return result
@@ -55,24 +61,27 @@ def _calm() -> Iterator[None]:
         gc.unfreeze()
 
 
-def first_failing(seeds: Iterable[int], broken: Broken) -> tuple[int, list[Violation]] | None:
+def first_failing(
+    seeds: Iterable[int], broken: Broken | None = None, *, swallowed: str | None = None
+) -> tuple[int, list[Violation]] | None:
     """Return the first seed that shows what is broken, and what it shows."""
     for seed in seeds:
-        result = simulate([seed], broken=broken)
+        result = simulate([seed], broken=broken, swallowed=swallowed)
         if result.failing:
             return seed, result.failing[seed]
     return None
 
 
-def _add(result: Result, seed: int, broken: Broken | None, on_trace: OnTrace | None) -> None:
-    logs = World(seed, broken, on_trace).run()
+def _add(result: Result, world: World) -> None:
+    logs = world.run()
     checker = Checker(logs, rules())
     result.seeds += 1
     result.reports += len(checker.receipts)
     result.alerts += sum(len(log.alerts) for log in logs.devices.values())
     result.commands += len(logs.desk.commands)
+    result.exercised.counts += world.mqtt.exercised.counts
     if violations := checker.violations():
-        result.failing[seed] = violations
+        result.failing[world.seed] = violations
         result.invariants.update(violation.invariant for violation in violations)
 
 
@@ -94,6 +103,7 @@ def rules() -> Rules:
         city,
         alone,
         float(timers.alert_if_seen_within_s),
+        float(timers.unattended_s),
     )
 
 

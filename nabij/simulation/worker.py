@@ -21,7 +21,7 @@ from broker.service import Context, Effects, Service, Zones
 from broker.store import Entry, Store
 from broker.store.keys import Keys
 from nabij.simulation.clock import VirtualLoop
-from nabij.simulation.mqtt import Client, MqttBroker
+from nabij.simulation.mqtt import Client, MqttBroker, matches
 from nabij.simulation.redis import raw
 from nabij.simulation.server import Line, RedisServer
 
@@ -38,7 +38,25 @@ _WATCHED = {
     "see_to_unconfirmed": raw(KEYS.unconfirmed),
 }
 _SOON_S = 0.012  # so long, about, a message is in hand
+# What has no times: while anything is there, it runs at its interval.
+_WATCHED_WHOLE = {"alarm_unattended": (raw(KEYS.undelivered_readers), raw(KEYS.unattended))}
 _LEFT_OUT = {"heal_dropped"}  # the modelled MQTT broker drops nothing that it could tell of
+
+
+class _Status(ServerStatus):
+    """The status of the modelled MQTT broker, which is asked without a connection of its own."""
+
+    def __init__(self, mqtt: MqttBroker, client: Client) -> None:
+        super().__init__(connection=cast("Connection", client))
+        self._mqtt = mqtt
+
+    async def retained(self, filters: Sequence[str]) -> list[Message]:
+        """Return what is retained on these topics."""
+        return [
+            message
+            for topic, message in self._mqtt.retained.items()
+            if any(matches(pattern, topic) for pattern in filters)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,7 @@ class Surroundings:
     zones: Zones
     group: str
     hurried: bool = False  # a promise broken on purpose: acknowledge first, handle then
+    callous: bool = False  # another: nobody takes over what a dead worker had in hand
     # By service: what strikes soon after one of its workers has taken something up.
     traps: "dict[str, Callable[[Worker], None]]" = field(default_factory=dict)
 
@@ -88,13 +107,14 @@ class Worker:
         self._dispatcher = Dispatcher(
             self.service, store=self.store, mqtt=cast("Connection", self.client),
             policy=around.policy, zones=around.zones,
-            servers=[ServerStatus(connection=cast("Connection", self.client))],
+            servers=[_Status(around.mqtt, self.client)],
             clock=Clock(around.loop.unix, around.loop.time),
         )  # fmt: skip
         self.client.start()
         if self.service.event_handlers:
             self._start(self._read())
-            self._start(self._take_over())
+            if not around.callous:
+                self._start(self._take_over())
         for interval_s, handler in self.service.periodic:
             if handler.__name__ not in _LEFT_OUT:
                 self._start(self._repeat(interval_s, handler))
@@ -141,9 +161,10 @@ class Worker:
         delivery = Delivery(
             message, self._around.loop.time(), False, number, epoch, self.client.acknowledge  # noqa: FBT003
         )  # fmt: skip
-        if not self._is_ours(message) or self._around.hurried:
+        is_ours = self._is_ours(message) and not message.clears
+        if not is_ours or self._around.hurried:
             delivery.acknowledge()
-        if not self._is_ours(message):
+        if not is_ours:
             return
         self._take_up()
         if self.dispatcher.subscription(delivery).handler is not None:
@@ -225,13 +246,22 @@ class Worker:
         self, interval_s: float, handler: Callable[[Context], Awaitable[Effects]]
     ) -> None:
         watched = _WATCHED.get(handler.__name__)
+        whole = _WATCHED_WHOLE.get(handler.__name__)
         while True:
-            if watched is None:
+            if whole is not None:
+                await self._until_any(whole)
+                await asyncio.sleep(interval_s)
+            elif watched is None:
                 await asyncio.sleep(max(interval_s, _SLOWLY_S))
             else:
                 await self._until_due(watched)
                 await asyncio.sleep(self._around.rng.uniform(0, interval_s))
             await self.dispatcher.tick(handler, self.dispatcher.first)
+
+    async def _until_any(self, keys: Sequence[bytes]) -> None:
+        redis = self._around.redis
+        while not any(redis.database.value(key) for key in keys):
+            await redis.watch(raw(KEYS.outbox))  # with which they change
 
     async def _until_due(self, key: bytes) -> None:
         redis, loop = self._around.redis, self._around.loop

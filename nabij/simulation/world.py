@@ -16,12 +16,14 @@ from broker.core.policy import Policy
 from broker.core.zones import Zone, ZoneIndex, ZoneKind
 from broker.service import Service, Zones
 from broker.store.keys import Keys
-from nabij.simulation.broken import Broken, break_worker, break_world
+from nabij.simulation.broken import Broken, break_worker, break_world, broken_policy
 from nabij.simulation.clock import new_loop, virtual
+from nabij.simulation.desks import Desk, Operator
 from nabij.simulation.logs import Logs, Rest
 from nabij.simulation.mqtt import MqttBroker
-from nabij.simulation.people import Desk, Ground, Person
+from nabij.simulation.people import Person
 from nabij.simulation.redis import raw
+from nabij.simulation.sender import Ground
 from nabij.simulation.server import Line, RedisServer
 from nabij.simulation.worker import Surroundings, Worker
 from schemas.taxonomy import Timers, Widening, default_policy_text
@@ -36,6 +38,7 @@ _SERVICES: tuple[Service, ...] = tuple(
 _TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
+_HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
 
 _BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 150.0, 800.0
 
@@ -51,7 +54,7 @@ def policy() -> Policy:
     }
     timers = Timers(
         accept_s=3, acknowledge_s=3, silence_s=60, silence_routine_s=60, presence_s=300,
-        retention_s=200,
+        retention_s=200, unattended_s=6,
     )  # fmt: skip
     return Policy(
         replace(
@@ -85,6 +88,7 @@ class World:
     seed: int
     broken: Broken | None = None
     on_trace: Callable[[float, str, str], None] | None = None
+    swallowed: str | None = None  # the template of a topic on which nothing arrives
     workers: dict[str, Worker] = field(default_factory=dict)
     trouble: list[str] = field(default_factory=list)
     slow: bool = False
@@ -94,16 +98,21 @@ class World:
         self.loop = new_loop(self.trouble.append)
         self.redis = RedisServer(self.loop)
         self.mqtt = MqttBroker(self.loop, self.rng, self._delay)
+        self.mqtt.swallowed = self.swallowed
         self.around = Surroundings(
-            loop=self.loop, rng=self.rng, redis=self.redis, mqtt=self.mqtt, policy=policy(),
-            zones=zones(), group=self.rng.choice(("secret", "")),
+            loop=self.loop, rng=self.rng, redis=self.redis, mqtt=self.mqtt,
+            policy=broken_policy(self.broken, policy()), zones=zones(), group=self.rng.choice(("secret", "")),
             hurried=self.broken is Broken.ACKNOWLEDGE_FIRST,
+            callous=self.broken is Broken.LET_DEAD_LIE,
         )  # fmt: skip
-        ground = Ground(self.loop, self.rng, self.mqtt, self.trace)
+        ground = Ground(self.loop, self.rng, self.mqtt, self.trace, self.mqtt.exercised)
         self.people = [Person(ground, f"p{n}") for n in range(self.rng.randint(3, 4))]
-        self.desk = Desk(ground)
-        self.late = Desk(ground, "late")
         self.centres = _CENTRES[: self.rng.randint(1, 3)]
+        names = [f"zone-{number}" for number in range(1, len(self.centres) + 1)]
+        self.desk = Desk(ground, names)
+        self.late = Desk(ground, [], "late")
+        self.operator = Operator(ground)
+        self._reporting: tuple[Person | Desk, ...] = (*self.people, self.desk)
         break_world(self.broken, self.redis)
 
     def run(self) -> Logs:
@@ -138,7 +147,7 @@ class World:
         for service in _SERVICES:
             for number in (1, 2) if service.name in _TWICE else (1,):
                 self._start(service, number)
-        for one in (*self.people, self.desk):
+        for one in (*self.people, self.desk, self.operator):
             one.start()
         self._tell_story()
         self._plan_faults()
@@ -167,6 +176,8 @@ class World:
             for _ in range(rng.choice((0, 0, 1, 1, 2))):
                 at = rng.choice((self._near(), self._near(), None))
                 self._at(rng.uniform(_BEGIN_S, 7.0), "moves", person.stand, at)
+            if rng.random() < _HIDING:
+                self._hide(person, rng.uniform(_BEGIN_S, 4.0))
         spots = [self._near(60.0) for _ in range(2)]
         for number in range(rng.randint(1, 3)):
             category = rng.choice(("fight", "fight", "fight", "theft", "threat", "graffiti"))
@@ -175,6 +186,31 @@ class World:
             at = rng.choice((spots[0], spots[0], spots[1], self._near()))
             words = (category, at, f"report {number}", rng.choice((0.0,) * 9 + (_LONG_AGO_S,)))
             self._at(at_s, "reports", person.report, *words)
+
+        self._tell_slips()
+
+    def _hide(self, person: Person, at_s: float) -> None:
+        """Mute in a burst, with a place in between."""
+        for number, place in enumerate((None, None, self._near(), None)):
+            self._at(at_s + number * 0.005, "hides", person.stand, place)
+
+    def _tell_slips(self) -> None:
+        """What devices, desks and services do wrong, or do not do."""
+        rng = self.rng
+        if rng.random() < _BLUNDERING:
+            one = rng.choice(self._reporting)
+            self._at(rng.uniform(_BEGIN_S, 7.0), "blunders", one.blunder)
+        if rng.random() < _POISONED:
+            reader = rng.choice(events.READERS)
+            self._at(rng.uniform(_BEGIN_S, 7.0), f"poisons {reader}", self._poison, reader)
+        if rng.random() < _ASLEEP:
+            self._at(rng.uniform(_BEGIN_S, 4.0), "the desk sleeps", self.desk.sleep)
+            self._at(rng.uniform(25.0, 40.0), "the desk wakes", self.desk.restart)
+
+    def _poison(self, reader: str) -> None:
+        poison = f"poison of {reader}"
+        self.redis.database.execute("XADD", KEYS.events(reader), "*", "e", poison)
+        self.operator.log.poison.add(poison)
 
     def _near(self, within_m: float = 350.0) -> tuple[float, float]:
         lat, lon = self.rng.choice(self.centres)
@@ -277,20 +313,26 @@ class World:
                 self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
     def _logs(self) -> Logs:
-        for person in self.people:
-            person.log.journal = set(person.journal)
-        self.desk.log.journal = set(self.desk.journal)
+        for one in self._reporting:
+            one.log.journal = set(one.journal)
+        poison = len(self.operator.log.poison)
         database = self.redis.database
         left = {
             "deadlines": database.do_zcard(raw(KEYS.deadlines)),
             "outbox": database.do_zcard(raw(KEYS.outbox)),
             "outbox messages": database.do_hlen(raw(KEYS.outbox_messages)),
             "open incidents": database.do_zcard(raw(KEYS.open_incidents)),
-            "retained states": len(self.mqtt.retained),
+            "retained messages": len(self.mqtt.retained),
+            "dead letters": database.do_zcard(raw(KEYS.dead_letter_times)) - poison,
+            "undelivered readers": database.do_hlen(raw(KEYS.undelivered_readers)),
+            "alarms": database.do_hlen(raw(KEYS.unattended)),
         }
         for reader in events.READERS:
             stream = database.stream(raw(KEYS.events(reader)))
             left[f"events of {reader}"] = len(stream.entries)
             left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())
-        rest = Rest(left, [state for _, state in self.late.log.states])
-        return Logs({one.user: one.log for one in self.people}, self.desk.log, rest, self.trouble)
+        rest = Rest(left, [state for _, state in self.late.log.states], self.mqtt.deaths)
+        return Logs(
+            {one.user: one.log for one in self.people}, self.desk.log, self.operator.log, rest,
+            self.trouble,
+        )  # fmt: skip
