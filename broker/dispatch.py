@@ -213,7 +213,9 @@ class Dispatcher:
         field = known_path(error.field)  # the sender's own words are no log's
         _log.info("rejected", service=self.service.name, code=error.code, field=field)
         topic = self.subscription(delivery).topic
-        if refusal := refusal_of(delivery.message, topic, error, policy=self._policy, via=via):
+        if refusal := refusal_of(
+            delivery.message, topic, error, policy=self._policy, via=via, now=self._clock.now()
+        ):
             await self.publish([refusal])
         if error.code is Code.BAD_TOPIC:
             await self._keep_refused(delivery, error)
@@ -371,7 +373,7 @@ class Dispatcher:
         async def keep() -> None:
             letter = letter_of(
                 source, error, service=self.service.name, store=store,
-                replay_of=await self._replay_of(source),
+                replay_of=await self._replay_of(source), now=self._clock.now(),
             )  # fmt: skip
             _log.error("dead letter", service=self.service.name, code=error.code, id=str(letter.id))
             await self.first.dead_letters.keep(letter)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID, uuid5
 
 from broker.mqtt import Delivery, Message
@@ -22,7 +22,7 @@ _TOPIC_BYTES = 200  # of a sender that is none of ours; a topic may have 64 KiB
 
 def letter_of(
     source: Delivery | Entry, error: Invalid, *, service: str, store: Store | None,
-    replay_of: UUID | None,
+    replay_of: UUID | None, now: datetime,
 ) -> DeadLetter:  # fmt: skip
     """Return the dead letter of what `service` could not handle; `store` is whose stream it was on.
 
@@ -36,7 +36,7 @@ def letter_of(
     again = "Failed again when it was replayed. " if replay_of else ""
     return DeadLetter(
         id=_letter_id(service, topic, payload, replay_of),
-        at=datetime.now(UTC),
+        at=now,
         service=service,
         topic=topic,
         payload=payload,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,8 +21,9 @@ _OWN = re.compile(rf"({topics.ROOT}/(?:(u)|police)/[^/]+)/.*")
 
 
 def refusal_of(
-    message: Message, topic: Topic[object], error: Invalid, *, policy: Policy, via: int
-) -> Message | None:
+    message: Message, topic: Topic[object], error: Invalid, *, policy: Policy, via: int,
+    now: datetime,
+) -> Message | None:  # fmt: skip
     """Return the receipt of a message on `topic` that is refused; None: it has no sender to tell.
 
     A report's says to call 112, in its language, as far as either can be read.
@@ -31,7 +32,7 @@ def refusal_of(
     receipt = Receipt(
         subject=Subject(topic.name),
         outcome=Outcome.REJECTED,
-        at=datetime.now(UTC),
+        at=now,
         id=seen.id,
         advice=_advice(seen, policy) if topic is topics.REPORT else None,
         code=error.code,

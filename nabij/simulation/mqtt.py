@@ -135,6 +135,9 @@ class MqttBroker:
             self.retained.pop(message.topic, None)
         elif message.retain:
             self.retained[message.topic] = message
+        return self._route(message)
+
+    def _route(self, message: Message) -> PubAckReasonCode:
         taken = False
         groups: dict[str, list[_Session]] = {}
         for session in self._sessions.values():

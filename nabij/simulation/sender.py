@@ -13,7 +13,8 @@ from nabij.simulation.mqtt import Client, MqttBroker
 from schemas.codec import encode
 from schemas.messages import DeliveryReceipt, Outcome, Receipt
 
-_RETRY_S = (0.8, 2.5)
+_RETRY_S, _PATIENT_S = (0.8, 2.5), (20.0, 40.0)
+_LONG_S = 60.0  # from then on it is tried seldom: all has healed, and a judge only waits for the end
 _GARBLED = b"{"  # what no service can read: it is refused on every topic
 
 
@@ -118,7 +119,9 @@ class Sender:
         self._later(key)
 
     def _later(self, key: UUID) -> None:
-        self.ground.loop.call_later(self.ground.rng.uniform(*_RETRY_S), self._send, key)
+        ground = self.ground
+        between = _RETRY_S if ground.loop.now < _LONG_S else _PATIENT_S
+        ground.loop.call_later(ground.rng.uniform(*between), self._send, key)
 
     def settle(self, receipt: Receipt, key: UUID | None) -> None:
         """Remove what `receipt` confirms from the journal."""

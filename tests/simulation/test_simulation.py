@@ -16,7 +16,7 @@ from schemas import topics
 from schemas.messages import Sync
 from schemas.topics import TOPICS, Topic
 
-SEEDS = 150
+SEEDS = 100
 WITHIN = 100  # seeds: so soon must a broken promise be seen
 
 # What a simulated world does not have; `nabij chaos` does.
@@ -40,6 +40,13 @@ BROKEN = {
     Broken.LET_DEAD_LIE: {"I4", "I8"},
     Broken.NO_NOTES: {"I3"},
 }
+# Where a breach was seen that few worlds show: tried first, to be quick.
+SEEN = {
+    Broken.ACKNOWLEDGE_FIRST: 11,
+    Broken.KEEP_PLACE: 12,
+    Broken.LET_DEAD_LIE: 37,
+    Broken.LOST_ALERT: 12,
+}
 
 STORY = """
 import sys
@@ -58,7 +65,7 @@ def test_no_promise_is_broken_in_any_world(result: Result) -> None:
     assert list(lines(result)) == []
     assert set(result.invariants) == {"I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10"}
     assert result.reports > SEEDS
-    assert result.alerts > SEEDS // 2
+    assert result.alerts > SEEDS // 3
     assert result.commands > SEEDS
 
 
@@ -92,7 +99,7 @@ def test_a_new_topic_is_missed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("broken", Broken)
 def test_a_promise_broken_on_purpose_is_seen(broken: Broken) -> None:
-    found = first_failing(range(WITHIN), broken)
+    found = first_failing([SEEN.get(broken, 0), *range(WITHIN)], broken)
     assert found is not None, f"{broken} is not seen within {WITHIN} seeds"
     assert {violation.invariant for violation in found[1]} & BROKEN[broken]
 
