@@ -227,8 +227,9 @@ class Dispatcher:
         metrics.BAD_NAMES.labels(self.service.name).inc()
         message = delivery.message
         letter = letter_of_refused(
-            message, error, service=self.service.name, replay_of=await self._replay_of(delivery)
-        )
+            message, error, service=self.service.name, replay_of=await self._replay_of(delivery),
+            now=self._clock.now(),
+        )  # fmt: skip
         if await self.first.dead_letters.keep(letter):
             metrics.DEAD_LETTERS.labels(self.service.name).inc()
             shape = shape_of(message.topic)

@@ -48,7 +48,7 @@ def letter_of(
 
 
 def letter_of_refused(
-    message: Message, error: Invalid, *, service: str, replay_of: UUID | None
+    message: Message, error: Invalid, *, service: str, replay_of: UUID | None, now: datetime
 ) -> DeadLetter:
     """Return the dead letter of a sender that is none of ours: one for all that comes from it.
 
@@ -56,7 +56,7 @@ def letter_of_refused(
     """
     return DeadLetter(
         id=uuid5(NAMESPACE, f"refused|{service}|{message.topic}"),
-        at=datetime.now(UTC),
+        at=now,
         service=service,
         topic=sayable(message.topic, _TOPIC_BYTES),
         payload=b"",
