@@ -14,7 +14,9 @@ from schemas.codec import encode
 from schemas.messages import DeliveryReceipt, Outcome, Receipt
 
 _RETRY_S, _PATIENT_S = (0.8, 2.5), (20.0, 40.0)
-_LONG_S = 60.0  # from then on it is tried seldom: all has healed, and a judge only waits for the end
+_LONG_S = (
+    60.0  # from then on it is tried seldom: all has healed, and a judge only waits for the end
+)
 _GARBLED = b"{"  # what no service can read: it is refused on every topic
 
 
