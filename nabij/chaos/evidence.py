@@ -140,6 +140,14 @@ class Evidence:
             case _:
                 pass
 
+    def kept(self) -> set[UUID]:
+        """Return the reports that were on their device's disk, as its log says.
+
+        One whose process was killed before that was never promised to anybody; the next life of
+        the process makes another in its place.
+        """
+        return self.created.keys() & self.journaled
+
     def accepted(self) -> dict[UUID, Receipted]:
         """Return the first receipt of each report that was accepted."""
         return {

@@ -17,7 +17,7 @@ def as_json(outcome: Outcome, *, seed: int, engine: str, began: float) -> dict[s
     evidence = outcome.evidence
     return {
         "passed": judgement.passed,
-        "reports": sum(not created.probe for created in evidence.created.values()),
+        "reports": sum(not evidence.created[report].probe for report in evidence.kept()),
         "receipted": len(evidence.receipts),
         "alerts": len({(alert.user, alert.incident) for alert in evidence.alerts}),
         "escalations": len({told.id for told in evidence.escalations}),

@@ -1,6 +1,6 @@
 """A worker that breaks the promise on purpose; started in place of `nabij.worker` by a test.
 
-python sabotaged_worker.py SABOTAGE SERVICE INDEX PIPE PARENT
+python sabotaged_worker.py SABOTAGE[,SABOTAGE] SERVICE INDEX PIPE PARENT
 """
 
 import asyncio
@@ -105,11 +105,14 @@ def believe_puback() -> None:
     Outbox.take = take  # type: ignore[method-assign, assignment]
 
 
+SABOTAGES = {
+    "acknowledge-before-commit": acknowledge_before_commit,
+    "skip-idempotency": skip_idempotency,
+    "drop-an-alert": drop_an_alert,
+    "believe-puback": believe_puback,
+}
+
 if __name__ == "__main__":
-    {
-        "acknowledge-before-commit": acknowledge_before_commit,
-        "skip-idempotency": skip_idempotency,
-        "drop-an-alert": drop_an_alert,
-        "believe-puback": believe_puback,
-    }[sys.argv[1]]()
+    for name in sys.argv[1].split(","):
+        SABOTAGES[name]()
     sys.exit(main(sys.argv[2:]))

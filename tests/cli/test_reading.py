@@ -12,7 +12,7 @@ from nabij.datadir import DataDir, Running
 from tests.cli.test_commands import json_of, run
 
 READING = (
-    ("explain", str(uuid.uuid4())),
+    ("explain", str(uuid.UUID(int=7))),
     ("dead-letters", "list"),
     ("dead-letters", "replay", "--all"),
     ("dead-letters", "drop", "--all"),

@@ -5,7 +5,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
 
 from broker.mqtt import Endpoint
 
@@ -56,13 +55,6 @@ class BrokerProcess:
         except OSError:
             return False
         return True
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 StartMosquitto = Callable[..., BrokerProcess]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.child import free_port
 from broker.embedded import find_program
 from tests.conftest import missing
-from tests.mqtt.brokers import BrokerProcess, StartMosquitto, free_port
+from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 
 
 @pytest.fixture

@@ -517,7 +517,7 @@ def test_of_a_report_for_the_police_alone_the_desk_tells_what_it_joined(story: S
 
 @pytest.mark.parametrize(
     "tells",
-    [{"merge": Merge.OPENED}, {"merge": Merge.MERGED}, {"sequence": 7}, {"incident": new_id()}],
+    [{"merge": Merge.OPENED}, {"merge": Merge.MERGED}, {"sequence": 7}, {"incident": UUID(int=7)}],
     ids=str,
 )
 def test_a_receipt_that_tells_of_others_reports_is_wrong(
