@@ -6,7 +6,7 @@ desk.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -27,6 +27,7 @@ _log = structlog.get_logger()
 
 _RELAY = "police"  # the service that relays
 _GIVE_UP_MS = 72 * 3_600_000
+_GIVE_UP_TRIES = 800  # in 72 hours there are more: a clock that jumped makes no message old
 _REPEAT_ALARM_MS = 60_000
 _ALARM_EXPIRY_S = 300  # an MQTT broker that is killed may bring a cleared alarm back
 _EXPIRY_SLACK_S = 5
@@ -84,9 +85,9 @@ def _duty_desk(ctx: Context) -> Reader | None:
 async def relay_due(ctx: Context) -> Effects:
     """Send what was committed and not confirmed, each time a little later."""
     taken = await ctx.store.outbox.take(ctx.now_ms)
-    due = [message for message in taken if message.made_ms >= ctx.now_ms - _GIVE_UP_MS]
-    if len(due) < len(taken):
-        await _give_up([message for message in taken if message not in due], ctx)
+    stale = await _stale(taken, ctx)
+    await _give_up(stale.values(), ctx)
+    due = [message for message in taken if message.id not in stale]
     if not due:
         return NOTHING
     late_ms = ctx.now_ms - min(message.due_ms for message in due)
@@ -108,7 +109,18 @@ def _copies(message: Posted, ctx: Context) -> Iterator[Message]:
         yield Message(climbed, message.payload, expiry_s=expiry_s)
 
 
-async def _give_up(stale: Sequence[Posted], ctx: Context) -> None:
+async def _stale(taken: Sequence[Posted], ctx: Context) -> dict[str, Posted]:
+    """Return what is old, and was sent as often as what is so old."""
+    old = [message for message in taken if message.made_ms < ctx.now_ms - _GIVE_UP_MS]
+    tries = await ctx.store.outbox.tries(old)
+    return {
+        message.id: message
+        for message, count in zip(old, tries, strict=True)
+        if count >= _GIVE_UP_TRIES
+    }
+
+
+async def _give_up(stale: Iterable[Posted], ctx: Context) -> None:
     """Lay aside what its reader has not confirmed for days, for an operator to see."""
 
     async def lay_aside(message: Posted) -> None:

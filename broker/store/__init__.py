@@ -35,6 +35,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it again | until its reader confirms it, 72 hours at most |
 | `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
+| `outbox-tries` | hash | message id → how often the police service has sent it | as outbox |
 | `undelivered:{desk}` | zset | message id by ms of its commit: sent by the police service, and not confirmed | as outbox |
 | `undelivered-readers` | hash | desks that have such → nothing | until they have none |
 | `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |

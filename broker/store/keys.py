@@ -31,6 +31,7 @@ class Keys:
         self.deadlines = f"{self.prefix}deadlines"
         self.outbox = f"{self.prefix}outbox"
         self.outbox_messages = f"{self.prefix}outbox-messages"
+        self.outbox_tries = f"{self.prefix}outbox-tries"
         self.undelivered_readers = f"{self.prefix}undelivered-readers"
         self.unattended = f"{self.prefix}unattended"
         self.desks_heard = f"{self.prefix}desks-heard"

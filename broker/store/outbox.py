@@ -81,8 +81,11 @@ def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> Post
 
 
 def again_after_ms(late_ms: int) -> int:
-    """Return after how long a message is sent again that ought to have been confirmed so long ago."""
-    return min(LAST_RETRY_MS, max(_FIRST_RETRY_MS, late_ms // 2))
+    """Return after how long a message is sent again that ought to have been confirmed so long ago.
+
+    By a clock that went back it ought to be only later.
+    """
+    return min(LAST_RETRY_MS, max(_FIRST_RETRY_MS, abs(late_ms) // 2))
 
 
 class Undelivered(NamedTuple):
@@ -150,7 +153,9 @@ class Outbox:
             transaction.require_score(self._keys.outbox, name, score)
             if name not in found:
                 transaction.call("ZREM", self._keys.outbox, name)
+                transaction.call("HDEL", self._keys.outbox_tries, name)
                 continue
+            transaction.call("HINCRBY", self._keys.outbox_tries, name, 1)
             message = _decoded(found[name])
             wait_ms = again_after_ms(now_ms - message.due_ms) if message else LAST_RETRY_MS
             transaction.call("ZADD", self._keys.outbox, now_ms + wait_ms, name)
@@ -158,6 +163,15 @@ class Outbox:
                 transaction.require_field(self._keys.outbox_messages, name, found[name])
                 self._add_undelivered(transaction, message)
         return await transaction.run() is not None
+
+    async def tries(self, messages: Sequence[Posted]) -> list[int]:
+        """Return of each message how often it was taken to be sent."""
+        names = [message.id for message in messages]
+        parts = [names[first : first + _AT_ONCE] for first in range(0, len(names), _AT_ONCE)]
+        answers = await self._redis.calls(
+            ("HMGET", self._keys.outbox_tries, *part) for part in parts
+        )
+        return [int(count or 0) for answer in answers for count in answer]
 
     def _add_undelivered(self, transaction: Transaction, message: Posted) -> None:
         reader = str(message.reader)
@@ -212,6 +226,7 @@ class Outbox:
             part = names[first : first + _AT_ONCE]
             transaction.call("ZREM", self._keys.outbox, *part)
             transaction.call("HDEL", self._keys.outbox_messages, *part)
+            transaction.call("HDEL", self._keys.outbox_tries, *part)
         for message in messages:
             if message.reader.is_desk:
                 for key in self._waiting_for(str(message.reader)):

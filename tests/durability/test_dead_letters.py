@@ -301,6 +301,7 @@ async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_GIVE_UP_MS", 1_000)
+    monkeypatch.setattr(relay, "_GIVE_UP_TRIES", 1)
     async with running(servers) as system:
         ann = await system.connect("ann")
         receipt = await system.report(ann, system.place())  # and no desk has subscribed

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import time
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 import redis
@@ -12,7 +13,7 @@ import structlog
 from broker.clock import Clock
 from broker.store.keys import Keys
 from schemas.messages import Status
-from tests.services.system import Place, Servers, System, polled, running
+from tests.services.system import KORENMARKT, Place, Servers, System, polled, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -94,6 +95,24 @@ async def test_a_jump_that_comes_to_count_leaves_every_duration_as_it_was(
         assert abs((clock.now() - active).total_seconds()) < 60
         later = datetime.fromtimestamp(until_s, UTC) + timedelta(hours=25)
         assert await home.in_time_of_now(later) == later
+
+
+async def test_a_jump_of_days_gives_up_nothing_that_waits_for_its_desk(servers: Servers) -> None:
+    clock = JumpingClock(alone=False, grace_s=0.1)
+    async with running(servers, services=("intake", "police"), clock=clock) as system:
+        ann = await system.connect("ann")
+        desk = await system.connect("desk-gent", "police/gent/#", confirms=False)
+        report = (await system.report(ann, fresh_place(system), "fight"))["id"]
+        escalation = await desk.expect("police/gent/escalation/", report=report)
+
+        clock.ahead_s = 100 * HOUR_S
+        await polled(lambda: asyncio.sleep(0, clock.seconds() > time.time() + 99 * HOUR_S))
+        await desk.ask("police/gent/up/sync", {})
+
+        await desk.expect("police/gent/escalation/", report=report, count=2)
+        waiting = await system.store.at(*KORENMARKT).outbox.get(UUID(escalation["id"]))
+        assert waiting is not None
+        assert (await system.store.dead_letters.counts()).kept == 0
 
 
 def fresh_place(system: System) -> Place:

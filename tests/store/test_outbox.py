@@ -113,6 +113,28 @@ async def test_what_nobody_confirms_is_sent_again_later_and_ever_later(store: St
     assert [one.id for one in await take(store, old + 300_000)] == ["m-1"]
 
 
+async def test_how_often_a_message_was_taken_is_known_until_it_is_confirmed(
+    store: Store, client: redis.Redis
+) -> None:
+    await add(store, message(1), message(2, due_ms=NOW_MS + 60_000))
+    for now_ms in (NOW_MS, NOW_MS, NOW_MS + 10_000, NOW_MS + 20_000):
+        await take(store, now_ms)
+
+    assert await store.outbox.tries([message(1), message(2)]) == [3, 0]
+    await store.outbox.confirm({GENT: ["m-1"]})
+    assert not client.exists("nabij:{p0}:outbox-tries")
+
+
+async def test_a_clock_that_went_back_does_not_have_it_sent_without_a_pause(store: Store) -> None:
+    await add(store, message(1, due_ms=NOW_MS + 3_600_000))
+    transaction = store.transaction()
+    transaction.call("ZADD", store.keys.outbox, NOW_MS, "m-1")
+    await transaction.run()
+
+    assert [one.id for one in await take(store)] == ["m-1"]
+    assert await take(store, NOW_MS + 299_000) == []
+
+
 async def test_many_are_confirmed_at_once_by_many(store: Store, client: redis.Redis) -> None:
     several = [message(n) for n in range(2_500)]
     await add(store, *several)
