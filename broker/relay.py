@@ -6,7 +6,7 @@ desk.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from broker.service import NOTHING, Context, Effects, outgoing
 from broker.store import Alarm, DeadLetter, Posted, Reader, Undelivered
 from broker.store.outbox import again_after_ms
 from schemas import topics
-from schemas.messages import DeliveryReceipt, DeskSync, Unattended
+from schemas.messages import DeliveryReceipt, DeskSync, Outcome, Receipt, Subject, Unattended
 from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
@@ -33,6 +33,7 @@ _ALARM_EXPIRY_S = 300  # an MQTT broker that is killed may bring a cleared alarm
 _EXPIRY_SLACK_S = 5
 
 Batch = Sequence[tuple[DeliveryReceipt, Context]]
+Answer = Callable[[Receipt, Context], Effects]
 
 
 # -- the reader's word ---------------------------------------------------------------------------
@@ -47,8 +48,17 @@ async def take_receipts(batch: Batch) -> Effects:
     return NOTHING
 
 
-async def take_sync(request: DeskSync, ctx: Context) -> None:
-    """Take the word of a desk, and have what it has not sent again; the duty desk hears of all."""
+async def take_sync(request: DeskSync, ctx: Context, answer: Answer) -> Effects:
+    """Take the word of a desk, have what it lacks sent again, and say so by `answer`."""
+    if ctx.is_expired:
+        return NOTHING  # the desk has stopped waiting, and asks again
+    await _send_what_it_lacks(request, ctx)
+    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
+    return answer(receipt, ctx)
+
+
+async def _send_what_it_lacks(request: DeskSync, ctx: Context) -> None:
+    """Send again what a desk has not; the duty desk is sent what waits for any."""
     desk = _sender(ctx)
     has = frozenset(map(str, request.has))
     await _take_word({desk: has}, ctx)

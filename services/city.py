@@ -10,7 +10,7 @@ from broker.mqtt import Message
 from broker.service import NOTHING, Context, Effects, Service, outgoing
 from schemas import topics
 from schemas.ids import case_id
-from schemas.messages import DeskSync, Outcome, Receipt, Subject
+from schemas.messages import DeskSync, Receipt
 
 service = Service("city", niceness=3)
 
@@ -33,18 +33,12 @@ async def take_receipts(batch: relay.Batch) -> Effects:
 @service.on(topics.CITY_SYNC)
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
-    if ctx.is_expired:
-        return NOTHING  # the desk has stopped waiting, and asks again
-    await relay.take_sync(request, ctx)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
+    return await relay.take_sync(request, ctx, _answer)
+
+
+def _answer(receipt: Receipt, ctx: Context) -> Effects:
     municipality = ctx.levels["municipality"]
-    return Effects(
-        [
-            outgoing(
-                topics.CITY_RECEIPT,
-                receipt,
-                correlation=ctx.correlation,
-                municipality=municipality,
-            )
-        ]
+    message = outgoing(
+        topics.CITY_RECEIPT, receipt, correlation=ctx.correlation, municipality=municipality
     )
+    return Effects([message])

@@ -309,11 +309,7 @@ async def take_users_receipts(batch: relay.Batch) -> Effects:
 @service.on(topics.DESK_SYNC)
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
-    if ctx.is_expired:
-        return NOTHING  # the desk has stopped waiting, and asks again
-    await relay.take_sync(request, ctx)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
-    return _answer(receipt, ctx)
+    return await relay.take_sync(request, ctx, _answer)
 
 
 @service.on(events.INCIDENT_CHANGED, newest_of=lambda change: change.incident)

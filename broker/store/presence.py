@@ -133,7 +133,8 @@ class PresenceStore:
     async def sweep(self, *, now_ms: int, presence_s: int) -> int:
         """Forget every place that is older than `presence_s`; return how many were forgotten."""
         oldest_ms = now_ms - presence_s * 1000
-        return await self._sweep("at", 3, oldest_ms) + await self._sweep("where", 4, oldest_ms)
+        families = (("at", 3), ("where", 4), ("home", 2))  # each with the word that says when
+        return sum([await self._sweep(family, word, oldest_ms) for family, word in families])
 
     async def _sweep(self, family: str, time_at: int, oldest_ms: int) -> int:
         forgotten, cursor = 0, b"0"

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from broker.core.grid import centre_of, cover, distance_m, filed, place_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
-from broker.store import Hit, Store, Update
+from broker.store import Hit, Store, Update, partitions
 from schemas.messages import AlertReason, Availability, Position
 from tests.core.samples import KORENMARKT, START, north, report
 from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
@@ -286,6 +286,25 @@ async def test_sweep_forgets_who_is_stale_and_nobody_else_while_they_come_back(
     assert {person.user for person in found} == {update.user for update in back[::4]}
     assert {person.seen_ms for person in found} == {now_ms}
     assert_one_place_each(client)
+
+
+async def test_who_has_not_been_heard_of_is_forgotten_in_every_partition(
+    redis_url: str, client: redis.Redis
+) -> None:
+    """Also in which partition they were: a bucket that others keep alive held it for ever."""
+    stale, fresh = NOW_MS - PRESENCE_S * 1000, NOW_MS - 1_000
+    async with partitions(redis_url, 2) as stores:
+        everywhere = stores[0].everywhere
+        updates = [Update("gone", PLACES[0], ON, stale), Update("hidden", None, MUTED, stale),
+                   Update("here", PLACES[0], ON, fresh)]  # fmt: skip
+        await everywhere.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
+        for store in stores:
+            await store.presence.sweep(now_ms=NOW_MS, presence_s=PRESENCE_S)
+
+        assert [one.user for one in await everywhere.near(AROUND)] == ["here"]
+    known = {user for key in client.scan_iter("nabij:*") if client.type(key) == "hash"
+             for user in client.hkeys(key)}  # fmt: skip
+    assert known & {"gone", "hidden", "here"} == {"here"}
 
 
 async def test_place_one_millisecond_before_its_time_is_over_stays(store: Store) -> None:
