@@ -99,10 +99,10 @@ class Geofence:
         self._known: dict[int, str] = {}
 
     @classmethod
-    def from_files(cls, paths: Sequence[Path], kind: Kind) -> "Geofence":
+    def from_files(cls, paths: Sequence[Path], kind: Kind, id_property: str = "id") -> "Geofence":
         """Read the zones of one kind from GeoJSON files of Polygons and MultiPolygons.
 
-        Each feature has an id, as a property or its own, and its kind as `nabij zones import` reads it: in `kind`,
+        Each feature has an id, as the property `id_property` or (if that is `id`) its own, and its kind as `nabij zones import` reads it: in `kind`,
         or `level` (`politiezone`, `gemeente`; others are skipped), else a municipality if it has
         a property `politiezone`, else a police zone. What has no polygon is none.
 
@@ -116,7 +116,7 @@ class Geofence:
                     properties = feature.get("properties") or {}
                     polygons = _polygons(feature.get("geometry"))
                     if polygons and _kind_of(properties) == kind:
-                        given = properties.get("id", feature.get("id"))
+                        given = _id_of(feature, properties, id_property)
                         zone = _level_of(str(int(given) if isinstance(given, float) else given))
                         zones[zone] = zones.get(zone, ()) + polygons
             except StreamError as error:
@@ -148,6 +148,11 @@ def _kind_of(properties: dict[str, Any]) -> str | None:
     if level := properties.get("level"):
         return KINDS_BY_LEVEL.get(level)
     return Kind.POLICE if properties.get("politiezone") is None else Kind.MUNICIPALITY
+
+
+def _id_of(feature: dict[str, Any], properties: dict[str, Any], id_property: str) -> Any:
+    is_own = id_property == "id" and "id" not in properties
+    return feature["id"] if is_own else properties[id_property]
 
 
 def _level_of(identifier: str) -> str:

@@ -55,8 +55,8 @@ class ReplayPlan:
 
     `origin` is (lat, lon), `speed` how many times faster than it was (None: as fast as it goes).
     `zones` are the GeoJSON files of the police zones that the broker uses too, `municipalities`
-    those of the municipalities (None: the same files); without any, every report is outside every
-    zone. `between` are ISO times that narrow the mapping's window. `acceptance` is the range of everybody's probability of accepting
+    those of the municipalities (None: the same files), `id_property` the property with their ids;
+    without any, every report is outside every zone. `between` are ISO times that narrow the mapping's window. `acceptance` is the range of everybody's probability of accepting
     an alert, `settle_s` how long to wait at most for the last of what is due.
     """
 
@@ -70,6 +70,7 @@ class ReplayPlan:
     between: tuple[str | None, str | None] = (None, None)
     seed: int = 0
     zones: tuple[Path, ...] = ()
+    id_property: str = "id"
     municipalities: tuple[Path, ...] | None = None
     verify: Verify = Verify.YES
     policy_text: str = field(default_factory=default_policy_text)
@@ -89,8 +90,8 @@ class ReplayPlan:
         municipalities = self.zones if self.municipalities is None else self.municipalities
         return Oracle(
             self.policy(),
-            zones=Geofence.from_files(self.zones, Kind.POLICE),
-            municipalities=Geofence.from_files(municipalities, Kind.MUNICIPALITY),
+            zones=Geofence.from_files(self.zones, Kind.POLICE, self.id_property),
+            municipalities=Geofence.from_files(municipalities, Kind.MUNICIPALITY, self.id_property),
         )
 
     def read(self, on_bytes: OnBytes | None = None) -> Stream:

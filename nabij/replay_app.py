@@ -30,10 +30,15 @@ def replay(  # noqa: PLR0913 - a replay has that many options
         str,
         typer.Option(help="Where the median place of the stream is moved to.", metavar="LAT,LON"),
     ] = "51.0543,3.7217",
-    participants: Annotated[int, typer.Option(min=1, max=50_000)] = 500,
+    participants: Annotated[
+        int, typer.Option(min=1, max=50_000, help="How many people live where it happens.")
+    ] = 500,
     tracks: Annotated[
         Path | None,
-        typer.Option(help="CSV of tracks that people move along; default: they stand still."),
+        typer.Option(
+            help="CSV of tracks that people move along; default: they stand still.",
+            metavar="FILE.csv[.gz]",
+        ),
     ] = None,
     speed: Annotated[
         str, typer.Option(help="How many times faster than in reality.", metavar="X|max")
@@ -48,13 +53,22 @@ def replay(  # noqa: PLR0913 - a replay has that many options
     limit: Annotated[
         int | None, typer.Option(min=1, help="Replay only the first N reports.")
     ] = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Seed of where people live and how they answer.")] = 0,
     zones: Annotated[
         list[Path] | None,
-        typer.Option(help="GeoJSON of zones; may be repeated; default: three built-in ones."),
+        typer.Option(
+            help="GeoJSON of zones; may be repeated; default: three built-in ones.",
+            metavar="FILE.geojson",
+        ),
     ] = None,
+    id_property: Annotated[
+        str, typer.Option(help="The property of the zones with their id.", metavar="NAME")
+    ] = "id",
     accounts: Annotated[
-        Path | None, typer.Option(help="JSON file of {user: password}; needed with NABIJ_MQTT_URL.")
+        Path | None,
+        typer.Option(
+            help="JSON file of {user: password}; needed with NABIJ_MQTT_URL.", metavar="FILE.json"
+        ),
     ] = None,
     workers: Workers = None,
     verify: Annotated[
@@ -78,7 +92,13 @@ def replay(  # noqa: PLR0913 - a replay has that many options
     that run already.
     """
     from nabij.datadir import temporary_unless
-    from nabij.replay_command import Options, plan_of, read_stream_of, run_replay
+    from nabij.replay_command import (
+        Options,
+        check_files_of,
+        plan_of,
+        read_stream_of,
+        run_replay,
+    )
     from nabij.runtime import Interrupted, ending_cleanly, run_until_signal
     from nabij.up import workers_of
     from nabij.zones_command import place_of
@@ -98,10 +118,12 @@ def replay(  # noqa: PLR0913 - a replay has that many options
         limit=limit,
         seed=seed,
         zones=zones or [],
+        id_property=id_property,
         verify=verify,
         policy=settings_of(data_dir, quiet=True).policy,
         between=(since, until),
     )
+    check_files_of(plan)
     options = Options(plan, read_stream_of(plan), accounts, as_json)
     with ending_cleanly(), temporary_unless(data_dir) as directory:
         settings = settings_of(directory, quiet=True)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from broker.config import Settings, each_url
-from broker.core.zones import UNASSIGNED, Zone
+from broker.core.zones import UNASSIGNED, Area, Zone
 from broker.errors import ConfigError, UnavailableError
 from broker.store import Opening, partitions
 from devices.connection import Broker, Refused, Unreachable
@@ -20,13 +20,14 @@ from devices.replay import Replay, Wire
 from devices.replay_plan import LONGEST_PAUSE_S, ReplayPlan, Verify
 from devices.replay_result import ReplayResult
 from devices.streams import Stream, StreamError
-from devices.tracks import TrackError
+from devices.tracks import TrackError, read_tracks
 from devices.watch import Login
 from nabij.datadir import CITY_DESK, OPERATOR
 from nabij.output import Progress, print_json, print_line, say
 from nabij.policy_file import policy_text
 from nabij.stack import Stack
 from nabij.zones import covered, read_areas
+from schemas.messages import Position
 
 _USER = re.compile(r"p-\d+")
 
@@ -52,6 +53,7 @@ def plan_of(  # noqa: PLR0913 - as many as the command has options
     limit: int | None,
     seed: int,
     zones: Sequence[Path],
+    id_property: str,
     verify: bool,
     policy: Path | None,
     between: tuple[str | None, str | None] = (None, None),
@@ -84,9 +86,27 @@ def plan_of(  # noqa: PLR0913 - as many as the command has options
         between=between,
         seed=seed,
         zones=tuple(zones) or (Path(__file__).with_name("demo_zones.geojson"),),
+        id_property=id_property,
         verify=Verify.YES if verify else Verify.NO,
         policy_text=policy_text(policy),
     )
+
+
+def check_files_of(plan: ReplayPlan) -> None:
+    """Read zones and tracks once, before a long stream is read and servers are started.
+
+    Raises:
+        ConfigError: one of the files cannot be used.
+    """
+    _areas(plan)
+    try:
+        plan.oracle()
+        if plan.tracks:
+            read_tracks(plan.tracks, Position(*plan.origin))
+    except OSError as error:
+        raise ConfigError([f"{plan.tracks}: {error.strerror}"]) from None
+    except (TrackError, GeofenceError) as error:
+        raise ConfigError([str(error)]) from None
 
 
 def read_stream_of(plan: ReplayPlan) -> Stream:
@@ -113,8 +133,6 @@ async def run_replay(settings: Settings, workers: Mapping[str, int], options: Op
             result = await _replay(options, wire_to(settings.mqtt_url, options))
         else:
             result = await _on_our_own(settings, workers, options)
-    except (TrackError, GeofenceError) as error:
-        raise ConfigError([str(error)]) from None
     except (Refused, Unreachable) as error:
         raise UnavailableError(f"MQTT: {error}") from None
     _tell(result, options)
@@ -130,7 +148,7 @@ async def _on_our_own(
         settings,
         workers=workers,
         participants=[f"p-{number:04}" for number in range(1, plan.participants + 1)],
-        zones=_zones(plan.zones),
+        zones=_zones(plan),
         say=say,
     )
     async with stack:
@@ -217,10 +235,15 @@ def _login(passwords: Mapping[str, str], user: str) -> Login | None:
 # Zones
 
 
-def _zones(files: Sequence[Path]) -> list[Zone]:
-    areas = [area for file in files for area in read_areas(file).areas]
+def _zones(plan: ReplayPlan) -> list[Zone]:
+    areas = _areas(plan)
     with Progress("covering the zones with cells") as progress:
         return covered(areas, progress)
+
+
+def _areas(plan: ReplayPlan) -> list[Area]:
+    files = (read_areas(file, id_property=plan.id_property) for file in plan.zones)
+    return [area for file in files for area in file.areas]
 
 
 # The result

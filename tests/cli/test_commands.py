@@ -312,6 +312,23 @@ def test_replay_names_every_wrong_option(tmp_path: Path) -> None:
         assert word in ran.stderr
 
 
+def test_replay_reads_zones_and_tracks_before_all_else(tmp_path: Path) -> None:
+    stream, tracks, zones = (tmp_path / name for name in ("a.csv", "b.csv", "c.geojson"))
+    stream.write_text("never read")
+    tracks.write_text("track,t_s,x_m,y_m\n1,0,0,0\n1,zes,0,0\n")
+    ring = [[3, 51], [3.1, 51], [3.1, 51.1], [3, 51]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    zone = {"type": "Feature", "properties": {"nis": "44021"}, "geometry": geometry}
+    zones.write_text(json.dumps({"type": "FeatureCollection", "features": [zone]}))
+    words = ("replay", stream, "--map", "zurich", "--tracks", tracks, "--zones", zones)
+    ran = run(*words)
+    assert ran.returncode == 2
+    assert "has no property 'id'; --id-property names another: it has 'nis'" in ran.stderr
+    ran = run(*words, "--id-property", "nis")
+    assert ran.returncode == 2
+    assert ran.stderr == f"nabij: {tracks}: line 3: t_s, x_m and y_m must be numbers\n"
+
+
 def test_replay_of_rows_that_are_all_bad_says_why_and_starts_nothing(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text(

@@ -72,6 +72,19 @@ def test_zones_are_read_by_kind(tmp_path: Path) -> None:
     assert Geofence.from_files([path], Kind.MUNICIPALITY).zone_of(*place) == "44021"
 
 
+def test_the_id_may_be_any_property_which_every_zone_then_has(tmp_path: Path) -> None:
+    path = tmp_path / "zones.geojson"
+    geometry = {"type": "Polygon", "coordinates": [OUTLINE]}
+    zone = {"type": "Feature", "id": "1", "properties": {"nis": 44021.0}, "geometry": geometry}
+    path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [zone]}))
+    place = LAT + 0.01, LON + 0.01
+    assert Geofence.from_files([path], Kind.POLICE, "nis").zone_of(*place) == "44021"
+    assert Geofence.from_files([path], Kind.POLICE).zone_of(*place) == "1"
+    assert [area.id for area in read_areas(path, id_property="nis").areas] == ["44021"]
+    with pytest.raises(GeofenceError, match="name"):
+        Geofence.from_files([path], Kind.POLICE, "name")
+
+
 def test_a_file_without_zones_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
     path.write_text('{"features": {"properties": {}}}')
