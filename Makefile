@@ -16,8 +16,8 @@ PYTHON = $(shell for python in python3.11 python3.12 python3.13 python3.14 pytho
 demo: $(STAMP) ## watch incidents, alerts and escalations live, on brokers of its own
 	@$(BIN)/nabij demo
 
-test: $(STAMP) ## run all tests
-	@$(BIN)/pytest
+test: $(STAMP) ## run all tests, several at a time
+	@$(BIN)/pytest -n auto --dist worksteal
 
 mutants: $(STAMP) ## change the pure code in small ways, and see that the fast tests notice
 	@$(BIN)/python -m tests.mutants

@@ -31,6 +31,9 @@ from tests.conftest import needs_acl
 Answer = Callable[["Received"], Receipt | None]
 
 
+WITHIN_S = 30.0  # how long a test waits for what must come, on a machine with other work
+
+
 @dataclass(frozen=True)
 class Received:
     topic: str
@@ -79,7 +82,7 @@ class Services:
 
     async def until(self, met: Callable[[], bool]) -> None:
         """Wait until `met` holds, looked at whenever a message comes."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             while not met():
                 self._news.clear()
                 await self._news.wait()
@@ -173,7 +176,7 @@ async def running_services(
             run = run_worker(service, settings, worker=1, stop=stop, on_state=on_state)
             tasks.create_task(run, name=name)
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(WITHIN_S):
                 for _ in names:
                     await ready.acquire()
             yield

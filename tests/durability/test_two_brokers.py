@@ -95,18 +95,19 @@ async def test_one_that_is_killed_costs_those_on_the_other_nothing(two: Two) -> 
     await two.servers[1].restart()  # and what its devices missed they ask for
     again = await two.at[1]("bob")
     late = await two.at[1]("desk-gent", "police/gent/#")
-    await _synced(again, before)
+    await _synced(again, "u/bob", {"since": before})
+    await _synced(late, "police/gent", {})
     for incident in incidents:
         await again.expect("u/bob/down/alert", incident=incident)
         await late.expect("police/gent/incident/", incident=incident)
         await late.expect("police/gent/escalation/", incident=incident)
 
 
-async def _synced(client: Client, since: str) -> None:
-    """Ask until a service is there to answer."""
-    topic = f"u/{client.name}/down/receipt"
+async def _synced(client: Client, reader: str, wanted: dict[str, str]) -> None:
+    """Ask as this reader until a service is there to answer."""
+    topic = f"{reader}/down/receipt" if reader.startswith("u/") else f"{reader}/receipt"
     while not client.on(topic, subject="sync"):
-        await client.publish(f"u/{client.name}/up/sync", {"since": since}, response_topic=topic)
+        await client.publish(f"{reader}/up/sync", wanted, response_topic=topic)
         try:
             async with asyncio.timeout(1.0):
                 await client.expect(topic, subject="sync")
