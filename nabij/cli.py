@@ -88,7 +88,9 @@ def demo(
     ] = False,
     as_json: Json = False,
     seed: Annotated[int, typer.Option(help="Seed of the simulated crowd.")] = 1,
-    participants: Annotated[int, typer.Option(min=30, max=5_000)] = 200,
+    participants: Annotated[
+        int, typer.Option(min=30, max=5_000, help="How many people are out and about.")
+    ] = 200,
     workers: Workers = None,
     data_dir: DataDir = None,
 ) -> None:
@@ -131,6 +133,7 @@ def tail(
     """Print the messages on the MQTT broker, decoded, until Ctrl-C.
 
     FILTER is an MQTT topic filter. All topics of Nabij begin with nabij/v1/, which may be left out.
+    The probe that each worker sends itself each second is printed only if FILTER names it (ops/probe/#).
 
     nabij tail 'police/gent/#'
 

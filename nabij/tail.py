@@ -13,7 +13,7 @@ from broker.mqtt import Connection, Message
 from nabij.output import one_line, print_json, print_line, say
 from nabij.stores import mqtt_endpoint
 from schemas.codec import Invalid
-from schemas.topics import ROOT, TOPICS
+from schemas.topics import PROBE, ROOT, TOPICS
 
 
 async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
@@ -33,8 +33,14 @@ async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
     async with connection:
         say(f"listening to {topic_filter}; Ctrl-C ends it")
         async for delivery in connection:
-            _print(delivery.message, as_json=as_json)
+            if is_wanted(delivery.message.topic, topic_filter):
+                _print(delivery.message, as_json=as_json)
             delivery.acknowledge()
+
+
+def is_wanted(topic: str, topic_filter: str) -> bool:
+    """Whether to print it: each worker's probe of each second only where the filter names probes."""
+    return PROBE.parse(topic) is None or "/probe" in topic_filter
 
 
 def described(message: Message) -> dict[str, Any]:

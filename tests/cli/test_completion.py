@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nabij.tail import full_filter
+from nabij.tail import full_filter, is_wanted
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_values_of_options_are_offered(line: str, offered: set[str]) -> None:
 )
 def test_tail_adds_what_all_topics_begin_with(given: str, listened_to: str) -> None:
     assert full_filter(given) == listened_to
+
+
+def test_tail_prints_probes_only_where_its_filter_names_them() -> None:
+    probe, status = "nabij/v1/ops/probe/intake/1-1", "nabij/v1/ops/service/intake/1-1"
+    for wide in ("nabij/v1/#", "nabij/v1/ops/#", "#"):
+        assert [topic for topic in (probe, status) if is_wanted(topic, wide)] == [status]
+    for named in (full_filter("ops/probe/#"), probe):
+        assert is_wanted(probe, named)
