@@ -83,9 +83,10 @@ def _modules(only: list[str]) -> Iterator[Module]:
             sources[path] = path.read_text("utf-8")
             shape.add(ast.parse(sources[path]))
     for path, source in sources.items():
-        is_asked_for = not only or any(path.is_relative_to(one) for one in only)
-        mutations = mutations_of(source, shape)
-        if is_asked_for and mutations and not _imports(source) & IMPURE:
+        if only and not any(path.is_relative_to(one) for one in only):
+            continue
+        mutations = [] if _imports(source) & IMPURE else mutations_of(source, shape)
+        if mutations:
             yield Module(path, source, mutations)
 
 
