@@ -7,7 +7,6 @@ cannot loop. A broad `except` stands here, and in `broker/isolation.py` for one 
 
 import asyncio
 import random
-import re
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from uuid import UUID
@@ -21,6 +20,7 @@ from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.isolation import isolated
 from broker.letters import letter_of, letter_of_refused, rejection_of, replay_token
+from broker.log import wordless
 from broker.mqtt import (
     Connection,
     Delivery,
@@ -32,14 +32,13 @@ from broker.mqtt import (
 )
 from broker.refusals import known_path, levels_of, refusal_of, shape_of
 from broker.retained import cleared
-from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones
+from broker.service import NOTHING, Context, Effects, Service, Subscription, Zones, traced
 from broker.store import Entry, Store
 from schemas import topics
 from schemas.codec import Code, Invalid
 from schemas.messages import Report
 
 _log = structlog.get_logger()
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
 _BATCH_ALONE = 32  # from here on one batched write beats a future for each message
@@ -128,7 +127,7 @@ class Dispatcher:
             value, notes = subscription.topic.read(delivery.message.payload)
             home = self._home_of(value)
             effects = await handler(value, self.context(delivery, levels, home, via, notes=notes))
-            return self._by_way_of(via, levels, _traced(effects, delivery.message))
+            return self._by_way_of(via, levels, traced(effects, delivery.message))
 
         await self._settle(handle, [delivery], via=via)
 
@@ -185,7 +184,7 @@ class Dispatcher:
             if otherwise is not None and len(deliveries) > 1:
                 await otherwise()
                 return
-            _log.exception("handler failed", service=self.service.name)
+            self._log_failure("handler failed", error)
             for delivery in deliveries:
                 await self._dead_letter(delivery, _internal(error))
         else:
@@ -205,7 +204,7 @@ class Dispatcher:
         try:
             await self.persist(partial(self._reject, delivery, error, via))
         except Exception as failure:  # noqa: BLE001 - as above
-            _log.exception("a refusal cannot be told", service=self.service.name)
+            self._log_failure("a refusal cannot be told", failure)
             await self._dead_letter(delivery, _internal(failure))
 
     async def _reject(self, delivery: Delivery, error: Invalid, via: int) -> None:
@@ -263,7 +262,7 @@ class Dispatcher:
                 context = partial(self.context, store=store)
                 await self.persist(lambda: self._run(lambda: chosen(event, context())))
         except Exception as error:  # noqa: BLE001 - as above: an event may be poison too
-            _log.exception("event handler failed", service=self.service.name, entry=entry.id)
+            self._log_failure("event handler failed", error, entry=entry.id)
             await self._dead_letter(entry, _internal(error), store)
         else:
             if entry.replay_of is not None:
@@ -286,8 +285,8 @@ class Dispatcher:
         except UnavailableError as error:
             metrics.RETRIES.labels(self.service.name).inc()
             _log.warning("periodic work has to wait", service=self.service.name, why=str(error))
-        except Exception:  # noqa: BLE001 - as above: the next turn must come
-            _log.exception("periodic work failed", service=self.service.name)
+        except Exception as error:  # noqa: BLE001 - as above: the next turn must come
+            self._log_failure("periodic work failed", error)
 
     # -- common -----------------------------------------------------------------------------------
 
@@ -351,6 +350,9 @@ class Dispatcher:
             await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311 - jitter is no secret
             wait_s = min(_LAST_RETRY_S, wait_s * 2)
 
+    def _log_failure(self, event: str, error: Exception, **more: str) -> None:
+        _log.error(event, service=self.service.name, exc_info=wordless(error), **more)
+
     async def _has_worked(self, delivery: Delivery) -> None:
         """Forget the dead letter that a message was, if an operator has replayed it."""
         if token := replay_token(delivery):
@@ -381,19 +383,6 @@ class Dispatcher:
             await self.publish([rejection_of(letter, len(letter.payload))])
 
         await self.persist(keep)
-
-
-def _traced(effects: Effects, cause: Message) -> Effects:
-    """Pass the cause's `traceparent` on to its effects (W3C Trace Context, 3.2), if it is one."""
-    trace = [
-        (name, value)
-        for name, value in cause.user_properties
-        if name == "traceparent" and _TRACEPARENT.fullmatch(value)
-    ][:1]
-    if not trace:
-        return effects
-    messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
-    return Effects(messages, effects.record, effects.rest)
 
 
 def _key_of(topic: str) -> tuple[str, str]:

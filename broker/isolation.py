@@ -6,6 +6,7 @@ from typing import TypeVar
 import structlog
 
 from broker.errors import UnavailableError
+from broker.log import wordless
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -26,8 +27,11 @@ async def isolated(
         return await handle(item)
     except UnavailableError:
         raise
-    except Exception:  # noqa: BLE001 - whatever it is, the other items are not to blame
-        _log.exception("an item cannot be handled; the others go on", what=what, item=str(item))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other items are not to blame
+        _log.exception(
+            "an item cannot be handled; the others go on", what=what, item=str(item),
+            exc_info=wordless(error),
+        )  # fmt: skip
     if postpone is not None:
         await postpone(item)
     return None

@@ -11,6 +11,7 @@ that is done; `broker/runner.py` does both, then acknowledges.
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from schemas import codec
 from schemas.topics import Topic
 
 T = TypeVar("T")
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +245,16 @@ class Service:
         """Run something after each connection: the MQTT broker may be another one, or have lost all."""
         self.restorers.append(handler)
         return handler
+
+
+def traced(effects: Effects, cause: Message) -> Effects:
+    """Pass the cause's `traceparent` on to its effects (W3C Trace Context, 3.2), if it is one."""
+    trace = [
+        (name, value)
+        for name, value in cause.user_properties
+        if name == "traceparent" and _TRACEPARENT.fullmatch(value)
+    ][:1]
+    if not trace:
+        return effects
+    messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
+    return Effects(messages, effects.record, effects.rest)

@@ -152,3 +152,8 @@ TOPICS: tuple[Topic[Any], ...] = (
     GROUP, QUESTION, ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, DESK_DELIVERED, DESK_SYNC,
     CASE, CITY_RECEIPT, CITY_DELIVERED, CITY_SYNC, UNATTENDED, SERVICE, PROBE, REJECTED,
 )  # fmt: skip
+
+
+def template_of(topic: str) -> str:
+    """Return which of the topics it is: what a log may say of it, since that names nobody."""
+    return next((one.template for one in TOPICS if one.parse(topic) is not None), "?")

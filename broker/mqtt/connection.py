@@ -9,6 +9,7 @@ from typing import Self
 
 import structlog
 
+from broker.log import wordless
 from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
 from broker.mqtt.batch import Batch, settle_future
@@ -355,7 +356,9 @@ class Connection:
         """Nothing more is sent or received: whoever waits gets `error`."""
         if self._ended is None:
             if self._reconnects and not isinstance(error, ConnectionClosed):
-                _log.error("mqtt connection failed", client_id=self._shown_as, exc_info=error)
+                _log.error(
+                    "mqtt connection failed", client_id=self._shown_as, exc_info=wordless(error)
+                )
             if not isinstance(error, MqttError):
                 error = ConnectionClosed(f"failed inside: {error!r}")
             self._ended = error

@@ -15,6 +15,7 @@ import structlog
 from broker.mqtt.errors import ConnectionLost, MqttError
 from broker.mqtt.events import Closed, Event, Subscribed
 from broker.mqtt.session import Session
+from schemas.topics import template_of
 
 _CLOSE_TIMEOUT_S = 1.0
 
@@ -95,7 +96,7 @@ class Wire(asyncio.Protocol):
         for refused in self._session.take_refusals():
             _log.error(
                 "publish refused here",
-                topic=refused.topic,
+                topic=template_of(refused.topic),
                 reason=refused.reason.name,
                 why=refused.why,
             )

@@ -5,7 +5,8 @@ A module's tests run in the module's event loop: `pytestmark = pytest.mark.async
 (`system.place()`), so that the incidents of one test are no concern of another.
 """
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,23 @@ import pytest_asyncio
 import redis
 
 from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
-from tests.conftest import needs_acl
+from tests.conftest import PARTICIPANTS, needs_acl
 from tests.services.client import Connect, connecting
+from tests.services.logs import logged
 from tests.services.system import APART_M, Servers, System, running
+
+_NAMING = re.compile(  # a participant, or a place to ten metres
+    rf"(?<![\w-])(?:{'|'.join(PARTICIPANTS)})(?![\w-])|\b5[01]\.\d{{4}}"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def logs_name_nobody() -> Iterator[list[str]]:
+    """All that a module's services log, whatever its tests send: it names no sender and no place."""
+    with logged() as lines:
+        yield lines
+    naming = [line for line in lines if _NAMING.search(line)]
+    assert not naming, "\n".join(naming)
 
 
 @pytest.fixture(scope="module")
