@@ -33,7 +33,11 @@ from schemas.taxonomy import Audience, Desk, Language, Names, Priority, Urgency
 
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
-Accuracy = Annotated[float, Meta(ge=0.0, le=10_000.0), Lenient(number(10_000, unknown=10_000))]
+Accuracy = Annotated[
+    float,
+    Meta(ge=0.0, le=10_000.0),
+    Lenient(number(10_000, unknown=10_000), near_miss=True),
+]
 Time = Annotated[datetime, Meta(tz=True)]
 Eta = Annotated[int, Meta(ge=0, le=86_400)]
 

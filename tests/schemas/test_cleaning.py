@@ -150,6 +150,24 @@ def test_an_accuracy_that_is_none_costs_no_report(accuracy_m: str, kept: float) 
     assert notes[0].startswith("location.accuracy_m: ")
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('"accuracyM": 5000', 5_000),
+        ('"accuracy": "5000"', 5_000),  # as the browsers' Geolocation API has it
+        ('"acuracy_m": 5000', 5_000),
+        ('"accuracy_m": 5, "accuracy": 5000', 10_000),
+        ('"accuracy_m": 5000, "accuracy_m": 5', 10_000),
+    ],
+)
+def test_no_slip_makes_a_place_exact(said: str, kept: float) -> None:
+    place = f'{{"lat": 51.05, "lon": 3.72, {said}}}'
+    wire = json.dumps(BASE["report"] | {"location": "?"}).replace('"?"', place)
+    report, notes = read_raw("report", wire.encode())
+    assert report.location.accuracy_m == kept
+    assert notes
+
+
 def test_a_report_without_a_readable_time_was_seen_when_its_id_was_made() -> None:
     before = datetime.now(UTC)
     fields = BASE["report"] | {"id": str(new_id())}
@@ -209,7 +227,7 @@ def test_unknown_fields_are_told_and_the_likely_slip_first() -> None:
 
 def test_unknown_field_inside_a_position_is_told_with_its_path() -> None:
     assert read("report", location=PLACE | {"acuracy_m": 5, "speed": 3})[1] == (
-        "unknown field 'location.acuracy_m': did you mean 'accuracy_m'?",
+        "unknown field 'location.acuracy_m': did you mean 'accuracy_m'? It was read so.",
         "unknown field 'location.speed': ignored",
     )
 
