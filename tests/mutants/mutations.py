@@ -262,7 +262,8 @@ def _is_needless(node: ast.AST) -> bool:
 def _of_calls(node: ast.AST) -> Iterator[ast.AST]:
     if not isinstance(node, ast.Call):
         return
-    for index in range(len(node.args) - 1):
+    is_symmetric = isinstance(node.func, ast.Name) and node.func.id in {"min", "max"}
+    for index in range(0 if is_symmetric else len(node.args) - 1):
         first, second = node.args[index : index + 2]
         yield _changed(node, args=[*node.args[:index], second, first, *node.args[index + 2 :]])
     for each in node.keywords:
