@@ -87,6 +87,11 @@ class Chosen:
         for item in items:
             _ask_for_few_examples(item)
 
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A test that waits for ever ends the run: SIGALRM kills, and so the mutant is noticed."""
+        if self._seconds:
+            signal.alarm(int(15 + 40 * self._seconds.get(item.nodeid, 0.0)))
+
     def _is_chosen(self, item: pytest.Item) -> bool:
         if item.nodeid in self._seconds:
             is_wanted = self._wanted is None or item.nodeid in self._wanted
