@@ -78,7 +78,9 @@ async def test_a_position_whose_accuracy_cannot_be_read_calls_nobody_and_its_sen
     assert bob.on("u/bob/down/alert", incident=incident) == []
 
 
-@pytest.mark.parametrize("seen_at", [ago(minutes=-30), "9999-12-31T23:59:59-23:59"])
+@pytest.mark.parametrize(
+    "seen_at", [ago(minutes=-30), "9999-12-31T23:59:59-23:59"], ids=["half an hour", "for ever"]
+)
 async def test_a_report_of_a_clock_that_is_ahead_counts_as_seen_now(
     system: System, connect: Connect, seen_at: str
 ) -> None:
