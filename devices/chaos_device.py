@@ -39,13 +39,17 @@ from devices.chaos_log import (
     grouped,
     receipted,
 )
-from devices.chaos_reports import GHENT, draw_report, moved, somewhere
+from devices.chaos_reports import GHENT, draw_report, is_odd, moved, somewhere
 from devices.geofence import cell_at
 from devices.journal import Entry, Journal
 from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
+from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import (
     Alert,
+    Availability,
+    Brief,
+    Form,
     GroupEvent,
     Position,
     Question,
@@ -57,6 +61,8 @@ from schemas.messages import (
 
 ACCEPTING, SPEAKING, LEAVING = 0.1, 0.4, 0.2
 ADDING = 0.1  # of the reports, of which their reporter has more to say
+SMALL = 0.1  # of the devices, which ask for alerts in short and hear no others
+HIDING, BURST = 0.04, 3  # of their steps, at which they mute; and how often they say so at once
 IN_FLIGHT = 24  # reports without a receipt, per process, before the next one is made
 CONNECTING = 25
 
@@ -111,12 +117,15 @@ class Phone:
         self._home = somewhere(random, GHENT)
         self._phase = (random.uniform(0.0, math.tau), random.uniform(0.0, math.tau))
         self._reach_m = random.uniform(100.0, 500.0)
+        self._is_small = random.random() < SMALL
         self.journal = EvidentJournal(Path(orders.journals) / f"{user}.journal", process.log)
         self.device = Participant(
             user,
             orders.users[user],
             Broker.from_url(orders.broker),
             on_alert=self._alerted,
+            on_brief=self._briefed if self._is_small else None,
+            deaf_to=(topics.ALERT,) if self._is_small else (),
             on_group=self._grouped,
             on_question=self._asked,
             on_receipt=self._receipted,
@@ -139,18 +148,29 @@ class Phone:
             now = time.time()
             place = self.place(now)
             here = cell_at(place.lat, place.lon)
-            if here != cell or now - said_at > 60.0:
+            if random.random() < HIDING:
+                cell = None
+                await self._say_where(None, None)
+            elif here != cell or now - said_at > 60.0:
                 cell, said_at = here, now
-                await self._say_where(place, here, now)
+                await self._say_where(place, here)
             await asyncio.sleep(random.uniform(1.0, 3.0))
 
-    async def _say_where(self, place: Position, cell: int, now: float) -> None:
+    async def _say_where(self, place: Position | None, cell: int | None) -> None:
+        """Say where it is; or (None) that it wants no alerts: in a burst, of which one will do."""
+        now = time.time()
         number = int(now * 1e6)
         self._log.write(Moved(t=now, user=self.user, number=number, cell=cell))
-        try:
-            await self.device.presence(
-                place, at=datetime.fromtimestamp(now, UTC), confirm=Confirm.YES
+        sending = [
+            self.device.presence(
+                place, Availability.AVAILABLE if place else Availability.MUTED,
+                at=datetime.fromtimestamp(now, UTC), confirm=Confirm.YES,
+                form=Form.SHORT if self._is_small else None,
             )
+            for _ in range(1 if place else BURST)
+        ]  # fmt: skip
+        try:
+            await asyncio.gather(*sending)
         except (NotConfirmed, Rejected):
             return
         self._log.write(Placed(t=time.time(), user=self.user, number=number))
@@ -179,9 +199,18 @@ class Phone:
                 reason=alert.reason,
             )
         )
-        random = Random(f"{self.user} {alert.incident}")
+        self._think_of(alert.incident)
+
+    def _briefed(self, brief: Brief, received_at: float) -> None:
+        self._log.write(
+            Alerted(t=received_at, user=self.user, id=brief.id, incident=brief.incident)
+        )
+        self._think_of(brief.incident)
+
+    def _think_of(self, incident: UUID) -> None:
+        random = Random(f"{self.user} {incident}")
         if random.random() < ACCEPTING:
-            self._process.start(self._help(alert.incident, random))
+            self._process.start(self._help(incident, random))
 
     def _grouped(self, event: GroupEvent, received_at: float) -> None:
         self._log.write(grouped(self.user, event, received_at))
@@ -307,6 +336,7 @@ class Process:
                 seen_at=report.seen_at.timestamp(),
                 audience=report.audience,
                 mode=report.mode,
+                odd=is_odd(report),
                 poison=poison,
             )
         )

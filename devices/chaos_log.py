@@ -52,6 +52,7 @@ class Created(Struct, frozen=True, kw_only=True, tag="created", omit_defaults=Tr
     seen_at: float
     audience: Audience = Audience.POLICE_AND_NEARBY
     mode: Mode = Mode.REAL
+    odd: bool = False
     poison: bool = False
     probe: bool = False
 
@@ -68,6 +69,7 @@ class Receipted(Struct, frozen=True, kw_only=True, tag="receipted", omit_default
     merge: Merge | None = None
     sequence: int | None = None
     code: str | None = None
+    notes: int = 0
 
 
 class Journaled(Struct, frozen=True, kw_only=True, tag="journaled"):
@@ -113,15 +115,15 @@ class Placed(Struct, frozen=True, kw_only=True, tag="placed"):
     number: int
 
 
-class Alerted(Struct, frozen=True, kw_only=True, tag="alerted"):
-    """An alert came; the same id may come again."""
+class Alerted(Struct, frozen=True, kw_only=True, tag="alerted", omit_defaults=True):
+    """An alert came; the same id may come again. In short it tells neither wave nor reason."""
 
     t: float
     user: str
     id: UUID
     incident: UUID
-    wave: int
-    reason: AlertReason
+    wave: int = 0
+    reason: AlertReason | None = None
 
 
 class Grouped(Struct, frozen=True, kw_only=True, tag="grouped", omit_defaults=True):
@@ -301,7 +303,7 @@ def receipted(user: str, receipt: Receipt) -> Receipted | None:
     return Receipted(
         t=time.time(), user=user, id=receipt.id, subject=receipt.subject, outcome=receipt.outcome,
         incident=receipt.incident, merge=receipt.merge, sequence=receipt.sequence,
-        code=receipt.code,
+        code=receipt.code, notes=len(receipt.notes),
     )  # fmt: skip
 
 

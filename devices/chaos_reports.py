@@ -1,7 +1,7 @@
 """What devices report in a chaos run, and where: drawn from the dice of each."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 from schemas.ids import new_id
@@ -20,6 +20,16 @@ CATEGORIES = (
 )  # fmt: skip
 UNKNOWN = ("no-such-thing", "fire-drill")
 POISON = 0.02
+OLD, OLD_S = (
+    0.05,
+    18_000.0,
+)  # so many were seen so long ago that nobody is alerted, nor do they merge
+ODD = 0.1  # so many have what is odd and not needed
+
+
+def is_odd(report: Report) -> bool:
+    """Whether something in it is odd, so that its receipt must say so."""
+    return report.location.accuracy_m < 0.0
 
 
 def draw_report(random: Random) -> tuple[Report, bool]:
@@ -35,12 +45,17 @@ def draw_report(random: Random) -> tuple[Report, bool]:
         place = Position(*somewhere(random, around))
     poison = random.random() < POISON
     category = random.choice(UNKNOWN if poison else CATEGORIES)
+    if random.random() < OLD:
+        seen_at -= timedelta(seconds=OLD_S)
+    odd = random.random() < ODD
+    if odd:
+        place = Position(lat=place.lat, lon=place.lon, accuracy_m=-1.0)
     report = Report(
         id=new_id(),
         category=category,
         location=place,
         seen_at=seen_at,
-        text="chaos",
+        text="cha\u2066os\r\n" if odd else "chaos",
         audience=Audience.POLICE if random.random() < 0.1 else Audience.POLICE_AND_NEARBY,
     )
     return report, poison

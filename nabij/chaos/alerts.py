@@ -78,7 +78,7 @@ def _got(evidence: Evidence, judgement: Judgement) -> dict[UUID, set[str]]:
     got: dict[UUID, set[str]] = defaultdict(set)
     ids: dict[tuple[UUID, str], UUID] = {}
     for alert in evidence.alerts:
-        if alert.id != alert_id(alert.incident, alert.wave, alert.user):
+        if alert.wave and alert.id != alert_id(alert.incident, alert.wave, alert.user):
             judgement.blame("I4", f"the alert {alert.id} of {alert.user} has an id of no rule")
         known = ids.setdefault((alert.incident, alert.user), alert.id)
         if known != alert.id:
@@ -126,6 +126,8 @@ def _accepted_at(evidence: Evidence, command: UUID) -> float:
 def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
     seen: dict[UUID, dict[int, float]] = defaultdict(dict)
     for alert in evidence.alerts:
+        if not alert.wave:
+            continue  # it came in short
         waves = seen[alert.incident]
         waves[alert.wave] = min(alert.t, waves.get(alert.wave, NEVER))
     return seen
@@ -165,7 +167,9 @@ def _waves(
     if category is None:  # accepted though it is poison, which I1 tells
         return []
     audiences = (category.audience, case.first.audience)
-    if category.radius_m == 0 or Audience.POLICE in audiences:
+    within_s = category.alert_if_seen_within_s or policy.timers.alert_if_seen_within_s
+    is_old = case.first.t - case.first.seen_at > within_s  # none that is fresh joins it in chaos
+    if category.radius_m == 0 or Audience.POLICE in audiences or is_old:
         return []
     return waves_of(
         radius_m=category.radius_m,  # the devices of chaos are exact

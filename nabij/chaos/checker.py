@@ -90,6 +90,8 @@ def _one_effect(evidence: Evidence, policy: PolicyFile, judgement: Judgement) ->
             continue
         if len({_told(receipt) for receipt in receipts}) > 1:
             judgement.double("I3", f"report {report} has receipts that differ")
+        if created.odd and not all(receipt.notes for receipt in receipts):
+            judgement.blame("I3", f"the receipt of report {report} does not say what was odd in it")
         if created.poison and first.outcome is Outcome.ACCEPTED:
             judgement.blame("I8", f"report {report} is poison and was accepted")
         elif not created.poison and first.outcome is Outcome.REJECTED:

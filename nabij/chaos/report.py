@@ -33,6 +33,7 @@ def as_json(outcome: Outcome, *, seed: int, engine: str, began: float) -> dict[s
         "violations": {name: judgement.examples(name) for name in judgement.violations},
         "recovery_s": outcome.recovery,
         "most_mb": outcome.most_mb,
+        "unexercised": outcome.unexercised,
         "settled": outcome.settled,
         "struck_s": round(outcome.struck_s, 1),
         "settle_s": round(outcome.settle_s, 1),

@@ -32,6 +32,7 @@ from nabij.chaos.evidence import Blow, Evidence
 from nabij.chaos.growth import EVERY_S, NOT_JUDGED, Growth, queue_sizes
 from nabij.chaos.hosts import change_all
 from nabij.chaos.judgement import Judgement
+from nabij.chaos.observer import EXEMPT, observing
 from nabij.chaos.plan import Rescale, Strike
 from nabij.chaos.recovery import recovery_s
 from nabij.chaos.shares import EACH, unanswered
@@ -68,6 +69,7 @@ class Outcome:
     struck_s: float
     settle_s: float
     changes: list[Rescale]
+    unexercised: list[str]
 
 
 @dataclass
@@ -147,19 +149,24 @@ class Run:
         await world.hosts.wait_ready()
         await world.start_desk()
         began = time.time()
-        async with Redis(world.redis.url) as redis, Probe(world) as probe, strangers(world):
+        async with (
+            Redis(world.redis.url) as redis, Probe(world) as probe, strangers(world),
+            observing(world) as observer,
+        ):  # fmt: skip
             await self._until(lambda: "desk ready" in self._progress.quiet, 30.0, "desks")
             await world.start_devices(time.time() + 2.0)
             striker = Striker(world, probe, lambda: self._progress.share)
             async with _beside(self._sample(redis)), _beside(self._inject(redis)):
                 striking = asyncio.create_task(self._strike(striker), name="strikes")
                 try:
-                    await self._load(striking)
+                    async with _beside(observer.garble()):
+                        await self._load(striking)
                 finally:
                     striking.cancel()
                     await asyncio.gather(striking, return_exceptions=True)
                 struck_at = time.time()
                 settled_at = await self._settle(redis)
+            self._unfinished += [f"still retained: {topic}" for topic in sorted(observer.left)]
             ended = time.time()
         await self._find_swallowed()
         await world.end_lives()
@@ -186,6 +193,7 @@ class Run:
             struck_s=struck_at - began,
             settle_s=ended - struck_at,
             changes=self._changes,
+            unexercised=observer.exercised.missing(EXEMPT),
         )
 
     async def _strike(self, striker: Striker) -> None:

@@ -12,13 +12,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from devices.connection import Broker, Connection, Identity, Incoming
+from nabij.exercised import sent_topics
 from schemas import topics
 from schemas.ids import new_id
 
 EACH = 24
-_TOPICS = {
-    topic.name: topic for topic in (topics.REPORT, topics.PRESENCE, topics.REPLY, topics.ANSWER)
-}
+_TOPICS = {one.name: one for one in sent_topics() if "{user}" in one.template}
 KINDS = tuple(_TOPICS)
 
 

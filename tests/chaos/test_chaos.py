@@ -36,6 +36,7 @@ def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
     assert result["reports"] == 1_000
     assert sum(result["kills"].values()) == 16
     assert set(result["kills"]) == set(Victim)
+    assert result["unexercised"] == []
 
 
 def _chaos(data_dir: Path, engine: MqttEngine, *words: str) -> dict[str, Any]:

@@ -35,6 +35,38 @@ def test_messages_that_come_again_under_their_ids_violate_nothing(small_run: Run
     assert small_run.violated() == {}
 
 
+# -- what is odd, old or short --
+
+
+def test_a_receipt_that_is_silent_about_what_was_odd_violates_i3(small_run: Run) -> None:
+    created = small_run.evidence.created
+    created[small_run.report] = msgspec.structs.replace(created[small_run.report], odd=True)
+    assert small_run.violated() == {"I3": 1}
+
+    receipts = small_run.evidence.receipts[small_run.report]
+    receipts[0] = msgspec.structs.replace(receipts[0], notes=1)
+    assert small_run.violated() == {}
+
+
+def test_an_alert_to_what_was_seen_hours_ago_violates_i5(small_run: Run) -> None:
+    created = small_run.evidence.created
+    seen_at = created[small_run.report].t - 4_000.0
+    created[small_run.report] = msgspec.structs.replace(created[small_run.report], seen_at=seen_at)
+    assert small_run.violated() == {"I5": 1}
+
+    small_run.evidence.alerts.clear()
+    assert small_run.violated() == {}
+
+
+def test_an_alert_in_short_is_an_alert(small_run: Run) -> None:
+    alerts = small_run.evidence.alerts
+    alerts[:] = [msgspec.structs.replace(one, wave=0, reason=None) for one in alerts]
+    assert small_run.violated() == {}
+
+    alerts.clear()
+    assert small_run.violated() == {"I4": 1}
+
+
 # -- I1, I6: the store --
 
 
