@@ -1,0 +1,69 @@
+"""Every family of keys of the store is written in some simulated world, or says who proves it instead."""
+
+import inspect
+from typing import Any
+from uuid import uuid4
+
+from broker.store.keys import Keys
+from nabij.simulation.clock import silence
+from nabij.simulation.world import World
+
+SEEDS = range(12)
+PREFIX = Keys().prefix
+
+# What a simulated world does not write, and which tests do.
+EXEMPT = {
+    "attended": "a duty desk, which the simulated city does not name: tests/services/test_delivery_to_desks.py",
+    "border": "several partitions: tests/cluster, `nabij chaos --partitions`",
+    "home": "several partitions, as above",
+    "partitions": "how many there are is written by `nabij up`: tests/store",
+    "schema-version": "written when the store is first used: tests/store/test_migrations.py",
+    "migrating": "as above",
+    "zones": "written by `nabij zones import`; a world gets its zones from outside",
+    "zones-version": "as above",
+    "workers": "the sessions of dead workers: tests/services/test_takeover.py, `chaos --scale`",
+    "worker-beats": "as above",
+    "clock-jump": "clocks that jump: tests/services/test_clock.py",
+    "probe": "readiness: tests/cli/test_readiness.py",
+    "dropped": "what Mosquitto tells of lost messages; the modelled broker loses none so",
+    "dead-letter-replay": "an operator's replay: tests/durability/test_dead_letters.py",
+}
+
+
+class Written(dict[bytes, Any]):
+    """The data of a modelled Redis, which remembers the keys that ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys_seen: set[bytes] = set()
+
+    def __setitem__(self, key: bytes, value: Any) -> None:
+        self.keys_seen.add(key)
+        super().__setitem__(key, value)
+
+
+def family(key: str) -> str:
+    return key.removeprefix(PREFIX).partition(":")[0]
+
+
+def families() -> set[str]:
+    """The families of the key table: its attributes, and its methods with any argument."""
+    keys = Keys()
+    found = {family(value) for value in vars(keys).values() if str(value).startswith(PREFIX)}
+    for _, method in inspect.getmembers(keys, inspect.ismethod):
+        hints = inspect.signature(method)
+        if hints.return_annotation is str:
+            words = [1 if one.annotation is int else uuid4() for one in hints.parameters.values()]
+            found.add(family(method(*words)))
+    return found - {""}
+
+
+def test_no_family_of_keys_is_forgotten_nor_exempt_without_need() -> None:
+    written: set[str] = set()
+    with silence():
+        for seed in SEEDS:
+            world = World(seed)
+            world.redis.database.data = data = Written()
+            world.run()
+            written |= {family(key.decode()) for key in data.keys_seen}
+    assert families() - written == EXEMPT.keys()
