@@ -85,6 +85,11 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
         """The evidence."""
         return Path(self.directory) / f"{self.process}.jsonl"
 
+    @property
+    def hushed(self) -> Path:
+        """Is there as soon as all are to make nothing new: who is just starting hears no signal."""
+        return Path(self.directory) / "hushed"
+
 
 class EvidentJournal(Journal):
     """A journal that tells the log what it holds, and what it is about to forget."""
@@ -364,6 +369,8 @@ async def live(orders: Orders) -> None:
     hush, stop = asyncio.Event(), asyncio.Event()
     loop.add_signal_handler(signal.SIGUSR1, hush.set)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if orders.hushed.exists():
+        hush.set()
     made = made_before(orders.log)
     with Log(orders.log) as log:
         log.write(Started(t=time.time(), process=orders.process, pid=os.getpid()))

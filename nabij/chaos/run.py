@@ -240,9 +240,7 @@ class Run:
             Until when what was certain had to have arrived.
         """
         world = self._world
-        for life in world.devices:
-            if life.process:
-                life.process.send_signal(signal.SIGUSR1)
+        world.hush_devices()
         names = {life.orders.stem for life in world.devices}
         progress = self._progress
         await self._until(lambda: names <= progress.quiet, SETTLE_S, "devices to be quiet")

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import secrets
+import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
@@ -209,6 +210,13 @@ class World:
                 lasts_s=self.scale.lasts_s,
             )
             self.devices.append(self._begin("devices.chaos_device", orders.process, orders))
+
+    def hush_devices(self) -> None:
+        """Have all devices make nothing new, those too that are just being started again."""
+        (self.logs / "hushed").touch()
+        for life in self.devices:
+            if life.process:
+                life.process.send_signal(signal.SIGUSR1)
 
     def _begin(self, module: str, name: str, orders: msgspec.Struct) -> Life:
         path = self.directory / f"{name}.json"
