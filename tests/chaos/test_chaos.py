@@ -33,7 +33,9 @@ def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
     assert result["violations"] == {}
     assert result["invariants"] == dict.fromkeys((f"I{n}" for n in range(1, 11)), 0)
     assert (result["lost"], result["duplicated"]) == (0, 0)
-    assert result["reports"] >= 1_000  # what a device had not journaled when it died, it makes again
+    assert (
+        result["reports"] >= 1_000
+    )  # what a device had not journaled when it died, it makes again
     assert sum(result["kills"].values()) == 16
     assert set(result["kills"]) == set(Victim)
     assert result["unexercised"] == []
