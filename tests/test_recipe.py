@@ -36,12 +36,14 @@ async def running(data_dir: Path, program: Callable[..., str]) -> AsyncIterator[
     )  # fmt: skip
     assert up.stderr is not None
     logged: list[str] = []
-    async with asyncio.timeout(WITHIN_S):
-        while not any('"ready: ' in line for line in logged):
-            logged.append((await up.stderr.readline()).decode())
-    yield data_dir
-    up.send_signal(signal.SIGTERM)
-    logged.append((await up.stderr.read()).decode())
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not any('"ready: ' in line for line in logged):
+                logged.append((await up.stderr.readline()).decode())
+        yield data_dir
+    finally:
+        up.send_signal(signal.SIGTERM)
+        logged.append((await up.stderr.read()).decode())
     assert await up.wait() == 0
     passwords = json.loads((data_dir / "try" / "accounts.json").read_text())
     assert any("accounts.json" in line for line in logged)
