@@ -6,18 +6,26 @@ import platform
 import time
 from pathlib import Path
 
-from bench.figures import Result
 from bench.html import page
-from broker import log
-from broker.embedded import find_program
+from bench.results import BenchResult
 from broker.errors import ConfigError
+from broker.runtime import log
+from nabij.event_loop import Interrupted, run_until_signal
+from nabij.local.embedded import find_program
 from nabij.output import print_json, print_line, print_table, say
-from nabij.runtime import Interrupted, run_until_signal
 
 NAMES = (
-    "latency", "fanout", "saturation", "presence", "mixed", "scale", "restart", "peers", "stages",
+    "latency",
+    "fanout",
+    "saturation",
+    "presence",
+    "mixed",
+    "scale",
+    "restart",
+    "peers",
+    "stages",
     "workers",
-)  # fmt: skip
+)
 
 
 def bench(name: str, *, quick: bool, as_json: bool, html: Path | None) -> int:
@@ -59,14 +67,14 @@ def _what(name: str) -> str:
     return doc.partition("\n")[0]
 
 
-def _as_json(results: list[Result]) -> dict[str, object]:
+def _as_json(results: list[BenchResult]) -> dict[str, object]:
     """Return the keys of one benchmark as they are, those of several under their names."""
     if len(results) == 1:
         return {"name": results[0].name, **machine(), **results[0].keys}
     return {**machine(), **{result.name: result.keys for result in results}}
 
 
-def _print(result: Result) -> None:
+def _print(result: BenchResult) -> None:
     rows = [[*row] for row in result.rows]
     print_table([result.name, "ours", "floor", "ratio", "goal"], rows)
     print_line("")

@@ -7,8 +7,8 @@ from typing import cast
 
 import mqtt5
 
-from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.world import World, world
+from bench.bench_world import BenchWorld, world
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 from broker.mqtt import Endpoint
 from schemas import topics
 from schemas.ids import new_id
@@ -70,7 +70,7 @@ class Volley(asyncio.Protocol):
         return began
 
 
-async def volley_at(here: World) -> Volley:
+async def volley_at(here: BenchWorld) -> Volley:
     """Connect as the services do."""
     url = here.stack.mqtt_url
     endpoint = Endpoint.from_url(url)
@@ -92,7 +92,7 @@ def packets_to(users: list[str], key: str) -> bytes:
     )
 
 
-async def floor_of(here: World, volley: Volley, size: int) -> float:
+async def floor_of(here: BenchWorld, volley: Volley, size: int) -> float:
     """Return how long until the last of `size` packets, written in one go, has come (s)."""
     key = str(new_id())
     packets = packets_to(list(here.groups[size].users), key)
@@ -104,11 +104,18 @@ async def floor_of(here: World, volley: Volley, size: int) -> float:
     return group.last - began
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure each size in rounds of one report and one volley."""
-    rounds = {10: 30, 100: 30, 1_000: 15, 5_000: 5} if quick else {
-        10: 200, 100: 200, 1_000: 60, 5_000: 20,
-    }  # fmt: skip
+    rounds = (
+        {10: 30, 100: 30, 1_000: 15, 5_000: 5}
+        if quick
+        else {
+            10: 200,
+            100: 200,
+            1_000: 60,
+            5_000: 20,
+        }
+    )
     keys: dict[str, object] = {}
     rows = []
     curves: dict[str, list[tuple[float, float]]] = {"last alert": [], "floor": []}
@@ -133,10 +140,13 @@ async def measure(*, quick: bool) -> Result:
             }
             rows.append(
                 Row(
-                    f"last of {size:,} alerts, p50", f"{last:.1f} ms", f"{bare:.1f} ms",
-                    str(ratio), GOALS.get(size, ""),
+                    f"last of {size:,} alerts, p50",
+                    f"{last:.1f} ms",
+                    f"{bare:.1f} ms",
+                    str(ratio),
+                    GOALS.get(size, ""),
                 )
-            )  # fmt: skip
+            )
             curves["last alert"].append((size, last))
             curves["floor"].append((size, bare))
-    return Result("fanout", keys, rows, [Plot("Last alert", "recipients", "ms", curves)])
+    return BenchResult("fanout", keys, rows, [Plot("Last alert", "recipients", "ms", curves)])

@@ -5,7 +5,7 @@ from html import escape
 
 import pygal
 
-from bench.figures import Plot, Result, Row
+from bench.results import BenchResult, Plot, Row
 
 _WIDE = 20.0  # from this ratio of the greatest to the least on, an axis is logarithmic
 
@@ -16,7 +16,7 @@ tr + tr { border-top: 1px solid #ddd } svg { max-width: 40rem; display: block }
 """
 
 
-def page(results: Sequence[Result], about: Mapping[str, str]) -> str:
+def page(results: Sequence[BenchResult], about: Mapping[str, str]) -> str:
     """Return the whole file."""
     facts = " · ".join(escape(one) for one in about.values())
     body = "".join(_section(result) for result in results)
@@ -26,7 +26,7 @@ def page(results: Sequence[Result], about: Mapping[str, str]) -> str:
     )
 
 
-def _section(result: Result) -> str:
+def _section(result: BenchResult) -> str:
     heads = "".join(f"<th>{name}" for name in ("", *Row._fields[1:]))
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) for row in result.rows)
     plots = "".join(_svg(plot) for plot in result.plots)
@@ -36,9 +36,13 @@ def _section(result: Result) -> str:
 def _svg(plot: Plot) -> str:
     heights = [y for curve in plot.curves.values() for _, y in curve]
     chart = pygal.XY(
-        js=[], title=plot.title, x_title=plot.x, y_title=plot.y, explicit_size=False,
+        js=[],
+        title=plot.title,
+        x_title=plot.x,
+        y_title=plot.y,
+        explicit_size=False,
         logarithmic=min(heights) > 0 and max(heights) / min(heights) > _WIDE,
-    )  # fmt: skip
+    )
     for name, curve in plot.curves.items():
         chart.add(name, curve)
     return str(chart.render(is_unicode=True, disable_xml_declaration=True))

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.world import Sent, Way, beside, world
+from bench.bench_world import TimedReport, Way, beside, world
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 
 RECIPIENTS = 100
 RATE = 10.0  # a second: far below what it carries, so that nothing queues
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure in rounds, each with its floor."""
     rounds, count = (5, 30) if quick else (10, 200)
     ours, floors = [], []
-    async with world([RECIPIENTS]) as here, beside(here, "bench.relay"):
+    async with world([RECIPIENTS]) as here, beside(here, "bench.relay_floor"):
         await here.open_aside()
         await here.send(50, RATE * 2, RECIPIENTS)  # warm-up
         await here.send(50, RATE * 2, RECIPIENTS, by=Way.RELAY)
@@ -23,7 +23,9 @@ async def measure(*, quick: bool) -> Result:
     return told(ours, floors)
 
 
-def told(ours: Sequence[Sequence[Sent]], floors: Sequence[Sequence[Sent]]) -> Result:
+def told(
+    ours: Sequence[Sequence[TimedReport]], floors: Sequence[Sequence[TimedReport]]
+) -> BenchResult:
     """Return the result of these rounds."""
     times = {
         "receipt": [[one.receipt - one.due for one in some] for some in ours],
@@ -72,7 +74,7 @@ def told(ours: Sequence[Sequence[Sent]], floors: Sequence[Sequence[Sent]]) -> Re
             )
         if bare is not None:
             curves[f"floor: relay → {name}"] = bare.curve()
-    return Result("latency", keys, rows, [Plot("Latency", "percentile", "ms", curves)])
+    return BenchResult("latency", keys, rows, [Plot("Latency", "percentile", "ms", curves)])
 
 
 def _percentiles(rounds: Sequence[Sequence[float]], percentile: float) -> list[float]:

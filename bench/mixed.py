@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
+from bench.bench_world import BenchWorld, world
 from bench.fanout import volley_at
-from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.presence import updates
-from bench.world import World, world
+from bench.presence_load import updates
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 
 FEW, MANY = 10, 5_000
 RATE = 10.0
@@ -17,7 +17,7 @@ _SLICE_S = 0.02
 
 
 @asynccontextmanager
-async def crowded(here: World) -> AsyncIterator[None]:
+async def crowded(here: BenchWorld) -> AsyncIterator[None]:
     """Let alerts to many run, one fan-out after another, beside positions, while this lasts."""
     enough = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
@@ -32,12 +32,12 @@ async def crowded(here: World) -> AsyncIterator[None]:
             await asyncio.wait([alerting])
 
 
-async def _alert(here: World, enough: asyncio.Event) -> None:
+async def _alert(here: BenchWorld, enough: asyncio.Event) -> None:
     while not enough.is_set():
         await here.send(1, 1.0, MANY, within_s=60.0)
 
 
-async def _flood(here: World) -> None:
+async def _flood(here: BenchWorld) -> None:
     volley, random = await volley_at(here), Random(7)
     packets = updates(UPDATES_PER_S, random)
     portion = int(UPDATES_PER_S * _SLICE_S)
@@ -48,7 +48,7 @@ async def _flood(here: World) -> None:
             await asyncio.sleep(_SLICE_S)
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure idle and crowded by turns."""
     rounds, count = (2, 60) if quick else (5, 200)
     idle: list[list[float]] = []
@@ -71,8 +71,11 @@ async def measure(*, quick: bool) -> Result:
         "idle_police_p99_ms": all_idle.ms(99),
     }
     row = Row(
-        "report → police, p99, crowded (floor: idle)", f"{all_busy.ms(99):.1f} ms",
-        f"{all_idle.ms(99):.1f} ms", str(ratio), "≤ 3",
-    )  # fmt: skip
+        "report → police, p99, crowded (floor: idle)",
+        f"{all_busy.ms(99):.1f} ms",
+        f"{all_idle.ms(99):.1f} ms",
+        str(ratio),
+        "≤ 3",
+    )
     curves = {"crowded": all_busy.curve(), "idle": all_idle.curve()}
-    return Result("mixed", keys, [row], [Plot("Report to police", "percentile", "ms", curves)])
+    return BenchResult("mixed", keys, [row], [Plot("Report to police", "percentile", "ms", curves)])

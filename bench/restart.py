@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from bench.figures import Result, Row
-from bench.world import World, pid_of, world
+from bench.bench_world import BenchWorld, pid_of, world
+from bench.results import BenchResult, Row
 
 RECIPIENTS = 20
 RATE = 20.0
@@ -15,7 +15,7 @@ _AFTER_S = 6.0
 _SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 
 
-async def killed(here: World, service: str) -> float:
+async def killed(here: BenchWorld, service: str) -> float:
     """Return how long after the kill of `service` the first later report's last alert came (s)."""
     sending = asyncio.create_task(here.start(int(RATE * _AFTER_S), RATE, RECIPIENTS))
     await asyncio.sleep(1.0)
@@ -26,7 +26,7 @@ async def killed(here: World, service: str) -> float:
     return min(one.last - at for one in sent if one.due >= at and not math.isnan(one.last))
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Kill each service, one worker each, under a steady load of 20 reports a second."""
     rounds = 1 if quick else 5
     keys: dict[str, object] = {}
@@ -40,4 +40,4 @@ async def measure(*, quick: bool) -> Result:
             keys[f"{service}_most_s"] = times[-1]
             middle, most = times[len(times) // 2], times[-1]
             rows.append(Row(f"after kill -9 of {service}", f"{middle:.2f} s (most {most:.2f} s)"))
-    return Result("restart", keys, rows, [])
+    return BenchResult("restart", keys, rows, [])

@@ -3,9 +3,9 @@
 import asyncio
 import time
 
+from bench.bench_world import BenchWorld, TimedReport, world
 from bench.fanout import Volley, packets_to, volley_at
-from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.world import Sent, World, world
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 from schemas.ids import new_id
 
 RECIPIENTS = 50
@@ -15,7 +15,7 @@ _FIRST_RATE, _GROWTH = 20.0, 1.25
 _SETTLE_S = 40.0
 
 
-async def floor_of(here: World, volley: Volley, reports: int) -> float:
+async def floor_of(here: BenchWorld, volley: Volley, reports: int) -> float:
     """Return the deliveries a second of `reports` times 50 packets, written as they are taken."""
     users = list(here.groups[RECIPIENTS].users)
     key = str(new_id())
@@ -26,7 +26,9 @@ async def floor_of(here: World, volley: Volley, reports: int) -> float:
     return group.count / (group.last - began)
 
 
-async def step(here: World, rate: float, lasts_s: float) -> tuple[list[Sent], float, float]:
+async def step(
+    here: BenchWorld, rate: float, lasts_s: float
+) -> tuple[list[TimedReport], float, float]:
     """Return the reports of one step, their p99 (ms) to the last alert, and deliveries a second."""
     began = time.perf_counter()
     sent = await here.start(max(20, int(rate * lasts_s)), rate, RECIPIENTS)
@@ -36,7 +38,7 @@ async def step(here: World, rate: float, lasts_s: float) -> tuple[list[Sent], fl
     return sent, late.ms(99), sum(one.alerts for one in sent) / (ended - began)
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Raise the rate by a quarter a step until the 99th percentile passes a second."""
     lasts_s = 3.0 if quick else 8.0
     rounds = 1 if quick else 3
@@ -69,9 +71,12 @@ async def measure(*, quick: bool) -> Result:
     rows = [
         Row("reports a second at the knee", f"{max(reports):.0f}"),
         Row(
-            "alerts a second at the knee", f"{max(knees):,.0f}", f"{max(floors):,.0f}",
-            str(ratio), "≥ 0.75",
+            "alerts a second at the knee",
+            f"{max(knees):,.0f}",
+            f"{max(floors):,.0f}",
+            str(ratio),
+            "≥ 0.75",
         ),
-    ]  # fmt: skip
+    ]
     plot = Plot("p99 to the last alert", "reports a second", "ms", {"Nabij": curve})
-    return Result("saturation", keys, rows, [plot])
+    return BenchResult("saturation", keys, rows, [plot])

@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Iterator
 
-from bench.figures import Histogram, Plot, Ratio, Result, Row
-from bench.world import CENTRE, World, moved, place_all, server_pids, world
-from broker.store.redis import Connection as Redis
+from bench.bench_world import CENTRE, BenchWorld, moved, place_all, server_pids, world
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
+from broker.store.kernel.redis_connection import RedisConnection as Redis
 from schemas.messages import Position
 
 RECIPIENTS = 50
@@ -32,14 +32,14 @@ def population() -> Iterator[tuple[str, Position]]:
             yield f"s{next(numbers)}", place
 
 
-async def _memory(here: World) -> int:
+async def _memory(here: BenchWorld) -> int:
     async with Redis(here.stack.redis_url) as redis:
         info = (await redis.call("INFO", "memory")).decode()
     line = next(one for one in info.splitlines() if one.startswith("used_memory:"))
     return int(line.partition(":")[2])
 
 
-async def _police_ms(here: World, rounds: int, count: int) -> list[float]:
+async def _police_ms(here: BenchWorld, rounds: int, count: int) -> list[float]:
     """Return the median to the police of each round (ms)."""
     medians = []
     for _ in range(rounds):
@@ -48,7 +48,7 @@ async def _police_ms(here: World, rounds: int, count: int) -> list[float]:
     return medians
 
 
-async def _start_up_s(here: World) -> float:
+async def _start_up_s(here: BenchWorld) -> float:
     """Return how long after a kill of Redis, with all that it has, a report comes to the police (s)."""
     pids = server_pids()
     os.kill(pids.get("redis-server") or pids["valkey-server"], signal.SIGKILL)
@@ -57,7 +57,7 @@ async def _start_up_s(here: World) -> float:
     return sent.police - killed_at
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure at each size in turn, in one and the same system."""
     sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)
     rounds, count = (3, 20) if quick else (5, 100)
@@ -85,18 +85,26 @@ async def measure(*, quick: bool) -> Result:
             curve.append((size, middle))
             rows.append(
                 Row(
-                    f"report → police, p50, {size:,} participants", f"{middle:.2f} ms",
-                    f"{smallest[0]:.2f} ms", str(ratio), "≤ 1.3",
+                    f"report → police, p50, {size:,} participants",
+                    f"{middle:.2f} ms",
+                    f"{smallest[0]:.2f} ms",
+                    str(ratio),
+                    "≤ 1.3",
                 )
-            )  # fmt: skip
+            )
             rows.append(
-                Row(f"bytes a participant, {size:,} (placed in {loaded_s:.1f} s)",
-                    f"{per_head:.0f}", goal="≤ 250")
-            )  # fmt: skip
+                Row(
+                    f"bytes a participant, {size:,} (placed in {loaded_s:.1f} s)",
+                    f"{per_head:.0f}",
+                    goal="≤ 250",
+                )
+            )
             rows.append(
-                Row(f"kill -9 of Redis to the next report at the police, {size:,} participants",
-                    f"{start_up_s:.1f} s")
-            )  # fmt: skip
+                Row(
+                    f"kill -9 of Redis to the next report at the police, {size:,} participants",
+                    f"{start_up_s:.1f} s",
+                )
+            )
         opened = len(here.sent)
         for many in _OPEN[: 1 if quick else 2]:
             await here.send(many - opened, 100.0, RECIPIENTS)
@@ -105,8 +113,12 @@ async def measure(*, quick: bool) -> Result:
             ratio = Ratio.of(medians, smallest)
             keys[f"ratio_p50_{many}_incidents"] = ratio.median
             rows.append(
-                Row(f"report → police, p50, {many:,} open incidents there",
-                    f"{sorted(medians)[len(medians) // 2]:.2f} ms", "", str(ratio))
-            )  # fmt: skip
+                Row(
+                    f"report → police, p50, {many:,} open incidents there",
+                    f"{sorted(medians)[len(medians) // 2]:.2f} ms",
+                    "",
+                    str(ratio),
+                )
+            )
     plot = Plot("Report to police, p50", "participants", "ms", {"Nabij": curve})
-    return Result("scale", keys, rows, [plot])
+    return BenchResult("scale", keys, rows, [plot])

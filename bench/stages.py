@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 
+from bench.bench_world import BenchWorld, server_pids, world
 from bench.fanout import volley_at
-from bench.figures import Result, Row
-from bench.presence import updates
-from bench.world import World, server_pids, world
+from bench.presence_load import updates
+from bench.results import BenchResult, Row
 
 FEW, MANY = 1, 101
 RATE = 20.0
@@ -18,7 +18,7 @@ _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _UPDATES_PER_S, _SLICES_PER_S = 4_000, 50
 
 
-def processor_s(here: World) -> dict[str, float]:
+def processor_s(here: BenchWorld) -> dict[str, float]:
     """Return what each service, all its workers together, and each server has used so far (s)."""
     used: defaultdict[str, float] = defaultdict(float)
     for one in here.stack.supervisor.workers:
@@ -32,7 +32,7 @@ def _used_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
-async def idle_of(here: World, lasts_s: float) -> Mapping[str, float]:
+async def idle_of(here: BenchWorld, lasts_s: float) -> Mapping[str, float]:
     """Return what each uses while nothing happens (s per s)."""
     before = processor_s(here)
     await asyncio.sleep(lasts_s)
@@ -40,7 +40,7 @@ async def idle_of(here: World, lasts_s: float) -> Mapping[str, float]:
 
 
 async def reports_of(
-    here: World, size: int, lasts_s: float, idle: Mapping[str, float]
+    here: BenchWorld, size: int, lasts_s: float, idle: Mapping[str, float]
 ) -> Mapping[str, float]:
     """Return what each uses for a report to `size` people (s)."""
     before = processor_s(here)
@@ -51,7 +51,9 @@ async def reports_of(
     return {name: (after[name] - before[name] - idle[name] * took_s) / len(sent) for name in after}
 
 
-async def _positions(here: World, lasts_s: float, idle: Mapping[str, float]) -> Mapping[str, float]:
+async def _positions(
+    here: BenchWorld, lasts_s: float, idle: Mapping[str, float]
+) -> Mapping[str, float]:
     """Return what each uses for a position update (s)."""
     volley = await volley_at(here)
     packets = updates(int(_UPDATES_PER_S * lasts_s), Random(7))
@@ -69,7 +71,7 @@ async def _positions(here: World, lasts_s: float, idle: Mapping[str, float]) -> 
     }
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure at a rate that leaves the processors time."""
     lasts_s = 8.0 if quick else 30.0
     async with world([FEW, MANY]) as here:
@@ -89,7 +91,7 @@ async def measure(*, quick: bool) -> Result:
         keys[name] = dict(zip(("report_us", "alert_us", "position_us"), each, strict=True))
         rows.append(_row(name, each))
     rows.append(_row("all", total))
-    return Result("stages", keys, rows, [])
+    return BenchResult("stages", keys, rows, [])
 
 
 def _row(name: str, each: list[float]) -> Row:

@@ -23,9 +23,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from devices.connection import Broker, client_id
+from devices.await_receipt import why_rejected
+from devices.device_connection import Broker, client_id
 from devices.reading import read
-from devices.receipts import why_rejected
 from schemas import topics
 from schemas.codec import encode_within_limit
 from schemas.ids import new_id

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Self
 from uuid import UUID
 
-from devices.connection import Connection, end
+from devices.device_connection import DeviceConnection, end
 from schemas.codec import encode
 from schemas.messages import DeliveryReceipt
 
@@ -21,7 +21,7 @@ _MOST = 200  # ids in one receipt
 class DeliveryReceipts:
     """The receipts that one connection owes, while the `async with` lasts."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: DeviceConnection) -> None:
         self._connection = connection
         self._owed: dict[str, set[UUID]] = defaultdict(set)
         self._is_owed = asyncio.Event()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 
-from devices.connection import Connection, end
-from devices.receipts import NotConfirmed, Receipts, Rejected, Request, fresh_key
+from devices.await_receipt import MessageRejected, NotConfirmed, Receipts, Request, fresh_key
+from devices.device_connection import DeviceConnection, end
 from schemas.codec import encode
 from schemas.messages import DeskSync as Sync
 
@@ -31,16 +31,19 @@ class Scope:
     receipt_topic: str
 
 
-class DeskSync:
+class DeskSynchronizer:
     """Keeps a desk up to date in its scopes, while the `async with` lasts.
 
     `has` returns ids that the desk has, the newest first: at most 200 are told.
     """
 
     def __init__(
-        self, connection: Connection, receipts: Receipts, scopes: Sequence[Scope],
+        self,
+        connection: DeviceConnection,
+        receipts: Receipts,
+        scopes: Sequence[Scope],
         has: Callable[[], Iterable[UUID]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._connection = connection
         self._receipts = receipts
         self._scopes = scopes
@@ -64,14 +67,17 @@ class DeskSync:
 
     async def _ask(self, scope: Scope) -> bool:
         request = Request(
-            scope.sync_topic, encode(Sync(has=frozenset(self._has()))), scope.receipt_topic,
-            fresh_key(), expiry_s=_TIMEOUT_S,
-        )  # fmt: skip
+            scope.sync_topic,
+            encode(Sync(has=frozenset(self._has()))),
+            scope.receipt_topic,
+            fresh_key(),
+            expiry_s=_TIMEOUT_S,
+        )
         try:
             await self._receipts.confirmed(request, repeat_after_s=_TIMEOUT_S, timeout_s=_TIMEOUT_S)
         except NotConfirmed:
             log.warning("%s: no answer", scope.sync_topic)
             return False
-        except Rejected as error:
+        except MessageRejected as error:
             log.warning("%s: %s", scope.sync_topic, error)
         return True

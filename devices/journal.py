@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class UnsentMessage:
     """A message that has no receipt yet. `last_error` says what came of the latest attempt."""
 
     id: UUID
@@ -101,7 +101,7 @@ class Journal:
 
     # -- messages ---------------------------------------------------------------------------------
 
-    async def add(self, entry: Entry) -> None:
+    async def add(self, entry: UnsentMessage) -> None:
         """Keep `entry`; on disk when this returns. One that is there already stays as it is.
 
         Raises:
@@ -110,11 +110,14 @@ class Journal:
         await self._write(
             "INSERT OR IGNORE INTO message (id, subject, topic, payload, created_at)"
             " VALUES (?, ?, ?, ?, ?)",
-            entry.id.bytes, entry.subject, entry.topic, entry.payload,
+            entry.id.bytes,
+            entry.subject,
+            entry.topic,
+            entry.payload,
             entry.created_at.timestamp(),
-        )  # fmt: skip
+        )
 
-    async def entries(self) -> list[Entry]:
+    async def entries(self) -> list[UnsentMessage]:
         """Return the messages without a receipt, in the order in which they were added."""
         await self.flushed()
         return await self._in_thread(self._entries)
@@ -130,8 +133,10 @@ class Journal:
         """Remember, soon, how often a message was sent and what came of it."""
         self._note(
             "UPDATE message SET attempts = ?, last_error = ? WHERE id = ?",
-            attempts, error, message.bytes,
-        )  # fmt: skip
+            attempts,
+            error,
+            message.bytes,
+        )
 
     # -- what came --------------------------------------------------------------------------------
 
@@ -239,18 +244,23 @@ class Journal:
 
     # -- reading, in a thread ---------------------------------------------------------------------
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[UnsentMessage]:
         rows = self._opened().execute(
             "SELECT id, subject, topic, payload, created_at, attempts, last_error"
             " FROM message ORDER BY number"
         )
         return [
-            Entry(
-                UUID(bytes=identifier), Subject(subject), topic, payload,
-                datetime.fromtimestamp(created_at, UTC), attempts, error,
+            UnsentMessage(
+                UUID(bytes=identifier),
+                Subject(subject),
+                topic,
+                payload,
+                datetime.fromtimestamp(created_at, UTC),
+                attempts,
+                error,
             )
             for identifier, subject, topic, payload, created_at, attempts, error in rows
-        ]  # fmt: skip
+        ]
 
     def _load(self) -> None:
         connection = self._opened()

@@ -25,23 +25,30 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-from devices.catchup import CatchUp
-from devices.connection import (
+from devices.await_receipt import (
+    MessageRejected,
+    NotConfirmed,
+    Receipts,
+    Request,
+    accepted,
+    fresh_key,
+)
+from devices.delivery import Courier, OnEntry
+from devices.delivery_receipts import DeliveryReceipts
+from devices.device_connection import (
     SESSION_EXPIRY_S,
     Broker,
-    Connection,
+    DeviceConnection,
     Identity,
     Incoming,
     WhenUnreachable,
     client_id,
 )
-from devices.courier import Courier, OnEntry
-from devices.delivery_receipts import DeliveryReceipts
-from devices.inbox import Inbox, Listeners, OnAlert, OnBrief, OnGroup, OnQuestion
-from devices.journal import Entry, Journal
+from devices.device_inbox import DeviceInbox, Listeners, OnAlert, OnBrief, OnGroup, OnQuestion
+from devices.journal import Journal, UnsentMessage
 from devices.journal_file import JournalError
 from devices.reading import read
-from devices.receipts import NotConfirmed, Receipts, Rejected, Request, accepted, fresh_key
+from devices.sync import CatchUp
 from schemas import topics
 from schemas.codec import encode, encode_within_limit
 from schemas.ids import new_id
@@ -64,12 +71,12 @@ from schemas.topics import Topic
 __all__ = [
     "Broker",
     "Confirm",
-    "Entry",
     "Journal",
     "JournalError",
+    "MessageRejected",
     "NotConfirmed",
     "Participant",
-    "Rejected",
+    "UnsentMessage",
     "accepted",
 ]
 
@@ -129,7 +136,7 @@ class Participant:
         deaf_to: Collection[Topic[Any]] = (),
     ) -> None:
         self.user = user
-        self._inbox = Inbox(
+        self._inbox = DeviceInbox(
             journal,
             Listeners(
                 on_alert=on_alert, on_brief=on_brief, on_group=on_group, on_question=on_question
@@ -157,7 +164,7 @@ class Participant:
             for topic, handler in handlers.items()
             if topic not in deaf_to
         }
-        self._connection = Connection(
+        self._connection = DeviceConnection(
             broker,
             Identity(user, password, client_id(user, device, password), session_expiry_s),
             filters=tuple(self._handlers),
@@ -294,7 +301,7 @@ class Participant:
         if self._journal is None:
             return await self._confirmed(topic, payload, key)
         return await self._courier.confirmed(
-            Entry(
+            UnsentMessage(
                 key,
                 Subject(topic.name),
                 topic.topic(user=self.user),

@@ -14,8 +14,8 @@ from nabij import completion
 from nabij.bench_app import bench
 from nabij.dead_letters_app import dead_letters_app
 from nabij.options import DataDir, Json, Workers, settings_of
-from nabij.replay_app import replay
 from nabij.zones_app import zones_app
+from verify.commands.replay_app import replay
 
 app = typer.Typer(
     help="Nabij: a real-time alert broker for community safety.",
@@ -60,7 +60,7 @@ def up(
 
     nabij up --service intake --service police
     """
-    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.event_loop import Interrupted, run_until_signal
     from nabij.up import announcer, workers_of
     from nabij.up import up as run_up
 
@@ -102,12 +102,12 @@ def demo(
 
     nabij demo --once --json | jq .police_p50_ms
     """
-    from nabij.datadir import temporary_unless
-    from nabij.demo import Options, run_demo
-    from nabij.runtime import Interrupted, ending_cleanly, run_until_signal
+    from nabij.demo.demo import DemoOptions, run_demo
+    from nabij.event_loop import Interrupted, ending_cleanly, run_until_signal
+    from nabij.local.data_directory import temporary_unless
     from nabij.up import workers_of
 
-    options = Options(once, seed, participants, as_json)
+    options = DemoOptions(once, seed, participants, as_json)
     counts = workers_of([], workers or [])
     with ending_cleanly(), temporary_unless(data_dir) as directory:
         settings = settings_of(directory, quiet=True)
@@ -139,7 +139,7 @@ def tail(
 
     nabij tail 'nabij/v1/ops/#' --json
     """
-    from nabij.runtime import Interrupted, run_until_signal
+    from nabij.event_loop import Interrupted, run_until_signal
     from nabij.tail import tail as run_tail
 
     settings = settings_of(data_dir)
@@ -155,13 +155,14 @@ def doctor(
     user: Annotated[
         str | None,
         typer.Option(
-            "--as", metavar="USER",
+            "--as",
+            metavar="USER",
             help="A participant to try the MQTT broker as; NABIJ_DEVICE_PASSWORD holds its password.",
         ),
     ] = None,
     as_json: Json = False,
     data_dir: DataDir = None,
-) -> None:  # fmt: skip
+) -> None:
     """Report what is installed, reachable and misconfigured; exit with 1 if something is broken.
 
     The MQTT broker is tried out: as the services, as a stranger, and as a participant.
@@ -173,7 +174,7 @@ def doctor(
     NABIJ_REDIS_URL=redis://db:6379 nabij doctor --json
     """
     from nabij.doctor import doctor as run_doctor
-    from nabij.runtime import run
+    from nabij.event_loop import run
 
     if not run(run_doctor(data_dir, user, as_json=as_json)):
         raise typer.Exit(1)
@@ -240,12 +241,19 @@ def chaos(
 
     nabij chaos --reports 2000 --kills 5 --scale
     """
-    from nabij import chaos_command
+    from verify.commands import chaos_command
 
     chaos_command.chaos(
-        reports=reports, kills=kills, seed=seed, duration=duration,
-        engine=engine, partitions=partitions, scale=scale, as_json=as_json, data_dir=data_dir,
-    )  # fmt: skip
+        reports=reports,
+        kills=kills,
+        seed=seed,
+        duration=duration,
+        engine=engine,
+        partitions=partitions,
+        scale=scale,
+        as_json=as_json,
+        data_dir=data_dir,
+    )
 
 
 app.command()(bench)
@@ -273,7 +281,7 @@ def simulate(
 
     nabij simulate --seeds 1 --first 5394 --trace
     """
-    from nabij.simulate_command import run_simulation
+    from verify.commands.simulate_command import run_simulation
 
     if not run_simulation(range(first, first + seeds), broken, trace=trace, as_json=as_json):
         raise typer.Exit(1)
@@ -351,10 +359,10 @@ def main() -> NoReturn:
 
 def _status_of(error: Exception, say: Callable[[str], None] | None = None) -> int:
     """Tell what is wrong, and return the exit status."""
+    from broker.core.health import told
     from broker.errors import ConfigError, UnavailableError
-    from broker.health import told
-    from broker.mqtt.errors import MqttError
-    from nabij.runtime import leaves
+    from broker.mqtt.mqtt_errors import MqttError
+    from nabij.event_loop import leaves
 
     say, status = say or _say, 1
     for cause in leaves(error):

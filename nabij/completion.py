@@ -9,7 +9,7 @@ from importlib import resources
 
 def services(begun: str) -> list[str]:
     """Return the services for `--service`."""
-    from nabij.stack import SERVICES
+    from nabij.local.stack import SERVICES
 
     return _beginning(begun, SERVICES)
 
@@ -21,13 +21,13 @@ def worker_counts(begun: str) -> list[str]:
 
 def mappings(begun: str) -> list[str]:
     """Return the mappings that come with Nabij, for `--map`."""
-    files = resources.files("devices.mappings").iterdir()
+    files = resources.files("verify.datasets.mappings").iterdir()
     return _beginning(begun, [file.name[:-5] for file in files if file.name.endswith(".toml")])
 
 
 def engines(begun: str) -> list[str]:
     """Return the MQTT brokers for `--engine`."""
-    from broker.embedded import MqttEngine
+    from nabij.local.embedded import MqttEngine
 
     return _beginning(begun, MqttEngine)
 
@@ -41,7 +41,7 @@ def zone_kinds(begun: str) -> list[str]:
 
 def broken_promises(begun: str) -> list[str]:
     """Return what `--broken` can break."""
-    from nabij.simulation.broken import Broken
+    from verify.simulation.broken import Broken
 
     return _beginning(begun, Broken)
 

@@ -11,15 +11,15 @@ from uuid import UUID, uuid4
 
 from asyncio_throttle.throttler import Throttler
 
-from broker.config import Settings
 from broker.errors import ConfigError, UnavailableError
-from broker.letters import REPLAY
 from broker.mqtt import Connection, Message
-from broker.store import DeadLetter, Posted, Store
+from broker.runtime.config import Settings
+from broker.runtime.dead_letters import REPLAY
+from broker.store import DeadLetter, OutboxMessage, Store
 from broker.store.outbox import post
+from nabij.event_loop import run
+from nabij.local.opened_store import mqtt_endpoint, opened_store
 from nabij.output import one_line, print_json, print_line, print_table, say
-from nabij.runtime import run
-from nabij.stores import mqtt_endpoint, opened_store
 
 WAIT_S = 10.0  # how long after the last it may take until it says that nobody has taken it
 A_SECOND = 50  # so many are replayed: ten thousand at once would hold up what is reported now
@@ -43,11 +43,17 @@ def run_list(settings: Settings, *, as_json: bool) -> None:
         print_table(
             ["id", "time", "service", "topic", "code", "bytes"],
             [
-                [str(one.id), _time(one.at), one.service, one.topic, one.code,
-                 str(len(one.payload))]
+                [
+                    str(one.id),
+                    _time(one.at),
+                    one.service,
+                    one.topic,
+                    one.code,
+                    str(len(one.payload)),
+                ]
                 for one in letters
             ],
-        )  # fmt: skip
+        )
     else:
         say("no dead letters")
     if dropped:
@@ -206,7 +212,7 @@ async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLet
 async def _send_until_confirmed(store: Store, letter: DeadLetter) -> None:
     """Put what no reader confirmed into the outbox again: a PUBACK would not say that one has it."""
     now_ms = int(time.time() * 1000)
-    message = Posted(
+    message = OutboxMessage(
         id=str(letter.id), topic=letter.topic, payload=letter.payload, made_ms=now_ms, due_ms=now_ms
     )
     transaction = store.transaction()

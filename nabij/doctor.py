@@ -15,23 +15,23 @@ from typing import Any
 
 import msgspec
 
-from broker import config
-from broker.config import SETTINGS, Settings, each_url
-from broker.core.clock import AGREE_S
+from broker.core.clock_jumps import AGREE_S
+from broker.core.health import Cause, stops, told
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
-from broker.embedded import RedisEngine, find_program, pick_redis, version_of
 from broker.errors import ConfigError, UnavailableError
-from broker.health import Cause, stops, told
 from broker.mqtt import Endpoint, MqttError
-from broker.probes import accepted, clocks_apart
+from broker.runtime import config
+from broker.runtime.config import SETTINGS, Settings, each_url
+from broker.runtime.probes import accepted, clocks_apart
 from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, partitions
-from nabij.access import as_participant, as_services, as_stranger, has_acl
-from nabij.account_names import files_with_names, is_name, problem_of_name
-from nabij.datadir import DataDir
+from nabij.local.access import as_participant, as_services, as_stranger, has_acl
+from nabij.local.account_names import files_with_names, is_name, problem_of_name
+from nabij.local.data_directory import DataDir
+from nabij.local.embedded import RedisEngine, find_program, pick_redis, version_of
+from nabij.local.policy_file import policy_at
+from nabij.local.stack import TRY_IT
+from nabij.local.surroundings import disk
 from nabij.output import print_json, print_line
-from nabij.policy_file import policy_at
-from nabij.stack import TRY_IT
-from nabij.surroundings import disk
 from schemas.taxonomy import Desk
 
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
@@ -49,7 +49,7 @@ _DESKS_SHOWN = 20
 _DESK_OF = {ZoneKind.POLICE: Desk.POLICE, ZoneKind.MUNICIPALITY: Desk.CITY}
 
 
-class Verdict(enum.StrEnum):
+class CheckResult(enum.StrEnum):
     """How a thing is."""
 
     OK = "ok"
@@ -60,7 +60,7 @@ class Verdict(enum.StrEnum):
 class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at."""
 
-    verdict: Verdict
+    verdict: CheckResult
     what: str
     found: str
 
@@ -75,7 +75,7 @@ async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: boo
     try:
         settings = config.load()
     except ConfigError as error:
-        findings += [Finding(Verdict.BROKEN, "settings", problem) for problem in error.problems]
+        findings += [Finding(CheckResult.BROKEN, "settings", problem) for problem in error.problems]
     if settings:
         settings = replace(settings, data_dir=data_dir or settings.data_dir)
         findings += [
@@ -86,7 +86,7 @@ async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: boo
         ]
         findings += [*await _mqtt(settings, user), *await _redis(settings)]
     shown = _settings(settings)
-    broken = any(finding.verdict is Verdict.BROKEN for finding in findings)
+    broken = any(finding.verdict is CheckResult.BROKEN for finding in findings)
     if as_json:
         print_json({"ok": not broken, "findings": findings, "settings": shown})
     else:
@@ -108,18 +108,18 @@ def _print(findings: list[Finding], settings: list[dict[str, Any]]) -> None:
 def _machine() -> Iterator[Finding]:
     supported = sys.version_info >= (3, 11)
     yield Finding(
-        Verdict.OK if supported else Verdict.BROKEN,
+        CheckResult.OK if supported else CheckResult.BROKEN,
         "Python",
         f"{platform.python_version()} on {platform.system()} {platform.machine()}",
     )
     for name in _PACKAGES:
         yield _package(name)
     yield _program("mosquitto", "-h", "embedded: iotcore instead, which keeps no topic ACL")
-    yield Finding(Verdict.OK, "embedded Redis", pick_redis(RedisEngine.AUTO)[1])
+    yield Finding(CheckResult.OK, "embedded Redis", pick_redis(RedisEngine.AUTO)[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = hard == resource.RLIM_INFINITY or hard >= ENOUGH_FILES
     yield Finding(
-        Verdict.OK if enough else Verdict.NOTE,
+        CheckResult.OK if enough else CheckResult.NOTE,
         "open files",
         f"{soft}, may be raised to {hard}" + ("" if enough else f"; {ENOUGH_FILES} are advised"),
     )
@@ -127,17 +127,17 @@ def _machine() -> Iterator[Finding]:
 
 def _package(name: str) -> Finding:
     try:
-        return Finding(Verdict.OK, name, importlib.metadata.version(name))
+        return Finding(CheckResult.OK, name, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        verdict = Verdict.NOTE if name == "uvloop" else Verdict.BROKEN
+        verdict = CheckResult.NOTE if name == "uvloop" else CheckResult.BROKEN
         return Finding(verdict, name, "not installed")
 
 
 def _program(name: str, argument: str, otherwise: str) -> Finding:
     path = find_program(name)
     if path is None:
-        return Finding(Verdict.NOTE, name, f"not found; {otherwise}")
-    return Finding(Verdict.OK, name, f"{version_of(path, argument)} at {path}")
+        return Finding(CheckResult.NOTE, name, f"not found; {otherwise}")
+    return Finding(CheckResult.OK, name, f"{version_of(path, argument)} at {path}")
 
 
 # -- what is configured --------------------------------------------------------------------------
@@ -148,9 +148,9 @@ def _policy(settings: Settings) -> Iterator[Finding]:
     try:
         policy = policy_at(settings.policy)
     except ConfigError as error:
-        yield from (Finding(Verdict.BROKEN, "policy", problem) for problem in error.problems)
+        yield from (Finding(CheckResult.BROKEN, "policy", problem) for problem in error.problems)
     else:
-        yield Finding(Verdict.OK, "policy", f"{name}: {len(policy.codes)} categories")
+        yield Finding(CheckResult.OK, "policy", f"{name}: {len(policy.codes)} categories")
 
 
 def _data_dir(settings: Settings) -> Iterator[Finding]:
@@ -158,12 +158,12 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
     nearest = next(parent for parent in (path, *path.parents) if parent.exists())
     usable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
     needed = settings.mqtt_url is None or settings.redis_url is None
-    verdict = Verdict.OK if usable else Verdict.BROKEN if needed else Verdict.NOTE
+    verdict = CheckResult.OK if usable else CheckResult.BROKEN if needed else CheckResult.NOTE
     yield Finding(
         verdict, "data directory", f"{path}{'' if usable else f': {nearest} cannot be written'}"
     )
     if running := DataDir(path).running():
-        yield Finding(Verdict.OK, "running", f"nabij runs in it (process {running.pid})")
+        yield Finding(CheckResult.OK, "running", f"nabij runs in it (process {running.pid})")
 
 
 def _accounts(settings: Settings) -> Iterator[Finding]:
@@ -172,19 +172,19 @@ def _accounts(settings: Settings) -> Iterator[Finding]:
         try:
             names = read(path)
         except (OSError, msgspec.DecodeError) as error:
-            yield Finding(Verdict.NOTE, f"{what}s", f"{path} cannot be read: {error}")
+            yield Finding(CheckResult.NOTE, f"{what}s", f"{path} cannot be read: {error}")
             continue
         bad = [name for name in names if not is_name(name)]
         for name in bad:
-            yield Finding(Verdict.BROKEN, f"{what}s", f"{path}: {problem_of_name(name, what)}")
+            yield Finding(CheckResult.BROKEN, f"{what}s", f"{path}: {problem_of_name(name, what)}")
         if not bad:
             found = f"{path}: {len(names)}, all of them well named"
-            yield Finding(Verdict.OK, f"{what}s", found)
+            yield Finding(CheckResult.OK, f"{what}s", found)
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
     if cause := disk(settings.data_dir.absolute()):
-        yield Finding(Verdict.BROKEN, "disk", f"{cause.what}. {_mend(cause)}")
+        yield Finding(CheckResult.BROKEN, "disk", f"{cause.what}. {_mend(cause)}")
 
 
 async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
@@ -192,7 +192,9 @@ async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
     running = data_dir.running()
     url = settings.mqtt_url or (running and running.mqtt_url)
     if not url:
-        return [Finding(Verdict.OK, "MQTT broker", "none configured: an embedded one is started")]
+        return [
+            Finding(CheckResult.OK, "MQTT broker", "none configured: an embedded one is started")
+        ]
     embedded = settings.mqtt_url is None
     user, password = _participant(data_dir, user, embedded=embedded)
     several = await asyncio.gather(
@@ -218,10 +220,10 @@ async def _mqtt_at(
     try:
         services = Endpoint.from_url(url)
         causes = await as_services(services)
-        found = [Finding(Verdict.OK, "MQTT broker", f"{services.host}:{services.port} answers")]
+        found = [Finding(CheckResult.OK, "MQTT broker", f"{services.host}:{services.port} answers")]
         if not causes:
             told = f"{services.username or '(anonymous)'} publishes and receives"
-            found.append(Finding(Verdict.OK, "the services' account", told))
+            found.append(Finding(CheckResult.OK, "the services' account", told))
         causes += await as_stranger(services)
         if user and password:
             tried = await as_participant(
@@ -229,28 +231,28 @@ async def _mqtt_at(
             )
             if not tried:
                 told = f"{user} reads and writes its own topics and no others"
-                found.append(Finding(Verdict.OK, "a participant's account", told))
+                found.append(Finding(CheckResult.OK, "a participant's account", told))
             causes += tried
         else:
             causes += await has_acl(services)
-            found.append(Finding(Verdict.NOTE, "a participant's account", _UNTRIED))
+            found.append(Finding(CheckResult.NOTE, "a participant's account", _UNTRIED))
     except (ValueError, MqttError) as error:
-        return [Finding(Verdict.BROKEN, "MQTT broker", str(error))]
+        return [Finding(CheckResult.BROKEN, "MQTT broker", str(error))]
     return [*found, *(_mqtt_finding(cause, embedded=embedded) for cause in causes)]
 
 
 def _mqtt_finding(cause: Cause, *, embedded: bool) -> Finding:
     if embedded and cause.code == "mqtt_no_acl" and not find_program("mosquitto"):
         told = "iotcore has no access control by topic: it is for trying, on this machine alone"
-        return Finding(Verdict.NOTE, "MQTT broker", told)
-    return Finding(Verdict.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
+        return Finding(CheckResult.NOTE, "MQTT broker", told)
+    return Finding(CheckResult.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
 
 
 async def _redis(settings: Settings) -> list[Finding]:
     running = DataDir(settings.data_dir).running()
     url = settings.redis_url or (running and running.redis_url)
     if not url:
-        return [Finding(Verdict.OK, "Redis", "none configured: an embedded one is started")]
+        return [Finding(CheckResult.OK, "Redis", "none configured: an embedded one is started")]
     try:
         async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
             causes = await _redis_causes(stores, settings)
@@ -259,29 +261,29 @@ async def _redis(settings: Settings) -> list[Finding]:
             letters = await stores[0].dead_letters.counts()
             desks = [*desk_findings(zones, await _desks_of(stores[0]))]
     except (UnavailableError, ConfigError) as error:
-        return [Finding(Verdict.BROKEN, "Redis", told(str(error)))]
+        return [Finding(CheckResult.BROKEN, "Redis", told(str(error)))]
     found = [
         Finding(
-            Verdict.BROKEN if stops([cause]) else Verdict.NOTE,
+            CheckResult.BROKEN if stops([cause]) else CheckResult.NOTE,
             "Redis",
             f"{cause.what}. {_mend(cause)}",
         )
         for cause in causes
     ]
-    found = found or [Finding(Verdict.OK, "Redis", "answers, and fsyncs every write")]
+    found = found or [Finding(CheckResult.OK, "Redis", "answers, and fsyncs every write")]
     if version not in (None, SCHEMA_VERSION):
         older = f"version {version}: the next `nabij up` migrates it to {SCHEMA_VERSION}; back it up before"
-        found.append(Finding(Verdict.NOTE, "schema", older))
+        found.append(Finding(CheckResult.NOTE, "schema", older))
     if letters.kept or letters.dropped:
         dropped = f", {letters.dropped} more dropped unread" if letters.dropped else ""
         kept = f"{letters.kept}{dropped}; see `nabij dead-letters list`"
-        found.append(Finding(Verdict.NOTE, "dead letters", kept))
+        found.append(Finding(CheckResult.NOTE, "dead letters", kept))
     if not zones:
-        return [*found, Finding(Verdict.NOTE, "zones", "none; see `nabij zones import`")]
-    return [*found, Finding(Verdict.OK, "zones", f"{len(zones)} in the store"), *desks]
+        return [*found, Finding(CheckResult.NOTE, "zones", "none; see `nabij zones import`")]
+    return [*found, Finding(CheckResult.OK, "zones", f"{len(zones)} in the store"), *desks]
 
 
-class Desks(msgspec.Struct, frozen=True):
+class DeskSilence(msgspec.Struct, frozen=True):
     """When each desk was last heard of, and which take nothing (Unix ms)."""
 
     heard_ms: Mapping[Reader, int]
@@ -289,21 +291,21 @@ class Desks(msgspec.Struct, frozen=True):
     now_ms: int
 
 
-async def _desks_of(store: Store) -> Desks:
-    return Desks(
+async def _desks_of(store: Store) -> DeskSilence:
+    return DeskSilence(
         heard_ms=await store.desks.last_heard(),
         unattended=await store.desks.alarms(),
         now_ms=int(time.time() * 1000),
     )
 
 
-def desk_findings(zones: Sequence[Zone], desks: Desks) -> Iterator[Finding]:
+def desk_findings(zones: Sequence[Zone], desks: DeskSilence) -> Iterator[Finding]:
     """Yield which desks take nothing of what is sent to them, and which zones have none."""
     for desk, alarm in desks.unattended.items():
         since_s = (desks.now_ms - alarm.since_ms) // 1000
         told = f"{desk} has taken nothing of what was sent to it for {since_s} s"
         mend = "Connect a desk of that zone; its account must be in the ACL under the zone's id."
-        yield Finding(Verdict.BROKEN, "desks", f"{told}. {mend}")
+        yield Finding(CheckResult.BROKEN, "desks", f"{told}. {mend}")
     readers = [Reader(_DESK_OF[zone.kind], zone.id) for zone in zones]
     readers.append(Reader(Desk.POLICE, UNASSIGNED))
     since_ms = desks.now_ms - _HEARD_WITHIN_S * 1000
@@ -312,9 +314,9 @@ def desk_findings(zones: Sequence[Zone], desks: Desks) -> Iterator[Finding]:
         shown = ", ".join(silent[:_DESKS_SHOWN])
         more = f" and {len(silent) - _DESKS_SHOWN} more" if len(silent) > _DESKS_SHOWN else ""
         told = f"no desk was heard of in the last {_HEARD_WITHIN_S // 60} minutes: {shown}{more}"
-        yield Finding(Verdict.NOTE, "desks", told)
+        yield Finding(CheckResult.NOTE, "desks", told)
     else:
-        yield Finding(Verdict.OK, "desks", f"all {len(readers)} zones have one")
+        yield Finding(CheckResult.OK, "desks", f"all {len(readers)} zones have one")
 
 
 async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cause]:

@@ -6,25 +6,25 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from broker.config import Settings
-from broker.core.groups import Member
-from broker.core.history import Note, not_alerting, reason_of
+from broker.core.incident_history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
+from broker.core.membership import Member
 from broker.errors import ConfigError
-from broker.store import Alerted, Delivery, Filed, Store
+from broker.runtime.config import Settings
+from broker.store import AlertRecord, DeliveryState, Store, StoredIncident
+from nabij.event_loop import run
+from nabij.local.opened_store import opened_store
 from nabij.output import counted, one_line, print_json, print_line, say
-from nabij.runtime import run
-from nabij.stores import opened_store
 
 _FEWEST, _WHOLE = 6, 36  # as the demo shows them, and with their hyphens
 
 _REPORTED = ("opened", "merged")
 _DELIVERY = {
-    Delivery.CLAIMED: "is being sent",
-    Delivery.SENT: "sent, not yet confirmed by the device",
-    Delivery.REFUSED: "refused by the MQTT broker, will be tried again",
-    Delivery.DELIVERED: "delivered, on the device's word",
-    Delivery.EXPIRED: "expired: no device confirmed it in time",
+    DeliveryState.CLAIMED: "is being sent",
+    DeliveryState.SENT: "sent, not yet confirmed by the device",
+    DeliveryState.REFUSED: "refused by the MQTT broker, will be tried again",
+    DeliveryState.DELIVERED: "delivered, on the device's word",
+    DeliveryState.EXPIRED: "expired: no device confirmed it in time",
 }
 
 
@@ -56,7 +56,7 @@ def _digits(text: str) -> str:
 
 async def _read(
     settings: Settings, digits: str
-) -> tuple[Filed, Mapping[str, Alerted], list[Note]] | None:
+) -> tuple[StoredIncident, Mapping[str, AlertRecord], list[Note]] | None:
     async with opened_store(settings) as first:
         identifier = await _whole(first, digits)
         if identifier is None:
@@ -83,19 +83,21 @@ async def _whole(first: Store, digits: str) -> UUID | None:
 # -- what it comes to ----------------------------------------------------------------------------
 
 
-def _about_all(filed: Filed, alerts: Mapping[str, Alerted], notes: list[Note]) -> dict[str, Any]:
+def _about_all(
+    filed: StoredIncident, alerts: Mapping[str, AlertRecord], notes: list[Note]
+) -> dict[str, Any]:
     states = [one.state for one in alerts.values()]
     return {
         "incident": _incident(filed.incident),
         "conversation": _conversation(filed),
         "decisions": notes,
-        "deliveries": {state: states.count(state) for state in Delivery},
+        "deliveries": {state: states.count(state) for state in DeliveryState},
         "recipients": [_recipient(one, filed.people.get(one.user)) for one in alerts.values()],
     }
 
 
 def _about_user(
-    filed: Filed, alerts: Mapping[str, Alerted], notes: list[Note], user: str
+    filed: StoredIncident, alerts: Mapping[str, AlertRecord], notes: list[Note], user: str
 ) -> dict[str, Any]:
     alert = alerts.get(user)
     member = filed.people.get(user)
@@ -125,12 +127,12 @@ def _incident(incident: Incident) -> dict[str, Any]:
     }
 
 
-def _conversation(filed: Filed) -> dict[str, Any] | None:
+def _conversation(filed: StoredIncident) -> dict[str, Any] | None:
     """Return the id by which a reporter knows an incident for a desk alone, and their report."""
     return {"id": filed.conversation, "report": filed.report} if filed.report else None
 
 
-def _recipient(alert: Alerted, member: Member | None) -> dict[str, Any]:
+def _recipient(alert: AlertRecord, member: Member | None) -> dict[str, Any]:
     return {
         "user": alert.user,
         "reason": alert.reason,
@@ -144,7 +146,7 @@ def _recipient(alert: Alerted, member: Member | None) -> dict[str, Any]:
     }
 
 
-def _why(alert: Alerted) -> str:
+def _why(alert: AlertRecord) -> str:
     return f"{reason_of(alert.reason)} (wave {alert.wave}); {_DELIVERY[alert.state]}"
 
 

@@ -10,7 +10,7 @@ import typer
 from nabij import completion
 
 if TYPE_CHECKING:
-    from broker.config import Settings
+    from broker.runtime.config import Settings
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DataDir = Annotated[
@@ -34,7 +34,7 @@ def settings_of(data_dir: Path | None, *, quiet: bool = False) -> "Settings":
     """Return the settings, and log as they say; `quiet`: no more than errors unless asked for."""
     from dataclasses import replace
 
-    from broker import config, log
+    from broker.runtime import config, log
 
     settings = config.load()
     if data_dir:

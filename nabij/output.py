@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from broker.log import STEERING, printable
+from broker.runtime.log import STEERING, printable
 
 __all__ = [
     "Progress",
@@ -46,9 +46,13 @@ def say(text: str) -> None:
 def say_wrapped(text: str, indent: str = "") -> None:
     """Write a paragraph for people, on standard error, broken between words."""
     for line in textwrap.wrap(
-        text, min(WIDEST, console_err.width), initial_indent=indent, subsequent_indent=indent,
-        break_long_words=False, break_on_hyphens=False,
-    ):  # fmt: skip
+        text,
+        min(WIDEST, console_err.width),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ):
         say(line)
 
 

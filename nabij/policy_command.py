@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from broker.config import Settings
 from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
+from broker.runtime.config import Settings
 from broker.store import Opening, partitions
-from nabij.datadir import DataDir
+from nabij.event_loop import run
+from nabij.local.data_directory import DataDir
+from nabij.local.policy_file import policy_at, warnings_of
 from nabij.output import print_json, print_line, print_table, say
-from nabij.policy_file import policy_at, warnings_of
-from nabij.runtime import run
 
 
 def run_check(file: Path | None, settings: Settings, *, as_json: bool) -> bool:

@@ -5,7 +5,7 @@ import socket
 
 import structlog
 
-from broker.config import ServiceManager
+from broker.runtime.config import ServiceManager
 
 _log = structlog.get_logger()
 

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import msgspec
 
-from broker.config import Settings
 from broker.errors import ConfigError
 from broker.mqtt import Connection, Message
+from broker.runtime.config import Settings
+from nabij.local.opened_store import mqtt_endpoint
 from nabij.output import one_line, print_json, print_line, say
-from nabij.stores import mqtt_endpoint
 from schemas.codec import Invalid
 from schemas.topics import PROBE, ROOT, TOPICS
 

@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from broker import config, log
-from broker.config import Settings
 from broker.core.zones import UNASSIGNED
 from broker.errors import ConfigError
-from nabij.datadir import CITY_DESK, DataDir, desk_of
+from broker.runtime import config, log
+from broker.runtime.config import Settings
+from nabij.local.data_directory import CITY_DESK, DataDir, desk_of
+from nabij.local.stack import SERVICES, TRY_IT, Stack
 from nabij.output import console_err, print_json, say
 from nabij.service_manager import keep_told
-from nabij.stack import SERVICES, TRY_IT, Stack
 
 
 def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]:
@@ -51,9 +51,13 @@ def announcer() -> tuple[Callable[[str], None], Callable[[str], None]]:
 
 
 async def up(
-    settings: Settings, workers: Mapping[str, int], *, within_s: float, as_json: bool,
+    settings: Settings,
+    workers: Mapping[str, int],
+    *,
+    within_s: float,
+    as_json: bool,
     announce: Callable[[str], None] = say,
-) -> None:  # fmt: skip
+) -> None:
     """Run until cancelled; every service has so long to become ready."""
     manager = config.service_manager()
     stack = Stack(settings, workers=workers, http=settings.http, say=announce)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import h3.api.basic_int as h3
 
-from broker.config import Settings
 from broker.core.grid import PLACE_RESOLUTION
 from broker.core.zones import UNASSIGNED, GeoFile, Zone, ZoneKind
 from broker.errors import ConfigError
-from nabij.datadir import DataDir
+from broker.runtime.config import Settings
+from nabij.event_loop import run
+from nabij.local.data_directory import DataDir
+from nabij.local.zone_files import covered, import_zones, list_zones, read_areas, zones_at
 from nabij.output import Progress, print_json, print_line, print_table, say
-from nabij.runtime import run
-from nabij.zones import covered, import_zones, list_zones, read_areas, zones_at
 
 NAMED = 5  # features of one kind that are named
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from schemas.errors import Code, Invalid, sayable
 from schemas.lenient import Ambiguous, Lenient, NotFinite, choice
 from schemas.reasons import bare, explained
+from schemas.validation_errors import Code, Invalid, sayable
 
 MAX_NOTES, MAX_NOTE = 8, 160  # bytes of each
 _SHOWN, _LONGEST = 5, 40  # unknown names in a note, and characters of each
@@ -156,7 +156,7 @@ class Cleaning:
 
     def _tell_left_out(
         self, cleaned: dict[str, Any], name: str, one: _Field, error: Invalid, *, given: Any
-    ) -> None:  # fmt: skip
+    ) -> None:
         where = _short(error.field) if name in error.field else name
         if given is None and not one.is_required:
             self._notes.append(f"{where}: null was read as not given")
@@ -168,7 +168,7 @@ class Cleaning:
 
     def _stand_in(
         self, cleaned: dict[str, Any], name: str, one: _Field, *, why: str, given: Any = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         assert one.lenient is not None
         assert one.lenient.otherwise is not None
         if (value := one.lenient.otherwise({name: given, **cleaned})) is not None:
@@ -179,7 +179,7 @@ class Cleaning:
 
     def _with_known_names(
         self, kind: type[msgspec.Struct], raw: Mapping[str, Any], path: str
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Return the fields that are known; tell of the others, and what they may have meant."""
         known = {*_fields(kind), *filter(None, [kind.__struct_config__.tag_field])}
         named = {name: value for name, value in raw.items() if name in known}

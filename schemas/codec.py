@@ -14,10 +14,10 @@ from uuid import UUID
 import msgspec
 
 from schemas.cleaning import Cleaning, has_lenient
-from schemas.errors import Code, FieldError, Invalid
 from schemas.lenient import Ambiguous, Mend, NotFinite, code, language_tag
 from schemas.taxonomy import Language
 from schemas.text import is_odd
+from schemas.validation_errors import Code, FieldError, Invalid
 
 __all__ = [
     "MAX_DEPTH",

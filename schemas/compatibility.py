@@ -16,10 +16,15 @@ _Json = Mapping[str, Any]
 _CHOICE = "one of some values"
 _LEVEL = re.compile(r"\{[^}]+\}")
 _TIGHTER = {
-    "maximum": operator.lt, "maxLength": operator.lt, "maxItems": operator.lt,
-    "maxProperties": operator.lt, "minimum": operator.gt, "minLength": operator.gt,
-    "minItems": operator.gt, "pattern": operator.ne,
-}  # fmt: skip
+    "maximum": operator.lt,
+    "maxLength": operator.lt,
+    "maxItems": operator.lt,
+    "maxProperties": operator.lt,
+    "minimum": operator.gt,
+    "minLength": operator.gt,
+    "minItems": operator.gt,
+    "pattern": operator.ne,
+}
 
 
 def unannounced_changes(before: _Json, after: _Json) -> list[str]:

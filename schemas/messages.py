@@ -13,7 +13,6 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from schemas.errors import Code, FieldError
 from schemas.lenient import (
     Lenient,
     always,
@@ -30,6 +29,7 @@ from schemas.lenient import (
     whole,
 )
 from schemas.taxonomy import Audience, Desk, Language, Names, Priority, Urgency
+from schemas.validation_errors import Code, FieldError
 
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from schemas.errors import Code, Invalid
+from schemas.validation_errors import Code, Invalid
 
 _KINDS = {
     "str": "a string",
@@ -59,23 +59,43 @@ _RULES: tuple[tuple[re.Pattern[str], _Say], ...] = tuple(
         (r"Invalid (?:enum )?value ", lambda _: (Code.OUT_OF_RANGE, "The value is not allowed.")),
         (r"Invalid UUID", lambda _: (Code.BAD_ID, "The id is no UUID.")),
         (r"Invalid RFC3339", lambda _: (Code.BAD_TIME, f"Expected {_KINDS['datetime']}.")),
-        (r"with a timezone component", lambda _: (
-            Code.BAD_TIME, "The time has no offset: expected one as 2026-03-01T12:00:00Z.")),
+        (
+            r"with a timezone component",
+            lambda _: (
+                Code.BAD_TIME,
+                "The time has no offset: expected one as 2026-03-01T12:00:00Z.",
+            ),
+        ),
         (r"Number out of range", lambda _: (Code.OUT_OF_RANGE, "The number is out of range.")),
-        (r"`(\w+)` of length <= (\d+)", lambda found: (
-            Code.TEXT_TOO_LONG, f"Expected {_KINDS[found[1]]} of at most length {found[2]}.")),
-        (r"matching regex", lambda _: (
-            Code.OUT_OF_RANGE, "Expected lower case, with '-' in the place of a space.")),
-        (r"`str` of length >= 1", lambda _: (
-            Code.OUT_OF_RANGE, "Expected a string of at least 1 character.")),
-        (r"`array` of length >= 1", lambda _: (
-            Code.OUT_OF_RANGE, "Expected an array that is not empty.")),
-        (r"`(?:float|int)` >= (\S+)", lambda found: (
-            Code.OUT_OF_RANGE, f"Expected a number of at least {_plain(found[1])}.")),
-        (r"`(?:float|int)` <= (\S+)", lambda found: (
-            Code.OUT_OF_RANGE, f"Expected a number of at most {_plain(found[1])}.")),
+        (
+            r"`(\w+)` of length <= (\d+)",
+            lambda found: (
+                Code.TEXT_TOO_LONG,
+                f"Expected {_KINDS[found[1]]} of at most length {found[2]}.",
+            ),
+        ),
+        (
+            r"matching regex",
+            lambda _: (Code.OUT_OF_RANGE, "Expected lower case, with '-' in the place of a space."),
+        ),
+        (
+            r"`str` of length >= 1",
+            lambda _: (Code.OUT_OF_RANGE, "Expected a string of at least 1 character."),
+        ),
+        (
+            r"`array` of length >= 1",
+            lambda _: (Code.OUT_OF_RANGE, "Expected an array that is not empty."),
+        ),
+        (
+            r"`(?:float|int)` >= (\S+)",
+            lambda found: (Code.OUT_OF_RANGE, f"Expected a number of at least {_plain(found[1])}."),
+        ),
+        (
+            r"`(?:float|int)` <= (\S+)",
+            lambda found: (Code.OUT_OF_RANGE, f"Expected a number of at most {_plain(found[1])}."),
+        ),
     )
-)  # fmt: skip
+)
 
 
 def _said(what: str) -> Said:

@@ -148,10 +148,33 @@ PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, "service", "the sam
 REJECTED = Topic("ops/rejected/{service}", messages.Rejection, "service", "operators")
 
 TOPICS: tuple[Topic[Any], ...] = (
-    REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC, DELIVERED, RECEIPT, ALERT, BRIEF,
-    GROUP, QUESTION, ESCALATION, INCIDENT, COMMAND, COMMAND_RECEIPT, DESK_DELIVERED, DESK_SYNC,
-    CASE, CITY_RECEIPT, CITY_DELIVERED, CITY_SYNC, UNATTENDED, SERVICE, PROBE, REJECTED,
-)  # fmt: skip
+    REPORT,
+    PRESENCE,
+    REPLY,
+    MESSAGE,
+    ANSWER,
+    SYNC,
+    DELIVERED,
+    RECEIPT,
+    ALERT,
+    BRIEF,
+    GROUP,
+    QUESTION,
+    ESCALATION,
+    INCIDENT,
+    COMMAND,
+    COMMAND_RECEIPT,
+    DESK_DELIVERED,
+    DESK_SYNC,
+    CASE,
+    CITY_RECEIPT,
+    CITY_DELIVERED,
+    CITY_SYNC,
+    UNATTENDED,
+    SERVICE,
+    PROBE,
+    REJECTED,
+)
 
 
 def template_of(topic: str) -> str:

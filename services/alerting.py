@@ -12,18 +12,19 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from broker import events, metrics
+from broker.core import changes
 from broker.core.alerts import alerts_of, brief_of, payloads_of
+from broker.core.changes import Change, IncidentChanged, WalkedIn
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
-from broker.events import Change, IncidentChanged, WalkedIn
-from broker.isolation import each
 from broker.mqtt import Message, PubAckReasonCode
-from broker.service import NOTHING, Context, Effects, Service
+from broker.runtime import metrics
+from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
-from broker.store.alerts import LOSSY_TRIES, MOST_TRIES
-from broker.store.index import reached_cells
-from broker.store.outages import Outages
+from broker.store.alert_states import LOSSY_TRIES, MOST_TRIES
+from broker.store.kernel.isolation import each
+from broker.store.mqtt_outages import MqttOutages
+from broker.store.place_index import reached_cells
 from schemas import topics
 from schemas.codec import encode
 from schemas.messages import AlertReason, Status
@@ -57,7 +58,7 @@ _REASONS = {
 }
 
 
-@service.on(events.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED)
 async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     """Alert every eligible participant within the incident's radius, nearest first."""
     reason = _REASONS.get(change.change)
@@ -67,18 +68,18 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     if filed is None:
         return NOTHING
     incident, everywhere = filed.incident, ctx.store.everywhere
-    await everywhere.file_beyond(incident)  # before people are read: who comes later finds it
+    await everywhere.add_beyond(incident)  # before people are read: who comes later finds it
     if not incident.alerts_people:
         return NOTHING
     people = await everywhere.near(reached_cells(incident))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
-    vias = {one.user: one.via for one in people} if len(ctx.servers) > 1 else {}
+    vias = {one.user: one.broker_index for one in people} if len(ctx.servers) > 1 else {}
     return await _alert(
         incident, users, ctx, reason=reason, since=change.at, unsent=True, vias=vias
     )
 
 
-@service.on(events.WALKED_IN)
+@service.on(changes.WALKED_IN)
 async def alert_arrivals(arrival: WalkedIn, ctx: Context) -> Effects:
     """Alert those who came into the radius of an incident that is still open."""
     filed = await ctx.store.incidents.get(arrival.incident)
@@ -90,9 +91,16 @@ async def alert_arrivals(arrival: WalkedIn, ctx: Context) -> Effects:
 
 
 async def _alert(
-    incident: Incident, users: Sequence[str], ctx: Context, *, reason: AlertReason,
-    since: datetime, unsent: bool = False, began: bool = False, vias: Vias = _ANY,
-) -> Effects:  # fmt: skip
+    incident: Incident,
+    users: Sequence[str],
+    ctx: Context,
+    *,
+    reason: AlertReason,
+    since: datetime,
+    unsent: bool = False,
+    began: bool = False,
+    vias: Vias = _ANY,
+) -> Effects:
     """Alert `users`, some at a time: while these are sent, the next are claimed.
 
     With `unsent` also those whom somebody claimed before and did not live to alert. The last of
@@ -103,11 +111,15 @@ async def _alert(
     rest = more if others else None
     claimed, short = await asyncio.gather(
         ctx.store.alerts.claim(
-            incident, some, reason=reason, now=ctx.now,
-            retention_s=ctx.policy.timers.retention_s, unsent=unsent,
+            incident,
+            some,
+            reason=reason,
+            now=ctx.now,
+            retention_s=ctx.policy.timers.retention_s,
+            unsent=unsent,
         ),
         ctx.store.forms.short(some),
-    )  # fmt: skip
+    )
     if rest and not claimed:
         return Effects(rest=rest)
     if not claimed and not began:
@@ -133,9 +145,14 @@ class _Alerts(Sequence[Message]):
     """
 
     def __init__(
-        self, incident: Incident, claimed: Sequence[Claimed], ctx: Context, vias: Vias = _ANY,
-        *, short: frozenset[str],
-    ) -> None:  # fmt: skip
+        self,
+        incident: Incident,
+        claimed: Sequence[Claimed],
+        ctx: Context,
+        vias: Vias = _ANY,
+        *,
+        short: frozenset[str],
+    ) -> None:
         self._incident, self._claimed = incident, claimed
         self._briefs = [alert for alert in claimed if alert.user in short] if short else []
         self._vias = vias
@@ -181,9 +198,12 @@ class _Alerts(Sequence[Message]):
         if kind is None:
             kind = self._kinds[alert[1:4]] = self._kind(alert)
         return Message(
-            _topic_of(alert.user), kind.payload(alert.user), qos=topics.ALERT.qos,
-            expiry_s=kind.expiry_s, via=self._vias.get(alert.user),
-        )  # fmt: skip
+            _topic_of(alert.user),
+            kind.payload(alert.user),
+            qos=topics.ALERT.qos,
+            expiry_s=kind.expiry_s,
+            broker_index=self._vias.get(alert.user),
+        )
 
     def _brief(self, alert: Claimed) -> Message:
         full = self._message(alert)
@@ -195,9 +215,12 @@ class _Alerts(Sequence[Message]):
         # Whenever it is sent, an alert expires at the same moment: that of its record.
         expires_at = alert.at + self._lasts
         payload = payloads_of(
-            self._incident, self._advice, expires_at=expires_at, wave=alert.wave,
+            self._incident,
+            self._advice,
+            expires_at=expires_at,
+            wave=alert.wave,
             reason=alert.reason,
-        )  # fmt: skip
+        )
         return _Kind(payload, max(1, int((expires_at - self._now).total_seconds())))
 
 
@@ -209,9 +232,13 @@ def _of_both(full: PubAckReasonCode, brief: PubAckReasonCode) -> PubAckReasonCod
 
 
 async def _record(
-    incident: UUID, claimed: Sequence[Claimed], outcomes: Sequence[PubAckReasonCode],
-    ctx: Context, *, told: IncidentChanged | None = None,
-) -> None:  # fmt: skip
+    incident: UUID,
+    claimed: Sequence[Claimed],
+    outcomes: Sequence[PubAckReasonCode],
+    ctx: Context,
+    *,
+    told: IncidentChanged | None = None,
+) -> None:
     """Record each alert with the reason code of its PUBACK."""
     sent: list[Claimed] = []
     refused: list[Claimed] = []
@@ -245,17 +272,17 @@ async def see_to_unconfirmed(ctx: Context) -> Effects:
 
 
 @service.every(5.0)
-async def heal_dropped(ctx: Context) -> Effects:
+async def resend_dropped(ctx: Context) -> Effects:
     """Send again what the MQTT broker may have dropped lately: it says only how many it were."""
-    dropped: list[tuple[Outages, int]] = []
+    dropped: list[tuple[MqttOutages, int]] = []
     for server in ctx.servers:
-        outages = ctx.store.outages.of(server.number)
-        count, healed = await server.dropped(), await outages.dropped()
+        mqtt_outages = ctx.store.mqtt_outages.of(server.number)
+        count, healed = await server.dropped(), await mqtt_outages.dropped()
         if count == 0 and healed:  # it has started anew
-            await outages.healed(0)
+            await mqtt_outages.healed(0)
         elif count is not None and count != healed:
             _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
-            dropped.append((outages, count))
+            dropped.append((mqtt_outages, count))
     if not dropped:
         return NOTHING
     effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="dropped", doubted=True)
@@ -263,8 +290,8 @@ async def heal_dropped(ctx: Context) -> Effects:
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         if effects.record is not None:
             await effects.record(outcomes)
-        for outages, count in dropped:
-            await outages.healed(count)
+        for mqtt_outages, count in dropped:
+            await mqtt_outages.healed(count)
 
     return Effects(effects.messages, record)
 
@@ -292,7 +319,7 @@ async def _again(
     """See to the unconfirmed alerts of these incidents, and send what is to be sent again."""
 
     async def look(identifier: UUID) -> _Again | None:
-        claimed, expired = await ctx.store.alerts.see_to(
+        claimed, expired = await ctx.store.alerts.sweep_unconfirmed(
             identifier,
             now=ctx.now,
             lasts_s=ctx.policy.timers.silence_s,

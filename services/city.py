@@ -4,10 +4,11 @@
 police service sends it again until the desk confirms it.
 """
 
-from broker import events, relay
-from broker.events import Change, IncidentChanged
+from broker.core import changes
+from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import Message
-from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.runtime import outbox_relay
+from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from schemas import topics
 from schemas.ids import case_id
 from schemas.messages import DeskSync, Receipt
@@ -15,7 +16,7 @@ from schemas.messages import DeskSync, Receipt
 service = Service("city", niceness=3)
 
 
-@service.on(events.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED)
 async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish the case of a report whose category is the city's."""
     if change.change not in (Change.OPENED, Change.MERGED) or change.report is None:
@@ -25,15 +26,15 @@ async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
 
 
 @service.on_batch(topics.CITY_DELIVERED)
-async def take_receipts(batch: relay.Batch) -> Effects:
+async def take_receipts(batch: outbox_relay.Batch) -> Effects:
     """Take the desk's word that it has these cases."""
-    return await relay.take_receipts(batch)
+    return await outbox_relay.take_receipts(batch)
 
 
 @service.on(topics.CITY_SYNC)
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
-    return await relay.take_sync(request, ctx, _answer)
+    return await outbox_relay.take_sync(request, ctx, _answer)
 
 
 def _answer(receipt: Receipt, ctx: Context) -> Effects:

@@ -7,7 +7,8 @@ from functools import partial
 import structlog
 from msgspec.structs import replace
 
-from broker.core import groups
+from broker.core import membership
+from broker.core.changes import Change, Erased, IncidentChanged
 from broker.core.escalation import (
     accept_by,
     acknowledge_by,
@@ -17,17 +18,16 @@ from broker.core.escalation import (
 )
 from broker.core.incidents import Incident, closed, widened
 from broker.errors import UnavailableError
-from broker.events import Change, Erased, IncidentChanged
-from broker.isolation import isolated
-from broker.service import NOTHING, Context, Effects, Service
+from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import (
     Deadline,
     DeadlineKind,
-    Filed,
-    Posted,
+    OutboxMessage,
+    StoredIncident,
     fire,
     schedule,
 )
+from broker.store.kernel.isolation import isolated
 from schemas import topics
 from schemas.codec import encode
 from schemas.messages import Status
@@ -85,12 +85,12 @@ async def _fire(deadline: Deadline, ctx: Context) -> None:
             await ctx.store.incidents.erase(incident, filed.people, erased)
 
 
-async def _widen(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+async def _widen(deadline: Deadline, filed: StoredIncident, ctx: Context) -> None:
     """Nobody accepted in time: the radius widens to the next ring."""
     incident = filed.incident
     radius_m = ctx.policy.next_radius_m(incident.wave, incident.radius_m)
     settled = incident.status in (Status.ON_SCENE, Status.CLOSED)
-    if settled or groups.helpers(filed.people) or radius_m is None:
+    if settled or membership.helpers(filed.people) or radius_m is None:
         await ctx.store.deadlines.drop(deadline)
         return
     after = widened(incident, radius_m, ctx.now)
@@ -98,7 +98,7 @@ async def _widen(deadline: Deadline, filed: Filed, ctx: Context) -> None:
     await _change(deadline, filed, after, ctx, change=Change.WIDENED, again=due)
 
 
-async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+async def _escalate_again(deadline: Deadline, filed: StoredIncident, ctx: Context) -> None:
     """The police did not acknowledge in time: escalated again, marked as such."""
     incident = filed.incident
     if not awaits_police(incident):
@@ -106,7 +106,7 @@ async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> Non
         return
     after = replace(incident, attempts=incident.attempts + 1, version=incident.version + 1)
     escalation = overdue_of(after, ctx.now)
-    posted = Posted(
+    posted = OutboxMessage(
         id=str(escalation.id),
         topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
         payload=encode(escalation),
@@ -118,7 +118,7 @@ async def _escalate_again(deadline: Deadline, filed: Filed, ctx: Context) -> Non
     await _change(deadline, filed, after, ctx, change=Change.OVERDUE, again=due, posted=posted)
 
 
-async def _close_if_silent(deadline: Deadline, filed: Filed, ctx: Context) -> None:
+async def _close_if_silent(deadline: Deadline, filed: StoredIncident, ctx: Context) -> None:
     """Close an incident in which nothing has happened for so long; else look again then."""
     active_at = await ctx.store.deadlines.in_time_of_now(filed.active_at)
     quiet_from = active_at + silence(filed.incident, ctx.policy.timers)
@@ -130,9 +130,15 @@ async def _close_if_silent(deadline: Deadline, filed: Filed, ctx: Context) -> No
 
 
 async def _change(
-    deadline: Deadline, filed: Filed, after: Incident, ctx: Context, *, change: Change,
-    again: datetime | None = None, posted: Posted | None = None,
-) -> None:  # fmt: skip
+    deadline: Deadline,
+    filed: StoredIncident,
+    after: Incident,
+    ctx: Context,
+    *,
+    change: Change,
+    again: datetime | None = None,
+    posted: OutboxMessage | None = None,
+) -> None:
     """Commit what a deadline does, if neither it nor the incident has changed since it was read.
 
     If they have, the deadline still stands, and the next turn decides on what is new.

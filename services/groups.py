@@ -14,31 +14,30 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from broker import events
-from broker.core import groups
+from broker.core import changes, membership
 from broker.core.alerts import alerts_of, brief_of
+from broker.core.changes import Change, IncidentChanged, Informed
 from broker.core.escalation import accept_again_by, said_to_city, said_to_police
-from broker.core.groups import Member
-from broker.core.history import Note, replied
+from broker.core.incident_history import Note, replied
 from broker.core.incidents import Incident
+from broker.core.membership import Member
 from broker.errors import Code, Rejected
-from broker.events import Change, IncidentChanged, Informed
 from broker.mqtt import Message
-from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
     Conversation,
     DeadlineKind,
-    Filed,
-    Filing,
-    Glimpse,
-    Missed,
+    KnownReceipt,
+    OutboxMessage,
     People,
-    Posted,
-    Received,
+    ReceiptRecord,
+    StoredIncident,
+    SyncEvents,
+    SyncRow,
     Transaction,
+    add_receipt,
+    add_reply,
     confirm,
-    file_receipt,
-    file_reply,
     log,
     posted,
     schedule_no_later,
@@ -78,23 +77,23 @@ class _Change(NamedTuple):
 
     member: Member | None = None
     event: GroupEvent | None = None
-    posted: tuple[Posted, ...] = ()
+    posted: tuple[OutboxMessage, ...] = ()
 
 
-Decide = Callable[[Filed], _Change]
+Decide = Callable[[StoredIncident], _Change]
 
 
 @service.on(topics.REPLY)
 async def reply(answer: Reply, ctx: Context) -> Effects:
     """Take a participant's answer to an alert; tell the group."""
 
-    def change(filed: Filed) -> _Change:
+    def change(filed: StoredIncident) -> _Change:
         sequence = filed.group_events + 1
-        member, kind = groups.replied(filed.people, ctx.user, answer, sequence=sequence)
+        member, kind = membership.replied(filed.people, ctx.user, answer, sequence=sequence)
         if kind is None:
             return _Change(member)
         people = {**filed.people, ctx.user: member}
-        event = groups.event(
+        event = membership.event(
             filed.conversation,
             answer.id,
             kind,
@@ -115,9 +114,9 @@ async def reply(answer: Reply, ctx: Context) -> Effects:
 async def say(message: GroupMessage, ctx: Context) -> Effects:
     """Pass on what a member says: to the group, or where there is none to the desk."""
 
-    def change(filed: Filed) -> _Change:
-        speaker = groups.speaker(filed.people, ctx.user)
-        event = groups.event(
+    def change(filed: StoredIncident) -> _Change:
+        speaker = membership.speaker(filed.people, ctx.user)
+        event = membership.event(
             filed.conversation,
             message.id,
             GroupEventKind.SAID,
@@ -177,8 +176,8 @@ async def _take_alone(
         )
         transaction = ctx.store.transaction()
         sequence = changed.event.sequence if changed.event else None
-        file_receipt(transaction, Filing(message, ctx.user, ctx.digest, receipt, sequence))
-        file_reply(transaction, known_as, user=ctx.user, member=changed.member, event=changed.event)
+        add_receipt(transaction, ReceiptRecord(message, ctx.user, ctx.digest, receipt, sequence))
+        add_reply(transaction, known_as, user=ctx.user, member=changed.member, event=changed.event)
         member = changed.member
         people = {**filed.people, ctx.user: member} if member else filed.people
         if incident.has_group:
@@ -189,24 +188,29 @@ async def _take_alone(
             incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
         )
         if await ctx.store.incidents.change(
-            incident, _next(incident), active_at=ctx.now, timers=ctx.policy.timers,
-            events=[told], posted=changed.posted, transaction=transaction,
-        ):  # fmt: skip
+            incident,
+            _next(incident),
+            active_at=ctx.now,
+            timers=ctx.policy.timers,
+            events=[told],
+            posted=changed.posted,
+            transaction=transaction,
+        ):
             return _effects(receipt, changed, people, ctx)
 
 
-def _takes_part(filed: Filed, ctx: Context) -> bool:
+def _takes_part(filed: StoredIncident, ctx: Context) -> bool:
     return filed.incident.has_group or ctx.user in filed.people
 
 
-async def _own(filed: Filed | None, ctx: Context) -> UUID | None:
+async def _own(filed: StoredIncident | None, ctx: Context) -> UUID | None:
     """Return the conversation of a reporter who knows it by the id of a group of before."""
     if filed is None or _takes_part(filed, ctx):
         return None
     return await ctx.store.conversations.own(filed.conversation, ctx.user)
 
 
-def _theirs(filed: Filed | None, known_as: UUID, ctx: Context) -> Filed:
+def _theirs(filed: StoredIncident | None, known_as: UUID, ctx: Context) -> StoredIncident:
     """Refuse an incident that there is not, or of which a stranger must not learn that there is."""
     if filed is None or not _takes_part(filed, ctx):
         raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {known_as}.")
@@ -217,7 +221,9 @@ def _next(incident: Incident) -> Incident:
     return replace(incident, version=incident.version + 1)
 
 
-def _for_desk(message: GroupMessage, filed: Filed, ctx: Context) -> tuple[Posted, ...]:
+def _for_desk(
+    message: GroupMessage, filed: StoredIncident, ctx: Context
+) -> tuple[OutboxMessage, ...]:
     """Return what the desk is to read of a message: in a group the members are spoken to."""
     if filed.report is None:
         return ()
@@ -233,17 +239,22 @@ def _for_desk(message: GroupMessage, filed: Filed, ctx: Context) -> tuple[Posted
     return (posted(said.id, topic, encode(said), now_ms=now_ms),)
 
 
-def _call_again(transaction: Transaction, filed: Filed, people: People, ctx: Context) -> None:
+def _call_again(
+    transaction: Transaction, filed: StoredIncident, people: People, ctx: Context
+) -> None:
     """Set the deadline for somebody to accept again, if the last one who had accepted is gone."""
     due = accept_again_by(
-        filed.incident, accepted=groups.helpers(filed.people), left=groups.helpers(people),
-        timers=ctx.policy.timers, now=ctx.now,
-    )  # fmt: skip
+        filed.incident,
+        accepted=membership.helpers(filed.people),
+        left=membership.helpers(people),
+        timers=ctx.policy.timers,
+        now=ctx.now,
+    )
     if due is not None:
         schedule_no_later(transaction, filed.incident.id, DeadlineKind.WIDEN, due)
 
 
-async def _repeat(received: Received, filed: Filed | None, ctx: Context) -> Effects:
+async def _repeat(received: KnownReceipt, filed: StoredIncident | None, ctx: Context) -> Effects:
     """Answer a repeated message as before, and tell the group again: readers drop it by id."""
     if received.user != ctx.user or received.digest != ctx.digest:
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
@@ -265,7 +276,7 @@ def _effects(receipt: Receipt, changed: _Change, people: People, ctx: Context) -
 
 
 def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message]:
-    return _to(event, groups.hearers(people, event.sequence), people, ctx)
+    return _to(event, membership.hearers(people, event.sequence), people, ctx)
 
 
 def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -> list[Message]:
@@ -281,17 +292,17 @@ def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -
     ]
 
 
-@service.on(events.INFORMED)
+@service.on(changes.INFORMED)
 async def inform(informed: Informed, ctx: Context) -> Effects:
     """Pass on what the police say: to the group, or to each reporter, or the one of a report."""
 
     def draw_up(to: Conversation) -> GroupEvent:
-        return groups.event(
+        return membership.event(
             to.id,
             informed.command,
             GroupEventKind.SAID,
             sequence=len(to.events) + 1,
-            name=groups.POLICE,
+            name=membership.POLICE,
             role=GroupRole.POLICE,
             people=to.people,
             at=ctx.now,  # as told: a sync asks from a moment on
@@ -310,7 +321,7 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
             return Effects([*chain.from_iterable(to_each)])
 
 
-@service.on(events.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED)
 async def close(change: IncidentChanged, ctx: Context) -> Effects:
     """Tell everyone who was alerted, and the reporters, that an incident has ended."""
     if change.change is not Change.CLOSED:
@@ -319,7 +330,7 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         filed = await ctx.store.incidents.get(change.incident)
         if filed is None:
             return NOTHING
-        await ctx.store.everywhere.unfile_beyond(filed.incident)
+        await ctx.store.everywhere.remove_beyond(filed.incident)
         those = await ctx.store.conversations.of(filed.incident)
         told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
         if told is not None:
@@ -329,12 +340,12 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
 
 def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
     by_police = incident.acknowledged_by is not None
-    return groups.event(
+    return membership.event(
         to.id,
         "closed",
         GroupEventKind.CLOSED,
         sequence=len(to.events) + 1,
-        name=groups.POLICE if by_police else groups.NABIJ,
+        name=membership.POLICE if by_police else membership.NABIJ,
         role=GroupRole.POLICE if by_police else GroupRole.NABIJ,
         people=to.people,
         at=ctx.now,
@@ -343,9 +354,11 @@ def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
 
 
 async def _tell(
-    those: Sequence[Conversation], draw_up: Callable[[Conversation], GroupEvent],
-    incident: Incident, ctx: Context,
-) -> list[tuple[Conversation, GroupEvent]] | None:  # fmt: skip
+    those: Sequence[Conversation],
+    draw_up: Callable[[Conversation], GroupEvent],
+    incident: Incident,
+    ctx: Context,
+) -> list[tuple[Conversation, GroupEvent]] | None:
     """File an event in each of `those` once, whoever tries again; None: all changed meanwhile."""
     transaction, told, is_new = ctx.store.transaction(), [], False
     for one in those:
@@ -353,7 +366,7 @@ async def _tell(
         known = next((known for known in one.events if known.id == event.id), None)
         if known is None:
             is_new = True
-            file_reply(transaction, one.id, user="", member=None, event=event)
+            add_reply(transaction, one.id, user="", member=None, event=event)
         told.append((one, known or event))
     if is_new and not await ctx.store.incidents.touch(incident, _next(incident), transaction):
         return None
@@ -373,9 +386,11 @@ async def sync(request: Sync, ctx: Context) -> Effects:
         if ctx.is_expired:
             return NOTHING  # the device has stopped waiting, and asks anew when it is ready
         glimpses = await ctx.store.everywhere.missed(
-            ctx.user, request.since, _SYNC_AT_MOST,
+            ctx.user,
+            request.since,
+            _SYNC_AT_MOST,
             told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
-        )  # fmt: skip
+        )
         new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
         read = await ctx.store.everywhere.read(new)
         wants_brief = ctx.user in await ctx.store.forms.short([ctx.user] if new else [])
@@ -396,8 +411,8 @@ async def sync(request: Sync, ctx: Context) -> Effects:
 
 
 def _missed_alert(
-    glimpse: Glimpse, missed: Missed, ctx: Context, *, brief: bool
-) -> list[Message]:  # fmt: skip
+    glimpse: SyncRow, missed: SyncEvents, ctx: Context, *, brief: bool
+) -> list[Message]:
     alert, incident = glimpse.alert, missed.incident
     if alert is None or incident is None or incident.status is Status.CLOSED:
         return []
@@ -412,7 +427,9 @@ def _missed_alert(
     )
 
 
-def _missed_events(glimpse: Glimpse, missed: Missed, request: Sync, ctx: Context) -> list[Message]:
+def _missed_events(
+    glimpse: SyncRow, missed: SyncEvents, request: Sync, ctx: Context
+) -> list[Message]:
     people = {ctx.user: glimpse.member}
     told = missed.told_to(glimpse.member)
     events = [event for event in told if glimpse.lacks(event, request)]

@@ -11,19 +11,19 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from broker import metrics
+from broker.core.changes import Change, IncidentChanged
 from broker.core.escalation import case_of, escalation_of
 from broker.core.grid import place_of, region_of
-from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, is_old, merge_target, merged, opened_by
+from broker.core.membership import Member, reporter
 from broker.core.policy import effective_audience
 from broker.core.zones import UNASSIGNED
 from broker.errors import Code, Rejected
-from broker.events import Change, IncidentChanged
 from broker.mqtt import Message
-from broker.service import Context, Effects, Service, outgoing
-from broker.store import Filing, Neighbourhood, Posted, Received, posted
-from broker.store.receipts import RECEIPT_LIFETIME_S
+from broker.runtime import metrics
+from broker.runtime.service import Context, Effects, Service, outgoing
+from broker.store import KnownReceipt, Neighbourhood, OutboxMessage, ReceiptRecord, posted
+from broker.store.receipt_records import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.cleaning import MAX_NOTES
 from schemas.codec import encode
@@ -43,7 +43,7 @@ class _Decision(NamedTuple):
     incident: Incident | None  # None: the report was committed before
     receipt: Receipt
     before: Incident | None  # the incident that the report joins, as it was
-    posted: Posted | None  # for the desk: an escalation, or a case
+    posted: OutboxMessage | None  # for the desk: an escalation, or a case
     ctx: Context  # of the partition that has it
 
 
@@ -144,7 +144,7 @@ async def _commit_at_border(report: Report, category: Category, ctx: Context) ->
         if seen.routed is None:
             target = merge_target(report, category, audience, [*seen.candidates, *there])
             if target is not None and ctx.store.of(target.id) is not ctx.store:
-                await ctx.store.borders.route(report.id, region_in(target.id))
+                await ctx.store.locks.route(report.id, region_in(target.id))
                 continue  # and see whether it was ours that was filed
             decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
         else:
@@ -159,7 +159,7 @@ async def _commit_at_border(report: Report, category: Category, ctx: Context) ->
         if decision is not None:
             assert decision.incident is not None
             if decision.incident.reports == 1:
-                await everywhere.file_beyond(decision.incident)
+                await everywhere.add_beyond(decision.incident)
             return decision
 
 
@@ -173,7 +173,7 @@ async def _commit_as(
     opened = incident.reports == 1
     sequence = await ctx.store.incidents.commit_report(
         report,
-        Filing(report.id, ctx.user, ctx.digest, decision.receipt),
+        ReceiptRecord(report.id, ctx.user, ctx.digest, decision.receipt),
         member=await _member(incident, ctx),
         incident=incident,
         seen=seen,
@@ -201,7 +201,7 @@ def _region_of(report: Report) -> int:
     return region_of(place_of(report.location.lat, report.location.lon))
 
 
-def _repeated(report: Report, received: Received, ctx: Context) -> _Decision:
+def _repeated(report: Report, received: KnownReceipt, ctx: Context) -> _Decision:
     """Answer a report that was committed before: the same receipt, if it is the same report."""
     if received.user != ctx.user or received.digest != ctx.digest:
         raise Rejected(
@@ -283,7 +283,7 @@ async def _member(incident: Incident, ctx: Context) -> Member | None:
     return reporter(filed.people, ctx.user, hears_from=filed.group_events + 1)
 
 
-def _posted(report: Report, incident: Incident, ctx: Context) -> Posted:
+def _posted(report: Report, incident: Incident, ctx: Context) -> OutboxMessage:
     """Return what the desk that answers for the report is to read: an escalation, or a case."""
     if incident.desk is Desk.POLICE:
         escalation = escalation_of(report, incident, ctx.now)

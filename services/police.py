@@ -8,23 +8,23 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from broker import events, relay, sweeps
-from broker.core import groups
+from broker.core import changes, membership
+from broker.core.changes import Change, Erased, Event, IncidentChanged, Informed
 from broker.core.escalation import answer_of
-from broker.core.history import Note, commanded
+from broker.core.incident_history import Note, commanded
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
-from broker.events import Change, Erased, Event, IncidentChanged, Informed
 from broker.mqtt import Message
-from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.runtime import outbox_relay, retained_states
+from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
-    Filed,
-    Filing,
-    Posted,
-    Received,
-    ReportFiled,
-    file_question,
-    file_receipt,
+    KnownReceipt,
+    OutboxMessage,
+    ReceiptRecord,
+    StoredIncident,
+    StoredReport,
+    add_question,
+    add_receipt,
     log,
     posted,
 )
@@ -95,11 +95,11 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
             notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
-        file_receipt(transaction, Filing(order.id, sender, ctx.digest, receipt))
+        add_receipt(transaction, ReceiptRecord(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
         questions = []
         for user, question in plan.questions:
-            file_question(transaction, question, user)
+            add_question(transaction, question, user)
             questions.append(_posted(question, user, ctx))
         if await ctx.store.incidents.change(
             filed.incident,
@@ -113,7 +113,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
             return _answer(receipt, ctx, *questions)
 
 
-async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
+async def _plan(order: PoliceCommand, filed: StoredIncident, ctx: Context) -> _Plan:
     incident = filed.incident
     changed = IncidentChanged(
         incident=incident.id, change=Change.COMMANDED, at=ctx.now, desk=incident.desk
@@ -136,9 +136,12 @@ async def _plan(order: PoliceCommand, filed: Filed, ctx: Context) -> _Plan:
         case Inform():
             await _refuse_unless_one_of(order, incident, ctx)
             informed = Informed(
-                incident=incident.id, command=order.id, text=order.text, at=ctx.now,
+                incident=incident.id,
+                command=order.id,
+                text=order.text,
+                at=ctx.now,
                 report=order.report,
-            )  # fmt: skip
+            )
             return _Plan(incident, (changed, informed))
         case Close():
             ended = replace(changed, change=Change.CLOSED)
@@ -149,12 +152,13 @@ async def _questions(
     order: Ask, incident: Incident, ctx: Context
 ) -> tuple[tuple[str, Question], ...]:
     """Return the question to each reporter who is asked, with who that is."""
-    return tuple([_question(order, made, incident, ctx)
-                  for made in await _asked(order, incident, ctx)])  # fmt: skip
+    return tuple(
+        [_question(order, made, incident, ctx) for made in await _asked(order, incident, ctx)]
+    )
 
 
 def _question(
-    order: Ask, made: ReportFiled, incident: Incident, ctx: Context
+    order: Ask, made: StoredReport, incident: Incident, ctx: Context
 ) -> tuple[str, Question]:
     known_as = incident.conversation_of(made.report)
     return made.user, Question(
@@ -166,7 +170,7 @@ def _question(
     )
 
 
-async def _asked(order: Ask, incident: Incident, ctx: Context) -> Sequence[ReportFiled]:
+async def _asked(order: Ask, incident: Incident, ctx: Context) -> Sequence[StoredReport]:
     """Return the reports whose reporters are asked: another person must not answer for one."""
     if order.report is not None:
         if order.reporters is Reporters.ALL:
@@ -180,7 +184,7 @@ async def _asked(order: Ask, incident: Incident, ctx: Context) -> Sequence[Repor
     return reports
 
 
-def _choice_of(reports: Sequence[ReportFiled]) -> str:
+def _choice_of(reports: Sequence[StoredReport]) -> str:
     newest = sorted((one.report for one in reports), key=lambda one: one.seen_at, reverse=True)
     named = ", ".join(str(one.id) for one in newest[:_NAMED])
     more = f", and {len(reports) - _NAMED} more" if len(reports) > _NAMED else ""
@@ -190,7 +194,7 @@ def _choice_of(reports: Sequence[ReportFiled]) -> str:
     )
 
 
-async def _existing_report(report: UUID, incident: Incident, ctx: Context) -> ReportFiled:
+async def _existing_report(report: UUID, incident: Incident, ctx: Context) -> StoredReport:
     made = await ctx.store.incidents.report(incident.id, report)
     if made is None:
         raise Rejected(Code.UNKNOWN_REPORT, "$.report", f"The incident has no report {report}.")
@@ -210,7 +214,7 @@ async def _refuse_unless_one_of(order: Inform, incident: Incident, ctx: Context)
         )
 
 
-def _posted(question: Question, user: str, ctx: Context) -> Posted:
+def _posted(question: Question, user: str, ctx: Context) -> OutboxMessage:
     topic = topics.QUESTION.topic(user=user)
     return posted(question.id, topic, encode(question), now_ms=_now_ms(ctx))
 
@@ -220,20 +224,20 @@ def _now_ms(ctx: Context) -> int:
     return int(ctx.clock.seconds() * 1000)
 
 
-def _answer(receipt: Receipt, ctx: Context, *questions: Posted) -> Effects:
+def _answer(receipt: Receipt, ctx: Context, *questions: OutboxMessage) -> Effects:
     message = outgoing(
         topics.COMMAND_RECEIPT, receipt, correlation=ctx.correlation, zone=ctx.levels["zone"]
     )
     return Effects([*(Message(p.topic, p.payload) for p in questions), message])
 
 
-def _same(received: Received, sender: str, ctx: Context) -> Receipt:
+def _same(received: KnownReceipt, sender: str, ctx: Context) -> Receipt:
     if received.user != sender or received.digest != ctx.digest:
         raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
     return received.receipt
 
 
-def _existing(filed: Filed | None, incident: UUID) -> Filed:
+def _existing(filed: StoredIncident | None, incident: UUID) -> StoredIncident:
     if filed is None:
         raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
     return filed
@@ -274,7 +278,7 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
             notes=ctx.notes,
         )
         transaction = ctx.store.transaction()
-        file_receipt(transaction, Filing(given.id, ctx.user, ctx.digest, receipt))
+        add_receipt(transaction, ReceiptRecord(given.id, ctx.user, ctx.digest, receipt))
         log(
             transaction,
             incident.id,
@@ -284,9 +288,14 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
             incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
         )
         if await ctx.store.incidents.change(
-            incident, after, active_at=ctx.now, timers=ctx.policy.timers, events=[changed],
-            posted=[message], transaction=transaction,
-        ):  # fmt: skip
+            incident,
+            after,
+            active_at=ctx.now,
+            timers=ctx.policy.timers,
+            events=[changed],
+            posted=[message],
+            transaction=transaction,
+        ):
             return Effects([Message(message.topic, message.payload), _to_user(receipt, ctx)])
 
 
@@ -295,24 +304,24 @@ def _to_user(receipt: Receipt, ctx: Context) -> Message:
 
 
 @service.on_batch(topics.DESK_DELIVERED)
-async def take_desks_receipts(batch: relay.Batch) -> Effects:
+async def take_desks_receipts(batch: outbox_relay.Batch) -> Effects:
     """Take a desk's word that it has these escalations."""
-    return await relay.take_receipts(batch)
+    return await outbox_relay.take_receipts(batch)
 
 
 @service.on_batch(topics.DELIVERED)
-async def take_users_receipts(batch: relay.Batch) -> Effects:
+async def take_users_receipts(batch: outbox_relay.Batch) -> Effects:
     """Take a user's word that they have these questions."""
-    return await relay.take_receipts(batch)
+    return await outbox_relay.take_receipts(batch)
 
 
 @service.on(topics.DESK_SYNC)
 async def sync(request: DeskSync, ctx: Context) -> Effects:
     """Have what the desk lacks sent again, and say so."""
-    return await relay.take_sync(request, ctx, _answer)
+    return await outbox_relay.take_sync(request, ctx, _answer)
 
 
-@service.on(events.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
+@service.on(changes.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
 async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish how the incident stands, retained, for operations that subscribe later."""
     filed, alerted = await asyncio.gather(
@@ -326,7 +335,7 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     state = state_of(
         filed.incident,
         alerted=alerted,
-        accepted=groups.helpers(people),
+        accepted=membership.helpers(people),
         on_scene=sum(member.on_scene for member in people.values()),
         now=ctx.now,
     )
@@ -348,14 +357,14 @@ async def _record_state(
         await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])
 
 
-@service.on(events.ERASED)
+@service.on(changes.ERASED)
 async def clear_state(erased: Erased, _ctx: Context) -> Effects:
     """Clear the retained state of an incident whose retention has ended (MQTT 5, 3.3.1.3)."""
     topic = topics.INCIDENT.topic(zone=erased.zone, incident=str(erased.incident))
     return Effects([Message(topic, b"", retain=True)])
 
 
-service.on_connect(sweeps.restate)
-service.every(2.0)(sweeps.witness)
-service.every(0.25)(relay.relay_due)
-service.every(1.0)(relay.alarm_unattended)
+service.on_connect(retained_states.republish_all)
+service.every(2.0)(retained_states.witness)
+service.every(0.25)(outbox_relay.relay_due)
+service.every(1.0)(outbox_relay.alarm_unattended)

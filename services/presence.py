@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from broker import metrics
+from broker.core.changes import WalkedIn
 from broker.core.grid import centre_of, distance_m, place_of
 from broker.errors import Code, Rejected
-from broker.events import WalkedIn
 from broker.mqtt import Message
-from broker.retained import EVERY_S, clear_retained
-from broker.service import NOTHING, Context, Effects, Service, outgoing
+from broker.runtime import metrics
+from broker.runtime.retained import EVERY_S, clear_retained
+from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Hit, Update
 from schemas import topics
 from schemas.messages import TAKES_ALERTS, Outcome, Presence, Receipt, Subject
@@ -86,7 +86,7 @@ def _update(presence: Presence, ctx: Context) -> Update:
     if _withdraws(presence) and at_ms < ctx.now_ms - ctx.policy.timers.presence_s * 1000:
         # A device without a clock says the same time each time: this is no repeat of the last one.
         at_ms = ctx.now_ms
-    return Update(ctx.user, place, presence.availability, at_ms, via=ctx.via)
+    return Update(ctx.user, place, presence.availability, at_ms, broker_index=ctx.broker_index)
 
 
 def _withdraws(presence: Presence) -> bool:
@@ -128,7 +128,11 @@ def _receipt(presence: Presence, ctx: Context) -> Message:
         notes = (*notes, told)
     receipt = Receipt(subject=Subject.PRESENCE, outcome=Outcome.ACCEPTED, at=ctx.now, notes=notes)
     return outgoing(
-        topics.RECEIPT, receipt, correlation=ctx.correlation, via=ctx.via, user=ctx.user
+        topics.RECEIPT,
+        receipt,
+        correlation=ctx.correlation,
+        broker_index=ctx.broker_index,
+        user=ctx.user,
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 import redis
 from hypothesis import settings
 
-from broker.embedded import (
+from nabij.local.embedded import (
     Account,
     EmbeddedMqtt,
     EmbeddedRedis,

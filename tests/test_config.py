@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker import config
-from broker.config import SETTINGS, each_url, load
 from broker.errors import ConfigError
+from broker.runtime import config
+from broker.runtime.config import SETTINGS, each_url, load
 
 SECRET = "hunter2-s3cret"
 GOOD = {
@@ -109,11 +109,18 @@ def test_mqtt_url_without_a_share_group_is_refused() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        f"http://u:{SECRET}@h", f"mqtt://u:{SECRET}/x@h", f"mqtt://u:x@h:{SECRET}", f"mqtt:{SECRET}",
-        f"mqtt://u:{SECRET}@h:99999", f"mqtt://u:{SECRET}@[::1", f"mqtt://u:{SECRET}\u2100@h", SECRET,
-        f"mqtt://:{SECRET}@", f"mqtt://u:{SECRET}?#@h",
+        f"http://u:{SECRET}@h",
+        f"mqtt://u:{SECRET}/x@h",
+        f"mqtt://u:x@h:{SECRET}",
+        f"mqtt:{SECRET}",
+        f"mqtt://u:{SECRET}@h:99999",
+        f"mqtt://u:{SECRET}@[::1",
+        f"mqtt://u:{SECRET}\u2100@h",
+        SECRET,
+        f"mqtt://:{SECRET}@",
+        f"mqtt://u:{SECRET}?#@h",
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("name", ["NABIJ_MQTT_URL", "NABIJ_REDIS_URL"])
 def test_malformed_url_is_refused_without_a_word_of_it(name: str, url: str) -> None:
     if name == "NABIJ_REDIS_URL":
@@ -173,4 +180,8 @@ def test_environment_is_read_nowhere_else_in_the_broker_and_services() -> None:
         if re.search(r"os\.(environ|getenv)", path.read_text(encoding="utf-8"))
     }
 
-    assert readers <= {"broker/config.py", "broker/embedded.py", "broker/child.py"}, readers
+    assert readers <= {
+        "broker/runtime/config.py",
+        "nabij/local/embedded.py",
+        "nabij/local/managed_process.py",
+    }, readers

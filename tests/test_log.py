@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from broker.log import printable, wordless
-from broker.refusals import known_path
+from broker.runtime.log import printable, wordless
+from broker.runtime.refusals import known_path
 from tests.services.logs import logged
 
 STEERING = "\x1b[2J \x07\x7f \x9b31m \u202e\u2066\ufeff\u2028 \r"
 SCRIPT = """
 import structlog, sys
-from broker.log import set_up
+from broker.runtime.log import set_up
 set_up("info", sys.argv[1])
 structlog.get_logger().info("said", word=sys.argv[2])
 try:
@@ -31,8 +31,10 @@ except ValueError:
 def test_a_log_line_has_no_character_that_steers_a_terminal(log_format: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, log_format, STEERING],
-        capture_output=True, check=True, timeout=30,
-    )  # fmt: skip
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
     text = run.stderr.decode()
     assert text.replace("\n", "").isprintable(), ascii(text)
     assert text.count("said") == 1
@@ -87,12 +89,44 @@ def test_an_error_without_its_words_keeps_its_type_its_frames_and_its_causes() -
 
 
 # What a log call may say, and where a value might be a sender's, in which words alone.
-SAID = frozenset((
-    "at", "before", "by_s", "client_id", "code", "count", "desk", "entry", "for_s", "id", "incident",
-    "kind", "late_ms", "masters", "mend", "messages", "now", "oldest_s", "pause_s", "problems",
-    "reason", "server", "service", "since_ms", "size", "stack", "states", "status", "to",
-    "unattended_s", "version", "what", "why", "worker",
-))  # fmt: skip
+SAID = frozenset(
+    (
+        "at",
+        "before",
+        "by_s",
+        "client_id",
+        "code",
+        "count",
+        "desk",
+        "entry",
+        "for_s",
+        "id",
+        "incident",
+        "kind",
+        "late_ms",
+        "masters",
+        "mend",
+        "messages",
+        "now",
+        "oldest_s",
+        "pause_s",
+        "problems",
+        "reason",
+        "server",
+        "service",
+        "since_ms",
+        "size",
+        "stack",
+        "states",
+        "status",
+        "to",
+        "unattended_s",
+        "version",
+        "what",
+        "why",
+        "worker",
+    )
+)
 SAID_AS = {
     "topic": {"shape_of(message.topic)", "template_of(refused.topic)", "shape"},
     "field": {"known_path(error.field)", "field"},

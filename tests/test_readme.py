@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer.main
 
-from broker.config import SETTINGS
+from broker.runtime.config import SETTINGS
 from nabij.cli import app
 from schemas.topics import TOPICS
 

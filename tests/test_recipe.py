@@ -30,10 +30,16 @@ async def running(data_dir: Path, program: Callable[..., str]) -> AsyncIterator[
     """A directory in which `nabij up --data-dir try` runs and is ready."""
     program("mosquitto_pub")
     up = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "from nabij.cli import main; main()", "up", "--data-dir", "try",
-        cwd=data_dir, stderr=PIPE,
+        sys.executable,
+        "-c",
+        "from nabij.cli import main; main()",
+        "up",
+        "--data-dir",
+        "try",
+        cwd=data_dir,
+        stderr=PIPE,
         env={k: v for k, v in os.environ.items() if not k.startswith("NABIJ_")},
-    )  # fmt: skip
+    )
     assert up.stderr is not None
     logged: list[str] = []
     try:

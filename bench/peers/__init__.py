@@ -1,15 +1,15 @@
 """The same job as users would otherwise write it, beside ours: aiomqtt, FastStream, paho-mqtt.
 
 Each peer is a program, `python -m bench.peers.NAME MQTT_URL REDIS_URL`, which speaks what
-`bench/aside.py` says: a report comes, the police are told, those within 500 m are found with Redis'
+`bench/peer_protocol.py` says: a report comes, the police are told, those within 500 m are found with Redis'
 GEOSEARCH and alerted. Short and idiomatic; nothing of it is durable, merged, or known to have come.
 """
 
 from redis.asyncio import Redis
 
-from bench import aside
-from bench.figures import Histogram, Result, Row
-from bench.world import Way, World, beside, world
+from bench import peer_protocol
+from bench.bench_world import BenchWorld, Way, beside, world
+from bench.results import BenchResult, Histogram, Row
 
 NAMES = ("with_aiomqtt", "with_faststream", "with_paho")
 _FEW, _SOME, _MANY = 50, 100, 1_000
@@ -18,7 +18,7 @@ _FIRST_RATE, _QUICK_FIRST_RATE, _LAST_RATE, _GROWTH = 20.0, 70.0, 2.0, 1.5
 _TOO_LATE_MS = 1_000.0
 
 
-class Figures:
+class PeerFigures:
     """What one of them came to: p50 to the police, p50 to the last of 1,000 (ms), alerts a second."""
 
     def __init__(self, police_ms: float, last_ms: float, knee: float) -> None:
@@ -27,16 +27,16 @@ class Figures:
         self.knee = knee
 
 
-async def _index(here: World) -> None:
+async def _index(here: BenchWorld) -> None:
     """Put everybody into the index that the peers search."""
     store = Redis.from_url(here.stack.redis_url)
     for group in here.groups.values():
         for user in group.users:
-            await store.geoadd(aside.PEOPLE, (group.place.lon, group.place.lat, user))
+            await store.geoadd(peer_protocol.PEOPLE, (group.place.lon, group.place.lat, user))
     await store.aclose()
 
 
-async def _knee(here: World, way: Way, *, quick: bool) -> float:
+async def _knee(here: BenchWorld, way: Way, *, quick: bool) -> float:
     """Return the alerts a second at the highest rate whose 99th percentile was below a second."""
     lasts_s, rate = (1.0, _QUICK_FIRST_RATE) if quick else (5.0, _FIRST_RATE)
     knee, is_too_high = 0.0, False
@@ -55,7 +55,7 @@ async def _knee(here: World, way: Way, *, quick: bool) -> float:
     return knee
 
 
-async def _of(here: World, way: Way, *, quick: bool) -> Figures:
+async def _of(here: BenchWorld, way: Way, *, quick: bool) -> PeerFigures:
     few, many = (20, 5) if quick else (200, 40)
     await here.send(10, _RATE, _SOME, by=way)  # warm-up
     one_by_one = await here.send(few, _RATE, _SOME, by=way)
@@ -64,16 +64,16 @@ async def _of(here: World, way: Way, *, quick: bool) -> Figures:
     for _ in range(many):
         (sent,) = await here.send(1, 1.0, _MANY, by=way, within_s=60.0)
         last.append(sent.last - sent.due)
-    return Figures(
+    return PeerFigures(
         Histogram(one.police - one.due for one in one_by_one).ms(50),
         Histogram(last).ms(50),
         await _knee(here, way, quick=quick),
     )
 
 
-async def measure(*, quick: bool) -> Result:
+async def measure(*, quick: bool) -> BenchResult:
     """Measure ours, then each peer beside it, on the same servers."""
-    found: dict[str, Figures] = {}
+    found: dict[str, PeerFigures] = {}
     async with world([_FEW, _SOME, _MANY]) as here:
         await here.open_aside()
         await _index(here)
@@ -96,11 +96,11 @@ async def measure(*, quick: bool) -> Result:
         _row("last of 1,000 alerts, p50 (ms)", "last_ms", ours, found, f"{last:.2f}", "≥ 5"),
         _row("alerts a second at the knee", "knee", ours, found, f"{knee:.2f}", "≥ 5"),
     ]
-    return Result("peers", keys, rows, [])
+    return BenchResult("peers", keys, rows, [])
 
 
 def _row(  # noqa: PLR0917 - a table's cells
-    what: str, name: str, ours: Figures, found: dict[str, Figures], ratio: str, goal: str
+    what: str, name: str, ours: PeerFigures, found: dict[str, PeerFigures], ratio: str, goal: str
 ) -> Row:
     theirs = ", ".join(
         f"{peer.removeprefix('with_')} {getattr(one, name):,.1f}" for peer, one in found.items()

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import aiomqtt
 import redis.asyncio
 
-from bench import aside
+from bench import peer_protocol
 
 _ALERT_TEXT = "x" * 550  # an alert of ours has some 700 bytes
 
@@ -19,15 +19,19 @@ async def main(mqtt_url: str, redis_url: str) -> None:
     store = redis.asyncio.from_url(redis_url, decode_responses=True)
     async with (
         aiomqtt.Client(
-            url.hostname or "", url.port or 1883, username=unquote(url.username or ""),
-            password=unquote(url.password or ""), protocol=aiomqtt.ProtocolVersion.V5,
-            max_inflight_messages=1_000, max_queued_outgoing_messages=0,
+            url.hostname or "",
+            url.port or 1883,
+            username=unquote(url.username or ""),
+            password=unquote(url.password or ""),
+            protocol=aiomqtt.ProtocolVersion.V5,
+            max_inflight_messages=1_000,
+            max_queued_outgoing_messages=0,
         ) as client,
         asyncio.TaskGroup() as tasks,
-    ):  # fmt: skip
+    ):
         client.pending_calls_threshold = sys.maxsize  # else it warns at each large fan-out
-        await client.subscribe(aside.REPORT, qos=1)
-        print(aside.READY, flush=True)
+        await client.subscribe(peer_protocol.REPORT, qos=1)
+        print(peer_protocol.READY, flush=True)
         async for message in client.messages:
             tasks.create_task(handle(bytes(message.payload), client, store))
 
@@ -36,17 +40,20 @@ async def handle(payload: bytes, client: aiomqtt.Client, store: redis.asyncio.Re
     """Answer, tell the police, alert who is near."""
     report = json.loads(payload)
     ids = {name: report[name] for name in ("id", "incident", "report")}
-    await client.publish(aside.RECEIPT, json.dumps(ids), qos=1)
-    await client.publish(aside.POLICE, json.dumps(report), qos=1)
+    await client.publish(peer_protocol.RECEIPT, json.dumps(ids), qos=1)
+    await client.publish(peer_protocol.POLICE, json.dumps(report), qos=1)
     near = await store.geosearch(
-        aside.PEOPLE, longitude=report["lon"], latitude=report["lat"],
-        radius=aside.RADIUS_M, unit="m",
-    )  # fmt: skip
+        peer_protocol.PEOPLE,
+        longitude=report["lon"],
+        latitude=report["lat"],
+        radius=peer_protocol.RADIUS_M,
+        unit="m",
+    )
     alert = json.dumps({**ids, "text": _ALERT_TEXT}, separators=(",", ":"))
     await asyncio.gather(
-        *(client.publish(aside.alert_topic(str(user)), alert, qos=1) for user in near)
+        *(client.publish(peer_protocol.alert_topic(str(user)), alert, qos=1) for user in near)
     )
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*aside.urls()))
+    asyncio.run(main(*peer_protocol.urls()))

@@ -8,7 +8,7 @@ import paho.mqtt.client as mqtt
 import redis
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench import aside
+from bench import peer_protocol
 
 _ALERT_TEXT = "x" * 550  # an alert of ours has some 700 bytes
 
@@ -22,23 +22,26 @@ def main(mqtt_url: str, redis_url: str) -> None:
     client.max_inflight_messages_set(1_000)
 
     def on_connect(*_: Any) -> None:
-        client.subscribe(aside.REPORT, qos=1)
+        client.subscribe(peer_protocol.REPORT, qos=1)
 
     def on_subscribe(*_: Any) -> None:
-        print(aside.READY, flush=True)
+        print(peer_protocol.READY, flush=True)
 
     def on_message(_client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         report = json.loads(message.payload)
         ids = {name: report[name] for name in ("id", "incident", "report")}
-        client.publish(aside.RECEIPT, json.dumps(ids), qos=1)
-        client.publish(aside.POLICE, json.dumps(report), qos=1)
+        client.publish(peer_protocol.RECEIPT, json.dumps(ids), qos=1)
+        client.publish(peer_protocol.POLICE, json.dumps(report), qos=1)
         near = store.geosearch(
-            aside.PEOPLE, longitude=report["lon"], latitude=report["lat"],
-            radius=aside.RADIUS_M, unit="m",
-        )  # fmt: skip
+            peer_protocol.PEOPLE,
+            longitude=report["lon"],
+            latitude=report["lat"],
+            radius=peer_protocol.RADIUS_M,
+            unit="m",
+        )
         alert = json.dumps({**ids, "text": _ALERT_TEXT}, separators=(",", ":"))
         for user in near:
-            client.publish(aside.alert_topic(str(user)), alert, qos=1)
+            client.publish(peer_protocol.alert_topic(str(user)), alert, qos=1)
 
     client.on_connect, client.on_subscribe, client.on_message = on_connect, on_subscribe, on_message
     client.connect(url.hostname or "", url.port or 1883)
@@ -46,4 +49,4 @@ def main(mqtt_url: str, redis_url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*aside.urls())
+    main(*peer_protocol.urls())

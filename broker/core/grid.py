@@ -56,7 +56,7 @@ def filed(place: int) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=200_000)
-def unfiled(index_cell: int, child: int) -> int:
+def removed(index_cell: int, child: int) -> int:
     """Return the place that is filed as `child` under `index_cell`."""
     place: int = h3.child_pos_to_cell(index_cell, PLACE_RESOLUTION, child)
     return place

@@ -92,9 +92,17 @@ class Incident(Struct, frozen=True, kw_only=True):
 
 
 def opened_by(
-    report: Report, category: Category, *, audience: Audience, zone: str, municipality: str,
-    now: datetime, region: int, alert_if_seen_within_s: int = 3_600, radius_m: float | None = None,
-) -> Incident:  # fmt: skip
+    report: Report,
+    category: Category,
+    *,
+    audience: Audience,
+    zone: str,
+    municipality: str,
+    now: datetime,
+    region: int,
+    alert_if_seen_within_s: int = 3_600,
+    radius_m: float | None = None,
+) -> Incident:
     """Return the incident that `report` opens in a partition that is responsible for `region`.
 
     `radius_m` is that of its first wave (None: the category's).

@@ -19,13 +19,17 @@ class Located(NamedTuple):
     place: int
     seen_ms: int
     availability: Availability = Availability.AVAILABLE
-    via: int = 0
+    broker_index: int = 0
 
 
 def recipients(
-    people: Iterable[Located], incident: Incident, *, presence_s: int, now: datetime,
+    people: Iterable[Located],
+    incident: Incident,
+    *,
+    presence_s: int,
+    now: datetime,
     never: Collection[str] = (),
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Return the users to alert, nearest first; at equal distance by name.
 
     `never` are those who are not to be alerted: the reporters, and whoever has been already.

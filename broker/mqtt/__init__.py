@@ -1,8 +1,10 @@
 """MQTT 5 for the services: a sans-I/O session over the mqtt5 codec, on an asyncio transport."""
 
+from broker.mqtt.broker_pool import BrokerPool, connections_of
 from broker.mqtt.connection import Connection
 from broker.mqtt.endpoint import Endpoint
-from broker.mqtt.errors import (
+from broker.mqtt.message import Delivery, Message
+from broker.mqtt.mqtt_errors import (
     ConnectionClosed,
     ConnectionLost,
     ConnectRefused,
@@ -13,13 +15,12 @@ from broker.mqtt.errors import (
     SessionTakenOver,
     Unreachable,
 )
-from broker.mqtt.message import Delivery, Message
-from broker.mqtt.reasons import PubAckReasonCode
-from broker.mqtt.several import Several, connections_of
+from broker.mqtt.reason_codes import PubAckReasonCode
 from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.status import ServerStatus
 
 __all__ = [
+    "BrokerPool",
     "ConnectRefused",
     "Connection",
     "ConnectionClosed",
@@ -35,7 +36,6 @@ __all__ = [
     "ServerDisconnected",
     "ServerStatus",
     "SessionTakenOver",
-    "Several",
     "Unreachable",
     "connections_of",
 ]

@@ -9,8 +9,8 @@ import structlog
 from mqtt5 import ConnAckReasonCode
 
 from broker.mqtt.backoff import full_jitter
-from broker.mqtt.errors import ConnectRefused, MqttError, SessionTakenOver, Unreachable
-from broker.mqtt.wire import Wire
+from broker.mqtt.mqtt_errors import ConnectRefused, MqttError, SessionTakenOver, Unreachable
+from broker.mqtt.transport import SessionTransport
 
 ATTEMPT_TIMEOUT_S = 10.0
 # Refusals that time may heal; any other is for the operator, and ends the first connect at once.
@@ -22,10 +22,10 @@ _PASSING_REFUSALS = (
 
 _log = structlog.get_logger(__name__)
 
-Attempt = Callable[[float], Awaitable[Wire]]
+Attempt = Callable[[float], Awaitable[SessionTransport]]
 
 
-async def connect_first(attempt: Attempt, within_s: float, where: str) -> Wire:
+async def connect_first(attempt: Attempt, within_s: float, where: str) -> SessionTransport:
     """Attempt until one succeeds.
 
     Raises:
@@ -51,7 +51,7 @@ async def connect_first(attempt: Attempt, within_s: float, where: str) -> Wire:
     raise AssertionError("the backoff never ends")
 
 
-async def reconnect(attempt: Attempt, delays: Iterator[float], shown_as: str) -> Wire:
+async def reconnect(attempt: Attempt, delays: Iterator[float], shown_as: str) -> SessionTransport:
     """Attempt until one succeeds, however long it takes."""
     for delay_s in delays:
         await asyncio.sleep(delay_s)

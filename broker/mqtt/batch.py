@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from broker.mqtt.errors import MqttError
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_errors import MqttError
 from broker.mqtt.outbound import Outcome, Publication
-from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.reason_codes import PubAckReasonCode
 
 
 class Batch:

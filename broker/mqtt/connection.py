@@ -9,12 +9,12 @@ from typing import Self
 
 import structlog
 
-from broker.log import wordless
 from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
 from broker.mqtt.batch import Batch, settle_future
 from broker.mqtt.endpoint import Endpoint
-from broker.mqtt.errors import (
+from broker.mqtt.message import Delivery, Message
+from broker.mqtt.mqtt_errors import (
     ConnectionClosed,
     ConnectionLost,
     MqttError,
@@ -22,23 +22,23 @@ from broker.mqtt.errors import (
     SessionTakenOver,
     Unreachable,
 )
-from broker.mqtt.events import (
+from broker.mqtt.outbound import Publication
+from broker.mqtt.reason_codes import PubAckReasonCode
+from broker.mqtt.session import Session
+from broker.mqtt.session_end import SessionEnd
+from broker.mqtt.session_events import (
     Accepted,
     Answered,
     Closed,
     Event,
-    Received,
+    PublishReceived,
     SessionConfig,
     Subscribed,
 )
-from broker.mqtt.inbox import Inbox
-from broker.mqtt.message import Delivery, Message
-from broker.mqtt.outbound import Publication
-from broker.mqtt.reasons import PubAckReasonCode
-from broker.mqtt.session import Session
-from broker.mqtt.session_end import SessionEnd
 from broker.mqtt.stats import ConnectionStats
-from broker.mqtt.wire import Wire
+from broker.mqtt.transport import SessionTransport
+from broker.mqtt.unacknowledged import Inbox
+from broker.runtime.log import wordless
 
 _log = structlog.get_logger(__name__)
 
@@ -117,7 +117,7 @@ class Connection:
         self._online = asyncio.Event()
         self._online_at = 0.0
         self._idle = asyncio.Event()
-        self._wire: Wire | None = None
+        self._wire: SessionTransport | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._session_end: SessionEnd | None = None
         self.is_held_back = False  # whether `before_reconnect` keeps us from connecting
@@ -134,7 +134,7 @@ class Connection:
             Unreachable: nobody answered for `connect_timeout_s`, unless it need not at first.
             ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
         """
-        wire: Wire | None = None
+        wire: SessionTransport | None = None
         try:
             wire = await connect_first(self._connect, self._connect_timeout_s, self.where)
         except Unreachable:
@@ -266,11 +266,11 @@ class Connection:
 
     # Connecting
 
-    async def _connect(self, timeout_s: float) -> Wire:
+    async def _connect(self, timeout_s: float) -> SessionTransport:
         """One attempt, until subscribed."""
         timeout_s = min(timeout_s, ATTEMPT_TIMEOUT_S)
         loop = asyncio.get_running_loop()
-        wire = Wire(self._session, loop, self._handle)
+        wire = SessionTransport(self._session, loop, self._handle)
         try:
             async with asyncio.timeout(timeout_s):
                 await loop.create_connection(
@@ -284,14 +284,14 @@ class Connection:
             raise
         return wire
 
-    async def _connect_again(self, timeout_s: float) -> Wire:
+    async def _connect_again(self, timeout_s: float) -> SessionTransport:
         if self._before_reconnect is not None:
             self.is_held_back = True
             await self._before_reconnect()
             self.is_held_back = False
         return await self._connect(timeout_s)
 
-    async def _supervise(self, wire: Wire | None) -> None:
+    async def _supervise(self, wire: SessionTransport | None) -> None:
         """Reconnect for ever, unless somebody else is known to use our client id.
 
         Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
@@ -373,7 +373,7 @@ class Connection:
             self._idle.set()
         received_at = time.monotonic()
         for event in events:
-            if isinstance(event, Received):
+            if isinstance(event, PublishReceived):
                 if self._session_end is not None and self._session_end.is_ours(event):
                     continue
                 self._received += 1

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import mqtt5
 from mqtt5 import DisconnectReasonCode
 
-from broker.mqtt.errors import ProtocolError
+from broker.mqtt.mqtt_errors import ProtocolError
 
 _MAX_HEADER_BYTES = 5
 PLAIN_PUBACK = b"\x40\x02"  # of success, without properties (section 3.4): most of what comes
 
 
-class Decoder:
+class PacketDecoder:
     """Cuts one network connection's bytes into packets.
 
     `mqtt5.read` signals an incomplete packet by IndexError and a malformed one by ValueError, but

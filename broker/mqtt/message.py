@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     response_topic: str | None = None
     correlation: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
-    via: int | None = None
+    broker_index: int | None = None
 
     @property
     def clears(self) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 from mqtt5 import ConnAckPacket
 
-from broker.mqtt.errors import MqttError
 from broker.mqtt.message import Message, encode_publish
-from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.mqtt_errors import MqttError
+from broker.mqtt.reason_codes import PubAckReasonCode
 
 Outcome = PubAckReasonCode | MqttError
 
@@ -26,7 +26,7 @@ class Publication(msgspec.Struct, frozen=True):
     settle: Callable[[Outcome], None]
 
 
-class Refused(msgspec.Struct, frozen=True):
+class SendRefused(msgspec.Struct, frozen=True):
     """A message that this MQTT broker's limits, or MQTT itself, do not let us send."""
 
     topic: str
@@ -46,7 +46,7 @@ class Outbound:
     def __init__(self, window: int) -> None:
         if not 0 < window < MAX_PACKET_ID:
             raise ValueError(f"a window holds 1 to {MAX_PACKET_ID - 1} messages, not {window}")
-        self.refusals: list[Refused] = []
+        self.refusals: list[SendRefused] = []
         self.reserved_id = 0
         self._own_window = self._window = window
         self._waiting: deque[Publication] = deque()
@@ -181,12 +181,12 @@ class Outbound:
             self._in_flight[packet_id] = publication
         return len(packet)
 
-    def _refuse(self, publication: Publication, refused: Refused) -> int:
+    def _refuse(self, publication: Publication, refused: SendRefused) -> int:
         self.refusals.append(refused)
         publication.settle(refused.reason)
         return 0
 
-    def _refusal(self, message: Message) -> Refused | None:
+    def _refusal(self, message: Message) -> SendRefused | None:
         if message.qos > self._max_qos:
             return _unsupported(message, f"the MQTT broker takes QoS {self._max_qos} at most")
         if message.retain and not self._retain_available:
@@ -194,10 +194,10 @@ class Outbound:
         return None
 
 
-def _unsupported(message: Message, why: str) -> Refused:
-    return Refused(message.topic, PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, why)
+def _unsupported(message: Message, why: str) -> SendRefused:
+    return SendRefused(message.topic, PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, why)
 
 
-def _too_large(message: Message, limit: int) -> Refused:
+def _too_large(message: Message, limit: int) -> SendRefused:
     why = f"the MQTT broker takes packets of {limit} bytes at most"
-    return Refused(message.topic, PubAckReasonCode.QUOTA_EXCEEDED, why)
+    return SendRefused(message.topic, PubAckReasonCode.QUOTA_EXCEEDED, why)

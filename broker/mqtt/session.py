@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import mqtt5
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
-from broker.mqtt.errors import (
+from broker.mqtt.framing import PLAIN_PUBACK, PacketDecoder
+from broker.mqtt.message import decode_publish, encode_will
+from broker.mqtt.mqtt_errors import (
     ConnectionLost,
     ConnectRefused,
     MqttError,
@@ -19,20 +21,18 @@ from broker.mqtt.errors import (
     ServerDisconnected,
     SessionTakenOver,
 )
-from broker.mqtt.events import (
+from broker.mqtt.outbound import Outbound, Publication, SendRefused
+from broker.mqtt.reason_codes import REASON_OF, PubAckReasonCode
+from broker.mqtt.session_events import (
     Accepted,
     Answered,
     Closed,
     Event,
-    Received,
+    PublishReceived,
     SessionConfig,
     State,
     Subscribed,
 )
-from broker.mqtt.framing import PLAIN_PUBACK, Decoder
-from broker.mqtt.message import decode_publish, encode_will
-from broker.mqtt.outbound import Outbound, Publication, Refused
-from broker.mqtt.reasons import REASON_OF, PubAckReasonCode
 
 _MAX_SILENCE_AFTER_PING_S = 10.0
 _FAILURE = 0x80  # reason codes from here on (section 2.4)
@@ -49,7 +49,7 @@ class Session:
         self._ends = False
         self._state = State.DISCONNECTED
         self._epoch = 0
-        self._decoder = Decoder(config.max_packet_bytes)
+        self._decoder = PacketDecoder(config.max_packet_bytes)
         self._out: list[bytes] = []
         # QoS 1 deliveries of this connection by packet id, in order of arrival: True for those that
         # the application has acknowledged before an earlier one.
@@ -91,7 +91,7 @@ class Session:
         config = self._config
         self._epoch += 1
         self._state = State.CONNECTING
-        self._decoder = Decoder(config.max_packet_bytes)
+        self._decoder = PacketDecoder(config.max_packet_bytes)
         self._heard_at = self._sent_at = now
         self._pinged_at = None
         self._paused = False
@@ -171,7 +171,7 @@ class Session:
         """The transport's buffer has drained."""
         self._paused = False
 
-    def take_refusals(self) -> list[Refused]:
+    def take_refusals(self) -> list[SendRefused]:
         """Publications that were not sent because they cannot be; settled already."""
         refusals, self._outbound.refusals = self._outbound.refusals, []
         return refusals
@@ -336,7 +336,7 @@ class Session:
         rows = zip(self._asked, codes, taken, strict=True)
         return tuple(f"{pattern} ({code.name})" for pattern, code, is_taken in rows if not is_taken)
 
-    def _received(self, packet: mqtt5.PublishPacket) -> Received:
+    def _received(self, packet: mqtt5.PublishPacket) -> PublishReceived:
         if packet.topic_alias is not None:
             raise ProtocolError(DisconnectReasonCode.TOPIC_ALIAS_INVALID, "we allowed no aliases")
         packet_id = 0
@@ -351,7 +351,7 @@ class Session:
             self._unacknowledged[packet_id] = False
         elif packet.qos is mqtt5.QoS.EXACTLY_ONCE:
             raise ProtocolError(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 was not asked for")
-        return Received(decode_publish(packet), packet.duplicate, packet_id, self._epoch)
+        return PublishReceived(decode_publish(packet), packet.duplicate, packet_id, self._epoch)
 
     def _close(self, error: MqttError, events: list[Event]) -> None:
         self._state = State.CLOSED

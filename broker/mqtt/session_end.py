@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from broker.mqtt.errors import ConnectRefused, MqttError
-from broker.mqtt.events import Answered, Received
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_errors import ConnectRefused, MqttError
 from broker.mqtt.session import Session
+from broker.mqtt.session_events import Answered, PublishReceived
 
 _AGAIN_S = 2.0  # a full queue may have dropped the last message: it is published again
 
@@ -61,7 +61,7 @@ class SessionEnd:
         if not self._answer.done():
             self._answer.set_result(event)
 
-    def is_ours(self, event: Received) -> bool:
+    def is_ours(self, event: PublishReceived) -> bool:
         """Whether a delivery is not for the application; then it is acknowledged here."""
         message = event.message
         if message.topic != self._last.topic:

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from broker.mqtt.connection import Connection
 from broker.mqtt.endpoint import Endpoint
-from broker.mqtt.errors import MqttError
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_errors import MqttError
 from schemas.topics import ROOT
 
 _DROPPED = "$SYS/broker/publish/messages/dropped"
@@ -31,9 +31,13 @@ class ServerStatus:
     """
 
     def __init__(
-        self, endpoint: Endpoint | None = None, connection: Connection | None = None, *,
-        is_lossy: bool = False, number: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        endpoint: Endpoint | None = None,
+        connection: Connection | None = None,
+        *,
+        is_lossy: bool = False,
+        number: int = 0,
+    ) -> None:
         self.is_lossy = is_lossy
         self.number = number
         self._endpoint = endpoint

@@ -31,7 +31,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `partitions` | string | in how many everything is filed, in the first | for ever |
 | `schema-version` | string | the version of the layout of all this (`broker.store.migrations`), in the first | for ever |
 | `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
-| `events:{service}` | stream | `broker.events` for that service, with its consumer group | until acknowledged |
+| `events:{service}` | stream | `broker.core.changes` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
 | `outbox` | zset | message id by ms from when the police service sends it again | until its reader confirms it, 72 hours at most |
 | `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
@@ -58,64 +58,64 @@ is in the partition of the region that its id names, what is filed by place in t
 | `zones-version` | string | how often zones were imported | for ever |
 """
 
-from broker.store.alerts import Alerted, Claimed, Delivery, confirm
+from broker.store.alert_states import AlertRecord, Claimed, DeliveryState, confirm
 from broker.store.conversations import Conversation
 from broker.store.dead_letters import DeadLetter, stream_topic
-from broker.store.desks import Alarm
-from broker.store.filed import Filed, Neighbourhood, People, ReportFiled
-from broker.store.history import log
-from broker.store.incidents import IncidentStore, file_reply
+from broker.store.deadline_queue import Deadline, DeadlineKind, fire, schedule, schedule_no_later
+from broker.store.desk_alarms import Alarm
+from broker.store.history_notes import log
+from broker.store.incident_store import IncidentStore, add_reply
+from broker.store.kernel.redis_connection import CorruptError
+from broker.store.kernel.streams import StreamEntry, emit
+from broker.store.kernel.transaction import Transaction
 from broker.store.migrations import SCHEMA_VERSION
-from broker.store.missed import Glimpse, Missed
-from broker.store.outbox import Posted, Reader, Undelivered, posted
-from broker.store.presence import Hit, Update
-from broker.store.questions import file_question
-from broker.store.receipts import Filing, Received, file_receipt
-from broker.store.redis import CorruptError
+from broker.store.outbox import OutboxMessage, Reader, Undelivered, posted
+from broker.store.positions import Hit, Update
+from broker.store.questions import add_question
+from broker.store.receipt_records import KnownReceipt, ReceiptRecord, add_receipt
 from broker.store.store import Opening, Store, partitions
-from broker.store.streams import Entry, emit
-from broker.store.timers import Deadline, DeadlineKind, fire, schedule, schedule_no_later
-from broker.store.transaction import Transaction
-from broker.store.workers import Registered, WorkerSession, WorkerState, WorkerStore
+from broker.store.stored_incident import Neighbourhood, People, StoredIncident, StoredReport
+from broker.store.sync_rows import SyncEvents, SyncRow
+from broker.store.worker_sessions import Registered, WorkerSession, WorkerState, WorkerStore
 
 __all__ = [
     "SCHEMA_VERSION",
     "Alarm",
-    "Alerted",
+    "AlertRecord",
     "Claimed",
     "Conversation",
     "CorruptError",
     "DeadLetter",
     "Deadline",
     "DeadlineKind",
-    "Delivery",
-    "Entry",
-    "Filed",
-    "Filing",
-    "Glimpse",
+    "DeliveryState",
     "Hit",
     "IncidentStore",
-    "Missed",
+    "KnownReceipt",
     "Neighbourhood",
     "Opening",
+    "OutboxMessage",
     "People",
-    "Posted",
     "Reader",
-    "Received",
+    "ReceiptRecord",
     "Registered",
-    "ReportFiled",
     "Store",
+    "StoredIncident",
+    "StoredReport",
+    "StreamEntry",
+    "SyncEvents",
+    "SyncRow",
     "Transaction",
     "Undelivered",
     "Update",
     "WorkerSession",
     "WorkerState",
     "WorkerStore",
+    "add_question",
+    "add_receipt",
+    "add_reply",
     "confirm",
     "emit",
-    "file_question",
-    "file_receipt",
-    "file_reply",
     "fire",
     "log",
     "partitions",

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from broker.core.incidents import Incident
-from broker.store.filed import Filed, People, decode_group_event, decode_people
-from broker.store.incidents import IncidentStore
-from broker.store.receipts import Received
-from broker.store.redis import Connection
-from broker.store.transaction import Transaction
+from broker.store.incident_store import IncidentStore
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.transaction import Transaction
+from broker.store.receipt_records import KnownReceipt
+from broker.store.stored_incident import People, StoredIncident, decode_group_event, decode_people
 from schemas.messages import GroupEvent
 
 
@@ -31,12 +31,12 @@ class Conversation(NamedTuple):
 class Conversations:
     """The conversations about the incidents of one partition."""
 
-    def __init__(self, redis: Connection, incidents: IncidentStore) -> None:
+    def __init__(self, redis: RedisConnection, incidents: IncidentStore) -> None:
         self._redis = redis
         self._keys = redis.keys
         self._incidents = incidents
 
-    async def get(self, identifier: UUID) -> Filed | None:
+    async def get(self, identifier: UUID) -> StoredIncident | None:
         """Return the incident that participants know as `identifier`, with who takes part there."""
         filed = await self._incidents.get(identifier)
         if filed is None and (known := await self._resolved(identifier)):
@@ -47,7 +47,7 @@ class Conversations:
 
     async def get_for(
         self, message: UUID, identifier: UUID
-    ) -> tuple[Received | None, Filed | None]:
+    ) -> tuple[KnownReceipt | None, StoredIncident | None]:
         """Return the same, and what became of `message`, as `IncidentStore.get_for`."""
         received, filed = await self._incidents.get_for(message, identifier)
         if filed is None and (known := await self._resolved(identifier)):

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import msgspec
 
-from broker.store.moments import milliseconds
-from broker.store.redis import Connection
-from broker.store.transaction import Transaction
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.timestamps import milliseconds
+from broker.store.kernel.transaction import Transaction
 
 MOST = 10_000
 MOST_BYTES = 64 * 1024 * 1024
@@ -91,7 +91,7 @@ class DeadLetters:
     Of one sender the newest `MOST_OF_ONE` are kept, so that nobody can push out what others sent.
     """
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = keys = redis.keys
         self._all = [keys.dead_letters, keys.dead_letter_times, keys.dead_letter_counts]
@@ -105,10 +105,16 @@ class DeadLetters:
             "bury",
             [*self._all, self._keys.dead_letters_of(sender)],
             [
-                MOST, MOST_BYTES, oldest_ms, most_of_sender, str(letter.id), milliseconds(letter.at),
-                msgspec.msgpack.encode(letter), *replaced,
+                MOST,
+                MOST_BYTES,
+                oldest_ms,
+                most_of_sender,
+                str(letter.id),
+                milliseconds(letter.at),
+                msgspec.msgpack.encode(letter),
+                *replaced,
             ],
-        )  # fmt: skip
+        )
         return not replaced_some
 
     async def drop(self, identifiers: Iterable[UUID]) -> int:

@@ -13,11 +13,11 @@ import msgspec
 import structlog
 
 from broker.errors import ConfigError, UnavailableError
-from broker.store.outbox import Posted
-from broker.store.redis import Connection
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.transaction import Transaction
+from broker.store.outbox import OutboxMessage
 from broker.store.split_conversations import split_conversations
-from broker.store.transaction import Transaction
-from broker.store.workers import WorkerStore
+from broker.store.worker_sessions import WorkerStore
 
 _log = structlog.get_logger()
 
@@ -27,7 +27,9 @@ _WORKERS_STOP_S = 15.0  # longer than a worker that was killed counts as alive
 _BATCH = 200
 _SCAN_COUNT = 1_000
 
-Migration = Callable[[Connection], AsyncIterator[None]]  # of one partition; yields after each batch
+Migration = Callable[
+    [RedisConnection], AsyncIterator[None]
+]  # of one partition; yields after each batch
 
 
 class _PostedV1(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +43,7 @@ class _PostedV1(msgspec.Struct, frozen=True, kw_only=True):
     attended: bool = False
 
 
-async def _readers_confirm(redis: Connection) -> AsyncIterator[None]:
+async def _readers_confirm(redis: RedisConnection) -> AsyncIterator[None]:
     """1 to 2: a message stays in the outbox until its reader confirms it; a PUBACK proves nothing.
 
     What had only a PUBACK is due again. Readers drop what they have by id.
@@ -68,7 +70,7 @@ def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
         _log.error("a message in the outbox cannot be migrated", why=str(error), size=len(body))
         return
     if old.made_ms is None:
-        new = Posted(
+        new = OutboxMessage(
             id=old.id, topic=old.topic, payload=old.payload, made_ms=old.due_ms, due_ms=old.due_ms
         )
         transaction.require_field(keys.outbox_messages, name, body)
@@ -83,7 +85,7 @@ SCHEMA_VERSION = 1 + len(MIGRATIONS)
 class Schema:
     """The version of what is stored in one partition; the first partition's counts for all."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = redis.keys
 

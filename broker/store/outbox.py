@@ -12,8 +12,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from broker.store.redis import Connection
-from broker.store.transaction import Transaction
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.transaction import Transaction
 from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
@@ -51,7 +51,7 @@ class Reader(NamedTuple):
         return f"{self.kind}/{self.name}"
 
 
-class Posted(msgspec.Struct, frozen=True, kw_only=True):
+class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message in the outbox: committed at `made_ms`, to be sent again from `due_ms` on.
 
     `attended`: the duty desk has it. No alarm is raised for it any more, and it waits for its own
@@ -74,10 +74,12 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
         return self.id  # a log must not hold what it says
 
 
-def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> Posted:
+def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> OutboxMessage:
     """Return a message that its maker publishes at once: it is due when nobody has confirmed it."""
     due_ms = now_ms + _GRACE_MS
-    return Posted(id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms)
+    return OutboxMessage(
+        id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms
+    )
 
 
 def again_after_ms(late_ms: int) -> int:
@@ -106,13 +108,13 @@ class Undelivered(NamedTuple):
 class Outbox:
     """The outbox of one partition."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = redis.keys
 
     # -- sending again ----------------------------------------------------------------------------
 
-    async def take(self, now_ms: int, *, limit: int = 1_000) -> list[Posted]:
+    async def take(self, now_ms: int, *, limit: int = 1_000) -> list[OutboxMessage]:
         """Return messages that are due by `now_ms`, oldest first; those for desks are undelivered.
 
         No other worker is given them until they are due again, if they still stand: the older they
@@ -164,7 +166,7 @@ class Outbox:
                 self._add_undelivered(transaction, message)
         return await transaction.run() is not None
 
-    async def tries(self, messages: Sequence[Posted]) -> list[int]:
+    async def tries(self, messages: Sequence[OutboxMessage]) -> list[int]:
         """Return of each message how often it was taken to be sent."""
         names = [message.id for message in messages]
         parts = [names[first : first + _AT_ONCE] for first in range(0, len(names), _AT_ONCE)]
@@ -173,7 +175,7 @@ class Outbox:
         )
         return [int(count or 0) for answer in answers for count in answer]
 
-    def _add_undelivered(self, transaction: Transaction, message: Posted) -> None:
+    def _add_undelivered(self, transaction: Transaction, message: OutboxMessage) -> None:
         reader = str(message.reader)
         key = self._keys.undelivered(reader)
         transaction.call("ZADD", key, "NX", message.made_ms, message.id)
@@ -196,7 +198,7 @@ class Outbox:
 
     async def confirm(
         self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None = None
-    ) -> list[Posted]:
+    ) -> list[OutboxMessage]:
         """Remove what its reader says to have, and return it; ids of other readers' are ignored.
 
         What the `duty` desk says to have of another desk's is attended from now on.
@@ -218,7 +220,7 @@ class Outbox:
             await self._attend(message, found[message.id])
         return delivered
 
-    async def remove(self, messages: Sequence[Posted]) -> None:
+    async def remove(self, messages: Sequence[OutboxMessage]) -> None:
         """Remove messages for good."""
         transaction = Transaction(self._redis)
         names = [message.id for message in messages]
@@ -233,7 +235,7 @@ class Outbox:
                     transaction.call("ZREM", key, message.id)
         await transaction.run()
 
-    async def _attend(self, message: Posted, body: bytes) -> None:
+    async def _attend(self, message: OutboxMessage, body: bytes) -> None:
         transaction = Transaction(self._redis)
         transaction.require_field(self._keys.outbox_messages, message.id, body)
         reader = str(message.reader)
@@ -274,7 +276,7 @@ class Outbox:
         transaction.call("HDEL", self._keys.undelivered_readers, reader)
         await transaction.run()
 
-    async def get(self, identifier: UUID) -> Posted | None:
+    async def get(self, identifier: UUID) -> OutboxMessage | None:
         """Return a message that its reader has not confirmed; None when there is none."""
         body = await self._redis.call("HGET", self._keys.outbox_messages, str(identifier))
         return _decoded(body) if body else None
@@ -288,17 +290,17 @@ class Outbox:
         return int(await self._redis.call("ZCARD", self._keys.outbox))
 
 
-def _decoded(body: bytes) -> Posted | None:
+def _decoded(body: bytes) -> OutboxMessage | None:
     """Return a message; one that cannot be read stays, told again and again, and holds up no other."""
     try:
-        return msgspec.msgpack.decode(body, type=Posted)
+        return msgspec.msgpack.decode(body, type=OutboxMessage)
     except msgspec.MsgspecError as error:
         # Nothing of it: it may hold what somebody said, and where.
         _log.error("a message in the outbox cannot be read", why=str(error), size=len(body))
         return None
 
 
-def post(transaction: Transaction, message: Posted) -> None:
+def post(transaction: Transaction, message: OutboxMessage) -> None:
     """Add `message` with the commit of `transaction`."""
     transaction.call("ZADD", transaction.keys.outbox, message.due_ms, message.id)
     transaction.call(

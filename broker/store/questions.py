@@ -4,10 +4,10 @@ from uuid import UUID
 
 import msgspec
 
-from broker.store.moments import milliseconds
-from broker.store.receipts import RECEIPT_LIFETIME_S
-from broker.store.redis import Connection
-from broker.store.transaction import Transaction
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.timestamps import milliseconds
+from broker.store.kernel.transaction import Transaction
+from broker.store.receipt_records import RECEIPT_LIFETIME_S
 from schemas.messages import Question
 
 _MOST = 50  # to one user, that a sync may repeat
@@ -19,7 +19,7 @@ decode_question = msgspec.json.Decoder(Question).decode
 class Questions:
     """The questions about the incidents of one partition."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = redis.keys
 
@@ -29,7 +29,7 @@ class Questions:
         return (row[0].decode(), decode_question(row[1])) if row[0] else None
 
 
-def file_question(transaction: Transaction, question: Question, user: str) -> None:
+def add_question(transaction: Transaction, question: Question, user: str) -> None:
     """Add to `transaction` a question of the police to `user`."""
     key = transaction.keys.question(question.id)
     transaction.call("HSET", key, "user", user, "question", _ENCODE(question))

@@ -12,14 +12,19 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
-from broker.core.groups import DESK_NAMES, reporter
+from broker.core.membership import DESK_NAMES, reporter
 from broker.errors import UnavailableError
-from broker.isolation import each, readable
-from broker.store.filed import Filed, ReportFiled, decode_group_event, decode_report
-from broker.store.incidents import IncidentStore, file_reply
-from broker.store.redis import Connection
-from broker.store.timers import Deadlines
-from broker.store.transaction import Transaction
+from broker.store.deadline_queue import Deadlines
+from broker.store.incident_store import IncidentStore, add_reply
+from broker.store.kernel.isolation import each, readable
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.transaction import Transaction
+from broker.store.stored_incident import (
+    StoredIncident,
+    StoredReport,
+    decode_group_event,
+    decode_report,
+)
 from schemas.messages import GroupEvent
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -27,14 +32,14 @@ _ENCODE = msgspec.json.Encoder().encode
 _Log = Sequence[tuple[int, GroupEvent]]  # each with its place
 
 
-async def split_conversations(redis: Connection) -> AsyncIterator[None]:
+async def split_conversations(redis: RedisConnection) -> AsyncIterator[None]:
     """2 to 3: each reporter of an incident without a group speaks with the desk alone."""
     async for page in Deadlines(redis).incidents():
         await each(page, partial(_split, redis), what="the conversations of an incident")
         yield
 
 
-async def _split(redis: Connection, identifier: UUID) -> None:
+async def _split(redis: RedisConnection, identifier: UUID) -> None:
     filed = await IncidentStore(redis).get(identifier)
     if filed is None or filed.incident.has_group:
         return
@@ -56,15 +61,23 @@ async def _split(redis: Connection, identifier: UUID) -> None:
         raise UnavailableError("Redis: an incident changed while it was migrated")
 
 
-async def _log(redis: Connection, identifier: UUID) -> _Log:
+async def _log(redis: RedisConnection, identifier: UUID) -> _Log:
     """Return the group events of an incident, each with its place."""
     rows = await redis.call("LRANGE", redis.keys.group_log(identifier), 0, -1)
-    return [*readable(enumerate(rows), lambda row: (row[0], decode_group_event(row[1])),
-                      what="a group event")]  # fmt: skip
+    return [
+        *readable(
+            enumerate(rows), lambda row: (row[0], decode_group_event(row[1])), what="a group event"
+        )
+    ]
 
 
 async def _give_own(
-    transaction: Transaction, redis: Connection, filed: Filed, one: ReportFiled, *, told: _Log
+    transaction: Transaction,
+    redis: RedisConnection,
+    filed: StoredIncident,
+    one: StoredReport,
+    *,
+    told: _Log,
 ) -> None:
     """File a conversation for a report: what its reporter said, and what the desk told them."""
     keys, incident, user = redis.keys, filed.incident, one.user
@@ -78,7 +91,7 @@ async def _give_own(
     for sequence, event in enumerate(mine, 1):
         member = me.name if event.member == name else event.member
         known = replace(event, incident=own, sequence=sequence, member=member, members=1)
-        file_reply(transaction, own, user=user, member=None, event=known)
+        add_reply(transaction, own, user=user, member=None, event=known)
     since_ms = await redis.call("ZSCORE", keys.involved(user), str(incident.id))
     if since_ms is not None:  # else it is forgotten with what they were in
         transaction.call("ZADD", keys.involved(user), since_ms, str(own))
@@ -86,7 +99,9 @@ async def _give_own(
     transaction.call("HSET", keys.incident(incident.id), f"conversation:{user}", str(own))
 
 
-def _take_from_group(transaction: Transaction, filed: Filed, keeps: set[str], told: _Log) -> None:
+def _take_from_group(
+    transaction: Transaction, filed: StoredIncident, keeps: set[str], told: _Log
+) -> None:
     """Leave in the group of before whose conversation it is now, and no word of anybody else.
 
     The events keep their numbers: devices know them by these.

@@ -8,30 +8,30 @@ from uuid import UUID
 
 from broker.core.grid import place_of, region_of
 from broker.errors import ConfigError
-from broker.store.alerts import AlertStore
-from broker.store.borders import Borders
+from broker.store.alert_states import AlertStore
 from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
-from broker.store.desks import Desks
-from broker.store.everywhere import Everywhere
-from broker.store.forms import FormStore
-from broker.store.history import History
-from broker.store.incidents import IncidentStore
-from broker.store.keys import Keys, partition_of, partition_of_incident
+from broker.store.deadline_queue import Deadlines
+from broker.store.desk_alarms import DeskAlarms
+from broker.store.history_notes import HistoryStore
+from broker.store.incident_store import IncidentStore
+from broker.store.kernel.keys import Keys, partition_of, partition_of_incident
+from broker.store.kernel.nodes import Nodes
+from broker.store.kernel.redis_connection import ANSWER_S, RedisConnection
+from broker.store.kernel.redis_server import Server
+from broker.store.kernel.streams import Events
+from broker.store.kernel.transaction import Transaction
 from broker.store.migrations import Schema
-from broker.store.missed import MissedStore
-from broker.store.nodes import Nodes
-from broker.store.outages import Outages
+from broker.store.mqtt_outages import MqttOutages
 from broker.store.outbox import Outbox
-from broker.store.presence import PresenceStore
+from broker.store.partition_locks import PartitionLocks
+from broker.store.partitions import Partitions
+from broker.store.positions import PositionStore
 from broker.store.questions import Questions
-from broker.store.redis import ANSWER_S, Connection
-from broker.store.server import Server
-from broker.store.streams import Events
-from broker.store.timers import Deadlines
-from broker.store.transaction import Transaction
-from broker.store.workers import WorkerStore
-from broker.store.zones import ZoneStore
+from broker.store.short_forms import ShortFormStore
+from broker.store.sync_rows import SyncStore
+from broker.store.worker_sessions import WorkerStore
+from broker.store.zone_covers import ZoneStore
 
 _SCAN_COUNT = 1_000
 
@@ -51,22 +51,22 @@ class Store:
     """
 
     def __init__(self, url: str, keys: Keys | None = None, nodes: Nodes | None = None) -> None:
-        self._redis = redis = Connection(url, keys, nodes)
+        self._redis = redis = RedisConnection(url, keys, nodes)
         self.incidents = IncidentStore(redis)
         self.alerts = AlertStore(redis)
         self.conversations = Conversations(redis, self.incidents)
         self.questions = Questions(redis)
-        self.borders = Borders(redis)
-        self.missed = MissedStore(redis)
-        self.history = History(redis)
+        self.locks = PartitionLocks(redis)
+        self.missed = SyncStore(redis)
+        self.history = HistoryStore(redis)
         self.dead_letters = DeadLetters(redis)
-        self.desks = Desks(redis)
-        self.presence = PresenceStore(redis)
+        self.desks = DeskAlarms(redis)
+        self.presence = PositionStore(redis)
         self.events = Events(redis)
         self.outbox = Outbox(redis)
-        self.outages = Outages(redis)
+        self.mqtt_outages = MqttOutages(redis)
         self.deadlines = Deadlines(redis)
-        self.forms = FormStore(redis)
+        self.forms = ShortFormStore(redis)
         self.zones = ZoneStore(redis)
         self.workers = WorkerStore(redis)
         self.server = Server(redis)
@@ -77,7 +77,7 @@ class Store:
     def link(self, partitions: "Sequence[Store]") -> None:
         """Make the partitions known of which this is one."""
         self.partitions = partitions
-        self.everywhere = Everywhere(partitions)
+        self.everywhere = Partitions(partitions)
         first = partitions[0]
         self.zones, self.dead_letters, self.forms = first.zones, first.dead_letters, first.forms
         self.desks = first.desks

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import mqtt5
 import pytest
 
+from bench.bench_world import Way, beside, world
 from bench.fanout import floor_of, packets_to, volley_at
-from bench.figures import Histogram, Plot, Ratio, Result, Row
 from bench.html import page
-from bench.recipients import Ask, Recipient, Tally
-from bench.world import Way, beside, world
+from bench.receivers import ArrivalCounts, CountQuestion, Recipient
+from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 
 
 def test_a_ratio_is_the_median_of_those_of_its_rounds() -> None:
@@ -31,8 +31,12 @@ def test_a_histogram_tells_milliseconds_to_three_digits() -> None:
 
 def test_the_report_loads_nothing_and_says_everything() -> None:
     curves = {"ours": [(1.0, 2.0), (10.0, 200.0)], "a <floor>": [(1.0, 1.0), (10.0, 90.0)]}
-    result = Result("latency", {}, [Row("p50", "2 ms", "1 ms", "2.00", "≤ 1.6")],
-                    [Plot("Latency", "percentile", "ms", curves)])  # fmt: skip
+    result = BenchResult(
+        "latency",
+        {},
+        [Row("p50", "2 ms", "1 ms", "2.00", "≤ 1.6")],
+        [Plot("Latency", "percentile", "ms", curves)],
+    )
 
     html = page([result], {"machine": "2 <cores>"})
 
@@ -53,7 +57,7 @@ async def test_a_recipient_takes_up_packets_however_they_are_cut(size: int) -> N
         def write(self, data: bytes | bytearray | memoryview) -> None:
             written.append(bytes(data))
 
-    tally = Tally()
+    tally = ArrivalCounts()
     recipient = Recipient("mqtt://ann:secret@localhost:1", "nabij/v1/u/{user}/down/alert", tally)
     recipient.connection_made(Transport())
     written.clear()
@@ -66,8 +70,8 @@ async def test_a_recipient_takes_up_packets_however_they_are_cut(size: int) -> N
     assert acknowledged == [*range(1, 41), 1, 2]
 
 
-def _nothing_more() -> Ask:
-    return Ask(0, 0.0)
+def _nothing_more() -> CountQuestion:
+    return CountQuestion(0, 0.0)
 
 
 def _packet_ids(data: bytes) -> Iterator[int]:
@@ -99,8 +103,11 @@ async def test_reports_floors_and_a_program_aside_are_measured_on_a_running_syst
 def test_the_command_says_what_there_is_to_measure() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nabij.cli", "bench", "latencies"],
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
 
     assert done.returncode == 2
     assert "latency" in done.stderr

@@ -6,27 +6,6 @@ from uuid import UUID
 import pytest
 
 from broker.core.policy import Policy
-from devices.chaos_log import (
-    Alerted,
-    Commanded,
-    Created,
-    Delivered,
-    Escalated,
-    Grouped,
-    Journaled,
-    Moved,
-    Ordered,
-    Placed,
-    Receipted,
-    Retained,
-    Started,
-    Stated,
-)
-from devices.geofence import cell_at
-from nabij.chaos.checker import judge
-from nabij.chaos.evidence import Evidence, StoreFacts
-from nabij.chaos.judgement import Judgement
-from nabij.chaos.world import policy_text
 from schemas.ids import alert_id, escalation_id, group_event_id, incident_id
 from schemas.messages import (
     AlertReason,
@@ -37,6 +16,27 @@ from schemas.messages import (
     Status,
     Subject,
 )
+from verify.chaos.chaos_judge import judge
+from verify.chaos.chaos_log import (
+    AlertSeen,
+    Commanded,
+    Created,
+    Delivered,
+    Escalated,
+    Grouped,
+    Journaled,
+    Moved,
+    Ordered,
+    PresenceConfirmed,
+    Receipted,
+    Retained,
+    Started,
+    Stated,
+)
+from verify.chaos.chaos_world import policy_text
+from verify.chaos.evidence import Evidence, StoreFacts
+from verify.chaos.judgement import Judgement
+from verify.oracle.geofence import cell_at
 
 SETTLED_AT = 1_000.0
 KORENMARKT = (51.0543, 3.7217)
@@ -64,10 +64,17 @@ class SmallRun:
             "device-1",
             [
                 Started(t=1.0, process="device-1", pid=1),
-                self.stands("bob", KORENMARKT), Placed(t=2.1, user="bob", number=1),
-                self.stands("cleo", FAR_AWAY), Placed(t=2.1, user="cleo", number=1),
+                self.stands("bob", KORENMARKT),
+                PresenceConfirmed(t=2.1, user="bob", number=1),
+                self.stands("cleo", FAR_AWAY),
+                PresenceConfirmed(t=2.1, user="cleo", number=1),
                 Created(
-                    t=10.0, user="ann", id=self.report, category="fire", lat=lat, lon=lon,
+                    t=10.0,
+                    user="ann",
+                    id=self.report,
+                    category="fire",
+                    lat=lat,
+                    lon=lon,
                     seen_at=10.0,
                 ),
                 Journaled(t=10.1, id=self.report),
@@ -76,7 +83,7 @@ class SmallRun:
                 self.alert("bob"),
                 self.said(group_event_id(self.incident, self.command)),
             ],
-        )  # fmt: skip
+        )
 
     def desk_log(self) -> None:
         self.evidence.add(
@@ -86,43 +93,71 @@ class SmallRun:
                 self.state(1),
                 self.state(2),
                 Commanded(
-                    t=20.0, zone="gent", id=self.command, incident=self.incident,
-                    command="inform", text="inform 1",
+                    t=20.0,
+                    zone="gent",
+                    id=self.command,
+                    incident=self.incident,
+                    command="inform",
+                    text="inform 1",
                 ),
                 Ordered(t=20.1, zone="gent", id=self.command, outcome=Outcome.ACCEPTED),
                 Retained(
-                    t=30.0, zone="gent", incident=self.incident, version=2, status=Status.OPEN,
+                    t=30.0,
+                    zone="gent",
+                    incident=self.incident,
+                    version=2,
+                    status=Status.OPEN,
                     reports=1,
                 ),
             ],
-        )  # fmt: skip
+        )
 
     def stands(self, user: str, place: tuple[float, float]) -> Moved:
         return Moved(t=2.0, user=user, number=1, cell=cell_at(*place))
 
     def receipt(self, *, sequence: int = 1) -> Receipted:
         return Receipted(
-            t=10.2, user="ann", id=self.report, subject=Subject.REPORT, outcome=Outcome.ACCEPTED,
-            incident=self.incident, merge=Merge.OPENED, sequence=sequence,
-        )  # fmt: skip
+            t=10.2,
+            user="ann",
+            id=self.report,
+            subject=Subject.REPORT,
+            outcome=Outcome.ACCEPTED,
+            incident=self.incident,
+            merge=Merge.OPENED,
+            sequence=sequence,
+        )
 
-    def alert(self, user: str, wave: int = 1) -> Alerted:
-        return Alerted(
-            t=10.3, user=user, id=alert_id(self.incident, wave, user), incident=self.incident,
-            wave=wave, reason=AlertReason.NEARBY,
-        )  # fmt: skip
+    def alert(self, user: str, wave: int = 1) -> AlertSeen:
+        return AlertSeen(
+            t=10.3,
+            user=user,
+            id=alert_id(self.incident, wave, user),
+            incident=self.incident,
+            wave=wave,
+            reason=AlertReason.NEARBY,
+        )
 
     def said(self, identifier: UUID, sequence: int = 1) -> Grouped:
         return Grouped(
-            t=20.2, user="ann", id=identifier, incident=self.incident, sequence=sequence,
-            kind=GroupEventKind.SAID, text="inform 1",
-        )  # fmt: skip
+            t=20.2,
+            user="ann",
+            id=identifier,
+            incident=self.incident,
+            sequence=sequence,
+            kind=GroupEventKind.SAID,
+            text="inform 1",
+        )
 
     def escalation(self, identifier: UUID) -> Escalated:
         return Escalated(
-            t=10.25, zone="gent", id=identifier, kind=EscalationKind.NEW, incident=self.incident,
-            version=1, report=self.report,
-        )  # fmt: skip
+            t=10.25,
+            zone="gent",
+            id=identifier,
+            kind=EscalationKind.NEW,
+            incident=self.incident,
+            version=1,
+            report=self.report,
+        )
 
     def state(self, version: int) -> Stated:
         return Stated(

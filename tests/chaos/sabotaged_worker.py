@@ -1,4 +1,4 @@
-"""A worker that breaks the promise on purpose; started in place of `nabij.worker` by a test.
+"""A worker that breaks the promise on purpose; started in place of `nabij.local.worker_process` by a test.
 
 python sabotaged_worker.py SABOTAGE[,SABOTAGE] SERVICE INDEX PIPE PARENT
 """
@@ -13,14 +13,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from broker.dispatch import Dispatcher
 from broker.mqtt import Delivery, Message, PubAckReasonCode
-from broker.service import outgoing
-from broker.store.filed import Neighbourhood
-from broker.store.incidents import IncidentStore
-from broker.store.outbox import Outbox, Posted
-from broker.store.transaction import Transaction
-from nabij.worker import main
+from broker.runtime.dispatch import Dispatcher
+from broker.runtime.service import outgoing
+from broker.store.incident_store import IncidentStore
+from broker.store.kernel.transaction import Transaction
+from broker.store.outbox import Outbox, OutboxMessage
+from broker.store.stored_incident import Neighbourhood
+from nabij.local.worker_process import main
 from schemas import topics
 from schemas.ids import incident_id
 from schemas.messages import Merge, Outcome, Receipt, Subject
@@ -34,21 +34,26 @@ def acknowledge_before_commit() -> None:
     """Receipt and PUBACK first; the commit follows, if nothing happens in between."""
     honest = Dispatcher.deliver
 
-    async def deliver(self: Dispatcher, delivery: Delivery, via: int = 0) -> None:
+    async def deliver(self: Dispatcher, delivery: Delivery, broker_index: int = 0) -> None:
         levels = topics.REPORT.parse(delivery.message.topic)
         if levels is None:
-            return await honest(self, delivery, via)
+            return await honest(self, delivery, broker_index)
         report = topics.REPORT.decode(delivery.message.payload)
         receipt = Receipt(
-            subject=Subject.REPORT, outcome=Outcome.ACCEPTED, at=datetime.now(UTC), id=report.id,
-            incident=incident_id(report.id, _region_of(report)), merge=Merge.OPENED, sequence=report.id.int % 2**31,
-        )  # fmt: skip
+            subject=Subject.REPORT,
+            outcome=Outcome.ACCEPTED,
+            at=datetime.now(UTC),
+            id=report.id,
+            incident=incident_id(report.id, _region_of(report)),
+            merge=Merge.OPENED,
+            sequence=report.id.int % 2**31,
+        )
         correlation = delivery.message.correlation
         user = levels["user"]
         await self.publish([outgoing(topics.RECEIPT, receipt, correlation=correlation, user=user)])
         delivery.acknowledge()
         await asyncio.sleep(LATE_S)
-        return await honest(self, delivery, via)
+        return await honest(self, delivery, broker_index)
 
     Dispatcher.deliver = deliver  # type: ignore[method-assign]
 
@@ -96,7 +101,7 @@ def believe_puback() -> None:
         await publish(self, [message for message in messages if message not in lost])
         return [PubAckReasonCode.SUCCESS] * len(messages)
 
-    async def take(self: Outbox, now_ms: int) -> list[Posted]:
+    async def take(self: Outbox, now_ms: int) -> list[OutboxMessage]:
         await self.remove(await honest(self, now_ms))
         return []
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import MqttEngine
-from nabij.chaos.judgement import Judgement
-from nabij.chaos.plan import Strike, Victim
-from nabij.chaos.run import Run
-from nabij.chaos.world import Scale, World
+from nabij.local.embedded import MqttEngine
+from verify.chaos.chaos_run import Run
+from verify.chaos.chaos_world import ChaosWorld, Scale
+from verify.chaos.judgement import Judgement
+from verify.chaos.plan import Strike, Victim
 
 SABOTAGED = Path(__file__).with_name("sabotaged_worker.py")
 NABIJ = (sys.executable, "-m", "nabij.cli")
@@ -27,7 +27,7 @@ def engine(mqtt_engine: MqttEngine) -> MqttEngine:
 def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
     tmp_path: Path, engine: MqttEngine
 ) -> None:
-    # Long enough that the second half has the samples by which I9 judges (nabij/chaos/growth.py).
+    # Long enough that the second half has the samples by which I9 judges (verify/chaos/growth.py).
     result = _chaos(tmp_path, engine, "--reports", "1000", "--kills", "16", "--duration", "28")
 
     assert result["violations"] == {}
@@ -43,10 +43,23 @@ def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
 
 def _chaos(data_dir: Path, engine: MqttEngine, *words: str) -> dict[str, Any]:
     done = subprocess.run(
-        [*NABIJ, "chaos", *words, "--seed", "3", "--engine", engine, "--json",
-         "--data-dir", str(data_dir)],
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+        [
+            *NABIJ,
+            "chaos",
+            *words,
+            "--seed",
+            "3",
+            "--engine",
+            engine,
+            "--json",
+            "--data-dir",
+            str(data_dir),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
     assert done.stdout, done.stderr[-3_000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -96,8 +109,11 @@ async def _sabotaged(
     directory: Path, engine: MqttEngine, sabotages: str, strikes: Sequence[Strike]
 ) -> Judgement:
     scale = Scale(
-        reports=220, lasts_s=5.0, seed=5, engine=engine,
+        reports=220,
+        lasts_s=5.0,
+        seed=5,
+        engine=engine,
         worker=(sys.executable, str(SABOTAGED), sabotages),
-    )  # fmt: skip
-    async with World(directory, scale) as world:
+    )
+    async with ChaosWorld(directory, scale) as world:
         return (await Run(world, strikes, lambda *_: None).run()).judgement

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from broker.core.policy import Policy
-from devices.chaos_log import Commanded, Escalated, Ordered, Sent
-from nabij.chaos.evidence import Blow
-from nabij.chaos.plan import Victim, strikes_of
-from nabij.chaos.recovery import recovery_s
-from nabij.chaos.world import policy_text
 from schemas.ids import alert_id, overdue_id
 from schemas.messages import EscalationKind, Outcome, ReplyKind, Status, Subject
+from verify.chaos.chaos_log import Commanded, Escalated, MessageSent, Ordered
+from verify.chaos.chaos_world import policy_text
+from verify.chaos.evidence import Blow
+from verify.chaos.plan import Victim, strikes_of
+from verify.chaos.recovery import recovery_s
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -171,10 +171,15 @@ def test_an_incident_that_is_overdue_twice_in_one_attempt_violates_i3(small_run:
     for identifier in (overdue_id(small_run.incident, 2), uuid.uuid4()):
         small_run.evidence.escalations.append(
             Escalated(
-                t=20.0, zone="gent", id=identifier, kind=EscalationKind.OVERDUE,
-                incident=small_run.incident, version=2, attempt=2,
+                t=20.0,
+                zone="gent",
+                id=identifier,
+                kind=EscalationKind.OVERDUE,
+                incident=small_run.incident,
+                version=2,
+                attempt=2,
             )
-        )  # fmt: skip
+        )
 
     assert small_run.violated() == {"I3": 1}
 
@@ -270,11 +275,15 @@ def _dirk_stands(small_run: Run) -> None:
     small_run.evidence.placed["dirk", 1] = 2.1
 
 
-def _reply(small_run: Run, kind: ReplyKind) -> Sent:
-    return Sent(
-        t=11.0, done=11.1, user="bob", subject=Subject.REPLY, incident=small_run.incident,
+def _reply(small_run: Run, kind: ReplyKind) -> MessageSent:
+    return MessageSent(
+        t=11.0,
+        done=11.1,
+        user="bob",
+        subject=Subject.REPLY,
+        incident=small_run.incident,
         reply=kind,
-    )  # fmt: skip
+    )
 
 
 # -- I7: versions --
@@ -393,10 +402,13 @@ def test_a_command_that_came_too_late_violates_nothing(small_run: Run) -> None:
     small_run.evidence.groups.clear()
     small_run.evidence.orders[small_run.command] = [
         Ordered(
-            t=20.1, zone="gent", id=small_run.command, outcome=Outcome.REJECTED,
+            t=20.1,
+            zone="gent",
+            id=small_run.command,
+            outcome=Outcome.REJECTED,
             code="incident_closed",
         )
-    ]  # fmt: skip
+    ]
 
     assert small_run.violated() == {}
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from nabij.chaos.growth import EVERY_S, Growth, Series
+from verify.chaos.growth import EVERY_S, Growth, Series
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from devices.chaos_log import Commanded, Entry, Ordered, Struck
-from nabij.chaos.alerts import GRACE_S, undisturbed
 from schemas.ids import new_id
 from schemas.messages import Outcome
 from tests.chaos.conftest import SmallRun
+from verify.chaos.alert_judge import GRACE_S, undisturbed
+from verify.chaos.chaos_log import Commanded, Entry, Ordered, ProcessStruck
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,16 @@ def test_only_what_was_lost_shortly_before_the_end_excuses_that_no_alert_came(
     closing = new_id()
     log: list[Entry] = [
         Commanded(
-            t=closed_at, zone="gent", id=closing, incident=run.incident, command="close",
+            t=closed_at,
+            zone="gent",
+            id=closing,
+            incident=run.incident,
+            command="close",
             text="closed 1",
         ),
         Ordered(t=closed_at + 0.1, zone="gent", id=closing, outcome=Outcome.ACCEPTED),
-        Struck(t=closed_at - before_close_s, victim=victim, process=process),
-    ]  # fmt: skip
+        ProcessStruck(t=closed_at - before_close_s, victim=victim, process=process),
+    ]
     run.evidence.add("desk", log)
 
     blamed = run.judged().violations.get("I4", [])

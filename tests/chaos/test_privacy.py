@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from devices.chaos_log import Asked, Escalated, Sent
 from schemas.ids import said_id
 from schemas.messages import EscalationKind, GroupRole, Merge, Subject
+from verify.chaos.chaos_log import Asked, Escalated, MessageSent
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -29,21 +29,31 @@ def private(small_run: Run) -> Run:
         msgspec.structs.replace(one, members=1, role=GroupRole.POLICE) for one in evidence.groups
     ]
     evidence.sent.append(
-        Sent(
-            t=15.0, user="ann", subject=Subject.MESSAGE, incident=small_run.incident, done=15.1,
+        MessageSent(
+            t=15.0,
+            user="ann",
+            subject=Subject.MESSAGE,
+            incident=small_run.incident,
+            done=15.1,
             text="said 1",
         )
-    )  # fmt: skip
+    )
     said = small_run.said(uuid.uuid4(), sequence=2)
     evidence.groups.append(
         msgspec.structs.replace(said, text="said 1", members=1, role=GroupRole.REPORTER)
     )
     evidence.escalations.append(
         Escalated(
-            t=15.1, zone="gent", id=said_id(uuid.uuid4()), kind=EscalationKind.SAID,
-            incident=small_run.incident, version=2, report=small_run.report, text="said 1",
+            t=15.1,
+            zone="gent",
+            id=said_id(uuid.uuid4()),
+            kind=EscalationKind.SAID,
+            incident=small_run.incident,
+            version=2,
+            report=small_run.report,
+            text="said 1",
         )
-    )  # fmt: skip
+    )
     return small_run
 
 
@@ -77,9 +87,13 @@ def test_a_conversation_that_somebody_else_hears_or_is_in_violates_i5(
 
 def test_a_question_to_another_person_violates_i5(private: Run) -> None:
     asked = Asked(
-        t=16.0, user="bob", id=uuid.uuid4(), incident=private.incident, text="?",
+        t=16.0,
+        user="bob",
+        id=uuid.uuid4(),
+        incident=private.incident,
+        text="?",
         report=private.report,
-    )  # fmt: skip
+    )
     private.evidence.asked.append(asked)
 
     assert private.violated() == {"I5": 1}

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from nabij.chaos.report import as_json
-from nabij.chaos.run import Outcome
+from verify.chaos.chaos_run import ChaosOutcome
+from verify.chaos.report import as_json
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -15,9 +15,17 @@ def test_a_report_whose_device_was_killed_before_it_was_on_its_disk_is_none(smal
     evidence = small_run.evidence
     never_kept = msgspec.structs.replace(evidence.created[small_run.report], id=uuid.uuid4())
     evidence.created[never_kept.id] = never_kept
-    outcome = Outcome(
-        judgement=small_run.judged(), evidence=evidence, blows=[], recovery={}, most_mb={},
-        began=0.0, settled=True, struck_s=1.0, settle_s=1.0, changes=[],
-    )  # fmt: skip
+    outcome = ChaosOutcome(
+        judgement=small_run.judged(),
+        evidence=evidence,
+        blows=[],
+        recovery={},
+        most_mb={},
+        began=0.0,
+        settled=True,
+        struck_s=1.0,
+        settle_s=1.0,
+        changes=[],
+    )
 
     assert as_json(outcome, seed=1, engine="mosquitto", began=0.0)["reports"] == 1

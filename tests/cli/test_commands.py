@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import redis
 
-from broker.config import SETTINGS
+from broker.runtime.config import SETTINGS
 from broker.store import Store
-from nabij.replay_command import _in_words
 from schemas.taxonomy import default_policy_text
 from tests.core.samples import report
 from tests.store.samples import open_incident
+from verify.commands.replay_command import _in_words
 
 
 def run(
@@ -231,7 +231,7 @@ def test_zones_of_a_file_are_imported_listed_and_found(tmp_path: Path, redis_url
 
 
 def test_another_number_of_partitions_than_what_is_there_is_refused(redis_url: str) -> None:
-    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
     assert run("zones", "import", file, NABIJ_REDIS_URL=redis_url).returncode == 0
     refused = run("zones", "list", NABIJ_REDIS_URL=redis_url, NABIJ_PARTITIONS="16")
     assert refused.returncode == 2
@@ -251,7 +251,7 @@ def test_up_refuses_the_data_of_a_newer_release_and_says_what_to_do(redis_url: s
 
 
 def test_zones_are_kept_in_the_data_directory_when_no_redis_is_configured(tmp_path: Path) -> None:
-    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
     assert run("zones", "import", file, "--data-dir", tmp_path).returncode == 0
     listed = json_of(run("zones", "list", "--json", "--data-dir", tmp_path))
     assert len(listed) == 6
@@ -304,9 +304,15 @@ def test_tail_refuses_what_is_no_filter_or_would_swallow_messages(bad: str) -> N
 
 def test_replay_names_every_wrong_option(tmp_path: Path) -> None:
     ran = run(
-        "replay", tmp_path / "a.csv", "--map", "zurich", "--tracks", tmp_path / "b.csv",
-        "--speed", "-1",
-    )  # fmt: skip
+        "replay",
+        tmp_path / "a.csv",
+        "--map",
+        "zurich",
+        "--tracks",
+        tmp_path / "b.csv",
+        "--speed",
+        "-1",
+    )
     assert ran.returncode == 2
     for word in ("a.csv: no such file", "b.csv: no such file", "--speed -1"):
         assert word in ran.stderr

@@ -22,11 +22,16 @@ def test_values_of_options_are_offered(line: str, offered: set[str]) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", "from nabij.cli import app; app(prog_name='nabij')"],
         env={
-            **os.environ, "_NABIJ_COMPLETE": "complete_bash", "COMP_WORDS": line,
+            **os.environ,
+            "_NABIJ_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
             "COMP_CWORD": str(len(words) - 1),
         },
-        capture_output=True, text=True, timeout=30, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
     assert set(ran.stdout.split()) == offered
 
 

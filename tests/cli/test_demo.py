@@ -53,9 +53,13 @@ def test_the_demo_tells_one_story_whose_incident_can_be_explained_and_sums_up_at
         short = story.rpartition("nabij explain ")[2].strip()
         for user, alerted in (("bob", True), ("cleo", False)):
             explained = subprocess.run(
-                [*nabij, "explain", short, user, "--json"], env=environment, capture_output=True,
-                text=True, timeout=30, check=True,
-            )  # fmt: skip
+                [*nabij, "explain", short, user, "--json"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=True,
+            )
             assert json.loads(explained.stdout)["alerted"] is alerted
         told(demo, "police    ")  # the lively city's first, after a report of its own
     finally:

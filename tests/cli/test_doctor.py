@@ -12,16 +12,16 @@ import pytest
 import redis
 
 from broker.core.zones import Zone, ZoneKind
-from broker.embedded import (
+from broker.store import SCHEMA_VERSION, Alarm, Reader
+from broker.store.kernel.keys import Keys
+from nabij.doctor import CheckResult, DeskSilence, desk_findings
+from nabij.local.embedded import (
     Account,
     EmbeddedMqtt,
     EmbeddedRedis,
     mosquitto_config,
     replace_options,
 )
-from broker.store import SCHEMA_VERSION, Alarm, Reader
-from broker.store.keys import Keys
-from nabij.doctor import Desks, Verdict, desk_findings
 from schemas.taxonomy import Desk
 
 
@@ -30,8 +30,11 @@ def doctor(*words: str, **settings: str) -> dict[str, Any]:
     ran = subprocess.run(
         [sys.executable, "-m", "nabij.cli", "doctor", "--json", *words],
         env={**kept, "NABIJ_SHARE_GROUP": "x", **settings},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     found: dict[str, Any] = json.loads(ran.stdout)
     assert ran.returncode == (0 if found["ok"] else 1), ran.stderr
     assert "secret-of-ann" not in ran.stdout
@@ -66,9 +69,11 @@ class OddMqtt(EmbeddedMqtt):
 
 @pytest.fixture
 async def odd_mqtt(
-    data_dir: Path, accounts: dict[str, Account], program: Callable[..., str],
+    data_dir: Path,
+    accounts: dict[str, Account],
+    program: Callable[..., str],
     request: pytest.FixtureRequest,
-) -> AsyncIterator[EmbeddedMqtt]:  # fmt: skip
+) -> AsyncIterator[EmbeddedMqtt]:
     program("mosquitto")
     async with OddMqtt(data_dir, list(accounts.values()), **request.param) as server:
         yield server
@@ -84,9 +89,7 @@ def as_ann(mqtt: EmbeddedMqtt, accounts: dict[str, Account], user: str = "nabij"
 def test_a_sound_mqtt_broker_is_tried_as_all_three(
     mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], redis_url: str
 ) -> None:
-    found = doctor(
-        "--as", "ann", NABIJ_REDIS_URL=redis_url, **as_ann(mosquitto_server, accounts)
-    )  # fmt: skip
+    found = doctor("--as", "ann", NABIJ_REDIS_URL=redis_url, **as_ann(mosquitto_server, accounts))
     assert found["ok"], told(found, "broken")
     assert "ann reads and writes its own topics and no others" in told(found, "ok")
     assert "nabij publishes and receives" in told(found, "ok")
@@ -145,7 +148,7 @@ def test_zones_without_a_desk_are_listed_and_a_desk_that_takes_nothing_is_broken
     """The real zones: Ghent is `ipz93`, where the ACL that is shipped knows `gent`."""
     gent, kortrijk = Reader(Desk.POLICE, "gent"), Reader(Desk.POLICE, "ipz-kortrijk")
     now_ms = 10_000_000
-    desks = Desks(
+    desks = DeskSilence(
         {gent: now_ms - 60_000, kortrijk: now_ms - 3_600_000},
         {Reader(Desk.POLICE, "ipz93"): Alarm(now_ms - 42_000, now_ms)},
         now_ms,
@@ -154,16 +157,16 @@ def test_zones_without_a_desk_are_listed_and_a_desk_that_takes_nothing_is_broken
 
     broken, note = desk_findings(zones, desks)
 
-    assert broken.verdict is Verdict.BROKEN
+    assert broken.verdict is CheckResult.BROKEN
     assert "police/ipz93 has taken nothing" in broken.found
     assert "42 s" in broken.found
-    assert note.verdict is Verdict.NOTE
+    assert note.verdict is CheckResult.NOTE
     assert note.found.endswith(": police/ipz-kortrijk, police/ipz93, police/unassigned")
 
 
 def test_hundreds_of_zones_without_a_desk_are_told_in_one_line() -> None:
     [note] = desk_findings(
-        [zone(f"zone-{number}") for number in range(107)], Desks({}, {}, 10_000_000)
+        [zone(f"zone-{number}") for number in range(107)], DeskSilence({}, {}, 10_000_000)
     )
 
     assert note.found.endswith(" and 88 more")

@@ -9,7 +9,7 @@ from typing import Any
 
 ODDITIES = """
 import asyncio, logging, threading, warnings
-from broker import log
+from broker.runtime import log
 log.set_up("info", "json", service="x")
 logging.getLogger("redis").warning("a library %s", "speaks")
 warnings.warn("old\\nways", stacklevel=1)
@@ -25,7 +25,7 @@ Sour()
 async def main():
     asyncio.get_running_loop().call_soon(lambda: 1 / 0)
     await asyncio.sleep(0.01)
-from nabij.runtime import run
+from nabij.event_loop import run
 run(main())
 raise RuntimeError("two\\nlines")
 """
@@ -43,9 +43,13 @@ def test_whatever_is_written_is_json() -> None:
     said = lines(ran.stderr)
     whole = json.dumps(said)
     for text in (
-        "a library speaks", "old\\nways", "in a thread", "while deleted", "division by zero",
+        "a library speaks",
+        "old\\nways",
+        "in a thread",
+        "while deleted",
+        "division by zero",
         "two\\nlines",
-    ):  # fmt: skip
+    ):
         assert text in whole, text
     assert all({"at", "level", "event"} <= set(one) for one in said)
 
@@ -55,8 +59,11 @@ def up(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "nabij.cli", "up", *words],
         env={**kept, "NABIJ_LOG_FORMAT": "json", **settings},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_earliest_mistakes_are_json(tmp_path: Path) -> None:
@@ -71,10 +78,13 @@ def test_the_earliest_mistakes_are_json(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_badly_configured_says_so_in_json() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "nabij.worker", "city", "1", "2", str(os.getpid())],
+        [sys.executable, "-m", "nabij.local.worker_process", "city", "1", "2", str(os.getpid())],
         env={**os.environ, "NABIJ_LOG_FORMAT": "json", "NABIJ_PARTITIONS": "many"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ran.returncode == 2
     [said] = lines(ran.stderr)
     assert "NABIJ_PARTITIONS" in said["problems"][0]

@@ -12,9 +12,9 @@ import pytest
 import redis
 import structlog
 
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
-from nabij import supervisor
-from nabij.readiness import readiness
+from nabij.local import supervisor
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from nabij.local.readiness import readiness
 from tests.cli.test_up import Up, get, start, until
 
 __all__ = ["start"]
@@ -59,9 +59,14 @@ async def test_unready_while_redis_or_the_mqtt_broker_is_away_and_ready_again_wh
     said = up.ready()
     assert answer(said) == (
         200,
-        {"ready": True, "degraded": False, "unsafe_redis": False, "why": [],
-         "workers": {"city-1": "ready"}},
-    )  # fmt: skip
+        {
+            "ready": True,
+            "degraded": False,
+            "unsafe_redis": False,
+            "why": [],
+            "workers": {"city-1": "ready"},
+        },
+    )
     await own_redis.kill()
     assert becomes(said, 503, "redis_down") < AT_ONCE_S
     [why] = answer(said)[1]["why"]
@@ -139,8 +144,11 @@ def test_a_redis_that_may_lose_receipts_is_refused_unless_that_is_accepted_and_t
     assert "appendfsync everysec" in said["warnings"][0]
     status, body = answer(said)
     assert (status, body["ready"], body["degraded"], body["unsafe_redis"]) == (
-        200, True, True, True,
-    )  # fmt: skip
+        200,
+        True,
+        True,
+        True,
+    )
     assert "nabij_redis_unsafe 1.0" in get(f"{said['http']}/metrics")[1]
     assert up.end() == 0
     assert up.process.stderr
@@ -168,7 +176,7 @@ async def test_a_hung_worker_is_restarted_with_its_stack_in_the_log(
             assert readiness(running.workers).ready
     [killed, *_] = [line for line in logs if line["event"] == "a worker hangs and is killed"]
     assert killed["worker"] == "city-1"
-    assert any("nabij/worker.py" in frame for frame in killed["stack"])
+    assert any("nabij/local/worker_process.py" in frame for frame in killed["stack"])
 
 
 def test_one_of_several_workers_that_is_away_degrades_and_does_not_stop(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from nabij.datadir import DataDir, Running
+from nabij.local.data_directory import DataDir, Running
 from tests.cli.test_commands import json_of, run
 
 READING = (
@@ -45,7 +45,7 @@ def test_an_empty_redis_is_not_said_to_hold_nothing_and_stays_empty(redis_url: s
 
 
 def test_what_lies_in_a_directory_is_read_though_nothing_runs(tmp_path: Path) -> None:
-    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
     assert run("zones", "import", file, "--data-dir", tmp_path).returncode == 0
     assert json_of(run("dead-letters", "list", "--json", "--data-dir", tmp_path))["count"] == 0
     unknown = run("explain", "0d3ad8", "--data-dir", tmp_path)
@@ -54,7 +54,7 @@ def test_what_lies_in_a_directory_is_read_though_nothing_runs(tmp_path: Path) ->
 
 
 def test_the_demo_that_runs_is_found_where_nothing_else_is(tmp_path: Path, redis_url: str) -> None:
-    file = Path(__file__).parents[2] / "nabij" / "demo_zones.geojson"
+    file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
     run("zones", "import", file, NABIJ_REDIS_URL=redis_url)
     folder = tmp_path / "nabij-demo"
     folder.mkdir(mode=0o700)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nabij.temporary import remove_abandoned, temporary_directory
+from nabij.local.temporary import remove_abandoned, temporary_directory
 
 NABIJ = (sys.executable, "-m", "nabij.cli")
 PATIENCE_S = 45.0
@@ -30,8 +30,11 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _ON_ITS_TERMINAL, *NABIJ, *words],
             env={**kept, "TMPDIR": str(folder)},
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        )  # fmt: skip
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
         os.close(theirs)
         os.set_blocking(self.terminal, False)
         self.said = ""

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.embedded import Account, EmbeddedMqtt
+from nabij.local.embedded import Account, EmbeddedMqtt
 
 NABIJ = (sys.executable, "-m", "nabij.cli")
 PATIENCE_S = 45.0
@@ -64,9 +64,9 @@ class Up:
     def workers(self) -> dict[str, int]:
         """Worker processes, by service."""
         return {
-            command[command.index("nabij.worker") + 1]: pid
+            command[command.index("nabij.local.worker_process") + 1]: pid
             for pid, command in self.descendants().items()
-            if "nabij.worker" in command
+            if "nabij.local.worker_process" in command
         }
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:

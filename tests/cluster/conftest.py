@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from broker.embedded import Account, EmbeddedMqtt, find_program
+from nabij.local.embedded import Account, EmbeddedMqtt, find_program
 from tests.cluster.nodes import Cluster
 from tests.conftest import missing
 from tests.services.client import Connect, connecting

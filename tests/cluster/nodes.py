@@ -9,8 +9,8 @@ from typing import Any, Self
 import redis
 import redis.asyncio
 
-from broker.child import HOST, free_port, write_private
-from broker.embedded import EmbeddedRedis, RedisEngine, redis_config
+from nabij.local.embedded import EmbeddedRedis, RedisEngine, redis_config
+from nabij.local.managed_process import HOST, free_port, write_private
 
 MASTERS = 3
 SLOTS = 16_384

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.store.keys import Keys
+from broker.store.kernel.keys import Keys
 from tests.cluster.conftest import PARTITIONS
 from tests.cluster.nodes import Cluster
 
@@ -27,12 +27,26 @@ async def test_a_verified_replay_loses_nothing_when_a_node_is_killed(
     stream = shared_data("incidents/emergency_calls_montgomery_2015_2016.csv.gz")
     tracks = shared_data("positions/walks_and_drives_relative.csv.gz")
     replay = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nabij.cli", "replay", str(stream), "--map", "montgomery",
-        "--tracks", str(tracks), "--participants", "100", "--limit", str(REPORTS),
-        "--verify", "--json", "--data-dir", str(tmp_path),
+        sys.executable,
+        "-m",
+        "nabij.cli",
+        "replay",
+        str(stream),
+        "--map",
+        "montgomery",
+        "--tracks",
+        str(tracks),
+        "--participants",
+        "100",
+        "--limit",
+        str(REPORTS),
+        "--verify",
+        "--json",
+        "--data-dir",
+        str(tmp_path),
         env={**os.environ, "NABIJ_REDIS_URL": cluster.url, "NABIJ_PARTITIONS": str(PARTITIONS)},
         stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     try:
         async with asyncio.timeout(120):
             while await _committed(cluster) < KILLED_AFTER:
@@ -56,7 +70,9 @@ async def _committed(cluster: Cluster) -> int:
     """How many reports are committed, in all partitions."""
     sequences = [Keys(number, PARTITIONS) for number in range(PARTITIONS)]
     nodes = [await cluster.master_of(keys.slot) for keys in sequences]
-    found = [await node.ask("GET", counter)
-             for node, keys in zip(nodes, sequences, strict=True)
-             for counter in (keys.sequence, keys.sequence_apart)]  # fmt: skip
+    found = [
+        await node.ask("GET", counter)
+        for node, keys in zip(nodes, sequences, strict=True)
+        for counter in (keys.sequence, keys.sequence_apart)
+    ]
     return sum(int(each or 0) for each in found)

@@ -32,20 +32,38 @@ def north(metres: float, east: float = 0.0) -> Position:
 
 
 def report(
-    place: Position = KORENMARKT, minutes: float = 0, *, code: str = "fire",
-    mode: Mode = Mode.REAL, identifier: UUID | None = None, **fields: Any,
-) -> Report:  # fmt: skip
+    place: Position = KORENMARKT,
+    minutes: float = 0,
+    *,
+    code: str = "fire",
+    mode: Mode = Mode.REAL,
+    identifier: UUID | None = None,
+    **fields: Any,
+) -> Report:
     return Report(
-        id=identifier or new_id(), category=code, location=place, seen_at=at(minutes), mode=mode,
+        id=identifier or new_id(),
+        category=code,
+        location=place,
+        seen_at=at(minutes),
+        mode=mode,
         **fields,
-    )  # fmt: skip
+    )
 
 
 def incident(
-    place: Position = KORENMARKT, minutes: float = 0, *, code: str = "fire",
-    mode: Mode = Mode.REAL, audience: Audience = Audience.POLICE_AND_NEARBY,
-) -> Incident:  # fmt: skip
+    place: Position = KORENMARKT,
+    minutes: float = 0,
+    *,
+    code: str = "fire",
+    mode: Mode = Mode.REAL,
+    audience: Audience = Audience.POLICE_AND_NEARBY,
+) -> Incident:
     return opened_by(
-        report(place, minutes, code=code, mode=mode), category(code), audience=audience,
-        zone="gent", municipality="gent", now=at(minutes), region=0,
-    )  # fmt: skip
+        report(place, minutes, code=code, mode=mode),
+        category(code),
+        audience=audience,
+        zone="gent",
+        municipality="gent",
+        now=at(minutes),
+        region=0,
+    )

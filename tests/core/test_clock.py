@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.clock import GRACE_S, MAX_STEP_S, Timekeeper, Turn, read, started
+from broker.core.clock_jumps import GRACE_S, MAX_STEP_S, Timekeeper, Turn, read, started
 
 WALL_S = 1_790_000_000.0
 steps = st.lists(st.tuples(st.floats(0.01, 5.0), st.floats(-0.5, 0.5)), max_size=60)
@@ -26,9 +26,7 @@ def test_small_corrections_are_followed_and_are_no_jump(some: list[tuple[float, 
 
 
 @given(jumps, steps)
-def test_during_the_grace_time_only_passes(
-    jump_s: float, some: list[tuple[float, float]]
-) -> None:  # fmt: skip
+def test_during_the_grace_time_only_passes(jump_s: float, some: list[tuple[float, float]]) -> None:
     wall, steady = WALL_S, 100.0
     known = started(wall, steady)
     began, turns = told(known, steady), []
@@ -43,8 +41,9 @@ def test_during_the_grace_time_only_passes(
 
 @given(jumps, st.booleans())
 def test_after_the_grace_the_new_time_counts_if_another_clock_agrees(
-    jump_s: float, others_agree: bool  # noqa: FBT001 - an example
-) -> None:  # fmt: skip
+    jump_s: float,
+    others_agree: bool,  # noqa: FBT001 - an example
+) -> None:
     known, _ = read(started(WALL_S, 0.0), WALL_S + jump_s, 0.0)
     end = GRACE_S + 1
     known, turn = read(known, WALL_S + jump_s + end, end, others_agree=others_agree)

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from msgspec.structs import fields, replace
 
-from broker.core import alerts, escalation, groups, history, incidents
-from broker.core.groups import Member, Part
+from broker.core import alerts, escalation, incident_history, incidents, membership
 from broker.core.incidents import Incident
+from broker.core.membership import Member, Part
 from broker.errors import Rejected
 from schemas.ids import alert_id
 from schemas.messages import (
@@ -94,8 +94,12 @@ def _of_desks() -> dict[str, Any]:
 
 def _opened(report: Report, **changed: Any) -> Incident:
     given: dict[str, Any] = {
-        "audience": Audience.POLICE, "zone": "gent", "municipality": "melle", "now": NOW, "region": 99,
-    }  # fmt: skip
+        "audience": Audience.POLICE,
+        "zone": "gent",
+        "municipality": "melle",
+        "now": NOW,
+        "region": 99,
+    }
     return incidents.opened_by(report, category("fire"), **(given | changed))
 
 
@@ -126,7 +130,7 @@ def _of_incidents() -> dict[str, Any]:
         "closed": (OPEN, incidents.closed(OPEN, "arrested", NOW, by="desk 3")),
         "closed in silence": (INCIDENT, incidents.closed(INCIDENT, "silent", NOW)),
         "widened": (OPEN, incidents.widened(OPEN, 823.0, NOW)),
-    }  # fmt: skip
+    }
     return {"opened": opened} | {name: _changes(*pair) for name, pair in changes.items()}
 
 
@@ -139,10 +143,13 @@ def _of_alerts() -> dict[str, Any]:
     alert = alerts.alerts_of(ALERTING, ADVICE, expires_at=NOW)("ann", 2, AlertReason.WALKED_IN)
     bare = replace(ALERTING, names=None, text="", mode=Mode.DRILL)
     commands = (
-        Acknowledge(**ORDER), Assign(**ORDER, unit="gent-24"), Ask(**ORDER, text="who"),
-        SetStatus(**ORDER, status=Status.ASSIGNED), Inform(**ORDER, text="stay"),
+        Acknowledge(**ORDER),
+        Assign(**ORDER, unit="gent-24"),
+        Ask(**ORDER, text="who"),
+        SetStatus(**ORDER, status=Status.ASSIGNED),
+        Inform(**ORDER, text="stay"),
         Close(**ORDER, outcome="arrested"),
-    )  # fmt: skip
+    )
     return {
         "alert": alert,
         "alert without words": alerts.alerts_of(bare, ADVICE, expires_at=NOW)(
@@ -150,24 +157,34 @@ def _of_alerts() -> dict[str, Any]:
         ),
         "brief": alerts.brief_of(replace(alert, location=Position(51.0123456, 3.7123456))),
         "note of the first report": [
-            history.reported(replace(one, reports=1), REPORT, "ann", NOW)
-            for one in (OPEN, ALERTING, replace(ALERTING, is_old=True), replace(ALERTING, radius_m=0.0))
-        ],
-        "note of a later report": history.reported(OPEN, REPORT, "ann", NOW),
-        "notes of changes": [
-            history.changed(OPEN, after, NOW)
-            for after in (
-                OPEN, incidents.closed(OPEN, "arrested", NOW), incidents.widened(OPEN, 823.0, NOW),
-                replace(OPEN, attempts=3), replace(OPEN, version=18),
+            incident_history.reported(replace(one, reports=1), REPORT, "ann", NOW)
+            for one in (
+                OPEN,
+                ALERTING,
+                replace(ALERTING, is_old=True),
+                replace(ALERTING, radius_m=0.0),
             )
-        ] + [history.changed(replace(OPEN, status=Status.CLOSED), INCIDENT, NOW)],
-        "notes of alerts": [history.alerted(ALERTING, each, NOW) for each in REASONS],
-        "reasons": [history.reason_of(each) for each in REASONS],
-        "notes of commands": [history.commanded(each, NOW) for each in commands],
-        "notes of replies": [
-            history.replied("ann", _reply(ReplyKind.ACCEPTED, eta_s), NOW) for eta_s in (None, 0, 90)
         ],
-    }  # fmt: skip
+        "note of a later report": incident_history.reported(OPEN, REPORT, "ann", NOW),
+        "notes of changes": [
+            incident_history.changed(OPEN, after, NOW)
+            for after in (
+                OPEN,
+                incidents.closed(OPEN, "arrested", NOW),
+                incidents.widened(OPEN, 823.0, NOW),
+                replace(OPEN, attempts=3),
+                replace(OPEN, version=18),
+            )
+        ]
+        + [incident_history.changed(replace(OPEN, status=Status.CLOSED), INCIDENT, NOW)],
+        "notes of alerts": [incident_history.alerted(ALERTING, each, NOW) for each in REASONS],
+        "reasons": [incident_history.reason_of(each) for each in REASONS],
+        "notes of commands": [incident_history.commanded(each, NOW) for each in commands],
+        "notes of replies": [
+            incident_history.replied("ann", _reply(ReplyKind.ACCEPTED, eta_s), NOW)
+            for eta_s in (None, 0, 90)
+        ],
+    }
 
 
 def _reply(kind: ReplyKind, eta_s: int | None = 45) -> Reply:
@@ -176,26 +193,33 @@ def _reply(kind: ReplyKind, eta_s: int | None = 45) -> Reply:
 
 def _of_groups() -> dict[str, Any]:
     given: dict[str, Any] = {
-        "sequence": 8, "name": "helper-1", "role": GroupRole.RESPONDER, "people": PEOPLE, "at": NOW,
-    }  # fmt: skip
+        "sequence": 8,
+        "name": "helper-1",
+        "role": GroupRole.RESPONDER,
+        "people": PEOPLE,
+        "at": NOW,
+    }
     said = (INCIDENT.id, identifier(12), GroupEventKind.SAID)
     return {
         "what a reply makes of each": {
-            f"{user} {kind}": groups.replied(PEOPLE, user, _reply(kind), sequence=7)
-            for user in PEOPLE for kind in ReplyKind
+            f"{user} {kind}": membership.replied(PEOPLE, user, _reply(kind), sequence=7)
+            for user in PEOPLE
+            for kind in ReplyKind
         },
         "what a report makes of each": {
-            user: groups.reporter(PEOPLE, user, hears_from=7)
+            user: membership.reporter(PEOPLE, user, hears_from=7)
             for user in ("cleo", "dirk", "eva", "nobody")
         },
-        "the first reporter": groups.reporter({}, "ann"),
+        "the first reporter": membership.reporter({}, "ann"),
         "roles": {user: member.role for user, member in PEOPLE.items()},
-        "members": groups.members(PEOPLE),
-        "hearers by sequence": {str(each): groups.hearers(PEOPLE, each) for each in range(1, 8)},
-        "helpers": groups.helpers(PEOPLE),
-        "group event": groups.event(*said, **given),
-        "group event with more": groups.event(*said, **given, text="words", eta_s=33),
-    }  # fmt: skip
+        "members": membership.members(PEOPLE),
+        "hearers by sequence": {
+            str(each): membership.hearers(PEOPLE, each) for each in range(1, 8)
+        },
+        "helpers": membership.helpers(PEOPLE),
+        "group event": membership.event(*said, **given),
+        "group event with more": membership.event(*said, **given, text="words", eta_s=33),
+    }
 
 
 def _of_refusals() -> dict[str, Any]:
@@ -204,11 +228,13 @@ def _of_refusals() -> dict[str, Any]:
         "a step back": lambda: incidents.advanced(INCIDENT, Status.ACKNOWLEDGED),
         "a step after the end": lambda: incidents.advanced(closed, Status.ASSIGNED),
         "a second end": lambda: incidents.closed(closed, "again", NOW),
-        "a reply of a stranger": lambda: groups.replied(PEOPLE, "x", _reply(ReplyKind.SEEN), sequence=1),
-        "words of a stranger": lambda: groups.speaker(PEOPLE, "x"),
-        "words of one who was merely alerted": lambda: groups.speaker(PEOPLE, "dirk"),
-        "words of one who has left": lambda: groups.speaker(PEOPLE, "cleo"),
-    }  # fmt: skip
+        "a reply of a stranger": lambda: membership.replied(
+            PEOPLE, "x", _reply(ReplyKind.SEEN), sequence=1
+        ),
+        "words of a stranger": lambda: membership.speaker(PEOPLE, "x"),
+        "words of one who was merely alerted": lambda: membership.speaker(PEOPLE, "dirk"),
+        "words of one who has left": lambda: membership.speaker(PEOPLE, "cleo"),
+    }
     told = {}
     for name, attempt in tries.items():
         with pytest.raises(Rejected) as refused:
@@ -270,9 +296,11 @@ def test_no_word_of_the_report_is_in_what_says_that_nobody_has_answered() -> Non
 def test_police_are_waited_for_in_no_status_but_open_and_at_no_other_desk() -> None:
     waiting = [
         (status, desk, urgency)
-        for status in Status for desk in Desk for urgency in Urgency
+        for status in Status
+        for desk in Desk
+        for urgency in Urgency
         if escalation.awaits_police(replace(INCIDENT, status=status, desk=desk, urgency=urgency))
-    ]  # fmt: skip
+    ]
     assert waiting == [(Status.OPEN, Desk.POLICE, Urgency.URGENT)]
 
 
@@ -293,8 +321,8 @@ def test_nobody_is_alerted_without_a_radius_to_what_is_old_or_the_polices(
 ) -> None:
     assert ALERTING.alerts_people
     assert not replace(ALERTING, **change).alerts_people
-    assert ALERTING.has_group is (history.not_alerting(ALERTING) is None)
-    assert history.not_alerting(replace(ALERTING, **change)) is not None
+    assert ALERTING.has_group is (incident_history.not_alerting(ALERTING) is None)
+    assert incident_history.not_alerting(replace(ALERTING, **change)) is not None
 
 
 def test_a_conversation_is_the_incidents_where_there_is_a_group_and_else_the_reports_own() -> None:
@@ -312,10 +340,15 @@ def test_a_report_is_old_just_beyond_the_time_within_which_people_are_alerted(se
     assert incidents.is_old(seen, 3_600, NOW) is (seconds > 0)
 
 
-@pytest.mark.parametrize("changed", [
-    {"category": "smoke"}, {"mode": Mode.DRILL}, {"audience": Audience.POLICE_AND_NEARBY},
-    {"status": Status.CLOSED},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"category": "smoke"},
+        {"mode": Mode.DRILL},
+        {"audience": Audience.POLICE_AND_NEARBY},
+        {"status": Status.CLOSED},
+    ],
+)
 def test_a_report_joins_nothing_of_another_category_mode_audience_or_what_is_closed(
     changed: dict[str, Any],
 ) -> None:

@@ -62,8 +62,10 @@ def test_report_that_opens_is_new_and_one_that_joins_an_update_with_its_own_text
     assert (new.kind, new.id) == (EscalationKind.NEW, ids.escalation_id(one.first_report))
     assert (update.kind, update.reports, update.version) == (EscalationKind.UPDATE, 2, 2)
     assert (update.text, update.location, update.report) == (
-        second.text, second.location, second.id,
-    )  # fmt: skip
+        second.text,
+        second.location,
+        second.id,
+    )
     assert update.reporter_location == second.reporter_location
     assert update.zone == one.zone  # the incident's, wherever the report was
     assert update.id == escalation.escalation_of(second, after, at(9)).id

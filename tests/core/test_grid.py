@@ -35,8 +35,9 @@ def index_cell_of(lat: float, lon: float) -> int:
 
 bearings = st.floats(0, 2 * math.pi)
 belgium = st.tuples(st.floats(49.49, 51.51), st.floats(2.54, 6.41))
-worldwide = st.tuples(st.floats(-1, 1).map(lambda z: math.degrees(math.asin(z))),
-                      st.floats(-180, 180))  # fmt: skip
+worldwide = st.tuples(
+    st.floats(-1, 1).map(lambda z: math.degrees(math.asin(z))), st.floats(-180, 180)
+)
 near_pentagons = st.builds(away, st.sampled_from(PENTAGONS), bearings, st.floats(0, 50_000))
 poles = st.tuples(st.floats(89.9, 90) | st.floats(-90, -89.9), st.floats(-180, 180))
 antimeridian = st.tuples(st.floats(-85, 85), st.sampled_from([-180.0, 180.0, 179.9999, -179.9999]))
@@ -115,8 +116,11 @@ def test_cover_holds_every_place_that_a_flood_finds_within(centre: Point, radius
     # Brute force: every place of resolution 10 in far more rings than the radius needs.
     everywhere = h3.grid_disk(grid.place_of(*centre), math.ceil(radius_m / 60) + 4)
 
-    within = [place for place in everywhere
-              if grid.distance_m(*centre, *h3.cell_to_latlng(place)) <= radius_m]  # fmt: skip
+    within = [
+        place
+        for place in everywhere
+        if grid.distance_m(*centre, *h3.cell_to_latlng(place)) <= radius_m
+    ]
 
     assert {h3.cell_to_parent(place, 9) for place in within} <= cover
 
@@ -147,8 +151,10 @@ def test_rings_of_radius_by_root_three_edges_would_lose_people() -> None:
         centre = (chance.uniform(50.7, 51.2), chance.uniform(3.0, 5.5))
         radius_m = chance.choice([300.0, 500.0, 1_000.0, 1_500.0])
         naive, ours = rings_without_margin(centre, radius_m), set(grid.cover(*centre, radius_m))
-        people = [away(centre, chance.uniform(0, 2 * math.pi), radius_m * chance.uniform(0.8, 1.0))
-                  for _ in range(50)]  # fmt: skip
+        people = [
+            away(centre, chance.uniform(0, 2 * math.pi), radius_m * chance.uniform(0.8, 1.0))
+            for _ in range(50)
+        ]
         losing += any(lost(naive, centre, radius_m, person) for person in people)
         assert not any(lost(ours, centre, radius_m, person) for person in people)
 
@@ -186,7 +192,7 @@ def test_filing_a_place_and_finding_it_again(point: Point) -> None:
 
     assert cell == h3.cell_to_parent(place, grid.INDEX_RESOLUTION)
     assert 0 <= child <= 6
-    assert grid.unfiled(cell, child) == place
+    assert grid.removed(cell, child) == place
     assert h3.get_resolution(place) == 10
 
 
@@ -197,4 +203,4 @@ def test_all_places_of_a_cell_are_filed_apart(point: Point) -> None:
     places = h3.cell_to_children(cell, grid.PLACE_RESOLUTION)
 
     assert sorted(grid.filed(place)[1] for place in places) == list(range(len(places)))
-    assert {grid.unfiled(cell, child) for child in range(len(places))} == set(places)
+    assert {grid.removed(cell, child) for child in range(len(places))} == set(places)

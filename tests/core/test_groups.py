@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from broker.core import groups
-from broker.core.groups import Member, Part
+from broker.core import membership
+from broker.core.membership import Member, Part
 from broker.errors import Code, Rejected
 from schemas.ids import new_id
 from schemas.messages import GroupEventKind, GroupRole, Reply, ReplyKind
@@ -29,7 +29,7 @@ class Group(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.people: dict[str, Member] = {"zoe": groups.reporter({}, "zoe")}
+        self.people: dict[str, Member] = {"zoe": membership.reporter({}, "zoe")}
         self.names = {"zoe": "reporter-1"}
         self.inside = {"zoe"}
         self.numbers = count()
@@ -42,16 +42,16 @@ class Group(RuleBasedStateMachine):
     def reports(self, user: str) -> None:
         known = self.people.get(user)
         if known is None or not known.in_group:
-            self.people[user] = groups.reporter(self.people, user)
+            self.people[user] = membership.reporter(self.people, user)
         self.inside.add(user)
 
     @rule(user=users, kind=st.sampled_from(ReplyKind), eta_s=st.none() | st.integers(0, 600))
     def replies(self, user: str, kind: ReplyKind, eta_s: int | None) -> None:
         if user not in self.people:
             with pytest.raises(Rejected):
-                groups.replied(self.people, user, reply(kind, eta_s), sequence=7)
+                membership.replied(self.people, user, reply(kind, eta_s), sequence=7)
             return
-        member, heard = groups.replied(self.people, user, reply(kind, eta_s), sequence=7)
+        member, heard = membership.replied(self.people, user, reply(kind, eta_s), sequence=7)
         self.people[user] = member
         was_inside = user in self.inside
         if kind in (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE):
@@ -66,10 +66,10 @@ class Group(RuleBasedStateMachine):
 
     @invariant()
     def members_are_those_who_are_inside(self) -> None:
-        assert groups.members(self.people) == sorted(self.inside)
+        assert membership.members(self.people) == sorted(self.inside)
         parts = [member.part for member in self.people.values()]
         assert len(self.inside) == parts.count(Part.HELPER) + parts.count(Part.REPORTER)
-        assert groups.helpers(self.people) == parts.count(Part.HELPER)
+        assert membership.helpers(self.people) == parts.count(Part.HELPER)
 
     @invariant()
     def names_are_unique_and_kept_for_ever(self) -> None:
@@ -86,17 +86,17 @@ class Group(RuleBasedStateMachine):
         for user in USERS:
             member = self.people.get(user)
             if user in self.inside:
-                assert groups.speaker(self.people, user) is member
+                assert membership.speaker(self.people, user) is member
             else:
                 assert member is None or not member.on_scene
                 with pytest.raises(Rejected) as refused:
-                    groups.speaker(self.people, user)
+                    membership.speaker(self.people, user)
                 expected = Code.NOT_ALERTED if member is None else Code.NOT_A_MEMBER
                 assert refused.value.code is expected
 
     @invariant()
     def event_counts_who_is_there(self) -> None:
-        told = groups.event(
+        told = membership.event(
             INCIDENT,
             "x",
             GroupEventKind.SAID,
@@ -115,45 +115,52 @@ TestGroup = Group.TestCase
 
 
 def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> None:
-    people = {"zoe": groups.reporter({}, "zoe")}
+    people = {"zoe": membership.reporter({}, "zoe")}
     for user in ("ann", "bob"):
         people[user] = Member(part=Part.ALERTED)
-        people[user], _ = groups.replied(people, user, reply(ReplyKind.ACCEPTED, 60), sequence=7)
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.LEFT), sequence=7)
-    people["ann"] = groups.reporter(people, "ann")
-    people["cleo"], _ = groups.replied(
+        people[user], _ = membership.replied(
+            people, user, reply(ReplyKind.ACCEPTED, 60), sequence=7
+        )
+    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.LEFT), sequence=7)
+    people["ann"] = membership.reporter(people, "ann")
+    people["cleo"], _ = membership.replied(
         people | {"cleo": Member(part=Part.ALERTED)}, "cleo", reply(ReplyKind.ACCEPTED), sequence=7
     )
 
     assert {user: member.name for user, member in people.items()} == {
-        "zoe": "reporter-1", "ann": "helper-1", "bob": "helper-2", "cleo": "helper-3",
-    }  # fmt: skip
+        "zoe": "reporter-1",
+        "ann": "helper-1",
+        "bob": "helper-2",
+        "cleo": "helper-3",
+    }
 
 
 def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
-    people = {"zoe": groups.reporter({}, "zoe")}
-    people["zoe"], _ = groups.replied(people, "zoe", reply(ReplyKind.ON_SCENE), sequence=7)
-    assert groups.helpers(people) == 0  # a witness who says where they are
+    people = {"zoe": membership.reporter({}, "zoe")}
+    people["zoe"], _ = membership.replied(people, "zoe", reply(ReplyKind.ON_SCENE), sequence=7)
+    assert membership.helpers(people) == 0  # a witness who says where they are
 
-    people["zoe"], heard = groups.replied(people, "zoe", reply(ReplyKind.ACCEPTED, 60), sequence=7)
+    people["zoe"], heard = membership.replied(
+        people, "zoe", reply(ReplyKind.ACCEPTED, 60), sequence=7
+    )
 
     assert heard is GroupEventKind.MOVED
     assert people["zoe"].name == "reporter-1"
-    assert groups.helpers(people) == 1
+    assert membership.helpers(people) == 1
 
 
 def test_eta_is_of_the_last_reply_and_nothing_on_the_scene() -> None:
     people = {"ann": Member(part=Part.ALERTED)}
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300), sequence=7)
+    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300), sequence=7)
     assert people["ann"].eta_s == 300
-    people["ann"], _ = groups.replied(people, "ann", reply(ReplyKind.ON_SCENE), sequence=7)
+    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.ON_SCENE), sequence=7)
     assert people["ann"].eta_s == 0
 
 
 def test_group_event_of_one_cause_has_one_id() -> None:
     cause = new_id()
     one, other = (
-        groups.event(
+        membership.event(
             INCIDENT,
             cause,
             GroupEventKind.SAID,

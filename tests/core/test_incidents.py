@@ -19,8 +19,9 @@ from tests.core.samples import KORENMARKT, at, category, incident, north, report
 
 # -- which incident a report joins ---------------------------------------------------------------
 
-places = st.builds(north, st.integers(-4, 4).map(lambda n: n * 70.0),
-                   st.integers(-2, 2).map(lambda n: n * 90.0))  # fmt: skip
+places = st.builds(
+    north, st.integers(-4, 4).map(lambda n: n * 70.0), st.integers(-2, 2).map(lambda n: n * 90.0)
+)
 minutes = st.integers(-90, 90)
 modes = st.sampled_from(Mode)
 codes = st.sampled_from(["fire", "theft"])
@@ -29,8 +30,9 @@ audiences = st.sampled_from(Audience)
 
 @st.composite
 def candidates(draw: st.DrawFn) -> Incident:
-    found = incident(draw(places), draw(minutes), code=draw(codes), mode=draw(modes),
-                     audience=draw(audiences))  # fmt: skip
+    found = incident(
+        draw(places), draw(minutes), code=draw(codes), mode=draw(modes), audience=draw(audiences)
+    )
     for _ in range(draw(st.integers(0, 2))):
         found = incidents.merged(found, report(minutes=draw(minutes)), at(0))
     found = replace(found, opened_at=at(draw(st.integers(0, 500))))
@@ -75,9 +77,13 @@ def by_the_protocol(
 
 
 @given(
-    place=places, when=minutes, code=codes, mode=modes, audience=audiences,
+    place=places,
+    when=minutes,
+    code=codes,
+    mode=modes,
+    audience=audiences,
     known=st.lists(candidates(), max_size=8, unique_by=lambda one: (one.location, one.opened_at)),
-)  # fmt: skip
+)
 def test_report_joins_what_the_protocol_says(  # noqa: PLR0917 - Hypothesis gives them by name
     place: Position, when: int, code: str, mode: Mode, audience: Audience, known: list[Incident]
 ) -> None:
@@ -136,9 +142,11 @@ def test_merging_only_ever_widens_the_span_and_counts_one(when: list[int], statu
         assert after.first_seen_at == min(known.first_seen_at, at(minute))
         assert after.last_seen_at == max(known.last_seen_at, at(minute))
         unmoved = replace(
-            after, reports=known.reports, first_seen_at=known.first_seen_at,
+            after,
+            reports=known.reports,
+            first_seen_at=known.first_seen_at,
             last_seen_at=known.last_seen_at,
-        )  # fmt: skip
+        )
         assert unmoved == known  # never moved, never another radius, status or version
         known = after
 
@@ -156,9 +164,14 @@ def test_incident_is_opened_with_what_its_first_report_says() -> None:
         region=0xBEEF,
     )
     theft = incidents.opened_by(
-        replace(one, category="theft"), category("theft"), audience=Audience.POLICE,
-        zone="z", municipality="m", now=at(4), region=0,
-    )  # fmt: skip
+        replace(one, category="theft"),
+        category("theft"),
+        audience=Audience.POLICE,
+        zone="z",
+        municipality="m",
+        now=at(4),
+        region=0,
+    )
 
     assert fire.id == incident_id(one.id, 0xBEEF)
     assert (region_in(fire.id), region_in(theft.id)) == (0xBEEF, 0)

@@ -1,6 +1,6 @@
 """Who has died is told by looks, not by clocks."""
 
-from broker.liveness import DEAD_LOOKS, Liveness
+from broker.runtime.liveness import DEAD_LOOKS, Liveness
 
 
 def looks(liveness: Liveness, count: int, sign: int = 1) -> None:

@@ -55,13 +55,28 @@ def test_shipped_policy_is_valid_and_has_every_category_of_the_issue() -> None:
     policy = Policy.parse(default_policy_text())
     urgent = {c for c in policy.codes if policy.file.categories[c].urgency is Urgency.URGENT}
     assert urgent == {
-        "theft", "robbery", "burglary", "fight", "fire", "threat", "suspicious", "vandalism",
-        "missing-person", "traffic-accident", "medical",
-    }  # fmt: skip
+        "theft",
+        "robbery",
+        "burglary",
+        "fight",
+        "fire",
+        "threat",
+        "suspicious",
+        "vandalism",
+        "missing-person",
+        "traffic-accident",
+        "medical",
+    }
     assert set(policy.codes) - urgent == {
-        "illegal-dumping", "dog-fouling", "flyposting", "graffiti", "noise", "bicycle-theft",
-        "street-lighting", "parking",
-    }  # fmt: skip
+        "illegal-dumping",
+        "dog-fouling",
+        "flyposting",
+        "graffiti",
+        "noise",
+        "bicycle-theft",
+        "street-lighting",
+        "parking",
+    }
 
 
 def test_category_is_found_by_its_code_and_unknown_ones_are_none() -> None:

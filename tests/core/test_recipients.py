@@ -36,8 +36,13 @@ def metres(person: Located, one: Incident) -> float:
     return float(h3.great_circle_distance(here, there, unit="m"))
 
 
-@given(people=crowds, radius_m=st.floats(0, 1_200), status=st.sampled_from(Status),
-       audience=st.sampled_from(Audience), never=st.sets(st.text("abc-1", min_size=1, max_size=2)))  # fmt: skip
+@given(
+    people=crowds,
+    radius_m=st.floats(0, 1_200),
+    status=st.sampled_from(Status),
+    audience=st.sampled_from(Audience),
+    never=st.sets(st.text("abc-1", min_size=1, max_size=2)),
+)
 def test_recipients_are_those_of_the_brute_force(  # noqa: PLR0917 - Hypothesis gives them by name
     people: list[Located], radius_m: float, status: Status, audience: Audience, never: set[str]
 ) -> None:
@@ -48,12 +53,14 @@ def test_recipients_are_those_of_the_brute_force(  # noqa: PLR0917 - Hypothesis 
     expected = {
         person.user
         for person in people
-        if audience == "police_and_nearby" and status != "closed" and radius_m > 0
+        if audience == "police_and_nearby"
+        and status != "closed"
+        and radius_m > 0
         and metres(person, one) <= radius_m
         and NOW_MS - person.seen_ms < PRESENCE_S * 1000
         and person.availability in TAKES
         and person.user not in never
-    }  # fmt: skip
+    }
     assert set(found) == expected
     assert len(found) == len(expected)
     by_user = {person.user: person for person in people}

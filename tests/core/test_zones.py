@@ -110,8 +110,12 @@ def test_kind_is_found_in_the_properties_unless_given() -> None:
     found = parse_geojson(text)
     police, municipality = ZoneKind.POLICE, ZoneKind.MUNICIPALITY
     assert [(area.id, area.kind) for area in found.areas] == [
-        ("a", police), ("b", municipality), ("c", police), ("d", municipality), ("e", municipality),
-    ]  # fmt: skip
+        ("a", police),
+        ("b", municipality),
+        ("c", police),
+        ("d", municipality),
+        ("e", municipality),
+    ]
     assert [(each.feature, each.reason) for each in found.skipped] == [
         ("features[5] ('Zone f')", "the level 'wijk' is none of zones")
     ]
@@ -164,9 +168,12 @@ def test_a_file_is_read_as_other_programs_write_it() -> None:
     open_["geometry"]["coordinates"] = [SQUARE[:-1], HOLE[:-1]]
     label["geometry"] = {
         "type": "GeometryCollection",
-        "geometries": [{"type": "Point", "coordinates": [3.7, 51.0]}, closed["geometry"],
-                       {"type": "MultiPolygon", "coordinates": [[FAR], []]}],
-    }  # fmt: skip
+        "geometries": [
+            {"type": "Point", "coordinates": [3.7, 51.0]},
+            closed["geometry"],
+            {"type": "MultiPolygon", "coordinates": [[FAR], []]},
+        ],
+    }
     empty["geometry"] = {"type": "Polygon", "coordinates": []}
     line["geometry"] = {"type": "LineString", "coordinates": SQUARE}
     nowhere = {**feature("f"), "geometry": None}

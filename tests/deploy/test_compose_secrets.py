@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.child import free_port
-from broker.embedded import Account, Role, is_welcome, mqtt_connect, reply_of
+from nabij.local.embedded import Account, Role, is_welcome, mqtt_connect, reply_of
+from nabij.local.managed_process import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()
@@ -55,9 +55,14 @@ def running(
 
     def ask(command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["sh", "-c", command], cwd=data, env=environment, timeout=10, check=False,
-            capture_output=True, text=True,
-        )  # fmt: skip
+            ["sh", "-c", command],
+            cwd=data,
+            env=environment,
+            timeout=10,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
 
     with (
         (directory / "log").open("w") as log,
@@ -91,9 +96,10 @@ def test_mosquitto_gets_its_accounts_without_a_password_among_arguments(
         "exec ": "echo user root >> mosquitto.conf\nexec " if os.geteuid() == 0 else "exec ",
     }
     programs = {
-        "mosquitto": program("mosquitto"), "mosquitto_passwd": passwd,
+        "mosquitto": program("mosquitto"),
+        "mosquitto_passwd": passwd,
         "mosquitto_sub": f"{program('mosquitto_sub')} -p {port}",
-    }  # fmt: skip
+    }
     health = re.split(r"^ +- ", part_of("mosquitto", "healthcheck"), flags=re.MULTILINE)[2].split(
         "\n"
     )[0]
@@ -130,7 +136,7 @@ def test_valkey_gets_its_password_without_it_among_arguments(
     programs = {
         "valkey-server": program("valkey-server", "redis-server"),
         "valkey-cli": f"{program('valkey-cli', 'redis-cli')} -p {port}",
-    }  # fmt: skip
+    }
     health = re.findall(r'CMD-SHELL, "(.+)"\]', part_of("valkey", "healthcheck"))[0]
 
     def answers(ask: Ask) -> bool:

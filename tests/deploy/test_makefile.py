@@ -39,9 +39,13 @@ def test_an_environment_that_is_half_made_is_made_again(
 ) -> None:
     def make() -> int:
         return subprocess.run(
-            [program("make"), ".venv/.installed", f"PYTHON={quick}"], cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "PIP_NO_BUILD_ISOLATION": "1"}, capture_output=True, timeout=60, check=False,
-        ).returncode  # fmt: skip
+            [program("make"), ".venv/.installed", f"PYTHON={quick}"],
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin", "PIP_NO_BUILD_ISOLATION": "1"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        ).returncode
 
     base = sys._base_executable  # type: ignore[attr-defined]
     stamp, python = tmp_path / ".venv" / ".installed", tmp_path / ".venv" / "bin" / "python"

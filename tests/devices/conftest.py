@@ -17,11 +17,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from redis.asyncio import Redis
 
-from broker.config import Settings
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
-from broker.runner import run_worker
+from broker.runtime.config import Settings
+from broker.runtime.worker import run_worker
 from broker.store import Store
-from devices.connection import NODELAY, Broker
+from devices.device_connection import NODELAY, Broker
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from schemas.codec import encode
 from schemas.ids import alert_id
 from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject

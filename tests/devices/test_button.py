@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.child import free_port
+from nabij.local.managed_process import free_port
 from schemas import topics
 from schemas.codec import Code
 from schemas.messages import Outcome, Receipt, Subject

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import aiomqtt
 import pytest
 
-from broker.embedded import Account, EmbeddedMqtt
-from devices.connection import Broker, client_id
-from devices.police import PoliceDesk
+from devices.device_connection import Broker, client_id
+from devices.police_desk import PoliceDesk
+from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
@@ -22,9 +22,11 @@ def test_a_client_id_is_the_same_at_each_start_and_needs_the_password() -> None:
     assert mine == client_id("bob", "device", "correct horse")
     assert mine.startswith("bob-device-")
     others = [
-        client_id("bob", "device", "wrong"), client_id("bob", "phone", "correct horse"),
-        client_id("ann", "device", "correct horse"), client_id("bob", "device", None),
-    ]  # fmt: skip
+        client_id("bob", "device", "wrong"),
+        client_id("bob", "phone", "correct horse"),
+        client_id("ann", "device", "correct horse"),
+        client_id("bob", "device", None),
+    ]
     assert len({mine, *others}) == 5
     assert "correct" not in mine
 
@@ -34,15 +36,27 @@ async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queu
     mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], broker: Broker, guessed: str
 ) -> None:
     escalation = Escalation(
-        id=new_id(), kind=EscalationKind.NEW, incident=new_id(), version=1, zone="gent",
-        priority=Priority.P1, category="fire", location=Position(51.05, 3.72),
-        committed_at=datetime.now(UTC), text=guessed,
-    )  # fmt: skip
+        id=new_id(),
+        kind=EscalationKind.NEW,
+        incident=new_id(),
+        version=1,
+        zone="gent",
+        priority=Priority.P1,
+        category="fire",
+        location=Position(51.05, 3.72),
+        committed_at=datetime.now(UTC),
+        text=guessed,
+    )
     stranger = aiomqtt.Client(
-        mosquitto_server.host, mosquitto_server.port, username="ann", password=accounts["ann"].password,
-        identifier=guessed, protocol=aiomqtt.ProtocolVersion.V5, clean_start=False,
+        mosquitto_server.host,
+        mosquitto_server.port,
+        username="ann",
+        password=accounts["ann"].password,
+        identifier=guessed,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=False,
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-    )  # fmt: skip
+    )
     services = aiomqtt.Client(
         mosquitto_server.host,
         mosquitto_server.port,

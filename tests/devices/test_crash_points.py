@@ -16,10 +16,10 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices import courier as courier_module
-from devices.connection import Connection, Incoming
-from devices.courier import Courier
-from devices.journal import Entry, Journal
+from devices import delivery as courier_module
+from devices.delivery import Courier
+from devices.device_connection import DeviceConnection, Incoming
+from devices.journal import Journal, UnsentMessage
 from schemas.ids import new_id
 from schemas.messages import Outcome, Receipt, Subject
 
@@ -121,7 +121,7 @@ async def live(path: Path, network: Network, messages: list[tuple[UUID, Add]]) -
     journal = Journal(path)
     await journal.__aenter__()
     courier = Courier(
-        cast("Connection", network),
+        cast("DeviceConnection", network),
         journal,
         response_topic="down/receipt",
         unconfirmed_after_s=WITHIN_S,
@@ -132,7 +132,9 @@ async def live(path: Path, network: Network, messages: list[tuple[UUID, Add]]) -
     calls: list[asyncio.Task[Any]] = []
     while messages and not network.crashed.done():
         message, add = messages.pop(0)
-        entry = Entry(message, Subject.REPORT, "up/report", message.bytes, datetime.now(UTC))
+        entry = UnsentMessage(
+            message, Subject.REPORT, "up/report", message.bytes, datetime.now(UTC)
+        )
         if add is Add.CRASH_AFTER:
             await journal.add(entry)
             kept.add(message)

@@ -8,9 +8,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from devices.connection import Refused
-from devices.crowd import Crowd, Tally
-from devices.tracks import synthetic_tracks
+from devices.device_connection import ConnectionRefused
 from schemas import topics
 from schemas.ids import alert_id
 from schemas.messages import (
@@ -22,6 +20,8 @@ from schemas.messages import (
     Receipt,
     ReplyKind,
 )
+from verify.world.crowd import Crowd, CrowdCounts
+from verify.world.tracks import synthetic_tracks
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 USERS = [f"p-{number}" for number in range(1, 21)]
@@ -72,7 +72,7 @@ async def test_everybody_alerted_answers_as_the_seed_decided(
 ) -> None:
     async with crowd_on(broker, on_alert=lambda *_: None) as crowd:
         decisions = {person.user: person.decide(alert.incident) for person in crowd.people}
-        expected = Tally(
+        expected = CrowdCounts(
             alerts=20,
             seen=20,
             accepted=sum(d.answer is ReplyKind.ACCEPTED for d in decisions.values()),
@@ -140,7 +140,7 @@ async def test_an_account_that_is_refused_ends_the_crowd_with_the_reason(
     with pytest.raises(ExceptionGroup) as caught:
         async with crowd:
             pass
-    assert caught.group_contains(Refused)
+    assert caught.group_contains(ConnectionRefused)
 
 
 async def alert_everybody(services: Any, alert: Alert) -> None:
@@ -149,7 +149,7 @@ async def alert_everybody(services: Any, alert: Alert) -> None:
         await services.send(topics.ALERT.topic(user=user), own)
 
 
-def finished(tally: Tally, expected: Tally) -> bool:
+def finished(tally: CrowdCounts, expected: CrowdCounts) -> bool:
     return (
         tally.seen == expected.seen
         and tally.declined == expected.declined

@@ -9,20 +9,20 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from broker.child import free_port
-from broker.embedded import EmbeddedMqtt
-from devices import catchup, courier
-from devices.catchup import FIRST, OVERLAP
-from devices.journal import Entry
+from devices import delivery, sync
+from devices.journal import UnsentMessage
 from devices.participant import (
     Broker,
     Confirm,
     Journal,
     JournalError,
+    MessageRejected,
     NotConfirmed,
     Participant,
-    Rejected,
 )
+from devices.sync import FIRST, OVERLAP
+from nabij.local.embedded import EmbeddedMqtt
+from nabij.local.managed_process import free_port
 from schemas import topics
 from schemas.codec import Code, encode
 from schemas.ids import NAMESPACE, new_id
@@ -47,9 +47,9 @@ def fire() -> Report:
     return Report(id=new_id(), category="fire", location=KORENMARKT, seen_at=datetime.now(UTC))
 
 
-def entry_of(report: Report, age: timedelta = timedelta(0)) -> Entry:
+def entry_of(report: Report, age: timedelta = timedelta(0)) -> UnsentMessage:
     topic, made_at = topics.REPORT.topic(user="ann"), datetime.now(UTC) - age
-    return Entry(report.id, Subject.REPORT, topic, encode(report), made_at)
+    return UnsentMessage(report.id, Subject.REPORT, topic, encode(report), made_at)
 
 
 def accepted(message: Any) -> Receipt:
@@ -62,16 +62,25 @@ def only_syncs(message: Any) -> Receipt | None:
 
 def rejected(message: Any) -> Receipt:
     return Receipt(
-        subject=message.subject, outcome=Outcome.REJECTED, at=datetime.now(UTC),
-        code=Code.UNKNOWN_CATEGORY, field="$.category", reason="There is no category 'fire'.",
-    )  # fmt: skip
+        subject=message.subject,
+        outcome=Outcome.REJECTED,
+        at=datetime.now(UTC),
+        code=Code.UNKNOWN_CATEGORY,
+        field="$.category",
+        reason="There is no category 'fire'.",
+    )
 
 
 def said(incident: UUID, sequence: int) -> GroupEvent:
     return GroupEvent(
-        id=uuid5(NAMESPACE, str(sequence)), incident=incident, sequence=sequence,
-        kind=GroupEventKind.SAID, at=datetime.now(UTC), member="helper-1", members=2,
-    )  # fmt: skip
+        id=uuid5(NAMESPACE, str(sequence)),
+        incident=incident,
+        sequence=sequence,
+        kind=GroupEventKind.SAID,
+        at=datetime.now(UTC),
+        member="helper-1",
+        members=2,
+    )
 
 
 def sent(services: Any, subject: Subject) -> list[Any]:
@@ -86,9 +95,14 @@ def device(broker: Broker, journal: Journal, **options: Any) -> Participant:
 @pytest.fixture
 def brief(alert: Alert) -> Brief:
     return Brief(
-        id=alert.id, incident=alert.incident, category=alert.category, lat=alert.location.lat,
-        lon=alert.location.lon, expires_at=alert.expires_at, call="112",
-    )  # fmt: skip
+        id=alert.id,
+        incident=alert.incident,
+        category=alert.category,
+        lat=alert.location.lat,
+        lon=alert.location.lon,
+        expires_at=alert.expires_at,
+        call="112",
+    )
 
 
 @pytest.fixture
@@ -99,11 +113,11 @@ async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(courier, "RECEIPT_WITHIN_S", 0.02)
-    monkeypatch.setattr(courier, "RETRY_MOST_S", 0.05)
-    monkeypatch.setattr(catchup, "_LATE_S", 0.05)
-    monkeypatch.setattr(catchup, "_BACK_S", 0.0)
-    monkeypatch.setattr(catchup, "_GAP_APART_S", 0.0)
+    monkeypatch.setattr(delivery, "RECEIPT_WITHIN_S", 0.02)
+    monkeypatch.setattr(delivery, "RETRY_MOST_S", 0.05)
+    monkeypatch.setattr(sync, "_LATE_S", 0.05)
+    monkeypatch.setattr(sync, "_BACK_S", 0.0)
+    monkeypatch.setattr(sync, "_GAP_APART_S", 0.0)
 
 
 async def test_a_report_is_in_the_journal_before_it_is_sent_and_gone_after_its_receipt(
@@ -227,7 +241,7 @@ async def test_a_rejection_is_handed_over_and_ends_it(
     async with device(
         broker, journal, on_receipt=lambda receipt, _: late.put_nowait(receipt)
     ) as ann:
-        with pytest.raises(Rejected, match="unknown_category"):
+        with pytest.raises(MessageRejected, match="unknown_category"):
             await ann.report(fire())
         async with asyncio.timeout(WITHIN_S):
             assert (await late.get()).code is Code.UNKNOWN_CATEGORY
@@ -335,9 +349,15 @@ async def test_each_connection_asks_for_what_was_missed_since_the_last_sync_and_
             await ann.presence(KORENMARKT, confirm=Confirm.YES)  # the sync's receipt came before
             assert journal.synced_at == at
             event = GroupEvent(
-                id=new_id(), incident=alert.incident, sequence=3, kind=GroupEventKind.SAID,
-                member="helper-1", members=2, at=at, text="Where?",
-            )  # fmt: skip
+                id=new_id(),
+                incident=alert.incident,
+                sequence=3,
+                kind=GroupEventKind.SAID,
+                member="helper-1",
+                members=2,
+                at=at,
+                text="Where?",
+            )
             await services.send(topics.ALERT.topic(user="ann"), alert)
             await services.send(topics.GROUP.topic(user="ann"), event)
             async with asyncio.timeout(5):
@@ -368,9 +388,13 @@ async def test_a_device_whose_clock_is_days_ahead_asks_by_the_clock_of_the_servi
         if topics.SYNC.decode(message.payload).since < at:
             return Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=at)
         return Receipt(
-            subject=Subject.SYNC, outcome=Outcome.REJECTED, at=at, code=Code.TOO_FAR_AHEAD,
-            field="$.since", reason="The time is more than 5 minutes ahead of ours.",
-        )  # fmt: skip
+            subject=Subject.SYNC,
+            outcome=Outcome.REJECTED,
+            at=at,
+            code=Code.TOO_FAR_AHEAD,
+            field="$.since",
+            reason="The time is more than 5 minutes ahead of ours.",
+        )
 
     services.answer = answer
     async with device(broker, journal) as ann:
@@ -464,9 +488,15 @@ async def test_what_comes_out_of_order_is_no_gap(
 
     async def send(number: int, kind: GroupEventKind = GroupEventKind.SAID) -> None:
         event = GroupEvent(
-            id=uuid5(NAMESPACE, str(number)), incident=incident, sequence=number, kind=kind,
-            at=datetime.now(UTC), member="helper-1", members=2, you="helper-1",
-        )  # fmt: skip
+            id=uuid5(NAMESPACE, str(number)),
+            incident=incident,
+            sequence=number,
+            kind=kind,
+            at=datetime.now(UTC),
+            member="helper-1",
+            members=2,
+            you="helper-1",
+        )
         await services.send(topics.GROUP.topic(user="ann"), event)
 
     async with device(broker, journal, on_group=lambda e, _: heard.append(e.sequence)) as ann:

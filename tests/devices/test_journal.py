@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from devices.journal import SEEN_LIFETIME_S, Entry, Journal
+from devices.journal import SEEN_LIFETIME_S, Journal, UnsentMessage
 from devices.journal_file import JournalError
 from schemas.ids import new_id
 from schemas.messages import Subject
@@ -26,8 +26,8 @@ from schemas.messages import Subject
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def an_entry(payload: bytes = b"{}") -> Entry:
-    return Entry(new_id(), Subject.REPORT, "nabij/v1/u/ann/up/report", payload, NOW)
+def an_entry(payload: bytes = b"{}") -> UnsentMessage:
+    return UnsentMessage(new_id(), Subject.REPORT, "nabij/v1/u/ann/up/report", payload, NOW)
 
 
 @pytest.fixture
@@ -38,8 +38,12 @@ def path(tmp_path: Path) -> Path:
 def run_python(source: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(source), *arguments],
-        capture_output=True, text=True, timeout=30, check=False, **options,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        **options,
+    )
 
 
 async def test_what_was_added_is_there_after_a_restart_in_its_order(path: Path) -> None:
@@ -86,7 +90,7 @@ async def test_what_add_returned_from_survives_kill_9_in_the_same_moment(path: P
     source = """
         import asyncio, os, signal, sys
         from datetime import UTC, datetime
-        from devices.journal import Entry, Journal
+        from devices.journal import UnsentMessage, Journal
         from schemas.ids import new_id
         from schemas.messages import Subject
 
@@ -197,7 +201,7 @@ async def test_on_a_full_disk_nothing_is_promised_and_nothing_of_before_is_lost(
     source = """
         import asyncio, sys
         from datetime import UTC, datetime
-        from devices.journal import Entry, Journal
+        from devices.journal import UnsentMessage, Journal
         from devices.journal_file import JournalError
         from schemas.ids import new_id
         from schemas.messages import Subject
@@ -262,7 +266,7 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_event_loop(
 
 
 def test_a_day_less_than_the_idempotency_is_what_a_journal_lives() -> None:
-    from broker.store.receipts import RECEIPT_LIFETIME_S  # noqa: PLC0415 - only to compare
-    from devices.courier import LIFETIME  # noqa: PLC0415
+    from broker.store.receipt_records import RECEIPT_LIFETIME_S  # noqa: PLC0415 - only to compare
+    from devices.delivery import LIFETIME  # noqa: PLC0415
 
     assert timedelta(days=1) + LIFETIME < timedelta(seconds=RECEIPT_LIFETIME_S)

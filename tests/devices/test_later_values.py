@@ -11,8 +11,8 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from devices.participant import Broker, Journal, Participant, Rejected
-from devices.police import PoliceDesk
+from devices.participant import Broker, Journal, MessageRejected, Participant
+from devices.police_desk import PoliceDesk
 from schemas import topics
 from schemas.codec import Code, encode
 from schemas.examples import EXAMPLES
@@ -52,12 +52,17 @@ async def test_a_report_refused_with_a_later_code_is_refused_once_and_for_all(
         sending = asyncio.create_task(ann.report(report))
         await services.until(lambda: any(m.topic.endswith("report") for m in services.received))
         refused = Receipt(
-            subject=Subject.REPORT, outcome=Outcome.REJECTED, at=datetime.now(UTC), id=report.id,
-            code=Code.TOO_OLD, field="$", reason="Too many today.",
-        )  # fmt: skip
+            subject=Subject.REPORT,
+            outcome=Outcome.REJECTED,
+            at=datetime.now(UTC),
+            id=report.id,
+            code=Code.TOO_OLD,
+            field="$",
+            reason="Too many today.",
+        )
         payload = later(refused, code="quota_exceeded", subject="bulk")
         await services.client.publish(topics.RECEIPT.topic(user="ann"), payload, qos=1)
-        with pytest.raises(Rejected, match=r"other at \$: Too many today\."):
+        with pytest.raises(MessageRejected, match=r"other at \$: Too many today\."):
             await sending
         assert await journal.entries() == []
     assert "'quota_exceeded' is not known here, and was read as 'other'" in caplog.text
@@ -76,7 +81,7 @@ async def test_a_later_outcome_is_none_that_a_report_is_taken_by(
         )
         payload = later(receipt, outcome="deferred")
         await services.client.publish(topics.RECEIPT.topic(user="ann"), payload, qos=1)
-        with pytest.raises(Rejected, match="neither that it is accepted nor why not"):
+        with pytest.raises(MessageRejected, match="neither that it is accepted nor why not"):
             await sending
 
 
@@ -85,9 +90,12 @@ async def test_an_alert_of_a_later_reason_in_a_later_language_is_shown(
 ) -> None:
     shown: asyncio.Queue[Alert] = asyncio.Queue()
     async with Participant(
-        "ann", "secret-of-ann", broker, session_expiry_s=0,
+        "ann",
+        "secret-of-ann",
+        broker,
+        session_expiry_s=0,
         on_alert=lambda alert, _: shown.put_nowait(alert),
-    ):  # fmt: skip
+    ):
         alert = EXAMPLES["alert"]
         names = {**json.loads(encode(alert.names)), "de": "Brand"}
         payload = later(alert, reason="drifted_in", urgency="extreme", names=names)
@@ -102,9 +110,13 @@ async def test_a_desk_hears_and_confirms_an_escalation_and_a_state_of_a_later_ve
     await services.client.subscribe("nabij/v1/police/+/up/receipt", 1)
     states: asyncio.Queue[Any] = asyncio.Queue()
     async with PoliceDesk(
-        "desk-gent", "secret-of-gent", broker, zones=["gent"], session_expiry_s=0,
+        "desk-gent",
+        "secret-of-gent",
+        broker,
+        zones=["gent"],
+        session_expiry_s=0,
         on_state=lambda state, _: states.put_nowait(state),
-    ) as desk:  # fmt: skip
+    ) as desk:
         escalation: Escalation = replace(EXAMPLES["escalation"], zone="gent")
         payload = later(escalation, kind="drone", priority="p0", language="de")
         topic = topics.ESCALATION.topic(zone="gent", priority="p0")

@@ -14,10 +14,10 @@ from uuid import UUID
 
 import pytest
 
-from broker.child import free_port
-from devices.connection import Broker
+from devices.device_connection import Broker
 from devices.journal import Journal
-from devices.participant import NotConfirmed, Participant, Rejected
+from devices.participant import MessageRejected, NotConfirmed, Participant
+from nabij.local.managed_process import free_port
 from schemas.ids import new_id
 from schemas.messages import Outcome, Position, Receipt, Report
 
@@ -198,15 +198,17 @@ async def test_a_report_older_than_seven_days_is_expired(stack: Any, tmp_path: P
     old, young = (
         Report(
             id=UUID(int=new_id().int - ((week_ms + shift_ms) << 80)),
-            category="fight", location=KORENMARKT, seen_at=datetime.now(UTC),
+            category="fight",
+            location=KORENMARKT,
+            seen_at=datetime.now(UTC),
         )
         for shift_ms in (60_000, -60_000)
-    )  # fmt: skip
+    )
     async with (
         Journal(tmp_path / "ann.journal") as journal,
         participant(stack.broker, journal) as ann,
     ):
-        with pytest.raises(Rejected, match=r"expired at \$\.id: ") as caught:
+        with pytest.raises(MessageRejected, match=r"expired at \$\.id: ") as caught:
             await ann.report(old)
         assert caught.value.receipt.id == old.id
         assert (await ann.report(young)).outcome is Outcome.ACCEPTED

@@ -11,12 +11,12 @@ from uuid import UUID, uuid5
 import pytest
 from msgspec.structs import replace
 
-from broker.child import free_port
-from broker.embedded import EmbeddedMqtt
-from devices import connection, inbox
-from devices import receipts as waiting
-from devices.connection import Refused, Unreachable
-from devices.participant import Broker, Confirm, NotConfirmed, Participant, Rejected
+from devices import await_receipt as waiting
+from devices import device_connection, device_inbox
+from devices.device_connection import BrokerUnreachable, ConnectionRefused
+from devices.participant import Broker, Confirm, MessageRejected, NotConfirmed, Participant
+from nabij.local.embedded import EmbeddedMqtt
+from nabij.local.managed_process import free_port
 from schemas import topics
 from schemas.codec import Code
 from schemas.ids import NAMESPACE, new_id
@@ -121,7 +121,9 @@ async def test_a_rejected_report_raises_with_code_field_and_reason(
     ann: Participant, services: Any
 ) -> None:
     services.answer = rejection_of
-    with pytest.raises(Rejected, match=r"unknown_category at \$\.category: There is no") as caught:
+    with pytest.raises(
+        MessageRejected, match=r"unknown_category at \$\.category: There is no"
+    ) as caught:
         await ann.report(fire())
     assert caught.value.receipt.code is Code.UNKNOWN_CATEGORY
 
@@ -182,7 +184,7 @@ async def test_a_repeated_alert_is_counted_once(
 async def test_a_device_that_runs_for_months_keeps_the_newest_only(
     broker: Broker, services: Any, alert: Alert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "KEPT", 3)
+    monkeypatch.setattr(device_inbox, "KEPT", 3)
     several = [replace(alert, id=new_id()) for _ in range(5)]
     shown: list[Alert] = []
     async with device(broker, on_alert=lambda one, _: shown.append(one)) as ann:
@@ -258,21 +260,21 @@ async def test_every_connection_goes_without_nagle(ann: Participant) -> None:
     link = await ann._connection.link()
     connection = link.client._client.socket()
     assert isinstance(connection, socket.socket)
-    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert device_connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_wrong_password_is_refused_at_once(
     mosquitto_server: EmbeddedMqtt,  # noqa: ARG001 - iotcore hangs up without a CONNACK
     broker: Broker,
 ) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ConnectionRefused):
         async with Participant("ann", "wrong", broker):
             pass
 
 
 async def test_nobody_there_is_unreachable() -> None:
     nobody = Broker("127.0.0.1", free_port())
-    with pytest.raises(Unreachable, match="no MQTT broker at 127"):
+    with pytest.raises(BrokerUnreachable, match="no MQTT broker at 127"):
         async with device(nobody, connect_timeout_s=0.3):
             pass
 
@@ -281,7 +283,7 @@ async def test_an_mqtt_broker_that_takes_the_connection_and_is_silent_is_asked_a
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As rumqttd does, when it was killed under a client that comes back."""
-    monkeypatch.setattr(connection, "ANSWER_BASE_S", 0.1)
+    monkeypatch.setattr(device_connection, "ANSWER_BASE_S", 0.1)
     calls = 0
 
     async def first_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

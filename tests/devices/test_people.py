@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.people import Habits, Person
-from devices.tracks import moved, offset_between, synthetic_tracks
 from schemas.ids import NAMESPACE
 from schemas.messages import Position, ReplyKind
+from verify.world.habits import Habits, Person
+from verify.world.tracks import moved, offset_between, synthetic_tracks
 
 GHENT = Position(lat=51.0543, lon=3.7217)
 INCIDENTS = [uuid5(NAMESPACE, str(number)) for number in range(400)]

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from devices.police import PoliceDesk, Rejected
+from devices.police_desk import MessageRejected, PoliceDesk
 from schemas import topics
 from schemas.codec import Code, encode
 from schemas.ids import escalation_id, new_id
@@ -109,8 +109,13 @@ async def test_every_command_reaches_the_zone_of_its_incident_signed(
     await desk.close(incident, "Geblust.")
     commands = [topics.COMMAND.decode(message.payload) for message in services.received]
     assert [type(command) for command in commands] == [
-        Acknowledge, Assign, SetStatus, Ask, Inform, Close,
-    ]  # fmt: skip
+        Acknowledge,
+        Assign,
+        SetStatus,
+        Ask,
+        Inform,
+        Close,
+    ]
     assert {command.by for command in commands} == {"desk-gent"}
     assert {message.topic for message in services.received} == {topics.COMMAND.topic(zone="gent")}
     assert len({message.correlation for message in services.received}) == 6
@@ -127,7 +132,7 @@ async def test_a_rejected_command_raises_with_its_receipt(
         field="$.incident",
         reason="There is no such incident.",
     )
-    with pytest.raises(Rejected, match="unknown_incident"):
+    with pytest.raises(MessageRejected, match="unknown_incident"):
         await desk.close(incident, "Niets.", zone="gent")
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from devices.tracks import (
+from schemas.messages import Position
+from verify.world.tracks import (
     WALKING_M_S,
     Track,
     TrackError,
@@ -19,7 +20,6 @@ from devices.tracks import (
     read_tracks,
     synthetic_tracks,
 )
-from schemas.messages import Position
 
 GHENT = Position(lat=51.0543, lon=3.7217)
 SHARED = "positions/walks_and_drives_relative.csv.gz"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from tests.conftest import needs_acl
 from tests.services.system import Servers, System
 
@@ -74,9 +74,13 @@ def environment(system: System) -> dict[str, str]:
 async def printed(system: System, *arguments: str) -> tuple[int, str]:
     """Run a command beside `system`; return its status and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "nabij.cli", *arguments,
-        env={**os.environ, **environment(system)}, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "nabij.cli",
+        *arguments,
+        env={**os.environ, **environment(system)},
+        stdout=asyncio.subprocess.PIPE,
+    )
     output, _ = await asyncio.wait_for(process.communicate(), 30)
     status = process.returncode
     assert status is not None

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from broker.embedded import EmbeddedRedis
+from nabij.local.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from tests.services.system import Servers, a_report, running
 
@@ -28,9 +28,14 @@ def commands(heading: str) -> str:
 
 async def ran(script: str, cwd: Path, **environment: str) -> str:
     process = await asyncio.create_subprocess_exec(
-        "bash", "-euc", script, env={**os.environ, **environment}, cwd=cwd,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        "bash",
+        "-euc",
+        script,
+        env={**os.environ, **environment},
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
     output, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, errors.decode()
     return output.decode().strip()
@@ -77,10 +82,12 @@ async def test_what_had_a_receipt_at_the_backup_is_there_after_the_restore(
         receipt = await system.send_report(ann, message)
         backup = Path(
             await ran(
-                backup_as_documented(configuration, backups), tmp_path,
-                REDIS_PORT=str(address.port), REDISCLI_AUTH=address.password or "",
+                backup_as_documented(configuration, backups),
+                tmp_path,
+                REDIS_PORT=str(address.port),
+                REDISCLI_AUTH=address.password or "",
             )
-        )  # fmt: skip
+        )
         assert system.keys_with(":where:")
     settings = system.settings
 
@@ -113,9 +120,11 @@ async def test_a_backup_of_no_redis_says_so_and_leaves_nothing(
     program("redis-cli", "valkey-cli")
     program("redis-server", "valkey-server")
     process = await asyncio.create_subprocess_exec(
-        REPOSITORY / "ops" / "backup.sh", tmp_path / "backups",
-        env={**os.environ, "REDIS_PORT": "1"}, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        REPOSITORY / "ops" / "backup.sh",
+        tmp_path / "backups",
+        env={**os.environ, "REDIS_PORT": "1"},
+        stderr=asyncio.subprocess.PIPE,
+    )
     _, errors = await process.communicate()
 
     assert process.returncode != 0

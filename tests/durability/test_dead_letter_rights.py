@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from broker.letters import REPLAY
+from broker.runtime.dead_letters import REPLAY
 from broker.store import DeadLetter
 from schemas.ids import new_id
 from tests.durability.conftest import nabij, printed
@@ -18,12 +18,16 @@ async def claim_replay(system: System, client: Client, word: str) -> None:
     marked = ((REPLAY, word),)
     good, bad = a_report(system.place()), {"id": str(new_id())}
     for topic, payload in (
-        ("report", good), ("message", bad), ("presence", a_presence(system.place())),
-    ):  # fmt: skip
+        ("report", good),
+        ("message", bad),
+        ("presence", a_presence(system.place())),
+    ):
         await client.ask(
-            f"u/{client.name}/up/{topic}", payload, user_properties=marked,
+            f"u/{client.name}/up/{topic}",
+            payload,
+            user_properties=marked,
             response_topic=f"u/{client.name}/down/receipt",
-        )  # fmt: skip
+        )
 
 
 async def test_nobody_drops_a_dead_letter_by_a_property_of_a_message(servers: Servers) -> None:
@@ -66,9 +70,12 @@ async def test_what_a_stranger_wrote_does_not_steer_the_operators_terminal(
 ) -> None:
     async with running(servers) as system:
         kept = letter(
-            0, topic=f"nabij/v1/u/Ann{ESC}/up/report", reason=f"No. {ESC}\nid: forged",
-            field=f"$.{ESC}", payload=f"{ESC}\nreason: forged".encode(),
-        )  # fmt: skip
+            0,
+            topic=f"nabij/v1/u/Ann{ESC}/up/report",
+            reason=f"No. {ESC}\nid: forged",
+            field=f"$.{ESC}",
+            payload=f"{ESC}\nreason: forged".encode(),
+        )
         await system.store.dead_letters.keep(kept)
         for words in (["list"], ["show", str(kept.id)]):
             for option in ([], ["--json"]):

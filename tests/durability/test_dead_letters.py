@@ -9,10 +9,10 @@ import pytest
 import redis
 import structlog
 
-from broker import relay
-from broker.events import Change, IncidentChanged
+from broker.core.changes import Change, IncidentChanged
+from broker.runtime import outbox_relay
 from broker.store import DeadLetter, Store, dead_letters
-from broker.store.keys import Keys, where_bucket
+from broker.store.kernel.keys import Keys, where_bucket
 from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
 from schemas.messages import Availability
@@ -180,8 +180,9 @@ async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Serve
         assert (status, len(outcome["dropped"])) == (0, 1)
         unknown = str(uuid4())
         assert await nabij(system, "dead-letters", "drop", unknown) == (
-            1, {"dropped": [], "unknown": [unknown]},
-        )  # fmt: skip
+            1,
+            {"dropped": [], "unknown": [unknown]},
+        )
 
 
 async def test_of_a_sender_that_is_none_of_ours_nothing_is_kept_but_that_there_is_one(
@@ -191,8 +192,12 @@ async def test_of_a_sender_that_is_none_of_ours_nothing_is_kept_but_that_there_i
         watcher = await system.connect("nabij", "ops/rejected/#", "u/Nobody/down/receipt")
         with structlog.testing.capture_logs() as logs:
             for number in range(30):
-                report = {"id": str(new_id()), "category": "fire", "text": f"Help {number}",
-                          "location": {"lat": 51.012345, "lon": 3.712345}}  # fmt: skip
+                report = {
+                    "id": str(new_id()),
+                    "category": "fire",
+                    "text": f"Help {number}",
+                    "location": {"lat": 51.012345, "lon": 3.712345},
+                }
                 await watcher.ask("u/Nobody/up/report", report)
         told = watcher.on("ops/rejected/intake")
         assert [(one["payload"], one["code"]) for one in told] == [("", "bad_topic")]
@@ -300,8 +305,8 @@ async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
 async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is_replayed(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "_GIVE_UP_MS", 1_000)
-    monkeypatch.setattr(relay, "_GIVE_UP_TRIES", 1)
+    monkeypatch.setattr(outbox_relay, "_GIVE_UP_MS", 1_000)
+    monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
     async with running(servers) as system:
         ann = await system.connect("ann")
         receipt = await system.report(ann, system.place())  # and no desk has subscribed

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from broker.events import Change, IncidentChanged
+from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import PubAckReasonCode
-from broker.store import Alerted, Delivery, Store
-from broker.store.alerts import DOUBT_MS, LOSSY_LOOK_MS, MOST_TRIES, SENDING_MS
+from broker.store import AlertRecord, DeliveryState, Store
+from broker.store.alert_states import DOUBT_MS, LOSSY_LOOK_MS, MOST_TRIES, SENDING_MS
 from schemas.ids import alert_id
 from schemas.messages import AlertReason
 from schemas.taxonomy import Desk
@@ -20,11 +20,11 @@ from tests.store.samples import open_incident
 LASTS_S = 1_800
 
 
-async def record(system: System, incident: str) -> Mapping[str, Alerted]:
+async def record(system: System, incident: str) -> Mapping[str, AlertRecord]:
     return {one.user: one for one in await system.store.alerts.of(UUID(incident))}
 
 
-async def until(system: System, incident: str, user: str, state: Delivery) -> Alerted:
+async def until(system: System, incident: str, user: str, state: DeliveryState) -> AlertRecord:
     async def reached() -> bool:
         one = (await record(system, incident)).get(user)
         return one is not None and one.state is state
@@ -44,14 +44,14 @@ async def test_an_alert_is_delivered_when_the_device_says_so_by_whatever_reply(
         incident = (await system.report(ann, place))["incident"]
         for near in (bob, cleo):
             await near.expect(f"u/{near.name}/down/alert", incident=incident)
-        sent = await until(system, incident, "bob", Delivery.SENT)
+        sent = await until(system, incident, "bob", DeliveryState.SENT)
         assert (sent.tries, sent.code, sent.reason) == (1, "SUCCESS", AlertReason.NEARBY)
 
         await system.reply(bob, incident, "seen")
         await system.reply(cleo, incident, "declined")
 
         states = {user: one.state for user, one in (await record(system, incident)).items()}
-        assert states == {"bob": Delivery.DELIVERED, "cleo": Delivery.DELIVERED}
+        assert states == {"bob": DeliveryState.DELIVERED, "cleo": DeliveryState.DELIVERED}
 
 
 async def test_a_sync_that_names_or_covers_an_alert_is_the_devices_word(servers: Servers) -> None:
@@ -77,9 +77,9 @@ async def test_a_sync_that_names_or_covers_an_alert_is_the_devices_word(servers:
         await dirk.ask("u/dirk/up/sync", {"since": (now + timedelta(minutes=1)).isoformat()})
 
         states = {user: one.state for user, one in (await record(system, incident)).items()}
-        assert states["bob"] is Delivery.DELIVERED
-        assert states["cleo"] is Delivery.DELIVERED
-        assert states["dirk"] is not Delivery.DELIVERED  # a clock may be ahead of ours by that
+        assert states["bob"] is DeliveryState.DELIVERED
+        assert states["cleo"] is DeliveryState.DELIVERED
+        assert states["dirk"] is not DeliveryState.DELIVERED  # a clock may be ahead of ours by that
         assert len(bob.on("u/bob/down/alert")) == 1  # what is named is not repeated
 
 
@@ -95,7 +95,7 @@ async def test_what_no_device_confirms_ends_as_expired(
 
         incident = (await system.report(ann, place))["incident"]
 
-        await until(system, incident, "bob", Delivery.EXPIRED)
+        await until(system, incident, "bob", DeliveryState.EXPIRED)
         assert await system.store.alerts.unconfirmed() == []
         notes = await system.store.history.of(UUID(incident))
         assert "expired" in {note.event for note in notes}
@@ -115,12 +115,12 @@ async def test_with_the_incidents_end_what_is_not_delivered_expires(servers: Ser
 
         await system.command(desk, "close", incident, outcome="solved")
 
-        await until(system, incident, "cleo", Delivery.EXPIRED)
-        assert (await record(system, incident))["bob"].state is Delivery.DELIVERED
+        await until(system, incident, "cleo", DeliveryState.EXPIRED)
+        assert (await record(system, incident))["bob"].state is DeliveryState.DELIVERED
         assert await system.store.alerts.unconfirmed() == []
         late = await system.reply(cleo, incident, "seen")
         assert late["code"] == "incident_closed"
-        await until(system, incident, "cleo", Delivery.DELIVERED)  # its word, though late
+        await until(system, incident, "cleo", DeliveryState.DELIVERED)  # its word, though late
 
 
 async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_until_it_is_taken(
@@ -138,13 +138,13 @@ async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_u
         await system.be_at(bob, place)
         incident = (await system.report(ann, place))["incident"]
 
-        refused = await until(system, incident, "bob", Delivery.REFUSED)
+        refused = await until(system, incident, "bob", DeliveryState.REFUSED)
         assert refused.code == PubAckReasonCode.NOT_AUTHORIZED.name
         acl.write_text(allowed)
         os.kill(own_servers.mqtt.pid, signal.SIGHUP)
 
         await bob.expect("u/bob/down/alert", incident=incident)
-        taken = await until(system, incident, "bob", Delivery.SENT)
+        taken = await until(system, incident, "bob", DeliveryState.SENT)
         assert taken.code == PubAckReasonCode.SUCCESS.name
         assert taken.tries > 1
 
@@ -162,11 +162,11 @@ async def test_an_alert_that_nobody_took_is_sent_again_until_the_device_is_there
 
         incident = (await system.report(ann, place))["incident"]
 
-        nobody = await until(system, incident, "bob", Delivery.REFUSED)
+        nobody = await until(system, incident, "bob", DeliveryState.REFUSED)
         assert nobody.code == PubAckReasonCode.NO_MATCHING_SUBSCRIBERS.name
         bob = await system.connect("bob")
         await bob.expect("u/bob/down/alert", incident=incident)  # and it did not ask
-        assert (await until(system, incident, "bob", Delivery.SENT)).tries > 1
+        assert (await until(system, incident, "bob", DeliveryState.SENT)).tries > 1
 
 
 async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -> None:
@@ -176,7 +176,7 @@ async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -
         await system.be_at(bob, place)
         incident = (await system.report(ann, place))["incident"]
         await bob.expect("u/bob/down/alert", incident=incident)
-        await until(system, incident, "bob", Delivery.SENT)
+        await until(system, incident, "bob", DeliveryState.SENT)
         again = IncidentChanged(
             incident=UUID(incident), change=Change.OPENED, at=datetime.now(UTC), desk=Desk.POLICE
         )
@@ -201,14 +201,14 @@ async def test_what_a_dead_worker_claimed_is_given_to_one_other_and_only_after_a
         )
         late = START + timedelta(milliseconds=SENDING_MS)
 
-        async def see_to(of: Store, now: datetime) -> list[str]:
-            claimed, _ = await of.alerts.see_to(incident.id, now=now, lasts_s=LASTS_S)
+        async def sweep_unconfirmed(of: Store, now: datetime) -> list[str]:
+            claimed, _ = await of.alerts.sweep_unconfirmed(incident.id, now=now, lasts_s=LASTS_S)
             return [alert.user for alert in claimed]
 
-        assert await see_to(store, late - timedelta(seconds=1)) == []
+        assert await sweep_unconfirmed(store, late - timedelta(seconds=1)) == []
         assert await store.alerts.due(int(late.timestamp() * 1000)) == [incident.id]
-        assert await see_to(store, late) == ["bob"]
-        assert await see_to(other, late) == []
+        assert await sweep_unconfirmed(store, late) == ["bob"]
+        assert await sweep_unconfirmed(other, late) == []
 
 
 async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_times(
@@ -224,7 +224,7 @@ async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_time
         sent: list[str] = []
         for minute in range(1, 11):
             now = START + timedelta(seconds=20 * minute)
-            again, _ = await store.alerts.see_to(
+            again, _ = await store.alerts.sweep_unconfirmed(
                 incident.id, now=now, lasts_s=LASTS_S, doubted=True
             )
             await store.alerts.record_alerts(incident.id, again, [], now=now)
@@ -247,7 +247,9 @@ async def test_who_took_what_is_in_doubt_and_died_is_not_waited_for_until_the_al
         async def due(now: datetime) -> list[str]:
             sent: list[str] = []
             for one in await store.alerts.due(int(now.timestamp() * 1000)):
-                again, _ = await store.alerts.see_to(one, now=now, lasts_s=LASTS_S, doubted=True)
+                again, _ = await store.alerts.sweep_unconfirmed(
+                    one, now=now, lasts_s=LASTS_S, doubted=True
+                )
                 sent += [alert.user for alert in again]
             return sent
 
@@ -266,8 +268,8 @@ async def test_an_alert_expires_though_its_incident_stays_open(redis_url: str) -
         await store.alerts.record_alerts(incident.id, claimed, [], now=START)
         ends = START + timedelta(seconds=LASTS_S)
         for now, expired in ((ends - timedelta(seconds=1), 0), (ends, 1), (ends, 0)):
-            seen_to = await store.alerts.see_to(incident.id, now=now, lasts_s=LASTS_S)
+            seen_to = await store.alerts.sweep_unconfirmed(incident.id, now=now, lasts_s=LASTS_S)
             assert seen_to == ([], expired)
 
-        assert [one.state for one in await store.alerts.of(incident.id)] == [Delivery.EXPIRED]
+        assert [one.state for one in await store.alerts.of(incident.id)] == [DeliveryState.EXPIRED]
         assert await store.alerts.unconfirmed() == []

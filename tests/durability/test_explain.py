@@ -37,9 +37,16 @@ async def test_every_decision_stands_in_the_record_with_its_reason_and_time(
         assert status == 0
         assert await nabij(system, "explain", incident[:8].upper()) == (0, told)
         assert events(told)[:9] == [
-            "opened", "alerted", "merged", "alerted", "replied", "said", "commanded", "commanded",
+            "opened",
+            "alerted",
+            "merged",
+            "alerted",
+            "replied",
+            "said",
+            "commanded",
+            "commanded",
             "closed",
-        ]  # fmt: skip
+        ]
         first, alerted = told["decisions"][:2]
         assert opened["id"] in first["why"]
         assert "zone gent" in first["why"]
@@ -71,11 +78,13 @@ async def test_one_user_is_told_why_they_were_or_were_not_alerted(servers: Serve
         assert alerted
         assert reason.startswith("nearby at commit (wave 1); delivered")
         assert await why(incident, "ann") == (
-            False, "reported the incident: whoever has is not alerted to it",
-        )  # fmt: skip
+            False,
+            "reported the incident: whoever has is not alerted to it",
+        )
         assert await why(secret, "bob") == (
-            False, "alerts nobody: its audience is the police alone",
-        )  # fmt: skip
+            False,
+            "alerts nobody: its audience is the police alone",
+        )
         alerted, reason = await why(incident, "eva")
         assert not alerted
         assert "no place in effect" in reason

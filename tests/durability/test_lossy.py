@@ -2,10 +2,10 @@
 
 import pytest
 
-from broker import runner
-from broker.config import Settings
 from broker.mqtt import Connection, ServerStatus
-from broker.store import alerts
+from broker.runtime import worker
+from broker.runtime.config import Settings
+from broker.store import alert_states
 from services import alerting
 from tests.services.system import Servers, running
 
@@ -16,8 +16,8 @@ async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_thir
     def lossy(_: Settings, mqtt: Connection, __: object) -> list[ServerStatus]:
         return [ServerStatus(None, mqtt, is_lossy=True)]
 
-    monkeypatch.setattr(runner, "servers", lossy)
-    monkeypatch.setattr(alerts, "LOSSY_LOOK_MS", 300)
+    monkeypatch.setattr(worker, "servers", lossy)
+    monkeypatch.setattr(alert_states, "LOSSY_LOOK_MS", 300)
     monkeypatch.setattr(alerting, "LOSSY_TRIES", 2)
     async with running(own_servers) as system:
         ann = await system.connect("ann", "u/ann/down/receipt")

@@ -35,7 +35,7 @@ async def test_what_a_running_mqtt_broker_keeps_is_not_published_anew(
     monkeypatch.setattr(ServerStatus, "started_at_ms", long_ago)
     assert await anew(own_servers) == 0
     async with Store(own_servers.redis_url) as store:
-        await store.outages.witnessed(999)
+        await store.mqtt_outages.witnessed(999)
     assert await anew(own_servers) == 1  # what was given all was another server
     assert await anew(own_servers) == 0
 

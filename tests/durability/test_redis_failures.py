@@ -12,15 +12,15 @@ import pytest
 import redis
 import structlog
 
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from broker.core.changes import READERS
+from broker.core.health import redis_cause, told
 from broker.errors import UnavailableError
-from broker.events import READERS
-from broker.health import redis_cause, told
 from broker.store import Store
-from broker.store.keys import Keys
-from broker.store.redis import Connection, CorruptError
-from broker.store.streams import Events
-from nabij.surroundings import disk
+from broker.store.kernel.keys import Keys
+from broker.store.kernel.redis_connection import CorruptError, RedisConnection
+from broker.store.kernel.streams import Events
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from nabij.local.surroundings import disk
 from tests.conftest import needs_acl
 from tests.core.samples import north, report
 from tests.services.client import Client
@@ -153,11 +153,14 @@ async def _received(store: Store, bodies: dict[str, str]) -> list[str | None]:
     [
         (["CONFIG", "SET", "maxmemory", "1mb"], ["CONFIG", "SET", "maxmemory", "0"], "OOM"),
         (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"], "READONLY"),
-        (["CONFIG", "SET", "min-replicas-to-write", "1"],
-         ["CONFIG", "SET", "min-replicas-to-write", "0"], "NOREPLICAS"),
+        (
+            ["CONFIG", "SET", "min-replicas-to-write", "1"],
+            ["CONFIG", "SET", "min-replicas-to-write", "0"],
+            "NOREPLICAS",
+        ),
     ],
     ids=["OOM", "READONLY", "NOREPLICAS"],
-)  # fmt: skip
+)
 async def test_while_redis_refuses_to_write_there_is_no_receipt_and_the_log_says_why(
     broken: list[str], mended: list[str], code: str, own_servers: Servers
 ) -> None:
@@ -243,14 +246,17 @@ async def answering(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.parametrize(
-    "answer", ["MISCONF Errors writing to the AOF file: No space left on device",
-               "OOM command not allowed when used memory > 'maxmemory'.",
-               "READONLY You can't write against a read only replica.",
-               "LOADING Redis is loading the dataset in memory"],
-)  # fmt: skip
+    "answer",
+    [
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "READONLY You can't write against a read only replica.",
+        "LOADING Redis is loading the dataset in memory",
+    ],
+)
 async def test_what_redis_refuses_for_now_is_unavailable_and_sent_once(answer: str) -> None:
     async with answering(f"-{answer}\r\n".encode()) as (url, commands):
-        connection = Connection(url)
+        connection = RedisConnection(url)
         with pytest.raises(UnavailableError, match=answer.split(maxsplit=1)[0]):
             await connection.call("INCR", "n")
         assert len(commands) == 1
@@ -270,7 +276,7 @@ async def test_an_error_that_no_repetition_mends_is_poison_and_not_unavailable(
 
 async def test_a_command_whose_answer_is_lost_is_never_sent_again(own_redis: EmbeddedRedis) -> None:
     async with answering(b"") as (url, commands):
-        connection = Connection(url)
+        connection = RedisConnection(url)
         with pytest.raises(UnavailableError):
             await connection.call("INCR", "n")
         assert len(commands) == 1
@@ -278,7 +284,7 @@ async def test_a_command_whose_answer_is_lost_is_never_sent_again(own_redis: Emb
         await connection.__aexit__()
 
     # The same against the real one, killed while a command that had its effect waits for an answer.
-    async with Connection(own_redis.url) as connection:
+    async with RedisConnection(own_redis.url) as connection:
         await connection.call("SET", "n", 0)
         own = await connection.call("CLIENT", "ID")
         with redis.Redis.from_url(own_redis.url) as client:
@@ -299,7 +305,7 @@ async def _is_blocked(client: redis.Redis) -> bool:
 
 
 async def test_cancelled_callers_leave_the_connection_in_step(redis_url: str) -> None:
-    async with Connection(redis_url) as connection:
+    async with RedisConnection(redis_url) as connection:
         for turn in range(20):
             tasks = [
                 asyncio.create_task(connection.call("ECHO", f"{turn}-{number}"))

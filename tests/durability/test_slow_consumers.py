@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, replace_options
 from broker.mqtt import Endpoint
 from broker.mqtt.status import ServerStatus
-from broker.store import Delivery
+from broker.store import DeliveryState
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, replace_options
 from tests.conftest import missing
 from tests.services.client import WITHIN_S
 from tests.services.system import Servers, moved, polled, running
@@ -113,7 +113,7 @@ async def test_an_alert_that_the_mqtt_broker_dropped_is_sent_again_under_the_sam
 
             async def sent() -> bool:
                 alerts = await system.store.alerts.of(UUID(incident))
-                return [one.state for one in alerts] == [Delivery.SENT]
+                return [one.state for one in alerts] == [DeliveryState.SENT]
 
             await polled(sent)  # so says Mosquitto, who has dropped it
         back = await system.connect("bob")
@@ -123,7 +123,7 @@ async def test_an_alert_that_the_mqtt_broker_dropped_is_sent_again_under_the_sam
         status = ServerStatus(Endpoint.from_url(url))
         (one,) = await system.store.alerts.of(UUID(incident))
         assert one.tries >= 1
-        assert await status.dropped() == await system.store.outages.dropped()
+        assert await status.dropped() == await system.store.mqtt_outages.dropped()
 
 
 async def test_an_mqtt_broker_without_such_a_count_has_none(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from broker.store.missed import MissedStore
+from broker.store.sync_rows import SyncStore
 from tests.services.client import Client
 from tests.services.system import Servers, running
 
@@ -16,15 +16,15 @@ SLOW_S = 1.5
 async def test_an_expired_sync_is_not_answered_and_one_that_somebody_awaits_is(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    since, read = MissedStore.since, 0
+    since, read = SyncStore.since, 0
 
-    async def slow(self: MissedStore, *words: Any, **named: Any) -> Any:
+    async def slow(self: SyncStore, *words: Any, **named: Any) -> Any:
         nonlocal read
         read += 1
         await asyncio.sleep(SLOW_S)
         return await since(self, *words, **named)
 
-    monkeypatch.setattr(MissedStore, "since", slow)
+    monkeypatch.setattr(SyncStore, "since", slow)
     async with running(own_servers) as system:
         ann = await system.connect("ann", "u/ann/down/receipt")
 
@@ -34,8 +34,9 @@ async def test_an_expired_sync_is_not_answered_and_one_that_somebody_awaits_is(
         await ann.answer_to(b"awaited")
 
         assert [one.correlation for one in ann.messages("u/ann/down/receipt")] == [
-            b"first", b"awaited",
-        ]  # fmt: skip
+            b"first",
+            b"awaited",
+        ]
         assert read == 2
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from broker import takeover
-from broker.embedded import Account, EmbeddedMqtt, MqttEngine
+from broker.runtime import session_takeover
 from broker.store import WorkerState
+from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine
 from tests.conftest import needs_acl
 from tests.services.client import Client, Connect, connecting
 from tests.services.system import KORENMARKT, Servers, System, ago, moved, polled, running
@@ -47,9 +47,12 @@ async def two(
         login = servers[0].url_for(nabij).rpartition("@")[0]
         hosts = ",".join(f"{one.host}:{one.port}" for one in servers)
         where = Servers(
-            mqtt=servers[0], redis_url=redis_url, accounts=accounts, directory=data_dir,
+            mqtt=servers[0],
+            redis_url=redis_url,
+            accounts=accounts,
+            directory=data_dir,
             mqtt_url=f"{login}@{hosts}",
-        )  # fmt: skip
+        )
         system = await stack.enter_async_context(running(where))
         yield Two(system, where, servers, at)
 
@@ -125,7 +128,7 @@ async def test_services_start_while_one_is_away(two: Two) -> None:
 async def test_the_session_of_a_worker_that_is_gone_is_ended_at_each(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover, "BEAT_S", 0.1)
+    monkeypatch.setattr(session_takeover, "BEAT_S", 0.1)
     gone = replace(two.system.settings, instance="gone")
     async with running(two.where, services=("intake",), settings=gone):
         pass

@@ -14,9 +14,9 @@ import pytest
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker import embedded
-from broker.embedded import Account, EmbeddedMqtt, MqttEngine, Role
 from broker.errors import ConfigError
+from nabij.local import embedded
+from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine, Role
 
 REPOSITORY = Path(__file__).parents[2]
 END = "end"

@@ -14,14 +14,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from broker import child
-from broker.embedded import EmbeddedRedis, RedisEngine
 from broker.errors import ConfigError
+from nabij.local import managed_process
+from nabij.local.embedded import EmbeddedRedis, RedisEngine
 
 OWNER_THAT_IS_KILLED = """
 import os, signal, sys
 from pathlib import Path
-from broker.embedded import EmbeddedMqtt, EmbeddedRedis, MqttEngine
+from nabij.local.embedded import EmbeddedMqtt, EmbeddedRedis, MqttEngine
 data = Path(sys.argv[1])
 servers = [EmbeddedRedis(data), EmbeddedMqtt(data / "a", []),
            EmbeddedMqtt(data / "b", [], engine=MqttEngine.IOTCORE)]
@@ -86,7 +86,7 @@ async def test_data_outlives_its_server(data_dir: Path) -> None:
 async def test_directory_of_another_redis_is_left_alone(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "LOCK_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(managed_process, "LOCK_TIMEOUT_S", 0.0)
     async with EmbeddedRedis(data_dir) as first:
         with pytest.raises(ConfigError, match="in use by another redis"):
             await EmbeddedRedis(data_dir).__aenter__()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.child import free_port
-from broker.embedded import find_program
+from nabij.local.embedded import find_program
+from nabij.local.managed_process import free_port
 from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 

@@ -4,9 +4,9 @@ import mqtt5
 from mqtt5 import PublishPacket, QoS
 
 from broker.mqtt import Message
-from broker.mqtt.events import Closed, Event, SessionConfig
 from broker.mqtt.outbound import Outcome, Publication
 from broker.mqtt.session import Session
+from broker.mqtt.session_events import Closed, Event, SessionConfig
 
 QOS1 = QoS.AT_LEAST_ONCE
 

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
-from broker.mqtt import errors
+from broker.mqtt import mqtt_errors
 from broker.mqtt.backoff import full_jitter
 from broker.mqtt.endpoint import Endpoint
-from broker.mqtt.events import SessionConfig
 from broker.mqtt.message import Delivery, Message, decode_publish, encode_publish, encode_will
-from broker.mqtt.reasons import REASON_OF, PubAckReasonCode
+from broker.mqtt.reason_codes import REASON_OF, PubAckReasonCode
+from broker.mqtt.session_events import SessionConfig
 from tests.mqtt.server import packets_in
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
@@ -51,16 +51,22 @@ def test_a_last_will_carries_everything_too(message: Message) -> None:
     will = encode_will(message)
 
     carried = Message(
-        will.topic, will.payload or b"", will.qos.value, will.retain, will.message_expiry_interval,
-        will.response_topic, will.correlation_data, tuple(will.user_properties),
-    )  # fmt: skip
+        will.topic,
+        will.payload or b"",
+        will.qos.value,
+        will.retain,
+        will.message_expiry_interval,
+        will.response_topic,
+        will.correlation_data,
+        tuple(will.user_properties),
+    )
     assert carried == message
 
 
 def test_a_message_is_sent_at_least_once_and_not_kept_unless_it_says_so() -> None:
     message = Message("t", b"x")
 
-    assert (message.qos, message.retain, message.via) == (1, False, None)
+    assert (message.qos, message.retain, message.broker_index) == (1, False, None)
     assert (message.expiry_s, message.response_topic, message.correlation) == (None, None, None)
     assert message.user_properties == ()
 
@@ -160,17 +166,17 @@ def test_a_url_that_is_none_is_refused_with_what_is_wrong(url: str, why: str) ->
 
 def test_errors_say_what_happened_and_keep_the_reason() -> None:
     bad = DisconnectReasonCode.SERVER_BUSY
-    plain, told = errors.ServerDisconnected(bad), errors.ServerDisconnected(bad, "later")
-    wrong = errors.ProtocolError(DisconnectReasonCode.MALFORMED_PACKET, "a text")
-    refused = errors.ConnectRefused("no", ConnAckReasonCode.BANNED)
+    plain, told = mqtt_errors.ServerDisconnected(bad), mqtt_errors.ServerDisconnected(bad, "later")
+    wrong = mqtt_errors.ProtocolError(DisconnectReasonCode.MALFORMED_PACKET, "a text")
+    refused = mqtt_errors.ConnectRefused("no", ConnAckReasonCode.BANNED)
 
     assert str(plain) == "the MQTT broker disconnected: SERVER_BUSY"
     assert str(told) == "the MQTT broker disconnected: SERVER_BUSY (later)"
     assert str(wrong) == "MALFORMED_PACKET: a text"
     assert (plain.reason, wrong.reason) == (bad, DisconnectReasonCode.MALFORMED_PACKET)
     assert (str(refused), refused.reason) == ("no", ConnAckReasonCode.BANNED)
-    assert errors.ConnectRefused("no").reason is None
-    assert issubclass(errors.SessionTakenOver, errors.ServerDisconnected)
+    assert mqtt_errors.ConnectRefused("no").reason is None
+    assert issubclass(mqtt_errors.SessionTakenOver, mqtt_errors.ServerDisconnected)
 
 
 def test_reason_codes_of_a_puback_are_those_of_mqtt() -> None:

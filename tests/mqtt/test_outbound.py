@@ -6,11 +6,11 @@ import mqtt5
 import pytest
 from mqtt5 import QoS
 
-from broker.mqtt.errors import ConnectionLost, ProtocolError
-from broker.mqtt.framing import PLAIN_PUBACK, Decoder
+from broker.mqtt.framing import PLAIN_PUBACK, PacketDecoder
 from broker.mqtt.message import Message, encode_publish
-from broker.mqtt.outbound import MAX_PACKET_BYTES, Outbound, Outcome, Publication, Refused
-from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.mqtt_errors import ConnectionLost, ProtocolError
+from broker.mqtt.outbound import MAX_PACKET_BYTES, Outbound, Outcome, Publication, SendRefused
+from broker.mqtt.reason_codes import PubAckReasonCode
 from tests.mqtt.server import packets_in
 
 OK = PubAckReasonCode.SUCCESS
@@ -203,7 +203,7 @@ def test_a_packet_of_the_servers_largest_size_goes_and_one_byte_more_is_refused(
     sent.add(b"12345", b"123456", bytes(size + 1))
     assert [payload for _, payload, _ in sent.written()] == [b"12345"]
     why = f"the MQTT broker takes packets of {size} bytes at most"
-    assert sent.outbound.refusals == [Refused("t", PubAckReasonCode.QUOTA_EXCEEDED, why)] * 2
+    assert sent.outbound.refusals == [SendRefused("t", PubAckReasonCode.QUOTA_EXCEEDED, why)] * 2
     assert [outcome for _, outcome in sent.settled] == [PubAckReasonCode.QUOTA_EXCEEDED] * 2
     assert sent.outbound.in_flight == 1
     assert MAX_PACKET_BYTES == 256 * 1024 * 1024 - 1
@@ -234,7 +234,7 @@ def test_what_the_server_cannot_do_is_refused_rather_than_weakened(
     sent.add(b"x", qos=qos, retain=retain)
     assert len(sent.written()) == (not why)
     refused = PubAckReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
-    assert sent.outbound.refusals == ([Refused("t", refused, why)] if why else [])
+    assert sent.outbound.refusals == ([SendRefused("t", refused, why)] if why else [])
     if why:
         assert sent.settled == [(b"x", refused)]
 
@@ -274,7 +274,7 @@ def test_what_is_added_while_the_end_is_told_is_not_lost_from_sight() -> None:
 
 def test_a_packet_of_our_largest_size_is_read_and_one_byte_more_is_refused_at_its_header() -> None:
     data = encode_publish(Message("t", bytes(200)), 1)
-    exact, small = Decoder(len(data)), Decoder(len(data) - 1)
+    exact, small = PacketDecoder(len(data)), PacketDecoder(len(data) - 1)
 
     assert len(list(exact.packets(data))) == 1
     for chunk in (data, data[:5]):
@@ -297,7 +297,7 @@ def test_a_packet_is_read_whatever_the_length_of_its_length(size: int) -> None:
             break
     data = bytes([0x30, *digits]) + body + bytes(size)
     for cut in (1, 2, 3, 4, 5, 6, len(data) - 1):
-        decoder = Decoder(len(data))
+        decoder = PacketDecoder(len(data))
         found = [each for part in (data[:cut], data[cut:]) for each in decoder.packets(part)]
         assert [len(each.payload) for each in found] == [size]  # type: ignore[union-attr]
 
@@ -307,18 +307,18 @@ def test_plain_pubacks_are_told_as_numbers_also_in_pieces_and_among_others() -> 
     data = b"".join(PLAIN_PUBACK + each.to_bytes(2, "big") for each in ids)
     publish = encode_publish(Message("t", b"x", 0), None)
 
-    assert list(Decoder(100).packets(data)) == ids
+    assert list(PacketDecoder(100).packets(data)) == ids
     for cut in range(len(data)):
-        decoder = Decoder(100)
+        decoder = PacketDecoder(100)
         found = [each for part in (data[:cut], data[cut:]) for each in decoder.packets(part)]
         assert [each if isinstance(each, int) else each.packet_id for each in found] == ids  # type: ignore[union-attr]
-    mixed = [*Decoder(100).packets(data[:4] + publish + data[4:8])]
+    mixed = [*PacketDecoder(100).packets(data[:4] + publish + data[4:8])]
     assert [isinstance(each, int) for each in mixed] == [True, False, True]
 
 
 def test_a_puback_with_a_reason_is_told_whole() -> None:
     reason = mqtt5.PubAckReasonCode.NOT_AUTHORIZED
-    [packet] = Decoder(100).packets(mqtt5.PubAckPacket(7, reason_code=reason).write())
+    [packet] = PacketDecoder(100).packets(mqtt5.PubAckPacket(7, reason_code=reason).write())
     assert isinstance(packet, mqtt5.PubAckPacket)
     assert (packet.packet_id, packet.reason_code.value) == (7, 135)
 
@@ -326,7 +326,7 @@ def test_a_puback_with_a_reason_is_told_whole() -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_string_that_is_no_utf8_is_named() -> None:
     with pytest.raises(ProtocolError, match=r"^MALFORMED_PACKET: a string is not UTF-8$"):
-        list(Decoder(100).packets(b"\x30\x05\x00\x01\xffa\x00"))
+        list(PacketDecoder(100).packets(b"\x30\x05\x00\x01\xffa\x00"))
 
 
 def test_a_codec_that_wants_more_of_a_whole_packet_is_not_waited_for(
@@ -340,8 +340,8 @@ def test_a_codec_that_wants_more_of_a_whole_packet_is_not_waited_for(
     with pytest.raises(
         ProtocolError, match=r"^MALFORMED_PACKET: a field is longer than its packet$"
     ):
-        list(Decoder(100).packets(whole))
-    assert list(Decoder(100).packets(half)) == []
+        list(PacketDecoder(100).packets(whole))
+    assert list(PacketDecoder(100).packets(half)) == []
 
 
 def test_a_fault_of_ours_is_not_taken_for_one_of_the_server(
@@ -352,14 +352,14 @@ def test_a_fault_of_ours_is_not_taken_for_one_of_the_server(
 
     monkeypatch.setattr(mqtt5, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        list(Decoder(100).packets(b"\xd0\x00"))
+        list(PacketDecoder(100).packets(b"\xd0\x00"))
 
 
 def test_a_large_packet_is_parsed_once_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, read = [], mqtt5.read
     monkeypatch.setattr(mqtt5, "read", lambda view: calls.append(len(view)) or read(view))
     data = encode_publish(Message("t", bytes(1_000)), 1)
-    decoder = Decoder(2_000)
+    decoder = PacketDecoder(2_000)
 
     found = [each for byte in data for each in decoder.packets(bytes([byte]))]
 

@@ -12,12 +12,8 @@ from broker.mqtt import (
     ServerDisconnected,
     SessionTakenOver,
 )
-from broker.mqtt.events import (
-    Accepted,
-    Received,
-    Subscribed,
-)
 from broker.mqtt.outbound import Outbound, Outcome, Publication
+from broker.mqtt.session_events import Accepted, PublishReceived, Subscribed
 from tests.mqtt.server import (
     QOS1,
     closed_with,
@@ -111,7 +107,7 @@ def test_a_delivery_is_acknowledged_only_when_the_application_says_so() -> None:
     session = online()
     events = session.receive(PublishPacket("t", b"x", qos=QOS1, packet_id=3).write(), 0.0)
     [received] = events
-    assert isinstance(received, Received)
+    assert isinstance(received, PublishReceived)
     assert written(session) == []
     session.acknowledge(received.packet_id, received.epoch)
     session.acknowledge(received.packet_id, received.epoch)
@@ -136,7 +132,7 @@ def test_a_delivery_of_an_earlier_connection_is_never_acknowledged_on_the_next()
     session = online()
     packet = PublishPacket("t", b"x", qos=QOS1, packet_id=3).write()
     [old] = session.receive(packet, 0.0)
-    assert isinstance(old, Received)
+    assert isinstance(old, PublishReceived)
     session.lost()
     go_online(session, mqtt5.ConnAckPacket(session_present=True))
     session.receive(packet, 0.0)

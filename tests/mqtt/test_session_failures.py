@@ -8,10 +8,7 @@ from broker.mqtt import (
     ConnectionLost,
     ProtocolError,
 )
-from broker.mqtt.events import (
-    Closed,
-    Received,
-)
+from broker.mqtt.session_events import Closed, PublishReceived
 from tests.mqtt.server import (
     QOS1,
     closed_with,
@@ -66,13 +63,13 @@ def test_what_mqtt_forbids_ends_the_connection_with_the_right_reason(
 def test_more_in_flight_than_our_receive_maximum_is_taken_too() -> None:
     session = online(receive_maximum=2)
     data = b"".join(PublishPacket("t", b"", qos=QOS1, packet_id=n).write() for n in (1, 2, 3))
-    assert [type(event) for event in session.receive(data, 0.0)] == [Received] * 3
+    assert [type(event) for event in session.receive(data, 0.0)] == [PublishReceived] * 3
 
 
 def test_what_came_before_a_malformed_packet_is_still_delivered() -> None:
     session = online()
     events = session.receive(PublishPacket("t", b"good").write() + b"\x00\x00", 0.0)
-    assert [type(event) for event in events] == [Received, Closed]
+    assert [type(event) for event in events] == [PublishReceived, Closed]
 
 
 def test_an_idle_connection_is_pinged_and_declared_dead_without_an_answer() -> None:

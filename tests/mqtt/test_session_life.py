@@ -4,11 +4,11 @@ import mqtt5
 import pytest
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode, PublishPacket
 
-from broker.mqtt.errors import ConnectionLost, ConnectRefused, MqttError, ProtocolError
-from broker.mqtt.events import Accepted, Answered, Event, Received, State, Subscribed
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_errors import ConnectionLost, ConnectRefused, MqttError, ProtocolError
 from broker.mqtt.outbound import Publication
 from broker.mqtt.session import Session
+from broker.mqtt.session_events import Accepted, Answered, Event, PublishReceived, State, Subscribed
 from tests.mqtt.server import (
     QOS1,
     closed_with,
@@ -60,9 +60,13 @@ def test_states_follow_the_connection() -> None:
     session.lost()
     states.append(session.state)
     assert states == [
-        State.DISCONNECTED, State.CONNECTING, State.SUBSCRIBING, State.ONLINE, State.CLOSED,
         State.DISCONNECTED,
-    ]  # fmt: skip
+        State.CONNECTING,
+        State.SUBSCRIBING,
+        State.ONLINE,
+        State.CLOSED,
+        State.DISCONNECTED,
+    ]
     assert online().state is State.ONLINE
 
 
@@ -106,10 +110,12 @@ def test_the_words_of_the_servers_goodbye_and_refusal_are_kept() -> None:
         (delivery(1), "PublishPacket before CONNACK"),
         (PINGRESP, "PingRespPacket before CONNACK"),
         (mqtt5.PubAckPacket(1).write(), "int before CONNACK"),
-        (mqtt5.PubAckPacket(1, reason_code=mqtt5.PubAckReasonCode.QUOTA_EXCEEDED).write(),
-         "PubAckPacket before CONNACK"),
+        (
+            mqtt5.PubAckPacket(1, reason_code=mqtt5.PubAckReasonCode.QUOTA_EXCEEDED).write(),
+            "PubAckPacket before CONNACK",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_may_not_come_first_is_named(data: bytes, why: str) -> None:
     session = session_of()
     session.connect(0.0)
@@ -135,13 +141,20 @@ def test_a_goodbye_may_come_first() -> None:
     ("data", "why"),
     [
         (delivery(0), "PROTOCOL_ERROR: a packet id of 0 (section 2.2.1)"),
-        (PublishPacket("t", b"", topic_alias=1).write(), "TOPIC_ALIAS_INVALID: we allowed no aliases"),
-        (PublishPacket("t", b"", qos=mqtt5.QoS.EXACTLY_ONCE, packet_id=1).write(),
-         "QOS_NOT_SUPPORTED: QoS 2 was not asked for"),
-        (mqtt5.PingReqPacket().write(),
-         "PROTOCOL_ERROR: PingReqPacket is not for a client in this state"),
+        (
+            PublishPacket("t", b"", topic_alias=1).write(),
+            "TOPIC_ALIAS_INVALID: we allowed no aliases",
+        ),
+        (
+            PublishPacket("t", b"", qos=mqtt5.QoS.EXACTLY_ONCE, packet_id=1).write(),
+            "QOS_NOT_SUPPORTED: QoS 2 was not asked for",
+        ),
+        (
+            mqtt5.PingReqPacket().write(),
+            "PROTOCOL_ERROR: PingReqPacket is not for a client in this state",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_mqtt_forbids_is_named(data: bytes, why: str) -> None:
     assert str(closed_with(online().receive(data, 0.0))) == why
 
@@ -158,10 +171,10 @@ def test_a_delivery_carries_its_number_connection_and_dup_flag() -> None:
     go_online(session)
     again = PublishPacket("t", b"x", qos=QOS1, packet_id=9, duplicate=True).write()
     assert session.receive(again, 0.0) == [
-        Received(Message("t", b"x"), duplicate=True, packet_id=9, epoch=2)
+        PublishReceived(Message("t", b"x"), duplicate=True, packet_id=9, epoch=2)
     ]
     assert session.receive(PublishPacket("t", b"x").write(), 0.0) == [
-        Received(Message("t", b"x", 0), duplicate=False, packet_id=0, epoch=2)
+        PublishReceived(Message("t", b"x", 0), duplicate=False, packet_id=0, epoch=2)
     ]
     assert session.unacknowledged == 1
     session.acknowledge(0, 2)

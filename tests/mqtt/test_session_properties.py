@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from mqtt5 import PublishPacket, QoS
 
 from broker.mqtt import Message, ProtocolError, PubAckReasonCode
-from broker.mqtt.events import Closed, Event, SessionConfig
-from broker.mqtt.framing import Decoder
+from broker.mqtt.framing import PacketDecoder
 from broker.mqtt.outbound import Outcome, Publication
 from broker.mqtt.session import Session
+from broker.mqtt.session_events import Closed, Event, SessionConfig
 
 QOS1 = QoS.AT_LEAST_ONCE
 
@@ -53,7 +53,7 @@ def test_chunking_never_changes_what_is_understood(
 
 
 def test_a_large_packet_in_single_bytes_takes_linear_time() -> None:
-    decoder = Decoder(max_packet_bytes=1_048_576)
+    decoder = PacketDecoder(max_packet_bytes=1_048_576)
     data = PublishPacket("t", bytes(200_000)).write()
     found = [packet for byte in data for packet in decoder.packets(bytes([byte]))]
     assert len(found) == 1
@@ -90,7 +90,7 @@ def test_garbage_ends_in_a_protocol_error_or_a_servers_no_and_nothing_else(
     assert len(ends) <= 1
     for end in ends:
         wire_error = isinstance(end.error, ProtocolError)
-        assert wire_error or type(end.error).__module__ == "broker.mqtt.errors"
+        assert wire_error or type(end.error).__module__ == "broker.mqtt.mqtt_errors"
 
 
 @dataclass

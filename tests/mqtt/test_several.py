@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.mqtt import PubAckReasonCode
-from broker.mqtt.several import best_of
+from broker.mqtt.broker_pool import best_of
 
 TAKEN, NOBODY = PubAckReasonCode.SUCCESS, PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
 FAILED = PubAckReasonCode.UNSPECIFIED_ERROR
@@ -15,9 +15,13 @@ FAILED = PubAckReasonCode.UNSPECIFIED_ERROR
 
 @pytest.mark.parametrize(
     ("outcomes", "best"),
-    [([TAKEN, NOBODY], TAKEN), ([FAILED, TAKEN], TAKEN), ([NOBODY, NOBODY], NOBODY),
-     ([NOBODY, FAILED], FAILED)],
-)  # fmt: skip
+    [
+        ([TAKEN, NOBODY], TAKEN),
+        ([FAILED, TAKEN], TAKEN),
+        ([NOBODY, NOBODY], NOBODY),
+        ([NOBODY, FAILED], FAILED),
+    ],
+)
 def test_taken_by_one_is_taken_and_what_one_did_not_get_has_failed(
     outcomes: Sequence[PubAckReasonCode], best: PubAckReasonCode
 ) -> None:

@@ -9,14 +9,20 @@ import mqtt5
 import pytest
 
 from broker.mqtt.batch import Batch, settle_future
-from broker.mqtt.errors import ConnectionLost, ConnectRefused, MqttError, Overloaded, Unreachable
-from broker.mqtt.events import Answered, Received
-from broker.mqtt.inbox import Inbox
+from broker.mqtt.broker_pool import BrokerPool, connections_of
 from broker.mqtt.message import Delivery, Message
-from broker.mqtt.reasons import PubAckReasonCode
+from broker.mqtt.mqtt_errors import (
+    ConnectionLost,
+    ConnectRefused,
+    MqttError,
+    Overloaded,
+    Unreachable,
+)
+from broker.mqtt.reason_codes import PubAckReasonCode
 from broker.mqtt.session import Session
 from broker.mqtt.session_end import SessionEnd
-from broker.mqtt.several import Several, connections_of
+from broker.mqtt.session_events import Answered, PublishReceived
+from broker.mqtt.unacknowledged import Inbox
 from tests.mqtt.server import QOS1, online, packets_in
 
 OK, FAILED = PubAckReasonCode.SUCCESS, PubAckReasonCode.UNSPECIFIED_ERROR
@@ -216,12 +222,14 @@ class Ending:
     def run(self, *filters: str) -> asyncio.Task[None]:
         return asyncio.create_task(self.end.run(filters, self.publish))
 
-    def receives(self, topic: str, packet_id: int, correlation: bytes | None = None) -> Received:
+    def receives(
+        self, topic: str, packet_id: int, correlation: bytes | None = None
+    ) -> PublishReceived:
         packet = mqtt5.PublishPacket(
             topic, b"", qos=QOS1, packet_id=packet_id, correlation_data=correlation
         )
         [event] = self.session.receive(packet.write(), 0.0)
-        assert isinstance(event, Received)
+        assert isinstance(event, PublishReceived)
         return event
 
     def kinds(self) -> list[str]:
@@ -324,7 +332,7 @@ async def test_the_last_message_is_published_again_until_it_has_come(
 
 
 class OneBroker:
-    """A connection as `Several` sees it; its outcomes are given by hand."""
+    """A connection as `BrokerPool` sees it; its outcomes are given by hand."""
 
     def __init__(self, *, connected: bool = True, fails: BaseException | None = None) -> None:
         self.connected = connected
@@ -358,8 +366,8 @@ class OneBroker:
         return await self.batches[-1]
 
 
-def several(*brokers: OneBroker) -> Several:
-    return Several(brokers)  # type: ignore[arg-type]
+def several(*brokers: OneBroker) -> BrokerPool:
+    return BrokerPool(brokers)  # type: ignore[arg-type]
 
 
 async def outcome_of(awaited: Awaitable[Any]) -> Any:
@@ -419,19 +427,19 @@ async def test_the_best_of_all_answers_counts_and_an_error_only_if_there_is_noth
 async def test_a_message_of_one_broker_goes_by_it_alone_and_has_failed_when_it_is_gone() -> None:
     first, second, gone = OneBroker(), OneBroker(), OneBroker(connected=False)
     pool = several(first, second, gone)
-    outcome = pool.publish_nowait(Message("t", b"", via=1))
+    outcome = pool.publish_nowait(Message("t", b"", broker_index=1))
     assert (len(first.sent), len(second.sent)) == (0, 1)
     second.outcomes[0].set_result(NOBODY)
     assert await outcome_of(outcome) is NOBODY
-    assert await outcome_of(pool.publish_nowait(Message("t", b"", via=2))) is FAILED
+    assert await outcome_of(pool.publish_nowait(Message("t", b"", broker_index=2))) is FAILED
     assert gone.sent == []
 
 
 async def test_the_loss_of_a_broker_ends_the_waiting_for_it_and_for_no_other() -> None:
     first, second = OneBroker(), OneBroker()
     pool = several(first, second)
-    by_first = pool.publish_nowait(Message("t", b"1", via=0))
-    by_second = pool.publish_nowait(Message("t", b"2", via=1))
+    by_first = pool.publish_nowait(Message("t", b"1", broker_index=0))
+    by_second = pool.publish_nowait(Message("t", b"2", broker_index=1))
     pool.lost(1)
     await turn()
     assert await outcome_of(by_second) is FAILED
@@ -475,7 +483,10 @@ async def test_one_that_is_full_is_passed_over_and_all_are_an_error() -> None:
 async def test_a_batch_is_shared_out_and_its_outcomes_put_together_in_order() -> None:
     first, second, gone = OneBroker(), OneBroker(), OneBroker(connected=False)
     pool = several(first, second, gone)
-    messages = [Message("t", b"%d" % n, via=via) for n, via in enumerate((None, 0, 1, 2))]
+    messages = [
+        Message("t", b"%d" % n, broker_index=broker_index)
+        for n, broker_index in enumerate((None, 0, 1, 2))
+    ]
     waiting = asyncio.create_task(pool.publish_batch(messages))
     await turn()
     assert [each.payload for each in first.sent] == [b"0", b"1"]
@@ -490,7 +501,7 @@ async def test_a_batch_is_shared_out_and_its_outcomes_put_together_in_order() ->
 async def test_a_batch_by_a_broker_that_is_lost_has_failed_and_goes_on_unheeded() -> None:
     broker, idle = OneBroker(), OneBroker()
     pool = several(broker, idle)
-    waiting = asyncio.create_task(pool.publish_batch([Message("t", b"", via=0)] * 2))
+    waiting = asyncio.create_task(pool.publish_batch([Message("t", b"", broker_index=0)] * 2))
     await turn()
     assert idle.batches == []
     pool.lost(0)

@@ -66,9 +66,10 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m tests.mutants", description=__doc__,
+        "python -m tests.mutants",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--sample", type=int, default=10, help="mutants of each module; 0: all")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws other mutants")
     parser.add_argument("--only", action="append", default=[], help="a file or room; repeatable")
@@ -92,9 +93,11 @@ def _modules(only: list[str]) -> Iterator[Module]:
 
 def _imports(source: str) -> set[str]:
     return {
-        alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import)
+        alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import)
         for alias in node.names
-    }  # fmt: skip
+    }
 
 
 def _try(
@@ -139,13 +142,21 @@ def _progress(module: Module) -> None:
 
 def _report(modules: list[Module], shares: dict[str, float | None], seed: int) -> dict[str, object]:
     return {
-        "seed": seed, "shares": shares, "needed": ROOMS,
+        "seed": seed,
+        "shares": shares,
+        "needed": ROOMS,
         "modules": [
-            {"module": str(one.path), "mutants": len(one.mutations), "tried": one.tried,
-             "killed": one.killed, "accepted": one.accepted, "survivors": one.survivors}
+            {
+                "module": str(one.path),
+                "mutants": len(one.mutations),
+                "tried": one.tried,
+                "killed": one.killed,
+                "accepted": one.accepted,
+                "survivors": one.survivors,
+            }
             for one in modules
         ],
-    }  # fmt: skip
+    }
 
 
 def _print(modules: list[Module], shares: dict[str, float | None], seconds: float) -> None:

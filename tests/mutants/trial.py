@@ -56,8 +56,11 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if found is None or found.origin != str(self._path):
             return None
         return importlib.util.spec_from_file_location(
-            name, self._path, loader=self, submodule_search_locations=found.submodule_search_locations
-        )  # fmt: skip
+            name,
+            self._path,
+            loader=self,
+            submodule_search_locations=found.submodule_search_locations,
+        )
 
     def get_code(self) -> CodeType:
         return compile(ast.parse(self._text), str(self._path), "exec")
@@ -77,9 +80,14 @@ class Chosen:
     def pytest_collection(self) -> None:
         """Examples are the same in each run, and a failure is not made smaller."""
         settings.register_profile(
-            "mutants", settings.get_profile("nabij"), derandomize=True, database=None,
-            phases=(Phase.explicit, Phase.generate), max_examples=_EXAMPLES, suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+            "mutants",
+            settings.get_profile("nabij"),
+            derandomize=True,
+            database=None,
+            phases=(Phase.explicit, Phase.generate),
+            max_examples=_EXAMPLES,
+            suppress_health_check=list(HealthCheck),
+        )
         settings.load_profile("mutants")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -114,10 +122,12 @@ def _needs_servers(item: pytest.Item) -> bool:
     """Whether a test asks for a fixture of a `conftest.py` that is no mere data."""
     fixtures = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 - not in its type
     return any(
-        each.baseid is not None and each.func.__module__.endswith("conftest")
+        each.baseid is not None
+        and each.func.__module__.endswith("conftest")
         and name not in _DATA_FIXTURES
-        for name, some in fixtures.items() for each in some
-    )  # fmt: skip
+        for name, some in fixtures.items()
+        for each in some
+    )
 
 
 class _Recorder:

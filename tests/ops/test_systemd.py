@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from broker import config
+from broker.runtime import config
 from tests.cli.test_up import Up, start, until
 
 __all__ = ["start"]
@@ -54,8 +54,10 @@ def test_systemd_accepts_the_units(tmp_path: Path, program: Callable[..., str]) 
     ran = subprocess.run(
         [analyze, "verify", "--man=no", *(str(tmp_path / name) for name in names)],
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     ours = [line for line in ran.stderr.splitlines() if any(name in line for name in names)]
     assert (ran.returncode, ours) == (0, []), ran.stderr

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from broker.child import free_port, write_private
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, RedisEngine
 from broker.errors import UnavailableError
 from broker.mqtt import Endpoint
 from broker.store import partitions
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, RedisEngine
+from nabij.local.managed_process import free_port, write_private
 from tests.services.system import Servers, running
 
 REPOSITORY = Path(__file__).parents[2]

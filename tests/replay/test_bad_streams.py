@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from devices.datasets.proposal import propose
-from devices.mappings import parse_mapping
-from devices.replay_plan import ReplayPlan
-from devices.streams import Stream, StreamError, read_stream
+from verify.datasets.mappings import parse_mapping
+from verify.datasets.proposal import propose
+from verify.datasets.report_stream import Stream, StreamError, read_stream
+from verify.replay.replay_plan import ReplayPlan
 
 CATEGORIES = ("fight", "fire", "suspicious", "theft")
 HEADER = "t,lat,lon,what"
@@ -55,9 +55,11 @@ def test_a_stream_without_a_usable_row_says_how_many_failed_and_why(
     write: Write, tmp_path: Path
 ) -> None:
     path = write(
-        "gisteren,51,3,brand", "vandaag\x1b[31m,51,3,brand", "2024-01-01T00:00,51,,brand",
+        "gisteren,51,3,brand",
+        "vandaag\x1b[31m,51,3,brand",
+        "2024-01-01T00:00,51,,brand",
         "2024-01-01T00:00,51,3,zeehond",
-    )  # fmt: skip
+    )
     with pytest.raises(StreamError) as error:
         plan(path, tmp_path).read()
     lines = str(error.value).splitlines()
@@ -197,18 +199,36 @@ def test_a_large_file_is_read_in_constant_memory(tmp_path: Path) -> None:
 
 CELLS = st.one_of(
     st.sampled_from(
-        ["", "NULL", "2024-01-01", "2024-01-01T00:00", "1/2/2024 3:04 PM", "51.05", "51,05", "3.72",
-         "POINT (3.7 51)", '{"type":"Point","coordinates":[3,51]}', "brand", '"', "a\nb", "194000", "0"]
+        [
+            "",
+            "NULL",
+            "2024-01-01",
+            "2024-01-01T00:00",
+            "1/2/2024 3:04 PM",
+            "51.05",
+            "51,05",
+            "3.72",
+            "POINT (3.7 51)",
+            '{"type":"Point","coordinates":[3,51]}',
+            "brand",
+            '"',
+            "a\nb",
+            "194000",
+            "0",
+        ]
     ),
     st.text(max_size=12),
-)  # fmt: skip
+)
 CUT = st.sampled_from([",", ";", "\t", "|", '"', "\n", "\r\n"])
 CSVS = st.builds(
     lambda head, rows, cut: cut.join(head) + "\n" + "\n".join(cut.join(row) for row in rows),
-    st.lists(st.sampled_from(["t", "lat", "lon", "what", "x", "y", "date", "uur", "type", "geo", ""]), max_size=6),
+    st.lists(
+        st.sampled_from(["t", "lat", "lon", "what", "x", "y", "date", "uur", "type", "geo", ""]),
+        max_size=6,
+    ),
     st.lists(st.lists(CELLS, max_size=6), max_size=12),
     CUT,
-)  # fmt: skip
+)
 FILES = st.one_of(
     st.binary(max_size=400),
     CSVS.map(lambda text: text.encode("utf-8", "replace")),

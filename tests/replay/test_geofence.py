@@ -8,15 +8,8 @@ from hypothesis import strategies as st
 
 from broker.core.zones import ZoneIndex
 from broker.errors import ConfigError
-from devices.geofence import (
-    Geofence,
-    GeofenceError,
-    Kind,
-    Polygon,
-    cell_at,
-    centre_of,
-)
-from nabij.zones import read_areas
+from nabij.local.zone_files import read_areas
+from verify.oracle.geofence import FencePolygon, Geofence, GeofenceError, Kind, cell_at, centre_of
 
 LAT, LON = 51.05, 3.72
 OUTLINE = [(LON, LAT), (LON + 0.1, LAT), (LON + 0.1, LAT + 0.1), (LON, LAT + 0.1), (LON, LAT)]
@@ -30,7 +23,7 @@ around_ghent = st.tuples(st.floats(3.6, 3.9), st.floats(50.95, 51.2))
 
 
 def test_a_hole_is_outside() -> None:
-    polygon = Polygon.from_coordinates([OUTLINE, HOLE])
+    polygon = FencePolygon.from_coordinates([OUTLINE, HOLE])
     assert polygon.contains(LAT + 0.01, LON + 0.01)
     assert not polygon.contains(LAT + 0.05, LON + 0.05)
     assert not polygon.contains(LAT - 0.01, LON + 0.01)
@@ -45,11 +38,11 @@ def test_ray_casting_agrees_with_h3(
     lat, lon = centre_of(cell_at(place[1], place[0]))
     shape = h3.LatLngPoly([(y, x) for x, y in corners])
     within = cell_at(lat, lon) in h3.h3shape_to_cells(shape, 10)
-    assert Polygon.from_coordinates([corners]).contains(lat, lon) == within
+    assert FencePolygon.from_coordinates([corners]).contains(lat, lon) == within
 
 
 def test_of_two_zones_the_one_whose_id_sorts_first() -> None:
-    polygon = Polygon.from_coordinates([OUTLINE])
+    polygon = FencePolygon.from_coordinates([OUTLINE])
     zones = Geofence({"zulte": (polygon,), "aalst": (polygon,)})
     assert zones.zone_of(LAT + 0.05, LON + 0.05) == "aalst"
     assert zones.zone_of(LAT - 1.0, LON) == "unassigned"
@@ -74,7 +67,7 @@ def test_zones_are_read_by_kind(tmp_path: Path) -> None:
 
 def test_the_id_may_be_any_property_which_every_zone_then_has(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
-    geometry = {"type": "Polygon", "coordinates": [OUTLINE]}
+    geometry = {"type": "FencePolygon", "coordinates": [OUTLINE]}
     zone = {"type": "Feature", "id": "1", "properties": {"nis": 44021.0}, "geometry": geometry}
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [zone]}))
     place = LAT + 0.01, LON + 0.01
@@ -95,14 +88,19 @@ def test_a_file_without_zones_is_refused(tmp_path: Path) -> None:
 def test_a_file_in_lambert_72_is_read_alike_by_the_oracle_and_the_broker(tmp_path: Path) -> None:
     korenmarkt = 104_632.42, 193_991.11  # in Lambert 72, by pyproj
     west, south, east, north = (
-        korenmarkt[0] - 500, korenmarkt[1] - 500, korenmarkt[0] + 500, korenmarkt[1] + 500,
-    )  # fmt: skip
+        korenmarkt[0] - 500,
+        korenmarkt[1] - 500,
+        korenmarkt[0] + 500,
+        korenmarkt[1] + 500,
+    )
     ring = [(west, south), (east, south), (east, north), (west, north)]  # and not closed
     geometry = {
         "type": "GeometryCollection",
-        "geometries": [{"type": "Point", "coordinates": korenmarkt},
-                       {"type": "Polygon", "coordinates": [ring]}],
-    }  # fmt: skip
+        "geometries": [
+            {"type": "Point", "coordinates": korenmarkt},
+            {"type": "FencePolygon", "coordinates": [ring]},
+        ],
+    }
     path = tmp_path / "zones.geojson"
     crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::31370"}}
     features = [
@@ -125,9 +123,11 @@ def test_zones_with_latitude_first_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
     ring = [(51.0, 3.7), (51.1, 3.7), (51.1, 3.8), (51.0, 3.7)]
     feature = {
-        "type": "Feature", "id": "a", "properties": {},
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-    }  # fmt: skip
+        "type": "Feature",
+        "id": "a",
+        "properties": {},
+        "geometry": {"type": "FencePolygon", "coordinates": [ring]},
+    }
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [feature]}))
     with pytest.raises(ConfigError, match="GeoJSON has the longitude first"):
         read_areas(path)

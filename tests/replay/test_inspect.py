@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from devices.coverage import distance_m
-from devices.datasets.proposal import propose
-from devices.mappings import parse_mapping
-from devices.streams import read_stream
 from schemas.taxonomy import PolicyFile, default_policy_text
+from verify.datasets.mappings import parse_mapping
+from verify.datasets.proposal import propose
+from verify.datasets.report_stream import read_stream
+from verify.oracle.coverage import distance_m
 
 CATEGORIES = sorted(msgspec.toml.decode(default_policy_text(), type=PolicyFile).categories)
 ROWS = 120
@@ -44,7 +44,11 @@ CITIES = {
         "cp1252",
         (51.0543, 3.7217),
         "Europe/Brussels",
-        {"Inbraak in woning": "burglary", "Fietsdiefstal": "bicycle-theft", "Café - geweld": "fight"},
+        {
+            "Inbraak in woning": "burglary",
+            "Fietsdiefstal": "bicycle-theft",
+            "Café - geweld": "fight",
+        },
     ),
     "Dutch": City(
         "pleegdatum;tijdstip;rd_x;rd_y;delict",
@@ -66,7 +70,11 @@ CITIES = {
         "utf-8-sig",
         (48.85, 2.35),
         "Europe/Paris",
-        {"Dépôt sauvage": "illegal-dumping", "Tapage, nuit": "noise", "Vol à main armée": "robbery"},
+        {
+            "Dépôt sauvage": "illegal-dumping",
+            "Tapage, nuit": "noise",
+            "Vol à main armée": "robbery",
+        },
     ),
     "American": City(
         "Case Number\tDate\tPrimary Type\tLatitude\tLongitude\tUpdated On",
@@ -88,7 +96,11 @@ CITIES = {
         "utf-8",
         (37.77, -122.42),
         "America/Los_Angeles",
-        {"Medical Incident": "medical", "Structure Fire": "fire", "Traffic Collision": "traffic-accident"},
+        {
+            "Medical Incident": "medical",
+            "Structure Fire": "fire",
+            "Traffic Collision": "traffic-accident",
+        },
     ),
     "Californian": City(
         "DR_NO,Date Rptd,DATE OCC,TIME OCC,Crm Cd Desc,LAT,LON",
@@ -132,7 +144,7 @@ CITIES = {
         "Europe/Brussels",
         {"brand": "fire", "inbraak": "burglary", "ruzie": "fight"},
     ),
-}  # fmt: skip
+}
 
 
 def nobody(_: str) -> Callable[[int, int], None]:
@@ -247,5 +259,8 @@ def test_inspect_of_what_is_no_csv_is_a_sentence(tmp_path: Path) -> None:
 def _nabij(*words: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "nabij.cli", *map(str, words)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

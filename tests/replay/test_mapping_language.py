@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from devices.coverage import distance_m
-from devices.datasets.places import projection
-from devices.mappings import parse_mapping
-from devices.streams import Stream, StreamError, StreamReport, read_stream
+from nabij.geodata.places import projection
+from verify.datasets.mappings import parse_mapping
+from verify.datasets.report_stream import Stream, StreamError, StreamReport, read_stream
+from verify.oracle.coverage import distance_m
 
 Read = Callable[..., Stream]
 PLAIN = 'time = "t"\nlat = "lat"\nlon = "lon"\ncategory = "what"'
@@ -80,9 +80,11 @@ def test_a_time_is_read_as_it_is_written(
 
 def test_of_several_formats_the_first_that_reads_a_time_does(read: Read) -> None:
     stream = read(
-        "t,lat,lon,what", "01/02/2024 12:00,51,3,x", "2024-02-01 13:00,51,3,x",
+        "t,lat,lon,what",
+        "01/02/2024 12:00,51,3,x",
+        "2024-02-01 13:00,51,3,x",
         keys='time_format = ["%d/%m/%Y %H:%M", "iso"]',
-    )  # fmt: skip
+    )
     assert [report.at.hour for report in stream.reports] == [11, 12]
 
 
@@ -97,9 +99,11 @@ def test_of_several_formats_the_first_that_reads_a_time_does(read: Read) -> None
 )
 def test_a_time_may_stand_in_several_columns(read: Read, time: str, format_: str, row: str) -> None:
     stream = read(
-        "d,h,m,hhmm,lat,lon,what", f"{row},51,3,x", keys=f'time_format = "{format_}"',
+        "d,h,m,hhmm,lat,lon,what",
+        f"{row},51,3,x",
+        keys=f'time_format = "{format_}"',
         columns=PLAIN.replace('"t"', time),
-    )  # fmt: skip
+    )
     assert only(stream).at == datetime(2024, 1, 5, 8, 5, tzinfo=UTC)
 
 
@@ -116,9 +120,11 @@ def test_a_time_may_stand_in_several_columns(read: Read, time: str, format_: str
 )
 def test_a_place_may_be_a_point_in_one_column(read: Read, value: str, order: str) -> None:
     stream = read(
-        "t,p,what", f"2024-01-01T00:00,{value},x", keys=order,
+        "t,p,what",
+        f"2024-01-01T00:00,{value},x",
+        keys=order,
         columns='time = "t"\npoint = "p"\ncategory = "what"',
-    )  # fmt: skip
+    )
     report = only(stream)
     assert (report.lat, report.lon) == (51.0543, 3.7217)
 
@@ -138,9 +144,11 @@ def test_a_projected_place_is_where_it_is(
     read: Read, epsg: int, x_y: str, place: tuple[float, float]
 ) -> None:
     stream = read(
-        "t,x,y,what", f"2024-01-01T00:00,{x_y},a", keys=f"crs = {epsg}",
+        "t,x,y,what",
+        f"2024-01-01T00:00,{x_y},a",
+        keys=f"crs = {epsg}",
         columns='time = "t"\nx = "x"\ny = "y"\ncategory = "what"',
-    )  # fmt: skip
+    )
     report = only(stream)
     assert distance_m(report.lat, report.lon, *place) < 1.0
 
@@ -203,12 +211,17 @@ def test_a_gzipped_file_needs_no_name_that_says_so(tmp_path: Path) -> None:
 
 def test_what_stands_for_none_is_no_value(read: Read) -> None:
     stream = read(
-        "t,lat,lon,what", "2024-01-01T00:00,NULL,3,x", "2024-01-01T00:00,51,0,x", ",51,3,x",
+        "t,lat,lon,what",
+        "2024-01-01T00:00,NULL,3,x",
+        "2024-01-01T00:00,51,0,x",
+        ",51,3,x",
         keys='none = ["", "0", "null"]',
-    )  # fmt: skip
+    )
     assert {each.reason for each in stream.skipped} == {
-        "there is no latitude", "there is no longitude", "there is no time",
-    }  # fmt: skip
+        "there is no latitude",
+        "there is no longitude",
+        "there is no time",
+    }
 
 
 def test_only_what_is_kept_and_within_the_window_is_read(read: Read) -> None:
@@ -268,7 +281,10 @@ def test_a_missing_pyproj_is_told_with_the_command_that_installs_it(
         ('time_format = "%Y-%m-%d %Z"', "%Z at character 10"),
         ('crs = "Lambert 72"', 'crs must be an EPSG code as "EPSG:31370"'),
         ("crs = 999999", "crs EPSG:999999 is none that pyproj knows"),
-        ("crs = 31370", "columns.lat: crs says that places are projected, so [columns] needs x and y"),
+        (
+            "crs = 31370",
+            "columns.lat: crs says that places are projected, so [columns] needs x and y",
+        ),
         ('decimal = "."\ndelimiter = "\\n"', "delimiter: a line break"),
         ('decimal = ";"', "decimal must be '.' or ','"),
         ('quote = "ab"', "quote must be one character"),
@@ -280,7 +296,7 @@ def test_a_missing_pyproj_is_told_with_the_command_that_installs_it(
         ('text = "{}"', "{} at character 1 names no column"),
         ("keep = 3", "keep must be a table"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_a_mapping_is_told(keys: str, told: str) -> None:
     with pytest.raises(StreamError) as error:
         parse_mapping("own", f'timezone = "UTC"\ndefault = "fight"\n{keys}\n[columns]\n{PLAIN}')

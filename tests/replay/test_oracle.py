@@ -7,12 +7,19 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from devices.geofence import Geofence, Polygon, cell_at, centre_of
-from devices.history import Deed, HeardCase, HeardEscalation, History, SentPresence, SentReport
-from devices.oracle import Oracle, Verdict
 from schemas.ids import alert_id, escalation_id, incident_id, new_id
 from schemas.messages import Merge
 from schemas.taxonomy import PolicyFile, default_policy_text
+from verify.oracle.geofence import FencePolygon, Geofence, cell_at, centre_of
+from verify.oracle.observations import (
+    Deed,
+    HeardCase,
+    HeardEscalation,
+    Observations,
+    SentPresence,
+    SentReport,
+)
+from verify.oracle.oracle import Oracle, OracleVerdict
 
 METRES_PER_DEGREE = math.radians(6_371_007.180918475)
 START = 1_800_000_000.0
@@ -25,16 +32,16 @@ def north_of(place: tuple[float, float], metres: float) -> tuple[float, float]:
     return place[0] + metres / METRES_PER_DEGREE, place[1]
 
 
-def square(south: float, west: float, side: float) -> Polygon:
+def square(south: float, west: float, side: float) -> FencePolygon:
     ring = [(west, south), (west + side, south), (west + side, south + side), (west, south + side)]
-    return Polygon.from_coordinates([ring])
+    return FencePolygon.from_coordinates([ring])
 
 
 @dataclass
 class Story:
     """A history made by hand: everything takes 0.1 s from sending to receipt, in seconds."""
 
-    history: History = field(default_factory=lambda: History(participants=USERS))
+    history: Observations = field(default_factory=lambda: Observations(participants=USERS))
     sequences: Iterator[int] = field(default_factory=lambda: count(1))
 
     def presence(
@@ -147,7 +154,7 @@ class Story:
         assert report.incident
         self.history.departures.append(Deed(report.incident, START + at, START + at + 0.1, user))
 
-    def verdict(self, until: float = 30.0) -> Verdict:
+    def verdict(self, until: float = 30.0) -> OracleVerdict:
         lat, lon = HERE
         zones = Geofence({"here": (square(lat - 1.0, lon - 1.0, 2.0),)})
         oracle = Oracle(POLICY, zones=zones, municipalities=zones)
@@ -168,7 +175,7 @@ def theft(story: Story) -> SentReport:
     return theft
 
 
-def clean(verdict: Verdict) -> bool:
+def clean(verdict: OracleVerdict) -> bool:
     return (verdict.missing, verdict.unexpected, verdict.merges_wrong) == (0, 0, 0)
 
 
@@ -530,9 +537,16 @@ def test_a_receipt_that_tells_of_others_reports_is_wrong(
 
 @pytest.mark.parametrize(
     ("away_m", "at", "joins", "wrong"),
-    [(60.0, 5.0, True, 0), (60.0, 5.0, False, 1), (101.0, 5.0, True, 1), (101.0, 5.0, False, 0),
-     (60.0, 0.05, False, 0), (60.0, 0.05, True, 0), (60.0, 902.0, True, 1)],
-)  # fmt: skip
+    [
+        (60.0, 5.0, True, 0),
+        (60.0, 5.0, False, 1),
+        (101.0, 5.0, True, 1),
+        (101.0, 5.0, False, 0),
+        (60.0, 0.05, False, 0),
+        (60.0, 0.05, True, 0),
+        (60.0, 902.0, True, 1),
+    ],
+)
 def test_what_a_desk_is_told_of_merging_is_judged_by_the_rules(
     story: Story, *, away_m: float, at: float, joins: bool, wrong: int
 ) -> None:

@@ -6,12 +6,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from devices.history import HeardCase, HeardEscalation, History, SentReport
-from devices.replay_plan import LONGEST_PAUSE_S, Schedule
-from devices.replay_result import ReplayResult
-from devices.streams import Stream, StreamReport
 from schemas.messages import Merge
 from schemas.taxonomy import PolicyFile, default_policy_text
+from verify.datasets.report_stream import Stream, StreamReport
+from verify.oracle.observations import HeardCase, HeardEscalation, Observations, SentReport
+from verify.replay.replay_plan import LONGEST_PAUSE_S, Schedule
+from verify.replay.replay_result import ReplayResult
 
 POLICY = msgspec.toml.decode(default_policy_text(), type=PolicyFile)
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -32,23 +32,40 @@ def test_a_straggler_of_years_before_keeps_nobody_waiting() -> None:
 
 def sent(number: int, incident: int, happened_s: float, merge: Merge) -> SentReport:
     return SentReport(
-        id=UUID(int=number), user=0, category="fire", lat=51.05, lon=3.72, seen_at=0.0,
-        sent_at=10.0, received_at=11.0, incident=UUID(int=incident), merge=merge, sequence=number,
+        id=UUID(int=number),
+        user=0,
+        category="fire",
+        lat=51.05,
+        lon=3.72,
+        seen_at=0.0,
+        sent_at=10.0,
+        received_at=11.0,
+        incident=UUID(int=incident),
+        merge=merge,
+        sequence=number,
         happened_at=happened_s,
-    )  # fmt: skip
+    )
 
 
-def result(history: History) -> ReplayResult:
+def result(history: Observations) -> ReplayResult:
     stream = Stream(reports=(), rows=0, usable=0, unmapped={}, skipped=())
     return ReplayResult.of(
-        history, stream, None, policy=POLICY, pauses_cut=0, duration_s=1.0, sending_s=1.0,
-        replies_rejected=0, presences_rejected=0, commands_rejected=0,
-    )  # fmt: skip
+        history,
+        stream,
+        None,
+        policy=POLICY,
+        pauses_cut=0,
+        duration_s=1.0,
+        sending_s=1.0,
+        replies_rejected=0,
+        presences_rejected=0,
+        commands_rejected=0,
+    )
 
 
 def test_reports_that_the_stream_has_apart_and_the_replay_merged_are_counted() -> None:
     window_s = float(POLICY.categories["fire"].merge_s)
-    history = History(participants=("p-1",))
+    history = Observations(participants=("p-1",))
     history.reports += [
         sent(1, 7, 0.0, Merge.OPENED),
         sent(2, 7, window_s, Merge.MERGED),
@@ -59,26 +76,37 @@ def test_reports_that_the_stream_has_apart_and_the_replay_merged_are_counted() -
 
 
 def test_of_a_report_for_the_police_alone_the_desk_tells_which_incident_it_joined() -> None:
-    history = History(participants=("p-1",))
+    history = Observations(participants=("p-1",))
     history.reports += [sent(1, 7, 0.0, Merge.OPENED), sent(2, 9, 1e6, Merge.OPENED)]
     for report in (1, 2):
         history.escalations.append(
             HeardEscalation(
-                "gent", "p1", UUID(int=20 + report), "new" if report == 1 else "update",
-                UUID(int=7), UUID(int=report), 1, report, 12.0,
+                "gent",
+                "p1",
+                UUID(int=20 + report),
+                "new" if report == 1 else "update",
+                UUID(int=7),
+                UUID(int=report),
+                1,
+                report,
+                12.0,
             )
-        )  # fmt: skip
+        )
     assert result(history).merged_apart == 1
 
 
 def test_what_comes_again_is_counted_once_and_its_latency_too() -> None:
-    history = History(participants=("p-1", "p-2"))
+    history = Observations(participants=("p-1", "p-2"))
     history.reports.append(sent(1, 7, 0.0, Merge.OPENED))
     for user, received_at in ((0, 10.5), (0, 70.0), (1, 10.7), (0, 90.0)):
         history.alerts.append(
-            user=user, incident=UUID(int=7), alert=UUID(int=30 + user), wave=1, nearby=True,
+            user=user,
+            incident=UUID(int=7),
+            alert=UUID(int=30 + user),
+            wave=1,
+            nearby=True,
             received_at=received_at,
-        )  # fmt: skip
+        )
     escalation = HeardEscalation(
         "gent", "p1", UUID(int=20), "new", UUID(int=7), UUID(int=1), 1, 1, 10.2
     )

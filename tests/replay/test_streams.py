@@ -7,10 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from devices.coverage import distance_m
-from devices.mappings import SHIPPED
-from devices.streams import Stream, StreamError, load_mapping, read_stream
 from schemas.taxonomy import PolicyFile, default_policy_text
+from verify.datasets.mappings import SHIPPED
+from verify.datasets.report_stream import Stream, StreamError, load_mapping, read_stream
+from verify.oracle.coverage import distance_m
 
 KORENMARKT = (51.0543, 3.7217)
 MAPPING = """
@@ -113,8 +113,12 @@ def test_bad_rows_are_kept_with_line_and_reason(read: Callable[..., Stream]) -> 
     )
     assert (stream.rows, len(stream.reports)) == (7, 1)
     assert sorted((row.line, row.rows) for row in stream.skipped) == [
-        (3, 1), (4, 1), (5, 2), (6, 1), (7, 1),
-    ]  # fmt: skip
+        (3, 1),
+        (4, 1),
+        (5, 2),
+        (6, 1),
+        (7, 1),
+    ]
     told = "\n".join(map(str, stream.skipped))
     assert "1 row: the time cannot be read as iso; first in line 3: 'gisteren'" in told
     assert "1 row: the latitude is no number; first in line 4: 'north'" in told

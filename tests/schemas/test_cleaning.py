@@ -45,76 +45,242 @@ CHOICES = "Expected one of"
 COUNTS_AS_NOW = datetime(1970, 1, 1, tzinfo=UTC)
 
 DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
-    ("report", {"text": "a\r\nb\rc\u2028d"}, "text", "a\nb\nc\nd", r"text: its line breaks were made \n"),
-    ("report", {"text": "\ufeff\u2067a\u2069\u200e\u200f\u202ab\u202c\ud800\x00"}, "text", "ab",
-     "text: 9 control characters or direction marks were left out"),
+    (
+        "report",
+        {"text": "a\r\nb\rc\u2028d"},
+        "text",
+        "a\nb\nc\nd",
+        r"text: its line breaks were made \n",
+    ),
+    (
+        "report",
+        {"text": "\ufeff\u2067a\u2069\u200e\u200f\u202ab\u202c\ud800\x00"},
+        "text",
+        "ab",
+        "text: 9 control characters or direction marks were left out",
+    ),
     ("report", {"text": None}, "text", "", "text: null was read as not given"),
-    ("report", {"text": 5}, "text", "", "text: Expected a string, got a whole number. It was left out."),
-    ("report", {"text": "x" * 2_345}, "text", "x" * 2_000,
-     "text: of its 2345 characters the first 2000 were kept"),
-    ("report", {"language": "nl-BE"}, "language", Language.NL, "language: 'nl-BE' was read as 'nl'"),
-    ("report", {"language": "fr_FR.UTF-8"}, "language", Language.FR,
-     "language: 'fr_FR.UTF-8' was read as 'fr'"),
-    ("report", {"language": "de"}, "language", Language.NL,
-     f"language: {CHOICES} nl, fr, en, got 'de'. Read as nl."),
+    (
+        "report",
+        {"text": 5},
+        "text",
+        "",
+        "text: Expected a string, got a whole number. It was left out.",
+    ),
+    (
+        "report",
+        {"text": "x" * 2_345},
+        "text",
+        "x" * 2_000,
+        "text: of its 2345 characters the first 2000 were kept",
+    ),
+    (
+        "report",
+        {"language": "nl-BE"},
+        "language",
+        Language.NL,
+        "language: 'nl-BE' was read as 'nl'",
+    ),
+    (
+        "report",
+        {"language": "fr_FR.UTF-8"},
+        "language",
+        Language.FR,
+        "language: 'fr_FR.UTF-8' was read as 'fr'",
+    ),
+    (
+        "report",
+        {"language": "de"},
+        "language",
+        Language.NL,
+        f"language: {CHOICES} nl, fr, en, got 'de'. Read as nl.",
+    ),
     ("report", {"language": None}, "language", Language.NL, "language: null was read as not given"),
-    ("report", {"emergency_call": "maybe"}, "emergency_call", EmergencyCall.UNKNOWN,
-     f"emergency_call: {CHOICES} called, not_called, unknown, got 'maybe'. Read as unknown."),
-    ("report", {"emergency_call": "Not Called"}, "emergency_call", EmergencyCall.NOT_CALLED,
-     "emergency_call: 'Not Called' was read as 'not_called'"),
-    ("report", {"audience": "everybody"}, "audience", Audience.POLICE,
-     f"audience: {CHOICES} police, police_and_nearby, got 'everybody'. Read as police."),
-    ("report", {"audience": ["police"]}, "audience", Audience.POLICE,
-     f"audience: {CHOICES} police, police_and_nearby. Read as police."),
-    ("report", {"audience": None}, "audience", Audience.POLICE_AND_NEARBY,
-     "audience: null was read as not given"),
-    ("report", {"mode": "exercise"}, "mode", Mode.REAL,
-     f"mode: {CHOICES} real, drill, got 'exercise'. Read as real."),
+    (
+        "report",
+        {"emergency_call": "maybe"},
+        "emergency_call",
+        EmergencyCall.UNKNOWN,
+        f"emergency_call: {CHOICES} called, not_called, unknown, got 'maybe'. Read as unknown.",
+    ),
+    (
+        "report",
+        {"emergency_call": "Not Called"},
+        "emergency_call",
+        EmergencyCall.NOT_CALLED,
+        "emergency_call: 'Not Called' was read as 'not_called'",
+    ),
+    (
+        "report",
+        {"audience": "everybody"},
+        "audience",
+        Audience.POLICE,
+        f"audience: {CHOICES} police, police_and_nearby, got 'everybody'. Read as police.",
+    ),
+    (
+        "report",
+        {"audience": ["police"]},
+        "audience",
+        Audience.POLICE,
+        f"audience: {CHOICES} police, police_and_nearby. Read as police.",
+    ),
+    (
+        "report",
+        {"audience": None},
+        "audience",
+        Audience.POLICE_AND_NEARBY,
+        "audience: null was read as not given",
+    ),
+    (
+        "report",
+        {"mode": "exercise"},
+        "mode",
+        Mode.REAL,
+        f"mode: {CHOICES} real, drill, got 'exercise'. Read as real.",
+    ),
     ("report", {"mode": "DRILL"}, "mode", Mode.DRILL, "mode: 'DRILL' was read as 'drill'"),
-    ("report", {"category": "Missing Person"}, "category", "missing-person",
-     "category: 'Missing Person' was read as 'missing-person'"),
-    ("report", {"reporter_location": {"lat": 0, "lon": 0}}, "reporter_location", None,
-     "reporter_location: The position is (0, 0): a device without a fix, not a place. It was left out."),
-    ("report", {"reporter_location": {"lat": "51", "lon": 3}}, "reporter_location", None,
-     "reporter_location.lat: Expected a number, got a string. It was left out."),
-    ("report", {"seen_at": "2026-03-01T23:59:60Z"}, "seen_at", datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC),
-     "seen_at: '2026-03-01T23:59:60Z' was read as 2026-03-01T23:59:59+00:00"),
-    ("report", {"seen_at": "20260301T130000+0100"}, "seen_at", datetime(2026, 3, 1, 12, tzinfo=UTC),
-     "seen_at: '20260301T130000+0100' was read as 2026-03-01T13:00:00+01:00"),
+    (
+        "report",
+        {"category": "Missing Person"},
+        "category",
+        "missing-person",
+        "category: 'Missing Person' was read as 'missing-person'",
+    ),
+    (
+        "report",
+        {"reporter_location": {"lat": 0, "lon": 0}},
+        "reporter_location",
+        None,
+        "reporter_location: The position is (0, 0): a device without a fix, not a place. It was left out.",
+    ),
+    (
+        "report",
+        {"reporter_location": {"lat": "51", "lon": 3}},
+        "reporter_location",
+        None,
+        "reporter_location.lat: Expected a number, got a string. It was left out.",
+    ),
+    (
+        "report",
+        {"seen_at": "2026-03-01T23:59:60Z"},
+        "seen_at",
+        datetime(2026, 3, 1, 23, 59, 59, tzinfo=UTC),
+        "seen_at: '2026-03-01T23:59:60Z' was read as 2026-03-01T23:59:59+00:00",
+    ),
+    (
+        "report",
+        {"seen_at": "20260301T130000+0100"},
+        "seen_at",
+        datetime(2026, 3, 1, 12, tzinfo=UTC),
+        "seen_at: '20260301T130000+0100' was read as 2026-03-01T13:00:00+01:00",
+    ),
     ("reply", {"eta_s": 120.0}, "eta_s", 120, "eta_s: 120.0 was read as 120"),
     ("reply", {"eta_s": 119.7}, "eta_s", 120, "eta_s: 119.7 was read as 120"),
     ("reply", {"eta_s": 90_000}, "eta_s", 86_400, "eta_s: 90000 was bounded to 86400"),
     ("reply", {"eta_s": "90"}, "eta_s", 90, "eta_s: '90' was read as 90"),
-    ("reply", {"eta_s": "soon"}, "eta_s", None, "eta_s: Expected a whole number or null, got a string. It was left out."),
-    ("reply", {"eta_s": -1}, "eta_s", None, "eta_s: Expected a number of at least 0. It was left out."),
+    (
+        "reply",
+        {"eta_s": "soon"},
+        "eta_s",
+        None,
+        "eta_s: Expected a whole number or null, got a string. It was left out.",
+    ),
+    (
+        "reply",
+        {"eta_s": -1},
+        "eta_s",
+        None,
+        "eta_s: Expected a number of at least 0. It was left out.",
+    ),
     ("reply", {"kind": "On-Scene"}, "kind", "on_scene", "kind: 'On-Scene' was read as 'on_scene'"),
-    ("presence", {"availability": "dnd"}, "availability", Availability.MUTED,
-     f"availability: {CHOICES} on_duty, available, muted, away, got 'dnd'. Read as muted."),
-    ("presence", {"availability": "Muted", "at": "yesterday"}, "at", COUNTS_AS_NOW,
-     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z). It counts as now."),
-    ("presence", {"availability": "dnd", "at": [1]}, "at", COUNTS_AS_NOW,
-     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got an array. It counts as now."),
-    ("presence", {"availability": "away", "at": None}, "at", COUNTS_AS_NOW,
-     "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got null. It counts as now."),
-    ("presence", {"availability": "muted", "location": {"lat": 0, "lon": 0}}, "location", None,
-     "location: The position is (0, 0): a device without a fix, not a place. It was left out."),
+    (
+        "presence",
+        {"availability": "dnd"},
+        "availability",
+        Availability.MUTED,
+        f"availability: {CHOICES} on_duty, available, muted, away, got 'dnd'. Read as muted.",
+    ),
+    (
+        "presence",
+        {"availability": "Muted", "at": "yesterday"},
+        "at",
+        COUNTS_AS_NOW,
+        "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z). It counts as now.",
+    ),
+    (
+        "presence",
+        {"availability": "dnd", "at": [1]},
+        "at",
+        COUNTS_AS_NOW,
+        "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got an array. It counts as now.",
+    ),
+    (
+        "presence",
+        {"availability": "away", "at": None},
+        "at",
+        COUNTS_AS_NOW,
+        "at: Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z), got null. It counts as now.",
+    ),
+    (
+        "presence",
+        {"availability": "muted", "location": {"lat": 0, "lon": 0}},
+        "location",
+        None,
+        "location: The position is (0, 0): a device without a fix, not a place. It was left out.",
+    ),
     ("message", {"text": "a\r\nb"}, "text", "a\nb", r"text: its line breaks were made \n"),
-    ("answer", {"text": "\u200fja"}, "text", "ja",
-     "text: 1 control characters or direction marks were left out"),
+    (
+        "answer",
+        {"text": "\u200fja"},
+        "text",
+        "ja",
+        "text: 1 control characters or direction marks were left out",
+    ),
     ("sync", {"alerts": ["x", str(V5)]}, "alerts", {V5}, "alerts: of 2 ids 1 were read"),
     ("sync", {"alerts": None}, "alerts", set(), "alerts: null was read as not given"),
-    ("sync", {"groups": {str(V5): [1, "x"], "y": [2]}}, "groups", {V5: {1}},
-     "groups: what was not read of 2 groups comes again"),
-    ("command", {"by": "x" * 70}, "by", "x" * 60, "by: of its 70 characters the first 60 were kept"),
-    ("command", {"by": "a\x1b[2J"}, "by", "a[2J",
-     "by: 1 control characters or direction marks were left out"),
-    ("command", {"text": "y" * 2_001}, "text", "y" * 2_000,
-     "text: of its 2001 characters the first 2000 were kept"),
-    ("command", {"command": "assign", "unit": "\u2066gent-21\u2069"}, "unit", "gent-21",
-     "unit: 2 control characters or direction marks were left out"),
-    ("command", {"command": "Close", "outcome": "z" * 501}, "outcome", "z" * 500,
-     "outcome: of its 501 characters the first 500 were kept"),
-]  # fmt: skip
+    (
+        "sync",
+        {"groups": {str(V5): [1, "x"], "y": [2]}},
+        "groups",
+        {V5: {1}},
+        "groups: what was not read of 2 groups comes again",
+    ),
+    (
+        "command",
+        {"by": "x" * 70},
+        "by",
+        "x" * 60,
+        "by: of its 70 characters the first 60 were kept",
+    ),
+    (
+        "command",
+        {"by": "a\x1b[2J"},
+        "by",
+        "a[2J",
+        "by: 1 control characters or direction marks were left out",
+    ),
+    (
+        "command",
+        {"text": "y" * 2_001},
+        "text",
+        "y" * 2_000,
+        "text: of its 2001 characters the first 2000 were kept",
+    ),
+    (
+        "command",
+        {"command": "assign", "unit": "\u2066gent-21\u2069"},
+        "unit",
+        "gent-21",
+        "unit: 2 control characters or direction marks were left out",
+    ),
+    (
+        "command",
+        {"command": "Close", "outcome": "z" * 501},
+        "outcome",
+        "z" * 500,
+        "outcome: of its 501 characters the first 500 were kept",
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -133,12 +299,26 @@ def test_an_odd_detail_is_mended_or_left_out_and_told(
 
 @pytest.mark.parametrize(
     ("accuracy_m", "kept"),
-    [("-1", 0), ("null", 0), ("NaN", 0), ('"20"', 20), ('" 5000 m"', 5_000), ('"-1"', 0),
-     ('"99999"', 10_000), ('"5 km"', 10_000), ('"5,000"', 10_000), ("true", 10_000), ("[5]", 10_000),
-     ("65000", 10_000), ("Infinity", 10_000),
-     ("-Infinity", 0), ("1e999", 10_000), ("9" * 5_000, 10_000)],
+    [
+        ("-1", 0),
+        ("null", 0),
+        ("NaN", 0),
+        ('"20"', 20),
+        ('" 5000 m"', 5_000),
+        ('"-1"', 0),
+        ('"99999"', 10_000),
+        ('"5 km"', 10_000),
+        ('"5,000"', 10_000),
+        ("true", 10_000),
+        ("[5]", 10_000),
+        ("65000", 10_000),
+        ("Infinity", 10_000),
+        ("-Infinity", 0),
+        ("1e999", 10_000),
+        ("9" * 5_000, 10_000),
+    ],
     ids=lambda value: str(value)[:10],
-)  # fmt: skip
+)
 def test_an_accuracy_that_is_none_costs_no_report(accuracy_m: str, kept: float) -> None:
     place = f'{{"lat": 51.05, "lon": 3.72, "accuracy_m": {accuracy_m}}}'
     wire = json.dumps(BASE["report"] | {"location": "?"}).replace('"?"', place)
@@ -194,10 +374,14 @@ def test_text_of_every_language_is_kept_as_it_is(text: str, *, as_ascii: bool) -
 
 @pytest.mark.parametrize(
     ("wire", "text"),
-    [(b'{%s,"text":"a\x07\r\nb"}', "a\nb"), (b'\xef\xbb\xbf{%s,"text":"a"}', "a"),
-     (b'{%s,"text":"a"}\0', "a"), (b'{%s,"text":"caf\xe9"}', "caf\ufffd"),
-     (b'{%s,"text":"a","text":"b"}', "a\nb")],
-)  # fmt: skip
+    [
+        (b'{%s,"text":"a\x07\r\nb"}', "a\nb"),
+        (b'\xef\xbb\xbf{%s,"text":"a"}', "a"),
+        (b'{%s,"text":"a"}\0', "a"),
+        (b'{%s,"text":"caf\xe9"}', "caf\ufffd"),
+        (b'{%s,"text":"a","text":"b"}', "a\nb"),
+    ],
+)
 def test_what_lax_writers_write_is_read(wire: bytes, text: str) -> None:
     fields = json.dumps(BASE["report"])[1:-1].encode()
 
@@ -234,12 +418,18 @@ def test_unknown_field_inside_a_position_is_told_with_its_path() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "audience"),
-    [("audiance", "police", Audience.POLICE), ("Audience", "police", Audience.POLICE),
-     ("targetAudience", "police", Audience.POLICE), ("target_audience", "residents", Audience.POLICE),
-     ("audience-type", 3, Audience.POLICE), ("intendedAudience", ["Restricted"], Audience.POLICE),
-     ("TargetAudience", "Police and nearby", Audience.POLICE_AND_NEARBY),
-     ("audiense", "me", Audience.POLICE), ("audienc", "police_and_nearby", Audience.POLICE_AND_NEARBY)],
-)  # fmt: skip
+    [
+        ("audiance", "police", Audience.POLICE),
+        ("Audience", "police", Audience.POLICE),
+        ("targetAudience", "police", Audience.POLICE),
+        ("target_audience", "residents", Audience.POLICE),
+        ("audience-type", 3, Audience.POLICE),
+        ("intendedAudience", ["Restricted"], Audience.POLICE),
+        ("TargetAudience", "Police and nearby", Audience.POLICE_AND_NEARBY),
+        ("audiense", "me", Audience.POLICE),
+        ("audienc", "police_and_nearby", Audience.POLICE_AND_NEARBY),
+    ],
+)
 def test_a_misspelt_audience_never_alerts_more_people_than_was_meant(
     name: str, value: str, audience: Audience
 ) -> None:
@@ -320,9 +510,17 @@ def test_no_detail_costs_a_report(odd: dict[str, Any], accuracy_m: Any) -> None:
     needed = BASE["report"] | {"location": PLACE | {"accuracy_m": accuracy_m}}
     needed |= {name: needed[name] for name in ("id", "category", "location")}
 
-    report, _ = read_raw("report", json.dumps(odd | {
-        name: value for name, value in needed.items() if name not in odd or name not in OPTIONAL
-    }).encode())  # fmt: skip
+    report, _ = read_raw(
+        "report",
+        json.dumps(
+            odd
+            | {
+                name: value
+                for name, value in needed.items()
+                if name not in odd or name not in OPTIONAL
+            }
+        ).encode(),
+    )
 
     assert (report.id, report.category, report.location.lat) == (V7, "fire", 51.05)
     if "audience" in odd and odd["audience"] not in ("police_and_nearby", None):
@@ -343,11 +541,18 @@ def test_a_message_that_says_nothing_is_refused(name: str, text: object) -> None
 
 @pytest.mark.parametrize(
     ("payload", "language"),
-    [(b'{"language": "fr-BE"', Language.FR), (b'{"language":"en","id":', Language.EN),
-     (b'{"language": "xx"}', None), (b"", None), (b"[" * 9_000, None), (b"[5]", None),
-     (b'{"language": ["fr"]}', None), (b'{"text": "' + b"x" * 20_000 + b'"}', None)],
+    [
+        (b'{"language": "fr-BE"', Language.FR),
+        (b'{"language":"en","id":', Language.EN),
+        (b'{"language": "xx"}', None),
+        (b"", None),
+        (b"[" * 9_000, None),
+        (b"[5]", None),
+        (b'{"language": ["fr"]}', None),
+        (b'{"text": "' + b"x" * 20_000 + b'"}', None),
+    ],
     ids=lambda value: repr(value)[:30],
-)  # fmt: skip
+)
 def test_the_language_of_a_refused_report_is_read_if_it_can_be(
     payload: bytes, language: Language | None
 ) -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from schemas import messages, topics
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
 from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Code, Invalid, encode, encode_within_limit
-from schemas.errors import MAX_FIELD, MAX_REASON
 from schemas.examples import AT, EXAMPLES, V5, V7
 from schemas.messages import Outcome, Receipt, Subject
+from schemas.validation_errors import MAX_FIELD, MAX_REASON
 
 INCOMING = [topic for topic in topics.TOPICS if topic.sender in ("participant", "operations")]
 REPORT = msgspec.json.decode(encode(EXAMPLES["report"]))
@@ -35,9 +35,13 @@ def assert_explains(refused: Invalid) -> None:
     assert refused.reason[-1] in ".…"
     assert len(refused.reason) > 10
     receipt = Receipt(
-        subject=Subject.REPORT, outcome=Outcome.REJECTED, at=AT, code=refused.code,
-        field=refused.field, reason=refused.reason,
-    )  # fmt: skip
+        subject=Subject.REPORT,
+        outcome=Outcome.REJECTED,
+        at=AT,
+        code=refused.code,
+        field=refused.field,
+        reason=refused.reason,
+    )
     assert len(encode(receipt)) < MAX_PAYLOAD_BYTES
 
 
@@ -48,10 +52,26 @@ def report(**changed: Any) -> bytes:
 # -- fuzz ----------------------------------------------------------------------------------------
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
-    st.sampled_from(["a|b|c", "bad_id|x|y", "x - at `$.y`", "length <=", "\ud800", "Invalid UUID",
-                     "missing required field `z`", "2026-03-01T12:00:00", str(V7), str(V5)]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.sampled_from(
+        [
+            "a|b|c",
+            "bad_id|x|y",
+            "x - at `$.y`",
+            "length <=",
+            "\ud800",
+            "Invalid UUID",
+            "missing required field `z`",
+            "2026-03-01T12:00:00",
+            str(V7),
+            str(V5),
+        ]
+    ),
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -88,8 +108,9 @@ def test_messages_with_some_bytes_changed_are_typed_values_or_refused(name: str,
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(payload) - 1))
         payload[at : at + data.draw(st.integers(0, 4))] = data.draw(
-            st.binary(max_size=4) | st.sampled_from([b'"', b"\\", b"NaN", b"[[", b"}", b"\0", b"9" * 5_000])
-        )  # fmt: skip
+            st.binary(max_size=4)
+            | st.sampled_from([b'"', b"\\", b"NaN", b"[[", b"}", b"\0", b"9" * 5_000])
+        )
 
     topic = next(topic for topic in INCOMING if topic.name == name.partition("-")[0])
     decoded_or_refused(topic, bytes(payload))
@@ -141,11 +162,14 @@ def decoded_or_refused(topic: topics.Topic[Any], payload: bytes) -> None:
         (b'{"x":1,"x":2}', Code.MISSING_FIELD, "$.id"),
         (report()[:-1] + b',"category":"theft"}', Code.DUPLICATE_KEY, "$.category"),
         (report()[:-1] + b',"\\u0063ategory":"theft"}', Code.DUPLICATE_KEY, "$.category"),
-        (report(location={"lat": 1, "lon": 2}).replace(b'"lat": 1', b'"lat": 1, "lat": 2'),
-         Code.DUPLICATE_KEY, "$.location.lat"),
+        (
+            report(location={"lat": 1, "lon": 2}).replace(b'"lat": 1', b'"lat": 1, "lat": 2'),
+            Code.DUPLICATE_KEY,
+            "$.location.lat",
+        ),
     ],
     ids=lambda value: repr(value)[-40:] if isinstance(value, bytes) else None,
-)  # fmt: skip
+)
 def test_bad_input_is_refused_by_the_code_of_its_fault(
     payload: bytes, code: Code, field: str
 ) -> None:
@@ -157,29 +181,47 @@ def test_bad_input_is_refused_by_the_code_of_its_fault(
 @pytest.mark.parametrize(
     ("topic", "changed", "reason"),
     [
-        ("reply", {"kind": "perhaps"},
-         "Expected one of seen, accepted, declined, on_scene, left, got 'perhaps'."),
-        ("reply", {"kind": "null_island||forged"},
-         "Expected one of seen, accepted, declined, on_scene, left, got 'null_island||forged'."),
-        ("reply", {"kind": "length <= 'x' - at `$.y`"},
-         "Expected one of seen, accepted, declined, on_scene, left, got \"length <= 'x' - at `$.y`\"."),
+        (
+            "reply",
+            {"kind": "perhaps"},
+            "Expected one of seen, accepted, declined, on_scene, left, got 'perhaps'.",
+        ),
+        (
+            "reply",
+            {"kind": "null_island||forged"},
+            "Expected one of seen, accepted, declined, on_scene, left, got 'null_island||forged'.",
+        ),
+        (
+            "reply",
+            {"kind": "length <= 'x' - at `$.y`"},
+            "Expected one of seen, accepted, declined, on_scene, left, got \"length <= 'x' - at `$.y`\".",
+        ),
         ("reply", {"kind": 5}, "Expected one of seen, accepted, declined, on_scene, left."),
-        ("command-status", {"status": "lost"},
-         "Expected one of open, acknowledged, assigned, on_scene, closed, got 'lost'."),
-        ("command-status", {"command": "arrest"},
-         "Expected one of acknowledge, assign, status, ask, inform, close, got 'arrest'."),
+        (
+            "command-status",
+            {"status": "lost"},
+            "Expected one of open, acknowledged, assigned, on_scene, closed, got 'lost'.",
+        ),
+        (
+            "command-status",
+            {"command": "arrest"},
+            "Expected one of acknowledge, assign, status, ask, inform, close, got 'arrest'.",
+        ),
         ("report", {"location": {"lat": "51", "lon": 3}}, "Expected a number, got a string."),
         ("report", {"location": {"lat": None, "lon": 3}}, "Expected a number, got null."),
         ("report", {"location": [51, 3]}, "Expected an object, got an array."),
         ("report", {"location": {"lat": 91, "lon": 3}}, "Expected a number of at most 90."),
         ("report", {"id": "x"}, "The id is no UUID."),
         ("report", {"id": True}, "Expected an id (a UUID as a string), got true or false."),
-        ("sync", {"since": "2026-03-01T12:00:00"},
-         "The time has no offset: expected one as 2026-03-01T12:00:00Z."),
+        (
+            "sync",
+            {"since": "2026-03-01T12:00:00"},
+            "The time has no offset: expected one as 2026-03-01T12:00:00Z.",
+        ),
         ("message", {"text": ""}, "Expected a string of at least 1 character."),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_reason_speaks_json_and_names_what_is_allowed(
     topic: str, changed: dict[str, Any], reason: str
 ) -> None:
@@ -228,8 +270,11 @@ def test_brackets_within_a_key_are_no_depth() -> None:
 
 @given(value=values)
 def test_depth_is_that_of_the_value(value: object) -> None:
-    payload = PRESENCE % (b',"x":' + json.dumps(value, allow_nan=False, default=str).encode()
-                          if _is_plain(value) else b"")  # fmt: skip
+    payload = PRESENCE % (
+        b',"x":' + json.dumps(value, allow_nan=False, default=str).encode()
+        if _is_plain(value)
+        else b""
+    )
     if 1 + _depth_of(value) > MAX_DEPTH:
         assert refusal(topics.PRESENCE, payload).code is Code.NESTING_TOO_DEEP
     else:
@@ -252,12 +297,15 @@ def _depth_of(value: object) -> int:
 
 @given(
     keys=st.lists(
-        st.sampled_from(['"a"', '"a\\":"', '":"', '""', '"\\\\"', '"\\n"', '"é"', '"at"', '"\\u0061t"']),
-        max_size=4, unique=True,
+        st.sampled_from(
+            ['"a"', '"a\\":"', '":"', '""', '"\\\\"', '"\\n"', '"é"', '"at"', '"\\u0061t"']
+        ),
+        max_size=4,
+        unique=True,
     ),
     texts=st.lists(st.sampled_from(["", ":", '"', '":', '","at":"', "\\"]), min_size=4, max_size=4),
     gap=st.sampled_from(["", " ", "\n\t "]),
-)  # fmt: skip
+)
 def test_a_key_that_stands_twice_is_seen_however_it_is_written(
     keys: list[str], texts: list[str], gap: str
 ) -> None:
@@ -310,8 +358,12 @@ def test_the_field_of_a_refusal_names_nothing_of_the_senders() -> None:
 def test_refusal_repeats_no_more_of_the_message_than_a_receipt_holds() -> None:
     long = "x" * 16_000
     names = ", ".join(f'"{number}{"é" * 20}": 1' for number in range(300))
-    for payload in (report(id=long), report(**{long: 1}, location=5), report(id={long: float("nan")}),
-                    PRESENCE[:-1] % b"" + f",{names},{PRESENCE[1:].decode()}".encode() % b""):  # fmt: skip
+    for payload in (
+        report(id=long),
+        report(**{long: 1}, location=5),
+        report(id={long: float("nan")}),
+        PRESENCE[:-1] % b"" + f",{names},{PRESENCE[1:].decode()}".encode() % b"",
+    ):
         refused = refusal(topics.REPORT, payload)
         assert len(refused.field) <= MAX_FIELD
         assert len(refused.reason) <= MAX_REASON

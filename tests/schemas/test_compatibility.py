@@ -157,7 +157,7 @@ HARMLESS: dict[str, Change] = {
     "no limit": lambda d: field(d, "Report", "text").pop("maxLength"),
     "other words": lambda d: schema(d, "Report").update(description="Seen."),
     "another name of a level": lambda d: readdress(d, "u_up_answer", "{user}", "{who}"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", HARMLESS)

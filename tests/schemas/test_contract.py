@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from broker.refusals import receipt_message
+from broker.runtime.refusals import receipt_message
 from schemas.codec import encode
 from schemas.contract import FROM_OUTSIDE, asyncapi, channel_of, json_schemas, payloads_of
 from schemas.contract_page import documents
@@ -68,10 +68,19 @@ def test_nabij_receives_what_participants_and_desks_send() -> None:
         if each["action"] == "receive"
     }
     assert received == {
-        "u_up_report", "u_up_presence", "u_up_reply", "u_up_message", "u_up_answer", "u_up_sync",
-        "u_up_receipt", "police_command", "police_up_receipt", "police_up_sync",
-        "city_up_receipt", "city_up_sync",
-    }  # fmt: skip
+        "u_up_report",
+        "u_up_presence",
+        "u_up_reply",
+        "u_up_message",
+        "u_up_answer",
+        "u_up_sync",
+        "u_up_receipt",
+        "police_command",
+        "police_up_receipt",
+        "police_up_sync",
+        "city_up_receipt",
+        "city_up_sync",
+    }
 
 
 def test_the_official_schema_sees_a_wrong_binding(official: "jsonschema_rs.Validator") -> None:

@@ -21,7 +21,6 @@ from schemas.codec import (
     glance,
 )
 from schemas.compatibility import breaking_changes
-from schemas.errors import Code, FieldError
 from schemas.examples import AT, EXAMPLES, V5, V7
 from schemas.lenient import (
     Ambiguous,
@@ -36,6 +35,7 @@ from schemas.lenient import (
 )
 from schemas.reasons import bare, explained
 from schemas.topics import ALERT, BRIEF, INCIDENT, REPORT, ROOT
+from schemas.validation_errors import Code, FieldError
 
 FORBIDDEN = ["", "a/b", "+", "#", "A", "é", "a b", "a_b", "a\n", "x" * 41]
 ONE_LEVEL = [topic for topic in topics.TOPICS if topic.template.count("{") == 1]
@@ -63,10 +63,12 @@ def test_a_topic_says_which_levels_it_lacks_or_does_not_know() -> None:
     for levels, why in (
         ({}, "topic police/{zone}/incident/{incident} needs the level 'zone'"),
         ({"zone": "a"}, "topic police/{zone}/incident/{incident} needs the level 'incident'"),
-        ({"zone": "a", "incident": "b", "x": "c"},
-         "topic police/{zone}/incident/{incident} has no such levels as all of ['zone', 'incident', 'x']"),
+        (
+            {"zone": "a", "incident": "b", "x": "c"},
+            "topic police/{zone}/incident/{incident} has no such levels as all of ['zone', 'incident', 'x']",
+        ),
         ({"zone": "A"}, "topic level zone='A' is not [a-z0-9-]{1,40}"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError) as refused:  # noqa: PT011 - the whole text is compared
             INCIDENT.topic(**levels)
         assert str(refused.value) == why
@@ -75,8 +77,9 @@ def test_a_topic_says_which_levels_it_lacks_or_does_not_know() -> None:
 def test_a_topic_has_the_name_of_its_last_fixed_level_and_filters_by_what_is_given() -> None:
     assert (REPORT.name, INCIDENT.name) == ("report", "incident")
     assert (INCIDENT.filter(), INCIDENT.filter(zone="gent")) == (
-        f"{ROOT}/police/+/incident/+", f"{ROOT}/police/gent/incident/+",
-    )  # fmt: skip
+        f"{ROOT}/police/+/incident/+",
+        f"{ROOT}/police/gent/incident/+",
+    )
     assert REPORT.parse(f"{ROOT}/u/ann/up/report") == {"user": "ann"}
     assert REPORT.parse(f"{ROOT}/u/ann/up/reply") is None
     assert ROOT == "nabij/v1"
@@ -94,9 +97,12 @@ def test_every_topic_of_the_module_is_in_the_table_once() -> None:
 @pytest.mark.parametrize("module", [messages, taxonomy])
 def test_every_payload_and_its_parts_are_frozen_and_named_by_keyword(module: Any) -> None:
     structs = [
-        each for each in vars(module).values()
-        if inspect.isclass(each) and issubclass(each, msgspec.Struct) and each.__module__ == module.__name__
-    ]  # fmt: skip
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each)
+        and issubclass(each, msgspec.Struct)
+        and each.__module__ == module.__name__
+    ]
     assert len(structs) > 4
     for each in structs:
         assert each.__struct_config__.frozen, each
@@ -114,8 +120,9 @@ def test_what_is_sent_leaves_out_what_is_as_usual_and_what_is_received_never_mis
     kind = type(EXAMPLES[name])
     needed = {
         field.encode_name: getattr(EXAMPLES[name], field.name)
-        for field in msgspec.structs.fields(kind) if field.required
-    }  # fmt: skip
+        for field in msgspec.structs.fields(kind)
+        if field.required
+    }
     if kind.__name__ == "Presence":
         needed["location"] = EXAMPLES["presence"].location  # type: ignore[attr-defined]
     shown = msgspec.json.decode(msgspec.json.encode(kind(**needed)))
@@ -141,37 +148,117 @@ def test_ids_are_made_from_what_docs_protocol_says() -> None:
 # -- reasons -------------------------------------------------------------------------------------
 
 SAID: list[tuple[str, Any, tuple[str, str, str]]] = [
-    ("Expected `int`, got `str` - at `$.a.b`", int, ("wrong_type", "$.a.b", "Expected a whole number, got a string.")),
-    ("Expected `bool`, got `float`", bool, ("wrong_type", "$", "Expected true or false, got a number.")),
-    ("Expected `object`, got `array`", dict, ("wrong_type", "$", "Expected an object, got an array.")),
-    ("Expected `int | null`, got `str`", int, ("wrong_type", "$", "Expected a whole number or null, got a string.")),
+    (
+        "Expected `int`, got `str` - at `$.a.b`",
+        int,
+        ("wrong_type", "$.a.b", "Expected a whole number, got a string."),
+    ),
+    (
+        "Expected `bool`, got `float`",
+        bool,
+        ("wrong_type", "$", "Expected true or false, got a number."),
+    ),
+    (
+        "Expected `object`, got `array`",
+        dict,
+        ("wrong_type", "$", "Expected an object, got an array."),
+    ),
+    (
+        "Expected `int | null`, got `str`",
+        int,
+        ("wrong_type", "$", "Expected a whole number or null, got a string."),
+    ),
     ("Expected `widget`", int, ("wrong_type", "$", "Expected something else.")),
-    ("Expected `uuid`, got `int` - at `$.id`", UUID, ("bad_id", "$.id", "Expected an id (a UUID as a string), got a whole number.")),
-    ("Expected `datetime | null`, got `NoneType`", int, ("bad_time", "$", "Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z) or null, got null.")),
+    (
+        "Expected `uuid`, got `int` - at `$.id`",
+        UUID,
+        ("bad_id", "$.id", "Expected an id (a UUID as a string), got a whole number."),
+    ),
+    (
+        "Expected `datetime | null`, got `NoneType`",
+        int,
+        (
+            "bad_time",
+            "$",
+            "Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z) or null, got null.",
+        ),
+    ),
     ("Invalid UUID - at `$.id`", UUID, ("bad_id", "$.id", "The id is no UUID.")),
-    ("Invalid RFC3339 encoded datetime", int, ("bad_time", "$", "Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z).")),
-    ("Expected `datetime` with a timezone component", int, ("bad_time", "$", "The time has no offset: expected one as 2026-03-01T12:00:00Z.")),
+    (
+        "Invalid RFC3339 encoded datetime",
+        int,
+        ("bad_time", "$", "Expected a time (RFC 3339 with an offset, as 2026-03-01T12:00:00Z)."),
+    ),
+    (
+        "Expected `datetime` with a timezone component",
+        int,
+        ("bad_time", "$", "The time has no offset: expected one as 2026-03-01T12:00:00Z."),
+    ),
     ("Number out of range", float, ("out_of_range", "$", "The number is out of range.")),
-    ("Expected `str` of length <= 40", str, ("text_too_long", "$", "Expected a string of at most length 40.")),
-    ("Expected `array` of length <= 200", str, ("text_too_long", "$", "Expected an array of at most length 200.")),
-    ("Expected `str` of length >= 1", str, ("out_of_range", "$", "Expected a string of at least 1 character.")),
-    ("Expected `array` of length >= 1", str, ("out_of_range", "$", "Expected an array that is not empty.")),
-    ("Expected `str` matching regex 'x'", str, ("out_of_range", "$", "Expected lower case, with '-' in the place of a space.")),
-    ("Expected `float` >= -90.0", float, ("out_of_range", "$", "Expected a number of at least -90.")),
+    (
+        "Expected `str` of length <= 40",
+        str,
+        ("text_too_long", "$", "Expected a string of at most length 40."),
+    ),
+    (
+        "Expected `array` of length <= 200",
+        str,
+        ("text_too_long", "$", "Expected an array of at most length 200."),
+    ),
+    (
+        "Expected `str` of length >= 1",
+        str,
+        ("out_of_range", "$", "Expected a string of at least 1 character."),
+    ),
+    (
+        "Expected `array` of length >= 1",
+        str,
+        ("out_of_range", "$", "Expected an array that is not empty."),
+    ),
+    (
+        "Expected `str` matching regex 'x'",
+        str,
+        ("out_of_range", "$", "Expected lower case, with '-' in the place of a space."),
+    ),
+    (
+        "Expected `float` >= -90.0",
+        float,
+        ("out_of_range", "$", "Expected a number of at least -90."),
+    ),
     ("Expected `int` <= 86400", int, ("out_of_range", "$", "Expected a number of at most 86400.")),
     ("Expected `float` <= 0.5", float, ("out_of_range", "$", "Expected a number of at most 0.5.")),
-    ("Object missing required field `id` - at `$.a`", dict, ("missing_field", "$.a.id", "The field 'id' is missing.")),
-    ("Object missing required field `id`", dict, ("missing_field", "$.id", "The field 'id' is missing.")),
+    (
+        "Object missing required field `id` - at `$.a`",
+        dict,
+        ("missing_field", "$.a.id", "The field 'id' is missing."),
+    ),
+    (
+        "Object missing required field `id`",
+        dict,
+        ("missing_field", "$.id", "The field 'id' is missing."),
+    ),
     ("Invalid enum value 'x'", int, ("out_of_range", "$", "The value is not allowed.")),
     ("Invalid value 'Invalid UUID'", int, ("out_of_range", "$", "The value is not allowed.")),
-    ("Invalid enum value 5", taxonomy.Desk, ("out_of_range", "$", "Expected one of police, city, got 5.")),
+    (
+        "Invalid enum value 5",
+        taxonomy.Desk,
+        ("out_of_range", "$", "Expected one of police, city, got 5."),
+    ),
     ("bad_id|id|Not so. - at `$.x`", int, ("bad_id", "$.x.id", "Not so.")),
     ("null_island||Not | there.", int, ("null_island", "$", "Not | there.")),
-    ("no_code|id|Not so.", int, ("wrong_type", "$", "The value is not of the type that is expected.")),
+    (
+        "no_code|id|Not so.",
+        int,
+        ("wrong_type", "$", "The value is not of the type that is expected."),
+    ),
     ("bad_id|id", int, ("wrong_type", "$", "The value is not of the type that is expected.")),
-    ("Expected `str`, got `int` - at `key` in `$.groups`", str, ("wrong_type", "$.groups", "Expected a string, got a whole number.")),
+    (
+        "Expected `str`, got `int` - at `key` in `$.groups`",
+        str,
+        ("wrong_type", "$.groups", "Expected a string, got a whole number."),
+    ),
     ("Expected `str`,\ngot more", str, ("wrong_type", "$", "Expected a string.")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("message", "kind", "expected"), SAID, ids=[each[0] for each in SAID])
@@ -203,23 +290,66 @@ def test_a_field_error_carries_its_three_parts() -> None:
 # -- reading leniently ---------------------------------------------------------------------------
 
 MENDED: list[tuple[Callable[[Any], Any], Any, Any]] = [
-    (number(10), 10, None), (number(10), 10.5, (10, "10.5 was bounded to 10")), (number(10), True, None),
-    (number(10), "11", (10, "'11' was read as 10")), (number(10), float("nan"), None), (whole(10), 11, (10, "11 was bounded to 10")),
-    (whole(10), 2.5, (2, "2.5 was read as 2")), (whole(10), 3, None), (whole(10), float("-inf"), None),
-    (whole(10), "3", (3, "'3' was read as 3")), (choice(["on_duty"]), "On-Duty", ("on_duty", "'On-Duty' was read as 'on_duty'")),
-    (choice(["on_duty"]), "on_duty", None), (choice(["on_duty"]), "off", None), (choice(["on_duty"]), 5, None),
-    (choice(["on_duty"]), " ON\u200e  DUTY ", ("on_duty", "' ON\u200e  DUTY ' was read as 'on_duty'")),
-    (language_tag(["nl"]), "nl", None), (language_tag(["nl"]), "NL-be", ("nl", "'NL-be' was read as 'nl'")),
-    (language_tag(["nl"]), "nl.UTF-8", ("nl", "'nl.UTF-8' was read as 'nl'")), (language_tag(["nl"]), "nlx", None),
-    (language_tag(["nl"]), None, None), (instant, "2026-03-01T12:00:00Z", None), (instant, 5, None),
-    (instant, "2026-03-01T12:00:00.5+01:00", None), (instant, "2026-03-01T12:00:00", None), (instant, "x", None),
-    (instant, "2026-03-01 12:00:00Z", ("2026-03-01T12:00:00+00:00", "'2026-03-01 12:00:00Z' was read as 2026-03-01T12:00:00+00:00")),
-    (instant, " 2026-03-01T12:00:60Z ", ("2026-03-01T12:00:59+00:00", "' 2026-03-01T12:00:60Z ' was read as 2026-03-01T12:00:59+00:00")),
-    (text(3), "abc", None), (text(3), "abcd", ("abc", "of its 4 characters the first 3 were kept")), (text(3), 5, None),
-    (text(9), "a\r\nb", ("a\nb", r"its line breaks were made \n")), (text(9), "\x00a\x01", ("a", "2 control characters or direction marks were left out")),
+    (number(10), 10, None),
+    (number(10), 10.5, (10, "10.5 was bounded to 10")),
+    (number(10), True, None),
+    (number(10), "11", (10, "'11' was read as 10")),
+    (number(10), float("nan"), None),
+    (whole(10), 11, (10, "11 was bounded to 10")),
+    (whole(10), 2.5, (2, "2.5 was read as 2")),
+    (whole(10), 3, None),
+    (whole(10), float("-inf"), None),
+    (whole(10), "3", (3, "'3' was read as 3")),
+    (choice(["on_duty"]), "On-Duty", ("on_duty", "'On-Duty' was read as 'on_duty'")),
+    (choice(["on_duty"]), "on_duty", None),
+    (choice(["on_duty"]), "off", None),
+    (choice(["on_duty"]), 5, None),
+    (
+        choice(["on_duty"]),
+        " ON\u200e  DUTY ",
+        ("on_duty", "' ON\u200e  DUTY ' was read as 'on_duty'"),
+    ),
+    (language_tag(["nl"]), "nl", None),
+    (language_tag(["nl"]), "NL-be", ("nl", "'NL-be' was read as 'nl'")),
+    (language_tag(["nl"]), "nl.UTF-8", ("nl", "'nl.UTF-8' was read as 'nl'")),
+    (language_tag(["nl"]), "nlx", None),
+    (language_tag(["nl"]), None, None),
+    (instant, "2026-03-01T12:00:00Z", None),
+    (instant, 5, None),
+    (instant, "2026-03-01T12:00:00.5+01:00", None),
+    (instant, "2026-03-01T12:00:00", None),
+    (instant, "x", None),
+    (
+        instant,
+        "2026-03-01 12:00:00Z",
+        (
+            "2026-03-01T12:00:00+00:00",
+            "'2026-03-01 12:00:00Z' was read as 2026-03-01T12:00:00+00:00",
+        ),
+    ),
+    (
+        instant,
+        " 2026-03-01T12:00:60Z ",
+        (
+            "2026-03-01T12:00:59+00:00",
+            "' 2026-03-01T12:00:60Z ' was read as 2026-03-01T12:00:59+00:00",
+        ),
+    ),
+    (text(3), "abc", None),
+    (text(3), "abcd", ("abc", "of its 4 characters the first 3 were kept")),
+    (text(3), 5, None),
+    (text(9), "a\r\nb", ("a\nb", r"its line breaks were made \n")),
+    (text(9), "\x00a\x01", ("a", "2 control characters or direction marks were left out")),
     (text(9), Ambiguous(("a", 5, "b")), ("a\nb", "it stood more than once, and was joined")),
-    (text(2), "\r\x00abc", ("\na", r"its line breaks were made \n; 1 control characters or direction marks were left out; of its 4 characters the first 2 were kept")),
-]  # fmt: skip
+    (
+        text(2),
+        "\r\x00abc",
+        (
+            "\na",
+            r"its line breaks were made \n; 1 control characters or direction marks were left out; of its 4 characters the first 2 were kept",
+        ),
+    ),
+]
 
 
 @pytest.mark.parametrize(("mend", "value", "expected"), MENDED)
@@ -299,9 +429,17 @@ def document(payload: dict[str, Any], action: str = "receive", **parts: Any) -> 
 
 @pytest.mark.parametrize(
     ("limit", "old", "tighter", "wider"),
-    [("maximum", 5, 4, 6), ("maxLength", 5, 4, 6), ("maxItems", 5, 4, 6), ("maxProperties", 5, 4, 6),
-     ("minimum", 5, 6, 4), ("minLength", 5, 6, 4), ("minItems", 5, 6, 4), ("pattern", "a", "b", "a")],
-)  # fmt: skip
+    [
+        ("maximum", 5, 4, 6),
+        ("maxLength", 5, 4, 6),
+        ("maxItems", 5, 4, 6),
+        ("maxProperties", 5, 4, 6),
+        ("minimum", 5, 6, 4),
+        ("minLength", 5, 6, 4),
+        ("minItems", 5, 6, 4),
+        ("pattern", "a", "b", "a"),
+    ],
+)
 def test_a_limit_that_is_tighter_breaks_senders_and_a_wider_one_nobody(
     limit: str, old: Any, tighter: Any, wider: Any
 ) -> None:
@@ -347,12 +485,14 @@ def test_what_is_inside_is_compared_through_references_lists_and_maps() -> None:
         nested({"type": "string", "format": "uuid"}), nested({"type": "string"})
     )
     assert changed == [
-        "a/+/b: M.l[] was string uuid, is string", "a/+/b: M.m.* was string uuid, is string",
-    ]  # fmt: skip
+        "a/+/b: M.l[] was string uuid, is string",
+        "a/+/b: M.m.* was string uuid, is string",
+    ]
     assert breaking_changes(nested({}), nested({})) == []
     assert breaking_changes(nested({}), nested({"type": "null"})) == [
-        "a/+/b: M.l[] was anything, is null", "a/+/b: M.m.* was anything, is null",
-    ]  # fmt: skip
+        "a/+/b: M.l[] was anything, is null",
+        "a/+/b: M.m.* was anything, is null",
+    ]
 
 
 def test_a_field_that_a_sender_must_give_or_a_reader_may_miss_breaks_them() -> None:

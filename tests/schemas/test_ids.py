@@ -55,10 +55,18 @@ def test_an_incident_and_its_questions_end_in_their_region(
 
 def test_ids_of_different_kinds_never_meet() -> None:
     cause = ids.new_id()
-    made = [ids.incident_id(cause), ids.escalation_id(cause), ids.overdue_id(cause, 2),
-            ids.answer_escalation_id(cause), ids.case_id(cause), ids.question_id(cause, cause, cause),
-            ids.group_event_id(cause, cause), ids.alert_id(cause, 1, "ann"),
-            ids.alert_id(cause, 2, "ann"), ids.alert_id(cause, 1, "bob")]  # fmt: skip
+    made = [
+        ids.incident_id(cause),
+        ids.escalation_id(cause),
+        ids.overdue_id(cause, 2),
+        ids.answer_escalation_id(cause),
+        ids.case_id(cause),
+        ids.question_id(cause, cause, cause),
+        ids.group_event_id(cause, cause),
+        ids.alert_id(cause, 1, "ann"),
+        ids.alert_id(cause, 2, "ann"),
+        ids.alert_id(cause, 1, "bob"),
+    ]
 
     assert len(set(made)) == len(made)
     assert {identifier.version for identifier in made} == {5, 8}

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from schemas.codec import Invalid, encode, glance
 from schemas.contract import FROM_OUTSIDE
-from schemas.errors import MAX_FIELD
 from schemas.examples import AT, EXAMPLES
 from schemas.messages import (
     TAKES_ALERTS,
@@ -33,6 +32,7 @@ from schemas.messages import (
 from schemas.reasons import bare
 from schemas.taxonomy import Audience
 from schemas.topics import TOPICS, Topic
+from schemas.validation_errors import MAX_FIELD
 
 EXAMPLES_EACH, MUTATIONS = 50, 42
 RECEIVED: dict[str, Topic[Any]] = {
@@ -49,14 +49,59 @@ NAMES = {
 Pairs = list[tuple[str, Any]]  # of an object: keys and values as they stand in JSON, or Pairs again
 
 HOSTILE = (
-    "null", "true", "0", "-0", "-0.0", "1", "-1", "1e309", "-1e309", "NaN", "Infinity", "-Infinity",
-    "1e-400", "9" * 400, "0." + "3" * 400, '""', '" "', '"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"',
-    '"51.05"', '"5000"', '"1e309"', '"NaN"', '"police"', '"POLICE"', '"Police And Nearby"', '"nearby"',
-    '"police_and_nearby"', '"everyone"', '"muted"', '"On-Duty"', '"away "', '"off"', "[]", "{}", "[null]",
-    '{"lat": 0, "lon": -0.0}', '{"lat": 51, "lon": 3.7}', '{"": {"": [{}]}}', '"2026-03-01"', '"\\\\"',
-    '"2026-03-01T12:00:60Z"', '"9999-12-31T23:59:59-23:59"', "1764000000", '"' + "x" * 3_000 + '"',
-    "[" * 14 + "]" * 14, "[" * 40 + "]" * 40, "[" + "1," * 300 + "1]", '"a\u202eb\ufeff"', "'x'", "",
-)  # fmt: skip
+    "null",
+    "true",
+    "0",
+    "-0",
+    "-0.0",
+    "1",
+    "-1",
+    "1e309",
+    "-1e309",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e-400",
+    "9" * 400,
+    "0." + "3" * 400,
+    '""',
+    '" "',
+    '"\\ud800"',
+    '"\\udc00\\ud800"',
+    '"\\u0000"',
+    '"51.05"',
+    '"5000"',
+    '"1e309"',
+    '"NaN"',
+    '"police"',
+    '"POLICE"',
+    '"Police And Nearby"',
+    '"nearby"',
+    '"police_and_nearby"',
+    '"everyone"',
+    '"muted"',
+    '"On-Duty"',
+    '"away "',
+    '"off"',
+    "[]",
+    "{}",
+    "[null]",
+    '{"lat": 0, "lon": -0.0}',
+    '{"lat": 51, "lon": 3.7}',
+    '{"": {"": [{}]}}',
+    '"2026-03-01"',
+    '"\\\\"',
+    '"2026-03-01T12:00:60Z"',
+    '"9999-12-31T23:59:59-23:59"',
+    "1764000000",
+    '"' + "x" * 3_000 + '"',
+    "[" * 14 + "]" * 14,
+    "[" * 40 + "]" * 40,
+    "[" + "1," * 300 + "1]",
+    '"a\u202eb\ufeff"',
+    "'x'",
+    "",
+)
 
 
 def pairs_of(value: Any) -> Any:
@@ -75,13 +120,15 @@ def text_of(value: Any) -> str:
 def misspelt(key: str, chance: random.Random) -> str:
     name = json.loads(key)
     at = chance.randrange(len(name)) if name else 0
-    return chance.choice((
-        json.dumps(name[:at] + name[at + 1 :]),
-        json.dumps(name.title().replace("_", "")),
-        json.dumps(name.upper()),
-        json.dumps(name.partition("_")[0]),
-        f'"\\u{ord(name[0]):04x}{json.dumps(name[1:])[1:-1]}"' if name else key,
-    ))  # fmt: skip
+    return chance.choice(
+        (
+            json.dumps(name[:at] + name[at + 1 :]),
+            json.dumps(name.title().replace("_", "")),
+            json.dumps(name.upper()),
+            json.dumps(name.partition("_")[0]),
+            f'"\\u{ord(name[0]):04x}{json.dumps(name[1:])[1:-1]}"' if name else key,
+        )
+    )
 
 
 def objects(value: Any) -> Iterator[Pairs]:
@@ -110,7 +157,7 @@ def mutate(message: Pairs, chance: random.Random) -> None:
         lambda: pairs.__setitem__(at, (key, f"[{text_of(value)}]")),
         lambda: pairs.append((json.dumps(other), other)),
         lambda: pairs.append((key, [('"lat"', other), ('"lon"', "3.7"), ('"accuracy_m"', "9000")])),
-    )  # fmt: skip
+    )
     chance.choice(changes)()
 
 
@@ -158,9 +205,14 @@ def assert_read_or_refused(topic: Topic[Any], text: str) -> None:
 
 def assert_can_be_told(error: Invalid) -> None:
     receipt = Receipt(
-        subject=Subject.OTHER, outcome=Outcome.REJECTED, at=AT, code=error.code, field=error.field,
-        reason=error.reason, notes=error.notes,
-    )  # fmt: skip
+        subject=Subject.OTHER,
+        outcome=Outcome.REJECTED,
+        at=AT,
+        code=error.code,
+        field=error.field,
+        reason=error.reason,
+        notes=error.notes,
+    )
     assert len(encode(receipt)) < 2_400
     assert len(error.field.encode()) <= MAX_FIELD
 

@@ -16,24 +16,44 @@ from schemas import topics
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
 from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Invalid, encode, glance
 from schemas.contract import FROM_OUTSIDE
-from schemas.errors import Code, sayable
 from schemas.examples import EXAMPLES, V5, V7
 from schemas.text import is_odd, with_plain_line_breaks, without_controls
+from schemas.validation_errors import Code, sayable
 
 GOLDEN = Path(__file__).with_name("odd_input.txt")
 ODD: dict[str, Any] = {
-    "null": None, "true": True, "0": 0, "-1": -1, "1.5": 1.5, "2e9": 2e9, "1e400": 10**400,
-    "NaN": float("nan"), "empty": "", "long": "x" * 2_345, "words": "On-Duty", "space": " fire ",
-    "array": ["a"], "object": {"a": 1}, "time": "2026-03-01 12:00:00+01:00",
-    "naive": "2026-03-01T12:00:00", "leap": "2026-03-01T23:59:60.5Z", "unix": 1_772_366_400,
-    "controls": "a\r\nb\u202ec\x07", "surrogate": "\ud800", "v5": str(V5), "ids": [str(V7), "x", 7],
-    "one of ours": "police", "upper": "NL_be", "groups": {str(V5): [1, "a", 2], "x": [3]},
-}  # fmt: skip
+    "null": None,
+    "true": True,
+    "0": 0,
+    "-1": -1,
+    "1.5": 1.5,
+    "2e9": 2e9,
+    "1e400": 10**400,
+    "NaN": float("nan"),
+    "empty": "",
+    "long": "x" * 2_345,
+    "words": "On-Duty",
+    "space": " fire ",
+    "array": ["a"],
+    "object": {"a": 1},
+    "time": "2026-03-01 12:00:00+01:00",
+    "naive": "2026-03-01T12:00:00",
+    "leap": "2026-03-01T23:59:60.5Z",
+    "unix": 1_772_366_400,
+    "controls": "a\r\nb\u202ec\x07",
+    "surrogate": "\ud800",
+    "v5": str(V5),
+    "ids": [str(V7), "x", 7],
+    "one of ours": "police",
+    "upper": "NL_be",
+    "groups": {str(V5): [1, "a", 2], "x": [3]},
+}
 KINDS = {
     kind: topic
-    for topic in topics.TOPICS if topic.sender in FROM_OUTSIDE
+    for topic in topics.TOPICS
+    if topic.sender in FROM_OUTSIDE
     for kind in get_args(topic.payload) or (topic.payload,)
-}  # fmt: skip
+}
 
 
 def outcome(topic: topics.Topic[Any], payload: bytes) -> str:
@@ -97,13 +117,18 @@ class Odd:
 def _places() -> dict[str, str]:
     message = json.loads(encode(EXAMPLES["report"]))
     places: dict[str, Any] = {
-        "at the edges": {"lat": 90, "lon": 180}, "at the other edges": {"lat": -90, "lon": -180},
-        "beyond north": {"lat": 90.01, "lon": 3}, "beyond south": {"lat": -90.01, "lon": 3},
-        "beyond east": {"lat": 51, "lon": 180.01}, "beyond west": {"lat": 51, "lon": -180.01},
-        "null island": {"lat": 0, "lon": 0}, "on the equator": {"lat": 0, "lon": 3},
-        "on the meridian": {"lat": 51, "lon": 0}, "with a name": {"lat": 51, "lon": 3, "name": "x"},
+        "at the edges": {"lat": 90, "lon": 180},
+        "at the other edges": {"lat": -90, "lon": -180},
+        "beyond north": {"lat": 90.01, "lon": 3},
+        "beyond south": {"lat": -90.01, "lon": 3},
+        "beyond east": {"lat": 51, "lon": 180.01},
+        "beyond west": {"lat": 51, "lon": -180.01},
+        "null island": {"lat": 0, "lon": 0},
+        "on the equator": {"lat": 0, "lon": 3},
+        "on the meridian": {"lat": 51, "lon": 0},
+        "with a name": {"lat": 51, "lon": 3, "name": "x"},
         "with a misspelt accuracy": {"lat": 51, "lon": 3, "accuracy": 5},
-    }  # fmt: skip
+    }
     accuracies = [0, 0.5, 10_000, 10_001, -0.5, None, "5", True, float("inf"), [5]]
     places |= {f"accuracy {each}": {"lat": 51, "lon": 3, "accuracy_m": each} for each in accuracies}
     return {
@@ -117,9 +142,14 @@ def _texts() -> dict[str, str]:
     report = encode(EXAMPLES["report"])
     names = [f"unknown{number}" for number in range(9)]
     payloads = {
-        "empty": b"", "a number": b"5", "cut off": report[:-9], "two": report + report,
-        "zeros after it": report + b"\0\0", "a byte order mark": b"\xef\xbb\xbf" + report,
-        "bad UTF-8 in a text": report.replace(b"Rook", b"Ro\xffk"), "bad UTF-8": b"\xff\xfe{",
+        "empty": b"",
+        "a number": b"5",
+        "cut off": report[:-9],
+        "two": report + report,
+        "zeros after it": report + b"\0\0",
+        "a byte order mark": b"\xef\xbb\xbf" + report,
+        "bad UTF-8 in a text": report.replace(b"Rook", b"Ro\xffk"),
+        "bad UTF-8": b"\xff\xfe{",
         "a key twice, alike": report[:-1] + b',"mode":"drill"}',
         "a key twice, unlike": report[:-1] + b',"mode":"real"}',
         "a text twice": report[:-1] + b',"text":"more"}',
@@ -127,21 +157,31 @@ def _texts() -> dict[str, str]:
         "an audience twice": report[:-1] + b',"audience":"police_and_nearby"}',
         "a required key twice": report[:-1] + b',"category":"theft"}',
         "the same name in two styles": report[:-1] + b',"seenAt":"2026-03-01T12:00:00Z"}',
-        "unknown names": report[:-1] + b"," + b",".join(b'"%s":1' % each.encode() for each in names) + b"}",
-        "one unknown name": report[:-1] + b',"zzz":1}', "many unknown names": report[:-1] + b"".join(
-            b',"zq%d":1' % number for number in range(40)) + b',"modes":1}',
+        "unknown names": report[:-1]
+        + b","
+        + b",".join(b'"%s":1' % each.encode() for each in names)
+        + b"}",
+        "one unknown name": report[:-1] + b',"zzz":1}',
+        "many unknown names": report[:-1]
+        + b"".join(b',"zq%d":1' % number for number in range(40))
+        + b',"modes":1}',
         "a long unknown name": report[:-1] + b',"' + b"reporter_location" * 3 + b'":1}',
         "a near name": report[:-1] + b',"laguage":"en"}',
         "a large number in vain": report[:-1] + b',"zzz":' + b"9" * 5_000 + b"}",
-        "deep": b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "too deep": b"[" * (MAX_DEPTH + 1),
-        "as large as may be": report.ljust(MAX_PAYLOAD_BYTES), "too large": report.ljust(MAX_PAYLOAD_BYTES + 1),
-        "not JSON": b"{nope", "an escape": report.replace(b"Rook", b"\\u0052ook"),
-    }  # fmt: skip
+        "deep": b"[" * MAX_DEPTH + b"]" * MAX_DEPTH,
+        "too deep": b"[" * (MAX_DEPTH + 1),
+        "as large as may be": report.ljust(MAX_PAYLOAD_BYTES),
+        "too large": report.ljust(MAX_PAYLOAD_BYTES + 1),
+        "not JSON": b"{nope",
+        "an escape": report.replace(b"Rook", b"\\u0052ook"),
+    }
     found = {f"text {name}": outcome(topics.REPORT, payload) for name, payload in payloads.items()}
     commands = {
-        "of no name": {"command": None}, "in upper case": {"command": "Close"}, "unknown": {"command": "x"},
+        "of no name": {"command": None},
+        "in upper case": {"command": "Close"},
+        "unknown": {"command": "x"},
         "as an array": {"command": ["close"]},
-    }  # fmt: skip
+    }
     message = json.loads(encode(EXAMPLES["command-close"]))
     for name, changed in commands.items():
         payload = json.dumps(message | changed).encode()
@@ -180,9 +220,18 @@ def test_no_note_or_reason_of_odd_input_is_longer_than_promised() -> None:
 
 # Unicode: C0 but tab and newline, DEL and C1, marks of direction, annotation, BOM, surrogates.
 REMOVED = {
-    *range(9), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
-    *range(0x2066, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC), *range(0xD800, 0xE000),
-}  # fmt: skip
+    *range(9),
+    *range(0x0B, 0x20),
+    *range(0x7F, 0xA0),
+    0x61C,
+    0x200E,
+    0x200F,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x2070),
+    0xFEFF,
+    *range(0xFFF9, 0xFFFC),
+    *range(0xD800, 0xE000),
+}
 BREAKS = {0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029}
 
 

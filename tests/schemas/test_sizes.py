@@ -15,7 +15,6 @@ from broker.core.policy import Policy
 from schemas import messages as m
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
 from schemas.codec import MAX_PAYLOAD_BYTES, Code, encode
-from schemas.errors import MAX_FIELD, MAX_REASON, Invalid, sayable
 from schemas.taxonomy import (
     CATEGORY_PATTERN,
     Audience,
@@ -24,6 +23,7 @@ from schemas.taxonomy import (
     Urgency,
     default_policy_text,
 )
+from schemas.validation_errors import MAX_FIELD, MAX_REASON, Invalid, sayable
 
 PROTOCOL = Path(__file__).parents[2] / "docs" / "protocol.md"
 POLICY = Policy.parse(default_policy_text())
@@ -50,45 +50,118 @@ LEVEL = "x" * 40
 
 LARGEST: dict[str, msgspec.Struct] = {
     "receipt, accepted": m.Receipt(
-        subject=m.Subject.REPORT, outcome=m.Outcome.ACCEPTED, at=AT, id=ID, incident=ID,
-        merge=m.Merge.OPENED, sequence=NUMBER, advice=ADVICE,
+        subject=m.Subject.REPORT,
+        outcome=m.Outcome.ACCEPTED,
+        at=AT,
+        id=ID,
+        incident=ID,
+        merge=m.Merge.OPENED,
+        sequence=NUMBER,
+        advice=ADVICE,
     ),
     "receipt, accepted with notes": m.Receipt(
-        subject=m.Subject.REPORT, outcome=m.Outcome.ACCEPTED, at=AT, id=ID, incident=ID,
-        merge=m.Merge.OPENED, sequence=NUMBER, advice=ADVICE, notes=NOTES,
+        subject=m.Subject.REPORT,
+        outcome=m.Outcome.ACCEPTED,
+        at=AT,
+        id=ID,
+        incident=ID,
+        merge=m.Merge.OPENED,
+        sequence=NUMBER,
+        advice=ADVICE,
+        notes=NOTES,
     ),
     "receipt, rejected": m.Receipt(
-        subject=m.Subject.REPORT, outcome=m.Outcome.REJECTED, at=AT, id=ID, advice=ADVICE,
-        code=Code(longest(Code)), field="x" * MAX_FIELD, reason="x" * MAX_REASON, notes=NOTES,
+        subject=m.Subject.REPORT,
+        outcome=m.Outcome.REJECTED,
+        at=AT,
+        id=ID,
+        advice=ADVICE,
+        code=Code(longest(Code)),
+        field="x" * MAX_FIELD,
+        reason="x" * MAX_REASON,
+        notes=NOTES,
     ),
     "brief": m.Brief(
-        id=ID, incident=ID, category=LEVEL, lat=-89.12345, lon=-179.12345,
-        expires_at=AT.replace(microsecond=0), call="112", mode=m.Mode.DRILL,
+        id=ID,
+        incident=ID,
+        category=LEVEL,
+        lat=-89.12345,
+        lon=-179.12345,
+        expires_at=AT.replace(microsecond=0),
+        call="112",
+        mode=m.Mode.DRILL,
     ),
     "alert": m.Alert(
-        id=ID, incident=ID, wave=10, reason=m.AlertReason.WALKED_IN, category=CODE, names=NAMES,
-        urgency=Urgency.ROUTINE, location=PLACE, radius_m=20_000.0, opened_at=AT, seen_at=AT, expires_at=AT,
-        advice=POLICY.advice, text=TEXT, mode=m.Mode.DRILL,
+        id=ID,
+        incident=ID,
+        wave=10,
+        reason=m.AlertReason.WALKED_IN,
+        category=CODE,
+        names=NAMES,
+        urgency=Urgency.ROUTINE,
+        location=PLACE,
+        radius_m=20_000.0,
+        opened_at=AT,
+        seen_at=AT,
+        expires_at=AT,
+        advice=POLICY.advice,
+        text=TEXT,
+        mode=m.Mode.DRILL,
     ),
     "group": m.GroupEvent(
-        id=ID, incident=ID, sequence=NUMBER, kind=m.GroupEventKind.JOINED, at=AT, member=NAME,
+        id=ID,
+        incident=ID,
+        sequence=NUMBER,
+        kind=m.GroupEventKind.JOINED,
+        at=AT,
+        member=NAME,
         role=m.GroupRole(longest(m.GroupRole)),
-        members=NUMBER, eta_s=86_400, on_scene=NUMBER, text=TEXT, you=NAME,
+        members=NUMBER,
+        eta_s=86_400,
+        on_scene=NUMBER,
+        text=TEXT,
+        you=NAME,
     ),
     "question": m.Question(id=ID, incident=ID, report=ID, text=TEXT, asked_at=AT),
     "escalation": m.Escalation(
-        id=ID, kind=m.EscalationKind.OVERDUE, incident=ID, version=NUMBER, zone=LEVEL,
-        priority=Priority.P3, category=CODE, location=PLACE, committed_at=AT, report=ID,
-        seen_at=AT, text=TEXT, emergency_call=m.EmergencyCall.NOT_CALLED, audience=Audience.POLICE,
-        language=Language.FR, reporter_location=PLACE, reports=NUMBER, attempt=20, question=ID,
+        id=ID,
+        kind=m.EscalationKind.OVERDUE,
+        incident=ID,
+        version=NUMBER,
+        zone=LEVEL,
+        priority=Priority.P3,
+        category=CODE,
+        location=PLACE,
+        committed_at=AT,
+        report=ID,
+        seen_at=AT,
+        text=TEXT,
+        emergency_call=m.EmergencyCall.NOT_CALLED,
+        audience=Audience.POLICE,
+        language=Language.FR,
+        reporter_location=PLACE,
+        reports=NUMBER,
+        attempt=20,
+        question=ID,
         mode=m.Mode.DRILL,
     ),
     "case": m.Case(
-        id=ID, incident=ID, report=ID, version=NUMBER, municipality=LEVEL, category=CODE,
-        location=PLACE, seen_at=AT, committed_at=AT, text=TEXT, language=Language.FR,
-        reports=NUMBER, message=ID, mode=m.Mode.DRILL,
+        id=ID,
+        incident=ID,
+        report=ID,
+        version=NUMBER,
+        municipality=LEVEL,
+        category=CODE,
+        location=PLACE,
+        seen_at=AT,
+        committed_at=AT,
+        text=TEXT,
+        language=Language.FR,
+        reports=NUMBER,
+        message=ID,
+        mode=m.Mode.DRILL,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", LARGEST)
@@ -102,24 +175,37 @@ def test_the_largest_payload_is_as_documented(name: str) -> None:
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_payload_has_every_field_that_its_kind_may_have(name: str) -> None:
     kind = name.partition(",")[0]
-    told = set().union(*(msgspec.json.decode(encode(one)) for other, one in LARGEST.items()
-                         if other.partition(",")[0] == kind))  # fmt: skip
+    told = set().union(
+        *(
+            msgspec.json.decode(encode(one))
+            for other, one in LARGEST.items()
+            if other.partition(",")[0] == kind
+        )
+    )
     assert {field.encode_name for field in msgspec.structs.fields(type(LARGEST[name]))} <= told
 
 
 @given(
     category=st.from_regex(re.compile(CATEGORY_PATTERN, re.ASCII), fullmatch=True),
-    lat=st.floats(-90, 90), lon=st.floats(-180, 180).filter(bool),
-    expires_at=st.datetimes(timezones=st.just(UTC)), mode=st.sampled_from(m.Mode),
-)  # fmt: skip
+    lat=st.floats(-90, 90),
+    lon=st.floats(-180, 180).filter(bool),
+    expires_at=st.datetimes(timezones=st.just(UTC)),
+    mode=st.sampled_from(m.Mode),
+)
 def test_a_brief_has_less_than_256_bytes_whatever_the_policy(
     category: str, lat: float, lon: float, *, expires_at: datetime, mode: m.Mode
 ) -> None:
     alert = LARGEST["alert"]
     assert isinstance(alert, m.Alert)
-    brief = brief_of(msgspec.structs.replace(
-        alert, category=category, location=m.Position(lat, lon), expires_at=expires_at, mode=mode
-    ))  # fmt: skip
+    brief = brief_of(
+        msgspec.structs.replace(
+            alert,
+            category=category,
+            location=m.Position(lat, lon),
+            expires_at=expires_at,
+            mode=mode,
+        )
+    )
 
     assert len(encode(brief)) < 256
     assert (brief.id, brief.call) == (alert.id, "112")

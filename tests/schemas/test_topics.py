@@ -13,8 +13,25 @@ from schemas.topics import LEVEL, REPORT, ROOT, TOPICS, Topic
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-"
 levels = st.text(ALPHABET, min_size=1, max_size=40)
 topics = st.sampled_from(TOPICS)
-BAD_LEVELS = ["", "a/b", "+", "#", "a+", "A", "é", "\uff41", "a b", "a_b", "a.b", "$share", "a\n", "\na",
-              "a\0", "x" * 41, "²"]  # fmt: skip
+BAD_LEVELS = [
+    "",
+    "a/b",
+    "+",
+    "#",
+    "a+",
+    "A",
+    "é",
+    "\uff41",
+    "a b",
+    "a_b",
+    "a.b",
+    "$share",
+    "a\n",
+    "\na",
+    "a\0",
+    "x" * 41,
+    "²",
+]
 
 
 def names(topic: Topic[Any]) -> list[str]:
@@ -54,8 +71,16 @@ def test_level_that_is_no_level_neither_builds_nor_parses(topic: Topic[Any], bad
 def test_topic_with_something_before_or_after_it_is_another(topic: Topic[Any]) -> None:
     built = topic.topic(**dict.fromkeys(names(topic), "ok"))
 
-    for other in (f"{built}/", f"/{built}", f"{built}/x", f"{built}\n", built.upper(),
-                  built.replace("v1", "v2"), built[:-1] + "+", built.replace("/", "//", 1)):  # fmt: skip
+    for other in (
+        f"{built}/",
+        f"/{built}",
+        f"{built}/x",
+        f"{built}\n",
+        built.upper(),
+        built.replace("v1", "v2"),
+        built[:-1] + "+",
+        built.replace("/", "//", 1),
+    ):
         assert topic.parse(other) is None
 
 

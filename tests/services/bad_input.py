@@ -76,11 +76,15 @@ _MALFORMED: tuple[tuple[str, Callable[[Fields], bytes], str, str], ...] = (
     ("UTF-16", lambda good: json.dumps(good).encode("utf-16"), "invalid_utf8", "$"),
     ("16 KiB + 1", lambda good: _padded(good, 16 * KiB + 1), "payload_too_large", "$"),
     ("60 KiB", lambda good: _padded(good, 60 * KiB), "payload_too_large", "$"),
-    ("deep nesting", lambda good: _ended(good, f'"x": {"[" * 17}{"]" * 17}'),
-     "nesting_too_deep", "$"),
+    (
+        "deep nesting",
+        lambda good: _ended(good, f'"x": {"[" * 17}{"]" * 17}'),
+        "nesting_too_deep",
+        "$",
+    ),
     ("8,000 brackets", lambda _: b"[" * 8_000, "nesting_too_deep", "$"),
     ("8,000 nested objects", lambda _: b'{"a":' * 3_000, "nesting_too_deep", "$"),
-)  # fmt: skip
+)
 
 
 def _malformed() -> list[Bad]:
@@ -94,7 +98,11 @@ def _malformed() -> list[Bad]:
     ]
 
 
-_ID = (("id", "nonsense", "bad_id", "$.id"), ("id", 7, "bad_id", "$.id"), ("id", _V4, "bad_id", "$.id"))  # fmt: skip
+_ID = (
+    ("id", "nonsense", "bad_id", "$.id"),
+    ("id", 7, "bad_id", "$.id"),
+    ("id", _V4, "bad_id", "$.id"),
+)
 _TEXT = (
     ("text", "", "out_of_range", "$.text"),
     ("text", "\x00\u202e", "out_of_range", "$.text"),
@@ -240,12 +248,22 @@ def _extra() -> list[Bad]:
         Bad(REPORT, "latitude 1e999", overflowing, "out_of_range", "$.location.lat"),
         Bad(COMMAND, "close, no outcome", order(command="close"), "missing_field", "$.outcome"),
         Bad(COMMAND, "no unit", order(command="assign", unit=""), "out_of_range", "$.unit"),
-        Bad(COMMAND, "status unheard of", order(command="status", status="lost"),
-            "out_of_range", "$.status"),
-        Bad(COMMAND, "inform, control", order(command="inform", text="\x9b"),
-            "out_of_range", "$.text"),
+        Bad(
+            COMMAND,
+            "status unheard of",
+            order(command="status", status="lost"),
+            "out_of_range",
+            "$.status",
+        ),
+        Bad(
+            COMMAND,
+            "inform, control",
+            order(command="inform", text="\x9b"),
+            "out_of_range",
+            "$.text",
+        ),
         Bad(REPORT, "two categories", two_categories, "duplicate_key", "$.category"),
-    ]  # fmt: skip
+    ]
 
 
 BAD = [*_malformed(), *_wrong(), *_extra()]

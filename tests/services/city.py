@@ -10,10 +10,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from prometheus_client import REGISTRY
 
-from broker.config import Settings
-from broker.connections import client_id_of
 from broker.mqtt import Connection, Endpoint
-from broker.runner import run_worker
+from broker.runtime.config import Settings
+from broker.runtime.connections import client_id_of
+from broker.runtime.worker import run_worker
 from broker.store import Registered, Store, WorkerState
 from schemas.messages import ServiceState
 from tests.services.client import WITHIN_S, Client, Connect

@@ -13,8 +13,8 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from broker.embedded import Account, EmbeddedMqtt
-from devices.connection import ended
+from devices.device_connection import ended
+from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.topics import ROOT
 
@@ -109,10 +109,17 @@ class Client:
         return found()[0]
 
     async def publish(
-        self, topic: str, payload: Any, *, response_topic: str | None = None,
-        correlation: bytes | None = None, qos: int = 1, retain: bool = False,
-        user_properties: Sequence[tuple[str, str]] = (), expiry_s: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+        qos: int = 1,
+        retain: bool = False,
+        user_properties: Sequence[tuple[str, str]] = (),
+        expiry_s: int | None = None,
+    ) -> None:
         """Publish bytes as they are, anything else as JSON; topics are without the root."""
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         settings = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]

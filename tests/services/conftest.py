@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 import redis
 
-from broker.embedded import Account, EmbeddedMqtt, EmbeddedRedis
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from tests.conftest import PARTICIPANTS, needs_acl
 from tests.services.client import Connect, connecting
 from tests.services.logs import logged

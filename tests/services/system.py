@@ -17,12 +17,12 @@ from uuid import UUID
 import msgspec
 import redis
 
-from broker.clock import Clock
-from broker.config import Settings
 from broker.core.zones import Polygon, Zone, ZoneKind, cover
-from broker.embedded import Account, EmbeddedMqtt
-from broker.runner import run_worker
-from broker.store import Filed, Posted, Store, partitions
+from broker.runtime.clock import Clock
+from broker.runtime.config import Settings
+from broker.runtime.worker import run_worker
+from broker.store import OutboxMessage, Store, StoredIncident, partitions
+from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
@@ -143,12 +143,12 @@ class System:
         """The tag of the partition that has the incident which ends this name."""
         return self.store.of(UUID(name.rpartition(":")[2])).keys.prefix
 
-    async def filed(self, incident: UUID | str) -> Filed | None:
+    async def filed(self, incident: UUID | str) -> StoredIncident | None:
         """An incident as the store has it."""
         identifier = UUID(str(incident))
         return await self.store.of(identifier).incidents.get(identifier)
 
-    async def waiting(self, identifier: UUID | str) -> Posted | None:
+    async def waiting(self, identifier: UUID | str) -> OutboxMessage | None:
         """The message in the outbox that its reader has not confirmed yet, if it stands."""
         for store in self.store.partitions:
             if message := await store.outbox.get(UUID(str(identifier))):
@@ -167,9 +167,14 @@ class System:
         self._stops[service].set()
 
     async def report(
-        self, client: Client, place: Place, category: str = "fight", *, user: str = "",
+        self,
+        client: Client,
+        place: Place,
+        category: str = "fight",
+        *,
+        user: str = "",
         **fields: Any,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         """Report something and return the receipt of it, accepted or not."""
         report = a_report(place, category, **fields)
         return await self.send_report(client, report, user=user)
@@ -189,9 +194,10 @@ class System:
         """Publish a presence and wait until it is in effect."""
         name = user or client.name
         answer = await client.ask(
-            f"u/{name}/up/presence", a_presence(place, **fields),
+            f"u/{name}/up/presence",
+            a_presence(place, **fields),
             response_topic=f"u/{name}/down/receipt",
-        )  # fmt: skip
+        )
         receipt: dict[str, Any] = answer.payload
         assert receipt["outcome"] == "accepted", receipt
         return receipt
@@ -252,11 +258,16 @@ class Servers:
 
 @asynccontextmanager
 async def running(
-    servers: Servers, *, timers: Mapping[str, int] | None = None, workers: int = 1,
-    services: Sequence[str] = SERVICES, settings: Settings | None = None,
-    clock: Clock | None = None, policy_extra: str = "",
+    servers: Servers,
+    *,
+    timers: Mapping[str, int] | None = None,
+    workers: int = 1,
+    services: Sequence[str] = SERVICES,
+    settings: Settings | None = None,
+    clock: Clock | None = None,
+    policy_extra: str = "",
     apart_m: float = APART_M,
-) -> AsyncIterator[System]:  # fmt: skip
+) -> AsyncIterator[System]:
     """Run services until the end of the block; drained then, and nothing left at the broker.
 
     `settings` are those of a system that ran before, to run as the same again.
@@ -297,9 +308,13 @@ def settings_of(servers: Servers, timers: Mapping[str, int], policy_extra: str =
 
 
 async def _start(
-    tasks: asyncio.TaskGroup, system: System, services: Sequence[str], workers: int,
-    *, clock: Clock | None,
-) -> None:  # fmt: skip
+    tasks: asyncio.TaskGroup,
+    system: System,
+    services: Sequence[str],
+    workers: int,
+    *,
+    clock: Clock | None,
+) -> None:
     ready: list[asyncio.Event] = []
     for name in services:
         service = importlib.import_module(f"services.{name}").service

@@ -69,9 +69,12 @@ async def test_a_slip_in_inform_tells_nobody_what_was_meant_for_one(
     escalation = await desk.expect("police/gent/escalation/", report=receipts[1]["id"])
 
     order = {
-        "command": "inform", "id": str(new_id()), "incident": escalation["incident"],
-        "by": "desk 1", "text": "SECRET for ann",
-    }  # fmt: skip
+        "command": "inform",
+        "id": str(new_id()),
+        "incident": escalation["incident"],
+        "by": "desk 1",
+        "text": "SECRET for ann",
+    }
     for slip in ("report_id", "reprot"):
         refused = await system.send_command(desk, {**order, slip: report["id"]})
         told = await system.send_command(

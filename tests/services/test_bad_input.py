@@ -177,9 +177,10 @@ async def test_a_desk_of_no_zone_is_told_on_its_own_topic(street: Street, server
 @pytest.mark.parametrize("topic", [REPORT, PRESENCE, SYNC], ids=lambda topic: topic.name)
 async def test_a_payload_of_16_kib_is_not_too_large(topic: Topic[Any], street: Street) -> None:
     answer = await street.eva.ask(
-        f"u/eva/up/{topic.name}", padded(topic, MAX_PAYLOAD_BYTES),
+        f"u/eva/up/{topic.name}",
+        padded(topic, MAX_PAYLOAD_BYTES),
         response_topic="u/eva/down/receipt",
-    )  # fmt: skip
+    )
     assert answer.payload["outcome"] == "accepted"
     street.reports.add(answer.payload.get("id"))
     await street.system.be_at(street.eva, None, availability="away")
@@ -290,8 +291,9 @@ async def test_a_command_repeated_from_the_wrong_zone_is_not_said_to_be_accepted
 ) -> None:
     receipt = await street.report(street.eva, street.system.place())
     order = {
-        **GOOD[COMMAND](), "incident": receipt["incident"],
-    }  # fmt: skip
+        **GOOD[COMMAND](),
+        "incident": receipt["incident"],
+    }
     accepted = await street.system.send_command(street.desk, order)
     assert accepted["outcome"] == "accepted"
     refused = await street.system.send_command(street.other_desk, order, zone="kortrijk")

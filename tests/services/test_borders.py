@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from broker.core.grid import place_of, region_of
-from broker.store.keys import partition_of
+from broker.store.kernel.keys import partition_of
 from tests.services.client import Connect
 from tests.services.system import KORENMARKT, Place, System, a_report, ago, moved, polled
 
@@ -157,8 +157,9 @@ def _found_at(system: System, incident: str) -> list[str]:
 
 
 async def test_what_is_filed_stays_in_as_many_partitions_as_it_was(system: System) -> None:
-    counts: Mapping[int, int] = {store.keys.partition: store.keys.count
-                                 for store in system.store.partitions}  # fmt: skip
+    counts: Mapping[int, int] = {
+        store.keys.partition: store.keys.count for store in system.store.partitions
+    }
     assert counts == dict.fromkeys(range(PARTITIONS), PARTITIONS)
     assert await system.store.partition_count() == PARTITIONS
     region = UUID("00000000-0000-0000-0000-000000000013")

@@ -10,8 +10,8 @@ import pytest
 import redis
 import structlog
 
-from broker.clock import Clock
-from broker.store.keys import Keys
+from broker.runtime.clock import Clock
+from broker.store.kernel.keys import Keys
 from schemas.messages import Status
 from tests.services.system import KORENMARKT, Place, Servers, System, polled, running
 

@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from broker.health import Cause, Severity
+from broker.core.health import Cause, Severity
+from broker.store.kernel.transaction import Transaction
 from broker.store.outbox import post
-from broker.store.transaction import Transaction
-from devices.connection import Broker
-from devices.police import PoliceDesk
-from nabij.figures import StoreFigures
+from devices.device_connection import Broker
+from devices.police_desk import PoliceDesk
+from nabij.local.store_metrics import StoreFigures
 from schemas.messages import EscalationKind
 from tests.services.client import Client, Connect
 from tests.services.system import KORTRIJK, NOWHERE, Servers, System, polled

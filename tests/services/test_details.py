@@ -51,9 +51,15 @@ async def test_an_urgent_report_full_of_odd_details_reaches_police_and_neighbour
     place = system.place()
     await system.be_at(people["bob"], place)
     report = a_report(
-        place, category="Fire", text="Rook\r\nuit \u2067het\u2069 dak\x07", language="nl-BE",
-        emergency_call=True, mode=None, reporter_location={"lat": 0, "lon": 0}, smell="smoke",
-    )  # fmt: skip
+        place,
+        category="Fire",
+        text="Rook\r\nuit \u2067het\u2069 dak\x07",
+        language="nl-BE",
+        emergency_call=True,
+        mode=None,
+        reporter_location={"lat": 0, "lon": 0},
+        smell="smoke",
+    )
     report["location"]["accuracy_m"] = -1
 
     receipt = await system.send_report(people["ann"], report)
@@ -61,9 +67,15 @@ async def test_an_urgent_report_full_of_odd_details_reaches_police_and_neighbour
     assert receipt["outcome"] == "accepted"
     assert "112" in receipt["advice"]
     assert [note.partition(":")[0] for note in receipt["notes"]] == [
-        "unknown field 'smell'", "category", "location.accuracy_m", "reporter_location", "text",
-        "emergency_call", "language", "mode",
-    ]  # fmt: skip
+        "unknown field 'smell'",
+        "category",
+        "location.accuracy_m",
+        "reporter_location",
+        "text",
+        "emergency_call",
+        "language",
+        "mode",
+    ]
     escalation = await people["desk"].expect("police/gent/escalation/", report=report["id"])
     assert escalation["text"] == "Rook\nuit het dak"
     alert = await people["bob"].expect("u/bob/down/alert", incident=receipt["incident"])
@@ -157,10 +169,17 @@ async def test_a_refused_report_of_a_routine_kind_does_not_send_for_112(
 # -- times ---------------------------------------------------------------------------------------
 
 EDGES = [
-    "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+23:59", "0001-01-01T00:00:00-23:59",
-    "9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59-23:59", "9999-12-31T23:59:59+23:59",
-    "1969-12-31T23:59:60Z", "1970-01-01T00:00:00Z", "2016-12-31T23:59:60Z", "0000-01-01T00:00:00Z",
-]  # fmt: skip
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+23:59",
+    "0001-01-01T00:00:00-23:59",
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59-23:59",
+    "9999-12-31T23:59:59+23:59",
+    "1969-12-31T23:59:60Z",
+    "1970-01-01T00:00:00Z",
+    "2016-12-31T23:59:60Z",
+    "0000-01-01T00:00:00Z",
+]
 moments = st.sampled_from(EDGES) | st.datetimes(
     timezones=st.integers(-1_439, 1_439).map(lambda m: timezone(timedelta(minutes=m)))
 ).map(datetime.isoformat)

@@ -7,15 +7,15 @@ from uuid import UUID
 
 import pytest
 
-from broker import events
+from broker.core import changes
+from broker.core.changes import Change, IncidentChanged
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
-from broker.dispatch import Dispatcher
 from broker.errors import UnavailableError
-from broker.events import Change, IncidentChanged
 from broker.mqtt import Connection, Endpoint
-from broker.service import NOTHING, Context, Effects, Service, Zones
-from broker.store import Entry, Store
+from broker.runtime.dispatch import Dispatcher
+from broker.runtime.service import NOTHING, Context, Effects, Service, Zones
+from broker.store import Store, StreamEntry
 from schemas.ids import new_id
 from schemas.taxonomy import Desk, default_policy_text
 
@@ -30,11 +30,11 @@ def dispatcher_of(service: Service) -> Dispatcher:
     )
 
 
-def entry(number: int, incident: UUID, change: Change) -> Entry:
+def entry(number: int, incident: UUID, change: Change) -> StreamEntry:
     event = IncidentChanged(
         incident=incident, change=change, at=datetime.now(UTC), desk=Desk.POLICE
     )
-    return Entry(f"{number}-0", event, b"")
+    return StreamEntry(f"{number}-0", event, b"")
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ async def test_only_the_newest_event_of_a_key_is_worth_handling(
 ) -> None:
     service = Service("test")
 
-    @service.on(events.INCIDENT_CHANGED, newest_of=newest_of)
+    @service.on(changes.INCIDENT_CHANGED, newest_of=newest_of)
     async def handle(_change: IncidentChanged, _ctx: Context) -> Effects:
         return NOTHING
 
     fire, fight = new_id(), new_id()
-    unreadable = Entry("9-0", None, b"?")
+    unreadable = StreamEntry("9-0", None, b"?")
     read = [
         entry(1, fire, Change.OPENED),
         entry(2, fight, Change.OPENED),

@@ -100,9 +100,11 @@ async def test_a_report_of_a_clock_that_is_ahead_counts_as_seen_now(
 
 @pytest.mark.parametrize(
     ("seen_at", "read_at"),
-    [("2020-02-29T12:00:00Z", "2020-02-29T12:00:00Z"),
-     ("0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z")],
-)  # fmt: skip
+    [
+        ("2020-02-29T12:00:00Z", "2020-02-29T12:00:00Z"),
+        ("0001-01-01T00:00:00+23:59", "1970-01-01T00:00:00Z"),
+    ],
+)
 async def test_a_report_of_what_was_seen_years_ago_reaches_the_desk_and_spoils_no_other(
     system: System, connect: Connect, seen_at: str, read_at: str
 ) -> None:

@@ -81,8 +81,12 @@ async def test_moving_arriving_leaving_and_coming_back_are_told_under_the_same_n
     back = await ann.expect("u/ann/down/group", kind="joined", count=2, incident=incident)
     assert back["member"] == "helper-1"
     assert [one["sequence"] for one in ann.on("u/ann/down/group", incident=incident)] == [
-        1, 2, 3, 4, 5,
-    ]  # fmt: skip
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 async def test_a_repeated_reply_or_message_has_no_second_effect(
@@ -99,8 +103,10 @@ async def test_a_repeated_reply_or_message_has_no_second_effect(
     await system.say(ann, incident, "thanks")
     await bob.expect("u/bob/down/group", text="thanks", incident=incident)
     assert heard(bob, incident) == [
-        ("joined", "helper-1"), ("said", "helper-1"), ("said", "reporter-1"),
-    ]  # fmt: skip
+        ("joined", "helper-1"),
+        ("said", "helper-1"),
+        ("said", "reporter-1"),
+    ]
     filed = await system.filed(incident)
     assert filed is not None
     assert filed.group_events == 3

@@ -5,9 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from broker.store import Posted
+from broker.store import OutboxMessage
 from broker.store.outbox import post
-from nabij.policy_file import policy_at, warnings_of
+from nabij.local.policy_file import policy_at, warnings_of
 from schemas import topics
 from schemas.ids import alert_id, new_id
 from schemas.messages import AlertReason
@@ -81,9 +81,12 @@ async def claimed_long_ago(system: System, incident: str, user: str) -> None:
     assert filed is not None
     store = system.store.of(UUID(incident))
     await store.alerts.claim(
-        filed.incident, [user], reason=AlertReason.NEARBY, retention_s=3_600,
+        filed.incident,
+        [user],
+        reason=AlertReason.NEARBY,
+        retention_s=3_600,
         now=datetime.now(UTC) - timedelta(minutes=1),
-    )  # fmt: skip
+    )
 
 
 async def test_an_unreadable_neighbour_costs_neither_a_report_nor_an_alert(
@@ -112,7 +115,7 @@ async def test_a_message_that_cannot_be_given_up_holds_up_none_of_the_outbox(
         stale_ms = int((datetime.now(UTC) - timedelta(hours=73)).timestamp() * 1000)
         topic = topics.QUESTION.topic(user="zoe")
         several = [
-            Posted(id=name, topic=topic, payload=b"{}", made_ms=due_ms, due_ms=due_ms)
+            OutboxMessage(id=name, topic=topic, payload=b"{}", made_ms=due_ms, due_ms=due_ms)
             for name, due_ms in (
                 ("odd", stale_ms),
                 (str(new_id()), stale_ms),

@@ -14,10 +14,10 @@ import pytest
 import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
-from broker import metrics
-from broker.embedded import find_program
-from broker.store import Delivery
+from broker.runtime import metrics
+from broker.store import DeliveryState
 from devices.participant import Broker, Confirm, Participant
+from nabij.local.embedded import find_program
 from schemas.messages import Brief, Form, Position
 from schemas.topics import ALERT, REPORT
 from tests.services.bad_input import GOOD, padded
@@ -192,9 +192,13 @@ async def test_a_participant_asks_for_alerts_in_short_and_for_no_more_of_them(
     began, first, second = datetime.now(UTC), system.place(), system.place()
     came: asyncio.Queue[Brief] = asyncio.Queue()
     async with Participant(
-        "bob", servers.accounts["bob"].password, Broker(servers.mqtt.host, servers.mqtt.port),
-        on_brief=lambda brief, _: came.put_nowait(brief), deaf_to=(ALERT,), session_expiry_s=0,
-    ) as bob:  # fmt: skip
+        "bob",
+        servers.accounts["bob"].password,
+        Broker(servers.mqtt.host, servers.mqtt.port),
+        on_brief=lambda brief, _: came.put_nowait(brief),
+        deaf_to=(ALERT,),
+        session_expiry_s=0,
+    ) as bob:
         here = Position(lat=first[0], lon=first[1])
         await bob.presence(here, form=Form.SHORT, confirm=Confirm.YES)
         incident = (await system.report(eva, first))["incident"]
@@ -228,7 +232,7 @@ async def test_an_alert_counts_as_sent_when_only_a_small_device_hears_it(
 
         async def is_sent() -> bool:
             record = await system.store.of(incident).alerts.of(incident)
-            return [(one.user, one.state) for one in record] == [("bob", Delivery.SENT)]
+            return [(one.user, one.state) for one in record] == [("bob", DeliveryState.SENT)]
 
         await polled(is_sent)
         await system.be_at(button, None, availability="away", form="full")

@@ -28,9 +28,12 @@ def node(program: Callable[..., str]) -> str:
 
 async def run(*words: str | Path, password: str = "") -> tuple[int | None, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *map(str, words), cwd=EXAMPLE, stdout=PIPE, stderr=PIPE,
+        *map(str, words),
+        cwd=EXAMPLE,
+        stdout=PIPE,
+        stderr=PIPE,
         env={**os.environ, "NABIJ_PASSWORD": password},
-    )  # fmt: skip
+    )
     output, errors = await asyncio.wait_for(process.communicate(), 60)
     return process.returncode, output.decode(), errors.decode()
 

@@ -123,8 +123,12 @@ async def test_inform_reaches_the_group_and_nobody_who_did_not_join(
         await client.expect(f"u/{client.name}/down/alert", incident=incident)
     await system.reply(bob, incident)
     order = {
-        "command": "inform", "id": str(new_id()), "incident": incident, "by": "me", "text": "Stay.",
-    }  # fmt: skip
+        "command": "inform",
+        "id": str(new_id()),
+        "incident": incident,
+        "by": "me",
+        "text": "Stay.",
+    }
     receipts = [await system.send_command(desk, order) for _ in range(3)]
     assert receipts[0] == receipts[1] == receipts[2]
     for client in (ann, bob):
@@ -143,8 +147,12 @@ async def test_a_question_repeated_by_its_commands_id_is_asked_once(
     desk = await connect("desk-gent", "police/gent/#")
     incident = (await system.report(ann, system.place()))["incident"]
     order = {
-        "command": "ask", "id": str(new_id()), "incident": incident, "by": "me", "text": "Where?",
-    }  # fmt: skip
+        "command": "ask",
+        "id": str(new_id()),
+        "incident": incident,
+        "by": "me",
+        "text": "Where?",
+    }
     await asyncio.gather(*(system.send_command(desk, order) for _ in range(5)))
     await system.command(desk, "ask", incident, text="And when?")
     await ann.expect("u/ann/down/question", text="And when?")
@@ -159,9 +167,12 @@ async def test_a_command_that_comes_often_at_once_does_not_meet_its_own_effect(
     for _ in range(10):
         incident = (await system.report(ann, system.place()))["incident"]
         order = {
-            "command": "close", "id": str(new_id()), "incident": incident, "by": "me",
+            "command": "close",
+            "id": str(new_id()),
+            "incident": incident,
+            "by": "me",
             "outcome": "x",
-        }  # fmt: skip
+        }
 
         receipts = await asyncio.gather(*(system.send_command(desk, order) for _ in range(30)))
 
@@ -177,16 +188,23 @@ async def test_a_command_that_comes_often_at_once_does_not_meet_its_own_effect(
         ([("close", {"outcome": "x"})], ("inform", {"text": "?"}), "incident_closed"),
         ([("close", {"outcome": "x"})], ("status", {"status": "open"}), "incident_closed"),
         ([("acknowledge", {})], ("status", {"status": "open"}), "bad_transition"),
-        ([("status", {"status": "on_scene"})], ("status", {"status": "acknowledged"}),
-         "bad_transition"),
+        (
+            [("status", {"status": "on_scene"})],
+            ("status", {"status": "acknowledged"}),
+            "bad_transition",
+        ),
         ([], ("status", {"status": "closed"}), "bad_transition"),
         ([], ("ask", {"text": "?", "report": str(new_id())}), "unknown_report"),
     ],
-)  # fmt: skip
+)
 async def test_an_illegal_step_is_rejected_and_changes_nothing(
-    system: System, connect: Connect, *, before: list[tuple[str, dict[str, str]]],
-    command: tuple[str, dict[str, str]], code: str,
-) -> None:  # fmt: skip
+    system: System,
+    connect: Connect,
+    *,
+    before: list[tuple[str, dict[str, str]]],
+    command: tuple[str, dict[str, str]],
+    code: str,
+) -> None:
     ann = await connect("ann")
     desk = await connect("desk-gent", "police/gent/#")
     incident = (await system.report(ann, system.place()))["incident"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.events import Erased
+from broker.core.changes import Erased
 from schemas.ids import new_id
 from tests.services.client import Client, Connect, Received
 from tests.services.system import Place, System, a_report, ago, moved, polled
@@ -168,9 +168,8 @@ async def test_two_reports_of_one_person_do_not_tell_that_something_lies_between
     place = system.place()
     hers = await system.report(ann, place, "threat")
     probes = [
-        await system.report(bob, moved(place, north_m=north_m), "threat")
-        for north_m in (-90, 90)
-    ]  # fmt: skip
+        await system.report(bob, moved(place, north_m=north_m), "threat") for north_m in (-90, 90)
+    ]
     incident = await true_id(desk, hers["id"])
     assert {await true_id(desk, probe["id"]) for probe in probes} == {incident}
     assert len({probe["incident"] for probe in probes}) == 2
@@ -204,8 +203,9 @@ async def test_what_is_said_about_a_case_of_the_city_reaches_its_desk_and_no_nei
     assert said["outcome"] == "accepted"
     case = await city.expect("city/gent/case/noise", message=said["id"])
     assert (case["report"], case["text"]) == (
-        second["id"], "It is the house with the green door",
-    )  # fmt: skip
+        second["id"],
+        "It is the house with the green door",
+    )
     assert not ann.on("u/ann/down/group")
 
 
@@ -247,8 +247,9 @@ async def test_with_the_incident_every_conversation_about_it_is_erased(
     for client, receipt in zip(clients, receipts, strict=True):
         refused = await system.say(client, receipt["incident"], str(new_id()))
         assert refused["code"] == "unknown_incident"
-        assert not [one for one in await system.involving(client.name)
-                    if str(one) == receipt["incident"]]  # fmt: skip
+        assert not [
+            one for one in await system.involving(client.name) if str(one) == receipt["incident"]
+        ]
 
     async def is_gone() -> bool:
         return await system.filed(incident) is None

@@ -31,10 +31,15 @@ def timers() -> dict[str, int]:
 async def ask_at_once(desk: Client, incident: str, count: int) -> float:
     """Ask so many questions, some of them twice; return how long it took, in seconds."""
     orders = [
-        {"command": "ask", "id": str(new_id()), "incident": incident, "by": "me",
-         "text": f"{count}, {number}?"}
+        {
+            "command": "ask",
+            "id": str(new_id()),
+            "incident": incident,
+            "by": "me",
+            "text": f"{count}, {number}?",
+        }
         for number in range(count)
-    ]  # fmt: skip
+    ]
     began = time.monotonic()
     for first in range(0, count, 100):  # our own client's limit, not theirs
         await asyncio.gather(

@@ -28,9 +28,14 @@ def alerts(client: Client, user: str, incident: str) -> list[Any]:
 
 
 async def assert_alerted(
-    system: System, fleet: Client, place: Place, receipt: dict[str, Any], *, expected: set[str],
+    system: System,
+    fleet: Client,
+    place: Place,
+    receipt: dict[str, Any],
+    *,
+    expected: set[str],
     among: set[str],
-) -> None:  # fmt: skip
+) -> None:
     """Of those `among`, exactly `expected` were alerted, once: a later alert to another tells."""
     incident = receipt["incident"]
     for user in expected:
@@ -113,9 +118,13 @@ async def test_muted_and_away_are_not_alerted_and_on_duty_and_available_are(
     receipt = await system.report(fleet, place, user="reporter")
     assert (await system.filed(receipt["incident"])) is not None
     await assert_alerted(
-        system, fleet, place, receipt, expected={"on-duty", "available"},
+        system,
+        fleet,
+        place,
+        receipt,
+        expected={"on-duty", "available"},
         among={*users.values(), "was-here", "was-there"},
-    )  # fmt: skip
+    )
 
 
 async def test_a_withdrawal_counts_however_old_or_far_ahead_its_time_is(
@@ -123,8 +132,12 @@ async def test_a_withdrawal_counts_however_old_or_far_ahead_its_time_is(
 ) -> None:
     fleet = await fleet_of(connect)
     place = system.place()
-    times = {"old": ago(seconds=5), "expired": ago(seconds=4_000), "of-1970": "1970-01-01T00:00:00Z",
-             "ahead": ago(seconds=-4_000)}  # fmt: skip
+    times = {
+        "old": ago(seconds=5),
+        "expired": ago(seconds=4_000),
+        "of-1970": "1970-01-01T00:00:00Z",
+        "ahead": ago(seconds=-4_000),
+    }
     for user, at in times.items():
         seen_at = ago()
         await system.be_at(fleet, place, user=user, at=seen_at)
@@ -284,8 +297,13 @@ async def test_a_batch_keeps_each_withdrawal_and_the_newest_place_on_either_side
     on, muted, now_ms = Availability.AVAILABLE, Availability.MUTED, 1_000_000
     here, hidden = 0x8A1FA4A24C2FFFF, None
     came = [
-        Update("ann", here, on, 50), Update("ann", here, on, 40), Update("bob", here, on, 70),
-        Update("ann", hidden, muted, 10), Update("ann", here, on, 60), Update("ann", here, on, 61),
-        Update("bob", here, on, now_ms + 9), Update("bob", here, on, now_ms),
-    ]  # fmt: skip
+        Update("ann", here, on, 50),
+        Update("ann", here, on, 40),
+        Update("bob", here, on, 70),
+        Update("ann", hidden, muted, 10),
+        Update("ann", here, on, 60),
+        Update("ann", here, on, 61),
+        Update("bob", here, on, now_ms + 9),
+        Update("bob", here, on, now_ms),
+    ]
     assert presence.worth_applying(came, now_ms) == [came[0], came[3], came[5], came[7]]

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from broker.config import Settings
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.mqtt import Message
-from broker.runner import load_policy
-from broker.service import Context, Zones
+from broker.runtime.config import Settings
+from broker.runtime.service import Context, Zones
+from broker.runtime.worker import load_policy
 from broker.store import Store
 from schemas import topics
 from schemas.ids import escalation_id
@@ -51,10 +51,17 @@ class Intake:
     async def start(self) -> None:
         read, write = os.pipe()
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "nabij.worker", "intake", "1", str(write), str(os.getpid()),
-            env={**os.environ, **_environment(self._settings)}, pass_fds=(write,),
+            sys.executable,
+            "-m",
+            "nabij.local.worker_process",
+            "intake",
+            "1",
+            str(write),
+            str(os.getpid()),
+            env={**os.environ, **_environment(self._settings)},
+            pass_fds=(write,),
             stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
+        )
         os.close(write)
         with os.fdopen(read) as pipe:
             await asyncio.to_thread(_until_ready, pipe)

@@ -64,9 +64,11 @@ async def test_a_forged_response_topic_brings_no_receipt_there(
     assert receipt.topic == "u/eva/down/receipt"
     presence = b"presence-" + report["id"].encode()
     await eva.publish(
-        "u/eva/up/presence", a_presence(None, availability="away"),
-        response_topic=forged, correlation=presence,
-    )  # fmt: skip
+        "u/eva/up/presence",
+        a_presence(None, availability="away"),
+        response_topic=forged,
+        correlation=presence,
+    )
     await system.be_at(eva, None, availability="away")  # after it, by the same way
     await spy.expect("u/eva/down/receipt", subject="presence")
     theirs = [one for one in spy.received if one.correlation in (marked, presence)]

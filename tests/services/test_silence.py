@@ -14,9 +14,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest.fixture(scope="module")
 def timers() -> dict[str, int]:
     return {
-        "accept_s": 1, "acknowledge_s": 1, "silence_s": 2, "silence_routine_s": 2,
+        "accept_s": 1,
+        "acknowledge_s": 1,
+        "silence_s": 2,
+        "silence_routine_s": 2,
         "retention_s": 1,
-    }  # fmt: skip
+    }
 
 
 async def test_silence_closes_tells_everyone_who_was_alerted_and_then_all_is_erased(

@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
-from broker import dispatch, runner, takeover
-from broker.connections import client_id_of, filters_of
-from broker.events import Change, IncidentChanged
+from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
+from broker.runtime import dispatch, session_takeover, worker
+from broker.runtime.connections import client_id_of, filters_of
 from broker.store import WorkerState, partitions
-from nabij.chaos.shares import EACH, unanswered
 from schemas import topics
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
@@ -28,6 +27,7 @@ from tests.services.system import (
     polled,
     settings_of,
 )
+from verify.chaos.shares import EACH, unanswered
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -37,7 +37,7 @@ async def city(
     servers: Servers, redis_url: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[City]:
     assert redis_url == servers.redis_url  # emptied: no workers of the test before
-    monkeypatch.setattr(takeover, "BEAT_S", BEAT_S)
+    monkeypatch.setattr(session_takeover, "BEAT_S", BEAT_S)
     settings = settings_of(servers, {})
     assert settings.redis_url
     async with partitions(settings.redis_url, settings.partitions) as stores:
@@ -65,7 +65,7 @@ async def test_ten_reports_get_receipts_when_one_of_two_workers_does_not_come_ba
 async def test_without_a_take_over_the_dead_workers_session_swallows_its_share(
     city: City, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(takeover.TakeOver, "_is_to_be_ended", lambda *_: False)
+    monkeypatch.setattr(session_takeover.TakeOver, "_is_to_be_ended", lambda *_: False)
     await city.start("a-1")
     await city.start("a-2")
     await city.die("a-2")
@@ -88,9 +88,11 @@ async def test_positions_too_reach_the_worker_that_lives(city: City, connect: Co
     asked = [new_id().bytes for _ in range(10)]
     for correlation in asked:
         await ann.publish(
-            "u/ann/up/presence", a_presence(KORENMARKT), correlation=correlation,
+            "u/ann/up/presence",
+            a_presence(KORENMARKT),
+            correlation=correlation,
             response_topic="u/ann/down/receipt",
-        )  # fmt: skip
+        )
     for correlation in asked:
         await ann.answer_to(correlation)
 
@@ -201,7 +203,7 @@ async def test_what_comes_by_a_subscription_of_another_version_is_laid_aside(
 async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
     city: City, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_TAKE_OVER_EVERY_S", BEAT_S)
+    monkeypatch.setattr(worker, "_TAKE_OVER_EVERY_S", BEAT_S)
     city.service, events = "city", city.store.events
     await city.start("a-1")
     await city.die("a-1")
@@ -234,7 +236,7 @@ async def test_a_session_whose_end_never_comes_holds_up_no_other(
         await ends(connection, filters, last)
 
     monkeypatch.setattr(Connection, "end_session", end_session)
-    monkeypatch.setattr(takeover, "STALLED_S", 3 * BEAT_S)
+    monkeypatch.setattr(session_takeover, "STALLED_S", 3 * BEAT_S)
     for name in ("a-1", "a-2", "b-1"):
         await city.start(name)
     await city.die("a-1", "a-2")
@@ -308,7 +310,7 @@ async def test_a_session_that_comes_back_with_an_old_file_of_the_mqtt_broker_is_
         async with city.session("a-1"):
             pass  # every connection breaks then
     else:
-        monkeypatch.setattr(takeover, "CHECK_LOOKS", 2)
+        monkeypatch.setattr(session_takeover, "CHECK_LOOKS", 2)
     await all_receipts(ann, await send_reports(ann))
 
     async def is_adopted_again() -> bool:

@@ -114,9 +114,19 @@ async def scenario(servers: Servers, system: System) -> Any:
         late = await connect("desk-gent", "police/gent/incident/+")
         await late.expect(f"police/gent/incident/{incident}", status="closed")
         yield Scenario(
-            ann, bob, cleo, desk, city, operators, late, spy, places, incident, receipts,
+            ann,
+            bob,
+            cleo,
+            desk,
+            city,
+            operators,
+            late,
+            spy,
+            places,
+            incident,
+            receipts,
             list(delivered),
-        )  # fmt: skip
+        )
 
 
 async def _is_delivered(system: System, identifier: str) -> bool:

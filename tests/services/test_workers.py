@@ -45,10 +45,14 @@ async def result_of(
         everything = await system.connect("nabij", "police/+/escalation/#", "city/#")
         chance = random.Random(11)
         people = [
-            (f"near-{n}", moved(KORENMARKT, north_m=chance.uniform(-900, 900),
-                                east_m=chance.uniform(-900, 900)))
+            (
+                f"near-{n}",
+                moved(
+                    KORENMARKT, north_m=chance.uniform(-900, 900), east_m=chance.uniform(-900, 900)
+                ),
+            )
             for n in range(60)
-        ]  # fmt: skip
+        ]
         await asyncio.gather(*(system.be_at(fleet, place, user=user) for user, place in people))
         receipts = [await system.send_report(fleet, report, user=user) for user, report in reports]
         await everything.until(

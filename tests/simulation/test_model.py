@@ -11,13 +11,13 @@ import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.embedded import EmbeddedRedis
-from broker.store.redis import _SCRIPTS
-from nabij.simulation.clock import silence
-from nabij.simulation.redis import Database, Word, raw
-from nabij.simulation.scripts import SCRIPTS, Script
-from nabij.simulation.strings import unpacked
-from nabij.simulation.world import World
+from broker.store.kernel.redis_connection import _SCRIPTS
+from nabij.local.embedded import EmbeddedRedis
+from verify.simulation.redis_model import Database, Word, raw
+from verify.simulation.script_models import SCRIPTS, Script
+from verify.simulation.simulated_world import SimulatedWorld
+from verify.simulation.strings import unpacked
+from verify.simulation.virtual_time import silence
 
 Asked = tuple[str, Sequence[str], Sequence[Word], Any]  # script or "", keys, words, answer
 
@@ -28,7 +28,7 @@ def test_every_script_of_the_store_has_its_model() -> None:
 
 def recorded(seed: int) -> list[Asked]:
     """What the services of a world asked in its first minute: no place has expired by then."""
-    world = World(seed)
+    world = SimulatedWorld(seed)
     asked: list[Asked] = []
     inside: list[str] = []
 
@@ -108,7 +108,7 @@ def test_what_is_packed_is_read_back(value: Any) -> None:
 def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
     client = redis.Redis.from_url(redis_url, protocol=2)
     server = client.connection_pool.get_connection()
-    folder = resources.files("broker.store").joinpath("scripts")
+    folder = resources.files("broker.store.kernel").joinpath("scripts")
     scripts = {
         name: asked_of(server, ["SCRIPT", "LOAD", folder.joinpath(f"{name}.lua").read_text()])
         for name in _SCRIPTS
@@ -137,18 +137,26 @@ def test_the_model_answers_as_a_real_server(redis_url: str, seed: int) -> None:
 @given(
     st.lists(
         st.tuples(
-            *(st.sampled_from(words) for words in (
-                "ab", ("", "x", "y"), ("", "7"), ("", "x", "y"), ("", "a", "b"), ("x", "y"),
-            ))
+            *(
+                st.sampled_from(words)
+                for words in (
+                    "ab",
+                    ("", "x", "y"),
+                    ("", "7"),
+                    ("", "x", "y"),
+                    ("", "a", "b"),
+                    ("x", "y"),
+                )
+            )
         ),
         max_size=12,
     )
-)  # fmt: skip
+)
 def test_a_workers_record_changes_in_the_model_as_on_a_real_server(
     redis_server: EmbeddedRedis, changes: list[tuple[str, ...]]
 ) -> None:
     """The simulation's workers have no sessions to take over, so it does not ask for this."""
-    source = resources.files("broker.store").joinpath("scripts", "worker.lua").read_text()
+    source = resources.files("broker.store.kernel").joinpath("scripts", "worker.lua").read_text()
     keys = ["{m}workers", "{m}beats"]
     database = Database(lambda: 1_000, lambda _: None)
     with redis.Redis.from_url(redis_server.url, protocol=2) as client:
@@ -164,7 +172,7 @@ def test_a_workers_record_changes_in_the_model_as_on_a_real_server(
 
 def test_a_consumer_is_deleted_in_the_model_as_on_a_real_server(redis_url: str) -> None:
     """The simulation's workers keep their names, so it does not ask for this."""
-    source = resources.files("broker.store").joinpath("scripts", "forget.lua").read_text()
+    source = resources.files("broker.store.kernel").joinpath("scripts", "forget.lua").read_text()
     database = Database(lambda: 0.0, lambda _: None)
     stream, group = "{m}forget", "readers"
     with redis.Redis.from_url(redis_url) as client:
@@ -197,15 +205,18 @@ def asked_of(server: Any, words: Sequence[Word]) -> Any:
 
 def test_what_is_due_moves_with_the_clock_in_the_model_as_on_a_real_server(redis_url: str) -> None:
     """The simulation's clocks do not jump, so it does not ask for this."""
-    source = resources.files("broker.store").joinpath("scripts", "rebase.lua").read_text()
+    source = resources.files("broker.store.kernel").joinpath("scripts", "rebase.lua").read_text()
     keys = ["{m}jump", "{m}deadlines", "{m}empty"]
     database = Database(lambda: 0.0, lambda _: None)
     with redis.Redis.from_url(redis_url) as client:
         client.zadd(keys[1], {"a": 1_000, "b": 5_000_000})
         database.execute("ZADD", keys[1], 1_000, "a", 5_000_000, "b")
         # The same jump noticed by another worker, then one back.
-        for words in ([100_000, 3_600_000, 99_000], [100_400, 3_600_000, 99_000],
-                      [9_000_000, -3_600_000, 99_000]):  # fmt: skip
+        for words in (
+            [100_000, 3_600_000, 99_000],
+            [100_400, 3_600_000, 99_000],
+            [9_000_000, -3_600_000, 99_000],
+        ):
             found = client.eval(source, len(keys), *keys, *words)
             assert found == SCRIPTS["rebase"](database, keys, words)
             scores = client.zrange(keys[1], 0, -1, withscores=True)

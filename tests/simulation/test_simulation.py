@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from broker.mqtt.session import Event, Received, Session
-from nabij import exercised
-from nabij.exercised import Exercised, sent_topics
-from nabij.simulation.broken import Broken
-from nabij.simulation.run import Result, first_failing, lines, simulate
-from nabij.simulation.wire import simulate_wires
+from broker.mqtt.session import Event, PublishReceived, Session
 from schemas import topics
 from schemas.messages import Sync
 from schemas.topics import TOPICS, Topic
+from verify.simulation.broken import Broken
+from verify.simulation.session_fuzz import simulate_wires
+from verify.simulation.simulation_run import SimulationResult, first_failing, lines, simulate
+from verify.world import exercised
+from verify.world.exercised import Exercised, sent_topics
 
 SEEDS = 100
 WITHIN = 100  # seeds: so soon must a broken promise be seen
@@ -50,17 +50,17 @@ SEEN = {
 
 STORY = """
 import sys
-from nabij.simulation.run import simulate
+from verify.simulation.simulation_run import simulate
 simulate([int(sys.argv[1])], on_trace=lambda now, who, what: print(repr(now), who, what))
 """
 
 
 @pytest.fixture(scope="module")
-def result() -> Result:
+def result() -> SimulationResult:
     return simulate(range(SEEDS))
 
 
-def test_no_promise_is_broken_in_any_world(result: Result) -> None:
+def test_no_promise_is_broken_in_any_world(result: SimulationResult) -> None:
     assert result.seeds == SEEDS
     assert list(lines(result)) == []
     assert set(result.invariants) == {"I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10"}
@@ -72,18 +72,19 @@ def test_no_promise_is_broken_in_any_world(result: Result) -> None:
 # -- no topic is forgotten -------------------------------------------------------------------------
 
 
-def test_all_that_the_contract_has_happens_in_some_world(result: Result) -> None:
+def test_all_that_the_contract_has_happens_in_some_world(result: SimulationResult) -> None:
     assert result.exercised.missing(EXEMPT) == []
 
 
-def test_nothing_is_exempt_that_happens(result: Result) -> None:
+def test_nothing_is_exempt_that_happens(result: SimulationResult) -> None:
     assert {one.partition(":")[0] for one in result.exercised.missing()} == EXEMPT.keys()
 
 
 @pytest.mark.parametrize(
-    "topic", [one for one in TOPICS if one not in sent_topics() and one.template not in EXEMPT],
+    "topic",
+    [one for one in TOPICS if one not in sent_topics() and one.template not in EXEMPT],
     ids=lambda topic: topic.template,
-)  # fmt: skip
+)
 def test_the_judge_sees_it_when_nothing_arrives_on_a_topic(topic: Topic[object]) -> None:
     assert first_failing(range(WITHIN), swallowed=topic.template) is not None
 
@@ -107,8 +108,11 @@ def test_a_promise_broken_on_purpose_is_seen(broken: Broken) -> None:
 def story(seed: int, hash_seed: str) -> str:
     told = subprocess.run(
         [sys.executable, "-c", STORY, str(seed)],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return told.stdout
 
 
@@ -140,7 +144,7 @@ class Eager(Session):
     def receive(self, data: bytes, now: float) -> list[Event]:
         events = super().receive(data, now)
         for event in events:
-            if isinstance(event, Received):
+            if isinstance(event, PublishReceived):
                 self.acknowledge(event.packet_id, event.epoch)
         return events
 

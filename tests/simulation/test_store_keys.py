@@ -4,9 +4,9 @@ import inspect
 from typing import Any
 from uuid import uuid4
 
-from broker.store.keys import Keys
-from nabij.simulation.clock import silence
-from nabij.simulation.world import World
+from broker.store.kernel.keys import Keys
+from verify.simulation.simulated_world import SimulatedWorld
+from verify.simulation.virtual_time import silence
 
 SEEDS = range(12)
 PREFIX = Keys().prefix
@@ -62,7 +62,7 @@ def test_no_family_of_keys_is_forgotten_nor_exempt_without_need() -> None:
     written: set[str] = set()
     with silence():
         for seed in SEEDS:
-            world = World(seed)
+            world = SimulatedWorld(seed)
             world.redis.database.data = data = Written()
             world.run()
             written |= {family(key.decode()) for key in data.keys_seen}

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from broker.core.changes import Change, IncidentChanged
 from broker.core.grid import place_of, region_of
-from broker.core.groups import Member, reporter
 from broker.core.incidents import Incident, closed, merged, opened_by, widened
-from broker.events import Change, IncidentChanged
-from broker.store import Filing, Neighbourhood, Posted, Store
-from broker.store.keys import Keys
+from broker.core.membership import Member, reporter
+from broker.store import Neighbourhood, OutboxMessage, ReceiptRecord, Store
+from broker.store.kernel.keys import Keys
 from schemas.messages import Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 from tests.core.samples import POLICY, START, category
@@ -54,13 +54,19 @@ def joined(incident: Incident, report: Report) -> Incident:
 
 
 async def commit(
-    store: Store, report: Report, incident: Incident, *, user: str = "ann",
-    seen: Neighbourhood | None = None, posted: Posted | None = None, member: Member | None = None,
-) -> int | None:  # fmt: skip
+    store: Store,
+    report: Report,
+    incident: Incident,
+    *,
+    user: str = "ann",
+    seen: Neighbourhood | None = None,
+    posted: OutboxMessage | None = None,
+    member: Member | None = None,
+) -> int | None:
     seen = seen or await store.incidents.neighbourhood(report, NEARBY)
     return await store.incidents.commit_report(
         report,
-        Filing(report.id, user, "digest", receipt_of(report.id)),
+        ReceiptRecord(report.id, user, "digest", receipt_of(report.id)),
         member=member or reporter({}, "zoe"),
         incident=incident,
         seen=seen,

@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-from broker.events import Change
+from broker.core.changes import Change
 from broker.store import Store
 from schemas.messages import AlertReason
 from tests.core.samples import START, report
@@ -24,8 +24,10 @@ async def test_everybody_is_claimed_once_by_however_many(store: Store, other_sto
         )
         return [alert.user for alert in claimed]
 
-    sent = [await claim_and_send((store, other_store)[n % 2], chance.sample([*users, "ann"], 120))
-            for n in range(12)]  # fmt: skip
+    sent = [
+        await claim_and_send((store, other_store)[n % 2], chance.sample([*users, "ann"], 120))
+        for n in range(12)
+    ]
 
     everybody = [user for some in sent for user in some]
     assert len(everybody) == len(set(everybody))
@@ -68,9 +70,10 @@ async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: S
     )
 
     assert await claim() == {"dirk"}
-    assert await store.alerts.claim(
-        incident, [], reason=AlertReason.NEARBY, now=START, retention_s=9
-    ) == []  # fmt: skip
+    assert (
+        await store.alerts.claim(incident, [], reason=AlertReason.NEARBY, now=START, retention_s=9)
+        == []
+    )
     [missed] = await store.missed.since("bob", START, 100)
     alert = missed.alert
     assert alert is not None

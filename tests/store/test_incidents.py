@@ -6,16 +6,16 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from broker.core.groups import Member, Part
-from broker.events import Change, Erased
+from broker.core.changes import Change, Erased
+from broker.core.membership import Member, Part
 from broker.store import (
     DeadlineKind,
-    Filing,
-    Posted,
+    OutboxMessage,
+    ReceiptRecord,
     Store,
-    file_question,
-    file_receipt,
-    file_reply,
+    add_question,
+    add_receipt,
+    add_reply,
 )
 from schemas import topics
 from schemas.ids import group_event_id, new_id, question_id
@@ -50,7 +50,7 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     one = report(text="rook\n«é»")
     incident = opened(one)
     topic = topics.CASE.topic(municipality="gent", category="graffiti")
-    posted = Posted(id="p", topic=topic, payload=b"\x00\xff", made_ms=NOW_MS, due_ms=NOW_MS)
+    posted = OutboxMessage(id="p", topic=topic, payload=b"\x00\xff", made_ms=NOW_MS, due_ms=NOW_MS)
 
     assert await commit(store, one, incident, posted=posted) == 1
 
@@ -112,11 +112,16 @@ async def test_touch_changes_the_version_alone(store: Store) -> None:
     after = replace(incident, version=2)
     transaction = store.transaction()
     event = GroupEvent(
-        id=group_event_id(incident.id, "x"), incident=incident.id, sequence=1,
-        kind=GroupEventKind.JOINED, at=START, member="helper-1", members=2,
-    )  # fmt: skip
+        id=group_event_id(incident.id, "x"),
+        incident=incident.id,
+        sequence=1,
+        kind=GroupEventKind.JOINED,
+        at=START,
+        member="helper-1",
+        members=2,
+    )
     member = Member(part=Part.HELPER, name="helper-1")
-    file_reply(transaction, incident.id, user="bob", member=member, event=event)
+    add_reply(transaction, incident.id, user="bob", member=member, event=event)
 
     assert await store.incidents.touch(incident, after, transaction)
     assert not await store.incidents.touch(incident, after, store.transaction())
@@ -155,8 +160,9 @@ async def test_incident_stays_joinable_when_its_neighbour_of_the_same_kind_close
     await close(store, first)
 
     assert await candidates(store, second_report) == [second.id]
-    keys_of_second = [key for key in client.scan_iter("nabij:{p0}:join:*")
-                      if client.hexists(key, str(second.id))]  # fmt: skip
+    keys_of_second = [
+        key for key in client.scan_iter("nabij:{p0}:join:*") if client.hexists(key, str(second.id))
+    ]
     assert keys_of_second
     assert {client.ttl(key) for key in keys_of_second} == {-1}
 
@@ -211,8 +217,10 @@ async def test_questions_and_receipts_are_kept_for_a_while(
     )
     message = new_id()
     transaction = store.transaction()
-    file_question(transaction, asked, "ann")
-    file_receipt(transaction, Filing(message, "ann", "d", receipt_of(message), group_sequence=4))
+    add_question(transaction, asked, "ann")
+    add_receipt(
+        transaction, ReceiptRecord(message, "ann", "d", receipt_of(message), group_sequence=4)
+    )
     await transaction.run()
 
     assert await store.questions.get(asked.id) == ("ann", asked)
@@ -220,8 +228,11 @@ async def test_questions_and_receipts_are_kept_for_a_while(
     received = await store.incidents.received(message)
     assert received is not None
     assert received.group_sequence == 4
-    assert all(0 < client.ttl(key) <= 7 * 86_400
-               for key in client.scan_iter("nabij:*") if "events" not in key)  # fmt: skip
+    assert all(
+        0 < client.ttl(key) <= 7 * 86_400
+        for key in client.scan_iter("nabij:*")
+        if "events" not in key
+    )
 
 
 async def test_deadlines_are_set_when_an_incident_opens(store: Store) -> None:

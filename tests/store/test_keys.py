@@ -1,4 +1,4 @@
-"""The key table in the docstring of `broker.store` is what `broker/store/keys.py` makes."""
+"""The key table in the docstring of `broker.store` is what `broker/store/kernel/keys.py` makes."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from redis.crc import key_slot
 import broker.store
 from broker.core.zones import Zone, ZoneKind
 from broker.store import Store, Update
-from broker.store.keys import Keys, where_bucket
+from broker.store.kernel.keys import Keys, where_bucket
 from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
 from tests.store.samples import NOW_MS, open_incident
@@ -25,12 +25,17 @@ def family(key: str) -> str:
 
 
 def test_table_and_keys_agree() -> None:
-    made = {family(value) for name, value in vars(KEYS).items()
-            if name != "prefix" and isinstance(value, str)}  # fmt: skip
+    made = {
+        family(value)
+        for name, value in vars(KEYS).items()
+        if name != "prefix" and isinstance(value, str)
+    }
     for _, method in inspect.getmembers(KEYS, inspect.ismethod):
         if inspect.signature(method).return_annotation is str and method.__name__[0] != "_":
-            arguments = [7 if "int" in str(parameter.annotation) else "x"
-                         for parameter in inspect.signature(method).parameters.values()]  # fmt: skip
+            arguments = [
+                7 if "int" in str(parameter.annotation) else "x"
+                for parameter in inspect.signature(method).parameters.values()
+            ]
             made.add(family(method(*arguments)))
 
     assert made | {"where"} == {family(row) for row in TABLE}  # where: is made by presence.lua
@@ -56,8 +61,9 @@ async def test_keys_in_redis_are_of_the_types_in_the_table(
     await store.alerts.claim(incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9)
     await store.presence.update(
         [Update("ann", 0x8A1FA4A24C2FFFF, Availability.AVAILABLE, NOW_MS)],
-        now_ms=NOW_MS, presence_s=9,
-    )  # fmt: skip
+        now_ms=NOW_MS,
+        presence_s=9,
+    )
     await store.zones.save(ZoneKind.POLICE, [Zone("a", "A", ZoneKind.POLICE, (1,))])
     types = {family(row): kind for row, kind in ROWS}
 

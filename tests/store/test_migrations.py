@@ -37,8 +37,12 @@ async def opened(url: str, opening: Opening = Opening.USE, count: int = 1) -> No
 def old_message(name: str) -> bytes:
     """As every release before schema versions has written it."""
     old: dict[str, Any] = {
-        "id": name, "topic": TOPIC, "payload": b"{}", "retain": False, "due_ms": NOW_MS
-    }  # fmt: skip
+        "id": name,
+        "topic": TOPIC,
+        "payload": b"{}",
+        "retain": False,
+        "due_ms": NOW_MS,
+    }
     return msgspec.msgpack.encode(old)
 
 
@@ -144,9 +148,14 @@ async def test_nothing_is_migrated_while_workers_of_an_older_release_run(
     monkeypatch.setattr("broker.store.migrations._WORKERS_STOP_S", 0.2)
     fill_as_version_1(client)
     session = WorkerSession(
-        service="intake", instance="host-a-1", server=0, client_id="c", filters=(), holder="h",
+        service="intake",
+        instance="host-a-1",
+        server=0,
+        client_id="c",
+        filters=(),
+        holder="h",
         state=WorkerState.RUNNING,
-    )  # fmt: skip
+    )
     async with Store(redis_url) as store:
         await store.workers.register(session)
 

@@ -6,7 +6,7 @@ from uuid import uuid5
 from msgspec.structs import replace
 
 from broker.core.incidents import Incident
-from broker.store import Store, file_reply
+from broker.store import Store, add_reply
 from schemas.ids import NAMESPACE, new_id
 from schemas.messages import AlertReason, GroupEvent, GroupEventKind
 from tests.core.samples import START, report
@@ -20,11 +20,17 @@ async def tell(store: Store, incident: Incident, numbers: range) -> None:
     before = incident
     for number in numbers:
         event = GroupEvent(
-            id=uuid5(NAMESPACE, f"{incident.id} {number}"), incident=incident.id, sequence=number,
-            kind=GroupEventKind.SAID, at=LATER, member="reporter-1", members=1, text="?",
-        )  # fmt: skip
+            id=uuid5(NAMESPACE, f"{incident.id} {number}"),
+            incident=incident.id,
+            sequence=number,
+            kind=GroupEventKind.SAID,
+            at=LATER,
+            member="reporter-1",
+            members=1,
+            text="?",
+        )
         transaction = store.transaction()
-        file_reply(transaction, before.id, user="", member=None, event=event)
+        add_reply(transaction, before.id, user="", member=None, event=event)
         after = replace(before, version=before.version + 1)
         assert await store.incidents.touch(before, after, transaction)
         before = after

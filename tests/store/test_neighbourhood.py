@@ -12,7 +12,7 @@ from broker.core.incidents import Incident, merge_target
 from broker.store import (
     Store,
 )
-from broker.store.filed import NOTHING_NEAR
+from broker.store.stored_incident import NOTHING_NEAR
 from schemas.messages import (
     Mode,
     Position,
@@ -144,8 +144,13 @@ async def test_reports_from_everywhere_merge_as_if_one_after_another(
     store: Store, other_store: Store, seed: int
 ) -> None:
     chance = random.Random(seed)
-    reports = [report(north(chance.uniform(-400, 400), chance.uniform(-60, 60)),
-                      code=chance.choice(["fire", "theft"])) for _ in range(24)]  # fmt: skip
+    reports = [
+        report(
+            north(chance.uniform(-400, 400), chance.uniform(-60, 60)),
+            code=chance.choice(["fire", "theft"]),
+        )
+        for _ in range(24)
+    ]
     order: dict[int, Report] = {}
 
     async def take(of: Store, one: Report) -> None:

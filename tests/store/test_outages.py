@@ -9,11 +9,11 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from broker.embedded import EmbeddedRedis
+from broker.core.changes import WalkedIn
+from broker.core.health import Severity, stops
 from broker.errors import UnavailableError
-from broker.events import WalkedIn
-from broker.health import Severity, stops
-from broker.store import Posted, Reader, Store, Update
+from broker.store import OutboxMessage, Reader, Store, Update
+from nabij.local.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
@@ -113,15 +113,16 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
         incident = await open_incident(store, other)
         before = {key: client.dump(key) for key in client.scan_iter()}
         client.config_set("maxmemory", "1mb")
-        posted = Posted(id="p", topic="t", payload=b"x", made_ms=NOW_MS, due_ms=NOW_MS)
+        posted = OutboxMessage(id="p", topic="t", payload=b"x", made_ms=NOW_MS, due_ms=NOW_MS)
 
         with pytest.raises(UnavailableError, match="OOM"):
             await commit(store, two, opened(two), seen=seen, posted=posted)
         with pytest.raises(UnavailableError, match="OOM"):
             await store.presence.update(
                 [Update("ann", 0x8A1FA4A24C2FFFF, Availability.AVAILABLE, NOW_MS)],
-                now_ms=NOW_MS, presence_s=TIMERS.presence_s,
-            )  # fmt: skip
+                now_ms=NOW_MS,
+                presence_s=TIMERS.presence_s,
+            )
         with pytest.raises(UnavailableError, match="OOM"):
             await store.alerts.claim(
                 incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=9

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import redis
 
-from broker.store import Alarm, Posted, Reader, Store, Undelivered, posted
+from broker.store import Alarm, OutboxMessage, Reader, Store, Undelivered, posted
 from broker.store.outbox import post
 from schemas import topics
 from schemas.ids import new_id
@@ -14,26 +14,28 @@ from tests.store.samples import NOW_MS
 GENT, KORTRIJK, ANN = Reader("police", "gent"), Reader("police", "kortrijk"), Reader("u", "ann")
 
 
-def message(number: int, *, due_ms: int = NOW_MS, zone: str = "gent") -> Posted:
+def message(number: int, *, due_ms: int = NOW_MS, zone: str = "gent") -> OutboxMessage:
     topic = topics.ESCALATION.topic(zone=zone, priority="p1")
-    return Posted(
+    return OutboxMessage(
         id=f"m-{number}", topic=topic, payload=b"\0\xff{}", made_ms=NOW_MS + number, due_ms=due_ms
     )
 
 
-def question(number: int) -> Posted:
+def question(number: int) -> OutboxMessage:
     topic = topics.QUESTION.topic(user="ann")
-    return Posted(id=f"q-{number}", topic=topic, payload=b"{}", made_ms=NOW_MS, due_ms=NOW_MS)
+    return OutboxMessage(
+        id=f"q-{number}", topic=topic, payload=b"{}", made_ms=NOW_MS, due_ms=NOW_MS
+    )
 
 
-async def add(store: Store, *messages: Posted) -> None:
+async def add(store: Store, *messages: OutboxMessage) -> None:
     transaction = store.transaction()
     for one in messages:
         post(transaction, one)
     await transaction.run()
 
 
-async def take(store: Store, now_ms: int = NOW_MS) -> list[Posted]:
+async def take(store: Store, now_ms: int = NOW_MS) -> list[OutboxMessage]:
     return await store.outbox.take(now_ms)
 
 

@@ -22,8 +22,11 @@ from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
 
 PRESENCE_S = 900
 AROUND = cover(KORENMARKT.lat, KORENMARKT.lon, 4_000)
-PLACES = [place_of(north(y, x).lat, north(y, x).lon)
-          for y in range(-1_500, 1_501, 300) for x in (-600, 0, 600)]  # fmt: skip
+PLACES = [
+    place_of(north(y, x).lat, north(y, x).lon)
+    for y in range(-1_500, 1_501, 300)
+    for x in (-600, 0, 600)
+]
 ON, MUTED = Availability.AVAILABLE, Availability.MUTED
 
 
@@ -136,8 +139,9 @@ async def test_presence_is_what_the_model_says(
                 await close(store, model.incidents.pop(0))
             case 3 if model.incidents:
                 one, user = chance.choice(model.incidents), chance.choice(users)
-                await store.alerts.claim(one, [user], reason=AlertReason.NEARBY, now=START,
-                                            retention_s=60)  # fmt: skip
+                await store.alerts.claim(
+                    one, [user], reason=AlertReason.NEARBY, now=START, retention_s=60
+                )
                 model.alerted.add((user, str(one.id)))
             case 4:
                 now_ms += chance.choice([0, PRESENCE_S * 1000])
@@ -147,12 +151,18 @@ async def test_presence_is_what_the_model_says(
                 batch = [
                     Update(
                         chance.choice(users),
-                        *chance.choice([(chance.choice(PLACES), ON), (chance.choice(PLACES), ON),
-                                        (chance.choice(PLACES), Availability.ON_DUTY), (None, MUTED)]),
+                        *chance.choice(
+                            [
+                                (chance.choice(PLACES), ON),
+                                (chance.choice(PLACES), ON),
+                                (chance.choice(PLACES), Availability.ON_DUTY),
+                                (None, MUTED),
+                            ]
+                        ),
                         now_ms - chance.choice([0, 0, 1_000, 40_000, -1_000, -400_000]),
                     )
                     for _ in range(chance.randrange(1, 8))
-                ]  # fmt: skip
+                ]
                 batch += chance.sample(last, min(len(last), chance.randrange(3)))  # delivered again
                 hits = await store.presence.update(batch, now_ms=now_ms, presence_s=PRESENCE_S)
                 expected = set[tuple[str, str]]().union(
@@ -295,15 +305,22 @@ async def test_who_has_not_been_heard_of_is_forgotten_in_every_partition(
     stale, fresh = NOW_MS - PRESENCE_S * 1000, NOW_MS - 1_000
     async with partitions(redis_url, 2) as stores:
         everywhere = stores[0].everywhere
-        updates = [Update("gone", PLACES[0], ON, stale), Update("hidden", None, MUTED, stale),
-                   Update("here", PLACES[0], ON, fresh)]  # fmt: skip
+        updates = [
+            Update("gone", PLACES[0], ON, stale),
+            Update("hidden", None, MUTED, stale),
+            Update("here", PLACES[0], ON, fresh),
+        ]
         await everywhere.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
         for store in stores:
             await store.presence.sweep(now_ms=NOW_MS, presence_s=PRESENCE_S)
 
         assert [one.user for one in await everywhere.near(AROUND)] == ["here"]
-    known = {user for key in client.scan_iter("nabij:*") if client.type(key) == "hash"
-             for user in client.hkeys(key)}  # fmt: skip
+    known = {
+        user
+        for key in client.scan_iter("nabij:*")
+        if client.type(key) == "hash"
+        for user in client.hkeys(key)
+    }
     assert known & {"gone", "hidden", "here"} == {"here"}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from broker.core.grid import filed, place_of
 from broker.store import Store, Update, partitions
-from broker.store.keys import Keys
+from broker.store.kernel.keys import Keys
 from schemas.messages import Availability
 from services.presence import worth_applying
 from tests.core.samples import north
@@ -50,8 +50,10 @@ def drawn(chance: random.Random, workers: int) -> list[Batches]:
     """What each worker is given of what one device has said, in batches."""
 
     def batch() -> list[Said]:
-        return [Said(chance.choice([None, 0, 1, 2]), chance.randrange(6))
-                for _ in range(chance.randint(1, 3))]  # fmt: skip
+        return [
+            Said(chance.choice([None, 0, 1, 2]), chance.randrange(6))
+            for _ in range(chance.randint(1, 3))
+        ]
 
     return [[batch() for _ in range(chance.randint(1, 3))] for _ in range(workers)]
 

@@ -10,10 +10,10 @@ import msgspec
 import redis
 from msgspec.structs import replace
 
+from broker.core.changes import Erased
 from broker.core.grid import place_of, region_of
-from broker.core.groups import Member, Part
 from broker.core.incidents import Incident, opened_by
-from broker.events import Erased
+from broker.core.membership import Member, Part
 from broker.store import Opening, Store, partitions
 from broker.store.migrations import SCHEMA_VERSION
 from schemas.ids import group_event_id
@@ -32,26 +32,40 @@ ENCODE = msgspec.json.Encoder().encode
 def old_incident(first: Report, audience: Audience, now: datetime) -> Incident:
     place = first.location
     opened = opened_by(
-        first, category(first.category), audience=audience, zone="gent", municipality="gent",
-        now=now, region=region_of(place_of(place.lat, place.lon)),
-    )  # fmt: skip
+        first,
+        category(first.category),
+        audience=audience,
+        zone="gent",
+        municipality="gent",
+        now=now,
+        region=region_of(place_of(place.lat, place.lon)),
+    )
     return replace(opened, reports=2, version=4)
 
 
 def old_event(incident: Incident, sequence: int, member: str, text: str) -> dict[str, Any]:
     """As it was written before events had a role."""
     event = GroupEvent(
-        id=group_event_id(incident.id, f"cause-{sequence}"), incident=incident.id,
-        sequence=sequence, kind=GroupEventKind.SAID, at=incident.opened_at, member=member, members=2, text=text,
-    )  # fmt: skip
+        id=group_event_id(incident.id, f"cause-{sequence}"),
+        incident=incident.id,
+        sequence=sequence,
+        kind=GroupEventKind.SAID,
+        at=incident.opened_at,
+        member=member,
+        members=2,
+        text=text,
+    )
     found: dict[str, Any] = json.loads(ENCODE(event))
     return found
 
 
 def fill_as_version_2(
-    client: redis.Redis, audience: Audience = Audience.POLICE, *, now: datetime = START,
+    client: redis.Redis,
+    audience: Audience = Audience.POLICE,
+    *,
+    now: datetime = START,
     users: tuple[str, str] = ("zoe", "mallory"),
-) -> tuple[Incident, Report]:  # fmt: skip
+) -> tuple[Incident, Report]:
     """Write an incident that two users have reported; return it and the second's report."""
     first, second = report(code="threat"), report(code="threat")
     incident = old_incident(first, audience, now)
@@ -81,10 +95,12 @@ def fill_as_version_2(
 def contents(client: redis.Redis) -> dict[str, Any]:
     """Everything in Redis."""
     read: dict[str, Callable[[str], Any]] = {
-        "string": client.get, "hash": client.hgetall, "stream": client.xlen,
+        "string": client.get,
+        "hash": client.hgetall,
+        "stream": client.xlen,
         "list": lambda key: client.lrange(key, 0, -1),
         "zset": lambda key: client.zrange(key, 0, -1, withscores=True),
-    }  # fmt: skip
+    }
     return {key: read[client.type(key)](key) for key in client.scan_iter()}
 
 
@@ -116,8 +132,9 @@ async def test_each_reporter_of_a_group_of_before_keeps_their_words_and_the_desk
         assert await heard(store, "mallory") == {(own, 1): WE_COME, (own, 2): HIS}
         conversations = await store.conversations.of(incident)
         assert {one.id: [*one.people] for one in conversations} == {
-            incident.id: ["zoe"], own: ["mallory"]
-        }  # fmt: skip
+            incident.id: ["zoe"],
+            own: ["mallory"],
+        }
         filed = await store.conversations.get(incident.id)
         assert filed is not None
         assert [*filed.people] == ["zoe"]
@@ -173,6 +190,10 @@ async def test_what_is_left_of_an_incident_of_before_is_erased_with_it(
         await store.incidents.erase(
             filed.incident, filed.people, Erased(incident=incident.id, zone="gent")
         )
-    names = [*client.scan_iter(f"{PREFIX}incident:*"), *client.scan_iter(f"{PREFIX}people:*"),
-             *client.scan_iter(f"{PREFIX}group:*"), *client.scan_iter(f"{PREFIX}involved:*")]  # fmt: skip
+    names = [
+        *client.scan_iter(f"{PREFIX}incident:*"),
+        *client.scan_iter(f"{PREFIX}people:*"),
+        *client.scan_iter(f"{PREFIX}group:*"),
+        *client.scan_iter(f"{PREFIX}involved:*"),
+    ]
     assert names == []

@@ -6,9 +6,10 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from broker import events
-from broker.events import Change, Erased, Informed, WalkedIn
-from broker.store import Store, streams
+from broker.core import changes
+from broker.core.changes import Change, Erased, Informed, WalkedIn
+from broker.store import Store
+from broker.store.kernel import streams
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
 from tests.core.samples import START, incident
@@ -18,7 +19,7 @@ ONE = incident()
 WALKED_IN = WalkedIn(incident=ONE.id, users=("ann", "bob"))
 
 
-async def read(store: Store, consumer: str, count: int = 100) -> list[events.Event | None]:
+async def read(store: Store, consumer: str, count: int = 100) -> list[changes.Event | None]:
     entries = await store.events.read("alerting", consumer, count=count, block_ms=20)
     return [entry.event for entry in entries]
 
@@ -31,24 +32,28 @@ async def test_change_is_on_the_streams_of_its_readers_alone(
     event = replace(changed(ONE, change), desk=desk)
     await store.events.put([event])
 
-    found = {name for name in events.READERS if await store.events.length(name)}
+    found = {name for name in changes.READERS if await store.events.length(name)}
 
-    assert found == set(events.readers(event)) <= set(events.READERS)
+    assert found == set(changes.readers(event)) <= set(changes.READERS)
 
 
 @pytest.mark.parametrize(
     "event",
-    [changed(ONE), WALKED_IN, Informed(incident=ONE.id, command=new_id(), text="é", at=START),
-     Erased(incident=ONE.id, zone="gent")],
+    [
+        changed(ONE),
+        WALKED_IN,
+        Informed(incident=ONE.id, command=new_id(), text="é", at=START),
+        Erased(incident=ONE.id, zone="gent"),
+    ],
     ids=lambda event: type(event).__name__,
-)  # fmt: skip
-async def test_event_arrives_as_it_was_put(store: Store, event: events.Event) -> None:
+)
+async def test_event_arrives_as_it_was_put(store: Store, event: changes.Event) -> None:
     await store.events.put([event])
 
-    for name in events.readers(event):
+    for name in changes.readers(event):
         (entry,) = await store.events.read(name, "1", count=9, block_ms=20)
         assert entry.event == event
-        assert events.decode(entry.data) == event
+        assert changes.decode(entry.data) == event
 
 
 async def test_blocking_read_wakes_when_something_comes(store: Store, other_store: Store) -> None:
@@ -101,9 +106,11 @@ async def test_what_the_dead_left_is_taken_over_and_by_one_alone(
 
     assert await store.events.take_over("alerting", "1", idle_ms=60_000, count=9) == []
     taken = await asyncio.gather(
-        *(of.events.take_over("alerting", f"{n}", idle_ms=0, count=9)
-          for n, of in enumerate((store, other_store)))
-    )  # fmt: skip
+        *(
+            of.events.take_over("alerting", f"{n}", idle_ms=0, count=9)
+            for n, of in enumerate((store, other_store))
+        )
+    )
 
     assert [entry.event for entries in taken[-1:] for entry in entries] == [WALKED_IN]
     assert len(await read(store, "1")) == 1  # the other was never read
@@ -145,8 +152,9 @@ async def test_entry_that_is_none_of_ours_is_handed_on_with_its_data(
     entries = await store.events.read("alerting", "1", count=9, block_ms=20)
 
     assert [(entry.event, entry.data) for entry in entries] == [
-        (None, b"{]"), (None, b'{"type":"later_version"}'),
-    ]  # fmt: skip
+        (None, b"{]"),
+        (None, b'{"type":"later_version"}'),
+    ]
 
 
 async def test_groups_are_made_once_and_see_what_came_before_them(
@@ -158,7 +166,7 @@ async def test_groups_are_made_once_and_see_what_came_before_them(
         await store.events.ensure_groups()
 
         assert await read(store, "1") == [WALKED_IN]
-    assert len(client.keys("nabij:{p0}:events:*")) == len(events.READERS)
+    assert len(client.keys("nabij:{p0}:events:*")) == len(changes.READERS)
 
 
 async def test_what_a_worker_that_is_gone_left_is_taken_over_once_and_nothing_of_others(
@@ -200,7 +208,7 @@ async def test_consumers_of_the_gone_are_deleted_once_nothing_of_theirs_is_left(
     for consumer in ("a-1-0", "a-1-1", "unknown-1-0"):
         client.xgroup_createconsumer(store.keys.events("alerting"), "alerting", consumer)
 
-    async def take_over() -> list[events.Event | None]:
+    async def take_over() -> list[changes.Event | None]:
         gone = await store.events.take_over_from("alerting", "b-1-0", {"a-1"}, count=9)
         return [entry.event for entry in gone]
 

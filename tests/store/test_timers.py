@@ -13,8 +13,12 @@ from schemas.ids import new_id
 from tests.core.samples import START, at, report
 from tests.store.samples import KEYS, NOW_MS, TIMERS, open_incident
 
-ZONES = {kind: [Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2**60 + n))
-                for n in range(40)] for kind in ZoneKind}  # fmt: skip
+ZONES = {
+    kind: [
+        Zone(id=f"{kind}-{n}", name=f"Zône {n}", kind=kind, cells=(n, 2**60 + n)) for n in range(40)
+    ]
+    for kind in ZoneKind
+}
 
 
 async def scheduled(store: Store, kind: DeadlineKind, incident: UUID, minutes: float) -> None:
@@ -30,8 +34,9 @@ async def test_deadlines_come_when_due_the_longest_overdue_first(store: Store) -
 
     assert await store.deadlines.due(NOW_MS + 59_999) == []
     assert [one.incident for one in await store.deadlines.due(NOW_MS + 120_000)] == [
-        several[1], several[2],
-    ]  # fmt: skip
+        several[1],
+        several[2],
+    ]
     assert len(await store.deadlines.due(NOW_MS + 10**9, limit=2)) == 2
 
 

@@ -32,8 +32,12 @@ def guarded(store: Store, guards: list[tuple[str, bool]]) -> Transaction:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
 )
-@given(guards=st.lists(st.tuples(st.sampled_from(["absent", "field", "no field", "score"]),
-                                 st.booleans()), max_size=5))  # fmt: skip
+@given(
+    guards=st.lists(
+        st.tuples(st.sampled_from(["absent", "field", "no field", "score"]), st.booleans()),
+        max_size=5,
+    )
+)
 def test_one_failing_guard_stops_every_call(
     redis_url: str, client: redis.Redis, guards: list[tuple[str, bool]]
 ) -> None:

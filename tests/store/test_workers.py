@@ -10,9 +10,14 @@ from broker.store import Store, WorkerSession, WorkerState
 
 def a_session(name: str = "a-1", **fields: object) -> WorkerSession:
     session = WorkerSession(
-        service="intake", instance=name, server=0, client_id=f"nabij-intake-{name}-secret",
-        filters=("$share/g/t",), holder=f"process of {name}", state=WorkerState.RUNNING,
-    )  # fmt: skip
+        service="intake",
+        instance=name,
+        server=0,
+        client_id=f"nabij-intake-{name}-secret",
+        filters=("$share/g/t",),
+        holder=f"process of {name}",
+        state=WorkerState.RUNNING,
+    )
     return replace(session, **fields)
 
 

@@ -1,0 +1,171 @@
+"""The group around an incident: who is in it, under which name, and what a reply changes."""
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from broker.errors import Code, Rejected
+from schemas.ids import group_event_id
+from schemas.messages import GroupEvent, GroupEventKind, GroupRole, Reply, ReplyKind
+
+POLICE, NABIJ = "police", "nabij"
+DESK_NAMES = (POLICE, NABIJ)  # of what no participant says
+_REPORTER, _HELPER = "reporter-", "helper-"
+
+
+class Part(enum.StrEnum):
+    """What somebody is to the incident."""
+
+    ALERTED = "alerted"
+    REPORTER = "reporter"
+    HELPER = "helper"
+    LEFT = "left"
+
+
+class Member(Struct, frozen=True):
+    """One person of an incident: `name` holds within it only, given at the first joining.
+
+    `hears_from` is the sequence of the first group event since they joined, the last time.
+    """
+
+    part: Part
+    name: str = ""
+    eta_s: int | None = None
+    on_scene: bool = False
+    hears_from: int = 1
+
+    @property
+    def in_group(self) -> bool:
+        """Whether they hear the group and may speak to it."""
+        return self.part in (Part.REPORTER, Part.HELPER)
+
+    @property
+    def role(self) -> GroupRole:
+        """As what they speak: as what they first joined, whatever they did since."""
+        return GroupRole.REPORTER if self.name.startswith(_REPORTER) else GroupRole.RESPONDER
+
+
+def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) -> Member:
+    """Return what a report makes of `user`, who is not in the group of `people`: a member.
+
+    Whoever was in it before comes back under their name, as what they were. They hear the group
+    from its event number `hears_from` on.
+    """
+    known = people.get(user)
+    if known is not None and known.name:
+        return _joined(people, known, hears_from)
+    name = f"{_REPORTER}{_next(people, _REPORTER)}"
+    return Member(part=Part.REPORTER, name=name, hears_from=hears_from)
+
+
+def _next(people: Mapping[str, Member], prefix: str) -> int:
+    names = (member.name for member in people.values() if member.name.startswith(prefix))
+    return 1 + max((int(name.removeprefix(prefix)) for name in names), default=0)
+
+
+def replied(
+    people: Mapping[str, Member], user: str, reply: Reply, *, sequence: int
+) -> tuple[Member, GroupEventKind | None]:
+    """Return what `reply` makes of `user`, and what the group hears of it (None: nothing).
+
+    `sequence` is that of the group's next event. Who joins with it hears nothing before it.
+
+    Raises:
+        Rejected: the user was never alerted.
+    """
+    member = people.get(user)
+    if member is None:
+        raise Rejected(Code.NOT_ALERTED, "$.incident", "You were not alerted to this incident.")
+    match reply.kind:
+        case ReplyKind.SEEN:
+            return member, None
+        case ReplyKind.ACCEPTED:
+            joined = _joined(people, member, sequence)
+            event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
+            # A reporter too: who says that they come is one who helps.
+            return replace(joined, part=Part.HELPER, eta_s=reply.eta_s, on_scene=False), event
+        case ReplyKind.ON_SCENE:
+            joined = _joined(people, member, sequence)
+            event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
+            return replace(joined, eta_s=0, on_scene=True), event
+        case ReplyKind.DECLINED | ReplyKind.LEFT:
+            if member.in_group:
+                return replace(member, part=Part.LEFT, on_scene=False), GroupEventKind.LEFT
+            return member, None
+
+
+def _joined(people: Mapping[str, Member], member: Member, hears_from: int) -> Member:
+    if member.in_group:
+        return member
+    if member.name:  # came back: the same name again
+        part = Part.REPORTER if member.role is GroupRole.REPORTER else Part.HELPER
+        return replace(member, part=part, hears_from=hears_from)
+    name = f"{_HELPER}{_next(people, _HELPER)}"
+    return replace(member, part=Part.HELPER, name=name, hears_from=hears_from)
+
+
+def speaker(people: Mapping[str, Member], user: str) -> Member:
+    """Return the member that `user` speaks as.
+
+    Raises:
+        Rejected: the user is not in the group.
+    """
+    member = people.get(user)
+    if member is None:
+        raise Rejected(Code.NOT_ALERTED, "$.incident", "You were not alerted to this incident.")
+    if not member.in_group:
+        raise Rejected(
+            Code.NOT_A_MEMBER, "$.incident", "You are not in this group: accept the alert first."
+        )
+    return member
+
+
+def members(people: Mapping[str, Member]) -> list[str]:
+    """Return the users who are in the group, in order of name."""
+    return sorted(user for user, member in people.items() if member.in_group)
+
+
+def hearers(people: Mapping[str, Member], sequence: int) -> list[str]:
+    """Return the members who are to hear the event `sequence`: who had joined by then."""
+    return [user for user in members(people) if people[user].hears_from <= sequence]
+
+
+def helpers(people: Mapping[str, Member]) -> int:
+    """Return how many have accepted and have not left."""
+    return sum(member.part is Part.HELPER for member in people.values())
+
+
+def event(
+    incident: UUID,
+    cause: object,
+    kind: GroupEventKind,
+    *,
+    sequence: int,
+    name: str,
+    role: GroupRole,
+    people: Mapping[str, Member],
+    at: datetime,
+    text: str | None = None,
+    eta_s: int | None = None,
+) -> GroupEvent:
+    """Return the group event that `cause` (a message's id, or a word) brings about.
+
+    `incident` is the id by which its members know it.
+    """
+    return GroupEvent(
+        id=group_event_id(incident, cause),
+        incident=incident,
+        sequence=sequence,
+        kind=kind,
+        at=at,
+        member=name,
+        role=role,
+        members=len(members(people)),
+        on_scene=sum(member.on_scene for member in people.values()),
+        eta_s=eta_s,
+        text=text,
+    )

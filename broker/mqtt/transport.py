@@ -1,0 +1,171 @@
+"""One network connection: an asyncio transport under a `Session`, and its timers.
+
+`asyncio.Protocol` rather than streams: bytes are handled in the call that brings them, which
+spares a task switch per packet.
+"""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import cast
+
+import structlog
+
+from broker.mqtt.mqtt_errors import ConnectionLost, MqttError
+from broker.mqtt.session import Session
+from broker.mqtt.session_events import Closed, Event, Subscribed
+from schemas.topics import template_of
+
+_CLOSE_TIMEOUT_S = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class SessionTransport(asyncio.Protocol):
+    """Feeds `session` with bytes, writes what it has to say, and passes its events on.
+
+    `ready` resolves when subscribed (or fails with why not), `closed` resolves with the reason
+    when the network connection has gone.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        loop: asyncio.AbstractEventLoop,
+        on_events: Callable[[list[Event]], None],
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._on_events = on_events
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_scheduled = False
+        self._error: MqttError | None = None
+        self.heard_at = 0.0  # when the last bytes came (Unix s)
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[MqttError] = loop.create_future()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send CONNECT. Without TCP_NODELAY Nagle meets delayed ACK: 44 ms instead of 68 µs."""
+        if self.closed.done():
+            cast("asyncio.Transport", transport).abort()
+            return
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._session.connect(self._loop.time())
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Refill the window before anything else, then let the events be handled."""
+        if self.closed.done():
+            return
+        self.heard_at = time.time()
+        events = self._session.receive(data, self._loop.time())
+        self.flush()
+        self._dispatch(events)
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._session.pause()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has drained."""
+        if not self.closed.done():
+            self._session.resume()
+            self.flush()
+            self._on_events([])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell both futures, once."""
+        self._finish(ConnectionLost(f"the connection broke: {exc or 'end of file'}"))
+
+    # For the owner
+
+    def flush(self) -> None:
+        """Write all that the session may send now, in as few writes as possible."""
+        self._flush_scheduled = False
+        if self._transport is None:
+            return
+        while data := self._session.take(self._loop.time()):
+            self._transport.write(data)
+        for refused in self._session.take_refusals():
+            _log.error(
+                "publish refused here",
+                topic=template_of(refused.topic),
+                reason=refused.reason.name,
+                why=refused.why,
+            )
+
+    def flush_soon(self) -> None:
+        """Write at the end of this turn of the loop, together with what else comes up in it."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def disconnect(self) -> None:
+        """Send DISCONNECT and close once it is written."""
+        if self._transport is not None:
+            self.flush()
+            self._session.disconnect()
+            self.flush()
+            self._transport.close()
+
+    def abort(self, error: MqttError) -> None:
+        """Drop the connection without a word, and be rid of it at once."""
+        transport = self._transport
+        self._finish(error)
+        if transport is not None:
+            transport.abort()
+
+    # Inside
+
+    def _finish(self, error: MqttError) -> None:
+        """The session is free for another wire from here on."""
+        if self.closed.done():
+            return
+        error = self._error or error
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport = None
+            self._session.lost()
+        if not self.ready.done():
+            self.ready.set_exception(error)
+            self.ready.exception()  # whoever connects may have stopped waiting
+        self.closed.set_result(error)
+        self._on_events([Closed(error)])
+
+    def _dispatch(self, events: list[Event]) -> None:
+        self._on_events(events)
+        if not events:
+            return
+        last = events[-1]
+        if isinstance(last, Closed):
+            self._error = last.error
+            if self._transport is not None:
+                self._transport.close()
+                self._loop.call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
+        elif any(isinstance(event, Subscribed) for event in events):
+            self._arm()
+            if not self.ready.done():
+                self.ready.set_result(None)
+
+    def _arm(self) -> None:
+        due_at = self._session.next_tick_at()
+        if due_at is not None and not self.closed.done():
+            self._timer = self._loop.call_at(due_at, self._tick)
+
+    def _tick(self) -> None:
+        events = self._session.tick(self._loop.time())
+        self.flush()
+        if events:
+            # Nobody listens on the other side: waiting for the buffer to drain would hang.
+            error = next(event.error for event in events if isinstance(event, Closed))
+            self.abort(error)
+        else:
+            self._arm()

@@ -1,0 +1,1 @@
+"""How services are declared, dispatched, run, acknowledged and measured."""

@@ -1,0 +1,91 @@
+"""The time that a worker goes by: the wall clock, as long as it does not jump."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from broker.core.clock_jumps import AGREE_S, GRACE_S, Timekeeper, Turn, read, started
+
+_log = structlog.get_logger()
+
+
+def steady_s() -> float:
+    """Return seconds that only run: CLOCK_BOOTTIME (it counts suspension), else the monotonic clock."""
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+
+
+class Clock:
+    """Reads the wall clock and a steady one together, so that no reading is from after a jump.
+
+    `adopted` has a row for each time that, after the grace, a new time came to count.
+    """
+
+    def __init__(
+        self,
+        wall_s: Callable[[], float] = time.time,
+        steady: Callable[[], float] = steady_s,
+        *,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._wall_s = wall_s
+        self._steady = steady
+        self._grace_s = grace_s
+        self._known: Timekeeper = started(wall_s(), steady())
+        self._compares = False
+        self._others_agree = True
+        self.jumps = 0
+        self.adopted: list[tuple[float, float]] = []  # until when (Unix s), and by how much
+
+    def seconds(self) -> float:
+        """Return Unix seconds."""
+        steady = self._steady()
+        before = self._known
+        self._known, turn = read(
+            before,
+            self._wall_s(),
+            steady,
+            grace_s=self._grace_s,
+            others_agree=self._others_agree,
+        )
+        if turn is not Turn.STEADY:
+            self._notice(turn, before, steady)
+        return steady + self._known.offset_s
+
+    def compare(self, other_s: float) -> float:
+        """Take in what another host's clock shows; return how far it is from ours."""
+        self._compares = True
+        self._others_agree = abs(other_s - self._wall_s()) <= AGREE_S
+        return other_s - self.seconds()
+
+    def now(self) -> datetime:
+        """Return UTC."""
+        return datetime.fromtimestamp(self.seconds(), UTC)
+
+    @property
+    def held_jump_s(self) -> float:
+        """By how much the wall clock has jumped while we keep the time from before; 0: not."""
+        self.seconds()
+        return self._known.jump_s
+
+    @property
+    def held_for_s(self) -> float:
+        """How much longer we do."""
+        return max(0.0, self._known.jumped_at + self._grace_s - self._steady())
+
+    def _notice(self, turn: Turn, before: Timekeeper, steady: float) -> None:
+        if turn is Turn.JUMPED:
+            self.jumps += 1
+            self._others_agree = not self._compares  # until the next comparison
+            _log.error(
+                "the wall clock has jumped: the time from before is kept",
+                by_s=round(self._known.jump_s, 1),
+                for_s=self._grace_s,
+            )
+        elif turn is Turn.RETURNED:
+            _log.error("the wall clock is back", by_s=round(before.jump_s, 1))
+        else:
+            self.adopted.append((steady + before.offset_s, before.jump_s))
+            _log.error("the wall clock's new time counts now", by_s=round(before.jump_s, 1))

@@ -1,0 +1,269 @@
+"""Settings: the only reader of the environment. Each setting is one row of `SETTINGS`."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from broker.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One environment variable: its name, how it is read, its default and what it does."""
+
+    name: str
+    parse: Callable[[str], Any]
+    default: Any
+    meaning: str
+    hidden_because: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a process runs with. None for a URL means: start an embedded server."""
+
+    mqtt_url: str | None = field(default=None, repr=False)
+    redis_url: str | None = field(default=None, repr=False)
+    share_group: str | None = field(default=None, repr=False)
+    data_dir: Path
+    policy: Path | None = None
+    http: tuple[str, int] = ("127.0.0.1", 0)
+    log_level: str = "info"
+    log_format: str = "auto"
+    instance: str = "1"
+    workers: int = 1
+    partitions: int = 1
+    unsafe_redis: bool = False
+
+
+def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        expected = f"must be {' or '.join(s + '://host[:port]' for s in schemes)}"
+        for one in each_url(text) if several else [text]:
+            try:
+                url = urlsplit(one)
+                _ = url.port  # raises ValueError out of range
+            except ValueError:  # whose text may repeat a part of the password
+                raise ValueError(f"{expected}, and / in a password is written %2F") from None
+            if url.scheme not in schemes or not url.hostname:
+                raise ValueError(expected)
+        return text
+
+    return parse
+
+
+def each_url(url: str) -> list[str]:
+    """Return a URL for each of the hosts that `url` names, with commas between them."""
+    scheme, separator, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if "," not in place:
+        return [url]
+    login, at, hosts = place.rpartition("@")
+    return [f"{scheme}{separator}{login}{at}{host}{slash}{path}" for host in hosts.split(",")]
+
+
+def _level(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,40}", text):
+        raise ValueError("must be 1 to 40 letters, digits or hyphens")
+    return text
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 64:
+        raise ValueError("must be a number from 1 to 64")
+    return int(text)
+
+
+def _yes(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("must be 1 (yes) or 0 (no)")
+    return text == "1"
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("must be host:port (port 0 picks a free one)")
+    return host or "127.0.0.1", int(port)
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~somebody who has no home
+        raise ValueError(error) from None
+
+
+def _existing_file(text: str) -> Path:
+    path = _path(text)
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return path
+
+
+def default_data_dir() -> Path:
+    """Return the directory of this user where nothing else is set."""
+    base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(base).expanduser() / "nabij"
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "NABIJ_MQTT_URL",
+        _url("mqtt", "mqtts", several=True),
+        None,
+        "MQTT broker, e.g. mqtt://user:password@host:1883, or several that serve one city, "
+        "…@host:1883,other:1883; unset: an embedded one",
+        hidden_because="holds a password",
+    ),
+    Setting(
+        "NABIJ_REDIS_URL",
+        _url("redis", "rediss", several=True),
+        None,
+        "Redis or Valkey, e.g. redis://host:6379/0, or some nodes of a cluster, "
+        "redis://host:7001,other:7002; unset: an embedded one",
+        hidden_because="may hold a password",
+    ),
+    Setting(
+        "NABIJ_PARTITIONS",
+        _count,
+        1,
+        "in how many partitions everything is filed, the same for all and for ever: more than "
+        "one lets a Redis Cluster share the work",
+    ),
+    Setting(
+        "NABIJ_UNSAFE_REDIS",
+        _yes,
+        False,  # noqa: FBT003 - its default
+        "1: run on a Redis that may lose what got a receipt (no appendonly yes, appendfsync always "
+        "or maxmemory-policy noeviction); every status page says so",
+    ),
+    Setting(
+        "NABIJ_SHARE_GROUP",
+        _level,
+        None,
+        "secret name of the share group that the services' workers subscribe with; "
+        "unset with an embedded MQTT broker: made up and kept in the data directory",
+        hidden_because="whoever knows it can swallow reports",
+    ),
+    Setting(
+        "NABIJ_DATA_DIR",
+        _path,
+        None,
+        "where embedded servers keep their data; default: a per-user directory",
+    ),
+    Setting(
+        "NABIJ_POLICY",
+        _existing_file,
+        None,
+        "the city's policy file (TOML); default: the one that is shipped",
+    ),
+    Setting(
+        "NABIJ_HTTP",
+        _host_port,
+        ("127.0.0.1", 0),
+        "host:port of /livez, /readyz and /metrics; default: a free loopback port",
+    ),
+    Setting(
+        "NABIJ_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning or error",
+    ),
+    Setting(
+        "NABIJ_LOG_FORMAT",
+        _one_of("auto", "json", "text"),
+        "auto",
+        "json, text, or auto: text on a terminal, else json",
+    ),
+    Setting(
+        "NABIJ_INSTANCE",
+        _level,
+        "1",
+        "name of this host's instance, part of the MQTT client ids; must differ between hosts that "
+        "run at the same time",
+    ),
+    Setting(
+        "NABIJ_WORKERS",
+        _count,
+        1,
+        "set for each worker: how many workers its service has. Without a share group, as with "
+        "the embedded iotcore, they divide the senders among themselves by it",
+    ),
+)
+
+
+def log_format(environ: Mapping[str, str] | None = None) -> str:
+    """Return how to log, before the settings are known to be right."""
+    text = (os.environ if environ is None else environ).get("NABIJ_LOG_FORMAT", "").lower()
+    return text if text in ("json", "text") else "auto"
+
+
+def device_password() -> str | None:
+    """Return the password of the participant that a command speaks as."""
+    return os.environ.get("NABIJ_DEVICE_PASSWORD")
+
+
+class ServiceManager(NamedTuple):
+    """Where systemd listens, if it started us, and how often it wants a sign of life."""
+
+    socket: str | None
+    watchdog_s: float
+
+
+def service_manager() -> ServiceManager:
+    """Return what systemd has set (sd_notify(3), sd_watchdog_enabled(3)), once.
+
+    It is taken out of the environment: Mosquitto and Redis, started by us, would answer too.
+    """
+    microseconds = os.environ.pop("WATCHDOG_USEC", "")
+    watchdog_s = int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
+    return ServiceManager(os.environ.pop("NOTIFY_SOCKET", None), watchdog_s)
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings in `environ` (default: the process environment).
+
+    Raises:
+        ConfigError: naming every setting that is wrong, and every unknown NABIJ_ one.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in SETTINGS:
+        text = environ.get(setting.name, "")
+        try:
+            value = setting.parse(text) if text else setting.default
+        except ValueError as error:
+            shown = "(hidden)" if setting.hidden_because else repr(text)
+            problems.append(f"{setting.name}={shown}: {error}")
+            continue
+        values[setting.name.removeprefix("NABIJ_").lower()] = value
+    known = {setting.name for setting in SETTINGS} | {"NABIJ_DEVICE_PASSWORD"}
+    problems.extend(
+        f"{name}: no such setting; see `nabij doctor`"
+        for name in sorted(environ)
+        if name.startswith("NABIJ_") and name not in known
+    )
+    alone = "NABIJ_WORKERS" in environ  # the workers divide the senders without a share group
+    if values.get("mqtt_url") and not values.get("share_group") and not alone:
+        problems.append(
+            "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
+        )
+    if problems:
+        raise ConfigError(problems)
+    values["data_dir"] = values["data_dir"] or default_data_dir()
+    return Settings(**values)

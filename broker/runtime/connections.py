@@ -1,0 +1,154 @@
+"""A worker's connections to the MQTT broker, or to each of several, and what these say of themselves."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from broker.errors import ConfigError
+from broker.mqtt import BrokerPool, Connection, Endpoint, Message, ServerStatus, connections_of
+from broker.runtime.config import Settings, each_url
+from broker.runtime.probes import probe_topic
+from broker.runtime.service import Service, outgoing
+from schemas import topics
+from schemas.messages import ServiceState, ServiceStatus
+
+RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
+_DIGITS = 32  # 128 bits
+_AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
+
+
+def endpoints_of(settings: Settings) -> list[Endpoint]:
+    """Return where the MQTT brokers are.
+
+    Raises:
+        ConfigError: a URL is none.
+    """
+    assert settings.mqtt_url is not None
+    try:
+        return [Endpoint.from_url(url) for url in each_url(settings.mqtt_url)]
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from error
+
+
+def connect(
+    service: Service,
+    settings: Settings,
+    instance: str,
+    *,
+    endpoints: Sequence[Endpoint],
+    connected: Sequence[asyncio.Event],
+    before_reconnect: Callable[[], Awaitable[None]] | None,
+) -> Connection | BrokerPool:
+    """Return the connection to the MQTT broker, or to all of several."""
+
+    def connection(number: int, *, among_several: bool) -> Connection:
+        return _connection(
+            service,
+            settings,
+            instance,
+            endpoints[number],
+            before_reconnect=before_reconnect,
+            on_connect=connected[number].set,
+            on_lost=(lambda: several.lost(number)) if among_several else None,
+        )
+
+    if len(endpoints) == 1:
+        return connection(0, among_several=False)
+    several = BrokerPool(
+        [connection(number, among_several=True) for number in range(len(endpoints))]
+    )
+    return several
+
+
+def _connection(
+    service: Service,
+    settings: Settings,
+    instance: str,
+    endpoint: Endpoint,
+    *,
+    before_reconnect: Callable[[], Awaitable[None]] | None,
+    on_connect: Callable[[], None],
+    on_lost: Callable[[], None] | None,
+) -> Connection:
+    shared = bool(settings.share_group)
+    return Connection(
+        endpoint,
+        client_id=client_id_of(service, settings, instance),
+        shown_as=shown_as(service.name, instance),
+        subscriptions=filters_of(service, settings, instance),
+        will=status_of(service, instance, ServiceState.LOST),
+        receive_maximum=RECEIVE_MAXIMUM,
+        # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
+        # resumes its session; what it held comes again, since devices repeat until the receipt.
+        clean_start=not shared,
+        keep_alive_s=30 if shared else 3,
+        connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
+        must_connect=on_lost is None,
+        before_reconnect=before_reconnect,
+        on_connect=on_connect,
+        on_lost=on_lost,
+    )
+
+
+def shown_as(service: str, instance: str) -> str:
+    """Return what logs call a worker's session: its client id is a secret."""
+    return f"nabij-{service}-{instance}"
+
+
+def client_id_of(service: Service, settings: Settings, instance: str) -> str:
+    """Return a worker's client id, which nobody can guess and which a restart does not change.
+
+    The MQTT broker gives a session to whoever connects with its client id, whatever the account: who
+    knew it would take the worker's place, and its share of all reports (MQTT 5, 5.4.2).
+    """
+    name = shown_as(service.name, instance)
+    if not settings.share_group:  # iotcore: no access control, and nothing persistent
+        return name
+    digest = hmac.new(settings.share_group.encode(), name.encode(), hashlib.sha256).hexdigest()
+    return f"{name}-{digest[:_DIGITS]}"
+
+
+def filters_of(service: Service, settings: Settings, instance: str) -> list[str]:
+    """Return what a worker subscribes to: its share of each topic, and its own probes."""
+    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
+    return [
+        *(shared + one.topic.filter() for one in service.subscriptions),
+        shared + probe_topic(service.name, instance),
+    ]
+
+
+def servers(
+    settings: Settings, mqtt: Connection | BrokerPool, endpoints: Sequence[Endpoint]
+) -> list[ServerStatus]:
+    """Return what each MQTT broker is asked about itself.
+
+    Without a share group it is rumqttd, which takes such questions ill.
+    """
+    asked = bool(settings.share_group)
+    return [
+        ServerStatus(endpoint if asked else None, connection, is_lossy=not asked, number=number)
+        for number, (endpoint, connection) in enumerate(
+            zip(endpoints, connections_of(mqtt), strict=True)
+        )
+    ]
+
+
+def status_of(service: Service, instance: str, state: ServiceState) -> Message:
+    """Return what a worker says of itself, retained; `lost` is its last will."""
+    status = ServiceStatus(
+        service=service.name,
+        instance=instance,
+        state=state,
+        at=datetime.now(UTC),
+        version=version("nabij"),
+    )
+    return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
+
+
+def no_status_of(service: Service, instance: str) -> Message:
+    """Return what removes the retained status of a worker whose session has ended."""
+    topic = topics.SERVICE.topic(name=service.name, instance=instance)
+    return Message(topic, b"", retain=True)

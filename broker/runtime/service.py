@@ -1,0 +1,270 @@
+"""How a service is declared: handlers bound to topics, events and intervals, returning effects.
+
+    service = Service("alerting")
+
+    @service.on(events.INCIDENT_CHANGED)
+    async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects: ...
+
+A service never holds a connection. Handlers return what is to be published and what to record when
+that is done; `broker/runtime/worker.py` does both, then acknowledges.
+"""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, overload
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from broker.core.changes import EventKind
+from broker.core.policy import Policy
+from broker.core.zones import ZoneIndex
+from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
+from broker.runtime.clock import Clock
+from broker.store import Store
+from schemas import codec
+from schemas.topics import Topic
+
+T = TypeVar("T")
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Zones:
+    """Where a place belongs: to a police zone, and to a municipality."""
+
+    police: ZoneIndex
+    municipality: ZoneIndex
+
+
+_CLOCK = Clock()
+
+
+class Context(Struct, frozen=True, kw_only=True):
+    """What a handler may use. `now` is when the message was taken up (UTC).
+
+    `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes` what
+    was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`), `via` the number of the MQTT broker that it came
+    by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
+    """
+
+    store: Store
+    policy: Policy
+    zones: Zones
+    now: datetime
+    levels: Mapping[str, str] = {}
+    message: Message | None = None
+    received_at: float = 0.0
+    locks: Sequence[asyncio.Lock] = ()
+    servers: Sequence[ServerStatus] = (ServerStatus(),)
+    broker_index: int = 0
+    notes: tuple[str, ...] = ()
+    clock: Clock = _CLOCK
+
+    def about(
+        self, delivery: Delivery, levels: Mapping[str, str], notes: tuple[str, ...]
+    ) -> "Context":
+        """Return this context for one of several messages that are handled together."""
+        message, received_at = delivery.message, delivery.received_at
+        return replace(self, levels=levels, message=message, received_at=received_at, notes=notes)
+
+    def exclusively(self, what: int) -> asyncio.Lock:
+        """Return the lock of this worker for `what`: to queue for what could only fail together."""
+        return self.locks[what % len(self.locks)]
+
+    @property
+    def mqtt(self) -> ServerStatus:
+        """The MQTT broker that this is about."""
+        return self.servers[self.broker_index]
+
+    @property
+    def user(self) -> str:
+        """The sender, from the topic: the MQTT broker has checked it."""
+        return self.levels["user"]
+
+    @property
+    def correlation(self) -> bytes | None:
+        """What the sender wants back on its receipt (MQTT 5, 3.3.2.3.6)."""
+        return self.message.correlation if self.message else None
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the sender has said that by now nobody waits any more (MQTT 5, 3.3.2.3.3)."""
+        expiry_s = self.message.expiry_s if self.message else None
+        return expiry_s is not None and time.monotonic() > self.received_at + expiry_s
+
+    @property
+    def digest(self) -> str:
+        """A digest of the payload: tells a repeated message from another under the same id."""
+        return hashlib.sha1(
+            self.message.payload if self.message else b"", usedforsecurity=False
+        ).hexdigest()
+
+    @property
+    def now_ms(self) -> int:
+        """`now` in Unix milliseconds."""
+        return int(self.now.timestamp() * 1000)
+
+
+Record = Callable[[Sequence[PubAckReasonCode]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a handler wants done: messages to publish, then what to record of how that went.
+
+    `record` gets the MQTT broker's reason code for each message, in order. `rest` is asked for more
+    while they go out: so what is much is not held in hand, nor asked of Redis, all at once.
+    """
+
+    messages: Sequence[Message] = ()
+    record: Record | None = None
+    rest: "Callable[[], Awaitable[Effects]] | None" = None
+
+
+NOTHING = Effects()
+
+
+def outgoing(
+    topic: Topic[Any],
+    payload: Struct,
+    *,
+    expiry_s: int | None = None,
+    correlation: bytes | None = None,
+    broker_index: int | None = None,
+    **levels: str,
+) -> Message:
+    """Return `payload` as a message on its topic, by one MQTT broker of several or all."""
+    return Message(
+        topic.topic(**levels),
+        codec.encode(payload),
+        qos=topic.qos,
+        retain=topic.retain,
+        expiry_s=expiry_s,
+        correlation=correlation,
+        broker_index=broker_index,
+    )
+
+
+Handler = Callable[[T, Context], Awaitable[Effects]]
+BatchHandler = Callable[[Sequence[tuple[T, Context]]], Awaitable[Effects]]
+Check = Callable[[T, Context], None]
+Periodic = Callable[[Context], Awaitable[Effects]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic and who handles it: one message at a time, or all that have come in."""
+
+    topic: Topic[Any]
+    handler: Handler[Any] | None = None
+    batch_handler: BatchHandler[Any] | None = None
+    check: Check[Any] | None = None
+
+
+class Service:
+    """One microservice: a name and its handlers.
+
+    Of the stream it reads up to `read_count` entries at a time, with so many `readers` a worker.
+    With `gather_s` it leaves the processors to others for that long first, and handles what has
+    come by then together: where a later entry often makes an earlier one superfluous. `niceness`
+    (nice(2)) says who waits where processors are short: what a report and its escalation go through
+    has the least.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        read_count: int = 32,
+        readers: int = 4,
+        gather_s: float = 0.0,
+        niceness: int = 0,
+    ) -> None:
+        self.name = name
+        self.read_count = read_count
+        self.readers = readers
+        self.gather_s = gather_s
+        self.niceness = niceness
+        self.subscriptions: list[Subscription] = []
+        self.event_handlers: dict[type[Any], Handler[Any]] = {}
+        self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}
+        self.periodic: list[tuple[float, Periodic]] = []
+        self.restorers: list[Periodic] = []
+
+    @overload
+    def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
+    @overload
+    def on(
+        self, source: EventKind[T], *, newest_of: Callable[[T], Hashable] | None = None
+    ) -> Callable[[Handler[T]], Handler[T]]: ...
+
+    def on(
+        self,
+        source: Topic[T] | EventKind[T],
+        *,
+        newest_of: Callable[[T], Hashable] | None = None,
+    ) -> Callable[[Handler[T]], Handler[T]]:
+        """Handle each message on a topic, or each event of a kind.
+
+        With `newest_of`, of the events that are read together only the newest of each key is
+        handled: for handlers that look at how things stand, not at what has happened.
+        """
+
+        def register(handler: Handler[T]) -> Handler[T]:
+            if isinstance(source, Topic):
+                self.subscriptions.append(Subscription(source, handler=handler))
+            else:
+                self.event_handlers[source.payload] = handler
+                if newest_of is not None:
+                    self.newest_of[source.payload] = newest_of
+            return handler
+
+        return register
+
+    def on_batch(
+        self, topic: Topic[T], *, check: Check[T] | None = None
+    ) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
+        """Handle the messages on a topic in batches of whatever has come in.
+
+        `check`, if given, is asked for each message alone, and raises Rejected for its sender.
+        """
+
+        def register(handler: BatchHandler[T]) -> BatchHandler[T]:
+            self.subscriptions.append(Subscription(topic, batch_handler=handler, check=check))
+            return handler
+
+        return register
+
+    def every(self, interval_s: float) -> Callable[[Periodic], Periodic]:
+        """Run something again and again, `interval_s` after it ended the last time."""
+
+        def register(handler: Periodic) -> Periodic:
+            self.periodic.append((interval_s, handler))
+            return handler
+
+        return register
+
+    def on_connect(self, handler: Periodic) -> Periodic:
+        """Run something after each connection: the MQTT broker may be another one, or have lost all."""
+        self.restorers.append(handler)
+        return handler
+
+
+def traced(effects: Effects, cause: Message) -> Effects:
+    """Pass the cause's `traceparent` on to its effects (W3C Trace Context, 3.2), if it is one."""
+    trace = [
+        (name, value)
+        for name, value in cause.user_properties
+        if name == "traceparent" and _TRACEPARENT.fullmatch(value)
+    ][:1]
+    if not trace:
+        return effects
+    messages = [replace(one, user_properties=tuple(trace)) for one in effects.messages]
+    return Effects(messages, effects.record, effects.rest)

@@ -1,0 +1,155 @@
+"""Deadlines: by when something must have happened, in Redis and not in any process's memory."""
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from broker.store.kernel.isolation import readable
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.timestamps import milliseconds
+from broker.store.kernel.transaction import Transaction
+
+_PAGE = 100
+_JUMP_KEPT_MS = 8 * 86_400_000  # longer than any incident is silent
+_POISON_MS = 60_000
+
+
+class DeadlineKind(enum.StrEnum):
+    """What is due."""
+
+    WIDEN = "widen"
+    OVERDUE = "overdue"
+    SILENCE = "silence"
+    ERASE = "erase"
+
+
+class Deadline(NamedTuple):
+    """One deadline that has passed; `due_ms` is the guard that it fires once."""
+
+    kind: DeadlineKind
+    incident: UUID
+    due_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.incident}"
+
+
+class Deadlines:
+    """The deadlines of one partition."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+        self._keys = redis.keys
+        self._followed = 0
+
+    async def due(self, now_ms: int, limit: int = 100) -> list[Deadline]:
+        """Return deadlines that have passed, the longest overdue first."""
+        rows = await self._redis.call(
+            "ZRANGE", self._keys.deadlines, 0, now_ms, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES"
+        )
+        due = []
+        for row in zip(rows[::2], rows[1::2], strict=True):
+            read = [*readable([row], _deadline, what="a deadline")]
+            if not read:  # another version may know it; it must not stand before the others
+                await self._redis.call(
+                    "ZADD", self._keys.deadlines, "XX", now_ms + _POISON_MS, row[0]
+                )
+            due += read
+        return due
+
+    async def follow(self, jumps: Sequence[tuple[float, float]]) -> bool:
+        """Move all that is due along with a clock that has jumped; whether the last went back.
+
+        Durations stay what they were: what was due in ten minutes is. `jumps` are all of this
+        process, each with until when the time before counted (Unix s) and by how much it moved (s).
+        """
+        new, self._followed = jumps[self._followed :], len(jumps)
+        keys = self._keys
+        for until_s, by_s in new:
+            await self._redis.script(
+                "rebase",
+                [keys.jump, keys.deadlines, keys.unconfirmed, keys.outbox],
+                [int(until_s * 1000), int(by_s * 1000), _JUMP_KEPT_MS],
+            )
+        return bool(new) and new[-1][1] < 0
+
+    async def in_time_of_now(self, at: datetime) -> datetime:
+        """Return a recorded time as the clock would have shown it that has since jumped ahead."""
+        jump = await self._redis.call("GET", self._keys.jump)
+        if jump is None:
+            return at
+        until_ms, by_ms = map(int, jump.split())
+        if by_ms <= 0 or milliseconds(at) > until_ms:
+            return at
+        return at + timedelta(milliseconds=by_ms)
+
+    async def incidents(self) -> AsyncIterator[list[UUID]]:
+        """Yield, page by page and each once, the incidents that are not erased; open ones first."""
+        yielded: set[UUID] = set()
+        names = await self._redis.call("ZRANGE", self._keys.open_incidents, 0, -1, "REV")
+        for first in range(0, len(names), _PAGE):
+            some = [UUID(name.decode()) for name in names[first : first + _PAGE]]
+            yielded.update(some)
+            yield some
+        cursor = b"0"
+        while True:  # by ZSCAN, which misses nobody, whatever fires meanwhile
+            cursor, rows = await self._redis.call(
+                "ZSCAN", self._keys.deadlines, cursor, "COUNT", _PAGE
+            )
+            read = readable(zip(rows[::2], rows[1::2], strict=True), _deadline, what="a deadline")
+            found = dict.fromkeys(deadline.incident for deadline in read)
+            yield [name for name in found if name not in yielded]
+            yielded.update(found)
+            if int(cursor) == 0:
+                return
+
+    async def drop(self, deadline: Deadline) -> None:
+        """Strike off a deadline that has lost its meaning, unless it was set anew."""
+        transaction = Transaction(self._redis)
+        fire(transaction, deadline)
+        await transaction.run()
+
+    async def postpone(self, deadline: Deadline, due: datetime) -> None:
+        """Set a deadline anew, unless somebody else has."""
+        transaction = Transaction(self._redis)
+        fire(transaction, deadline)
+        schedule(transaction, deadline.incident, {deadline.kind: due})
+        await transaction.run()
+
+
+def fire(transaction: Transaction, deadline: Deadline) -> None:
+    """Require that `deadline` stands as it was read, and strike it off."""
+    member = f"{deadline.kind} {deadline.incident}"
+    transaction.require_score(transaction.keys.deadlines, member, deadline.due_ms)
+    transaction.call("ZREM", transaction.keys.deadlines, member)
+
+
+def schedule(
+    transaction: Transaction, incident: UUID, due: Mapping[DeadlineKind, datetime]
+) -> None:
+    """Set deadlines of an incident; one of each kind."""
+    name = str(incident)
+    scored = [word for kind, at in due.items() for word in (milliseconds(at), f"{kind} {name}")]
+    transaction.call("ZADD", transaction.keys.deadlines, *scored)
+
+
+def schedule_no_later(
+    transaction: Transaction, incident: UUID, kind: DeadlineKind, at: datetime
+) -> None:
+    """Set a deadline of an incident, unless it is set and sooner."""
+    member = f"{kind} {incident}"
+    transaction.call("ZADD", transaction.keys.deadlines, "LT", milliseconds(at), member)
+
+
+def unschedule(transaction: Transaction, incident: UUID, *kinds: DeadlineKind) -> None:
+    """Strike deadlines off."""
+    members = [f"{kind} {incident}" for kind in kinds]
+    transaction.call("ZREM", transaction.keys.deadlines, *members)
+
+
+def _deadline(row: tuple[bytes, bytes]) -> Deadline:
+    member, score = row
+    kind, incident = member.decode().split()
+    return Deadline(DeadlineKind(kind), UUID(incident), int(float(score)))

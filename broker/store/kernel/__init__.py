@@ -1,0 +1,1 @@
+"""What every question to Redis stands on: connection, keys, transaction, streams, scripts."""

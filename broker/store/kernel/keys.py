@@ -1,0 +1,187 @@
+"""Every key, once. All of a partition carry its tag, so that one script touches one cluster slot.
+
+The table, with types and lifetimes, is in the docstring of `broker.store`.
+"""
+
+import binascii
+import zlib
+from uuid import UUID
+
+from broker.core.grid import region_of
+from schemas.ids import region_in
+
+_BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million people at 61 each
+_SLOTS = 16_384
+
+
+class Keys:
+    """The keys of one partition of `count`.
+
+    What is filed by place is in the partition of the place's region; an incident, and all that goes
+    with it, in that of the region that its id names.
+    """
+
+    def __init__(self, partition: int = 0, count: int = 1) -> None:
+        self.partition, self.count = partition, count
+        tag = f"p{partition}"
+        self.slot = binascii.crc_hqx(tag.encode(), 0) % _SLOTS  # Redis Cluster's CRC16
+        self.prefix = f"nabij:{{{tag}}}:"
+        self.sequence = f"{self.prefix}sequence"
+        self.sequence_apart = f"{self.prefix}sequence-apart"
+        self.deadlines = f"{self.prefix}deadlines"
+        self.outbox = f"{self.prefix}outbox"
+        self.outbox_messages = f"{self.prefix}outbox-messages"
+        self.outbox_tries = f"{self.prefix}outbox-tries"
+        self.undelivered_readers = f"{self.prefix}undelivered-readers"
+        self.unattended = f"{self.prefix}unattended"
+        self.desks_heard = f"{self.prefix}desks-heard"
+        self.open_incidents = f"{self.prefix}open-incidents"
+        self.unconfirmed = f"{self.prefix}unconfirmed"
+        self.dropped = f"{self.prefix}dropped"
+        self.restored = f"{self.prefix}restored"
+        self.restoring = f"{self.prefix}restoring"
+        self.retained = f"{self.prefix}retained"
+        self.dead_letters = f"{self.prefix}dead-letters"
+        self.dead_letter_times = f"{self.prefix}dead-letter-times"
+        self.dead_letter_counts = f"{self.prefix}dead-letter-counts"
+        self.short_forms = f"{self.prefix}short-forms"
+        self.zones = f"{self.prefix}zones"
+        self.partitions = f"{self.prefix}partitions"
+        self.schema_version = f"{self.prefix}schema-version"
+        self.migrating = f"{self.prefix}migrating"
+        self.jump = f"{self.prefix}clock-jump"
+        self.probe = f"{self.prefix}probe"
+        self.zones_version = f"{self.prefix}zones-version"
+
+    def replay(self, token: str) -> str:
+        """Return the key of which dead letter is replayed under a token."""
+        return f"{self.prefix}dead-letter-replay:{token}"
+
+    def dead_letters_of(self, sender: str) -> str:
+        """Return the key of which dead letters are of one sender."""
+        return f"{self.prefix}dead-letters-of:{sender}"
+
+    def owns(self, cell: int) -> bool:
+        """Whether what is filed under `cell` is of this partition."""
+        return self.count == 1 or partition_of(region_of(cell), self.count) == self.partition
+
+    def number(self, sequence: bytes | int) -> int:
+        """Return the number of a commit, which no other partition gives."""
+        return int(sequence) * self.count + self.partition
+
+    def workers(self, service: str) -> str:
+        """Return the key of the MQTT sessions of a service's workers."""
+        return f"{self.prefix}workers:{service}"
+
+    def worker_beats(self, service: str) -> str:
+        """Return the key of their last signs of life."""
+        return f"{self.prefix}worker-beats:{service}"
+
+    def events(self, reader: str) -> str:
+        """Return the key of the stream that the service `reader` reads."""
+        return f"{self.prefix}events:{reader}"
+
+    def undelivered(self, reader: str) -> str:
+        """Return the key of what a desk has not confirmed though it was sent to it again."""
+        return f"{self.prefix}undelivered:{reader}"
+
+    def attended(self, reader: str) -> str:
+        """Return the key of what the duty desk has of another desk that has not confirmed it."""
+        return f"{self.prefix}attended:{reader}"
+
+    def receipt(self, message: UUID | str) -> str:
+        """Return the key of what became of a device's message."""
+        return f"{self.prefix}receipt:{message}"
+
+    def incident(self, identifier: UUID | str) -> str:
+        """Return the key of an incident."""
+        return f"{self.prefix}incident:{identifier}"
+
+    def reaching(self, district: int) -> str:
+        """Return the key of the open incidents whose alerts reach into a cell of resolution 8."""
+        return f"{self.prefix}open:{district:x}"
+
+    def joinable(self, kind: str, index_cell: int) -> str:
+        """Return the key of the open incidents that a report of `kind` in this cell may join."""
+        return f"{self.prefix}join:{kind}:{index_cell:x}"
+
+    def people(self, identifier: UUID | str) -> str:
+        """Return the key of who was alerted to an incident, reported it or helps."""
+        return f"{self.prefix}people:{identifier}"
+
+    def alerts(self, identifier: UUID | str) -> str:
+        """Return the key of each recipient's alert of an incident."""
+        return f"{self.prefix}alerts:{identifier}"
+
+    def delivered(self, identifier: UUID | str) -> str:
+        """Return the key of whose device has confirmed its alert of an incident."""
+        return f"{self.prefix}delivered:{identifier}"
+
+    def history(self, identifier: UUID | str) -> str:
+        """Return the key of what happened to an incident, and why."""
+        return f"{self.prefix}history:{identifier}"
+
+    def all_of(self, identifier: UUID) -> list[str]:
+        """Return the keys of everything around an incident, which is erased with it."""
+        families = (
+            self.incident,
+            self.people,
+            self.alerts,
+            self.delivered,
+            self.reports,
+            self.group_log,
+            self.history,
+        )
+        return [key(identifier) for key in families]
+
+    def reports(self, identifier: UUID | str) -> str:
+        """Return the key of the reports of an incident."""
+        return f"{self.prefix}reports:{identifier}"
+
+    def group_log(self, identifier: UUID | str) -> str:
+        """Return the key of what happened in an incident's group."""
+        return f"{self.prefix}group:{identifier}"
+
+    def question(self, identifier: UUID | str) -> str:
+        """Return the key of a question of the police."""
+        return f"{self.prefix}question:{identifier}"
+
+    def asked(self, user: str) -> str:
+        """Return the key of the questions that a user was asked lately."""
+        return f"{self.prefix}asked:{user}"
+
+    def involved(self, user: str) -> str:
+        """Return the key of the incidents that a user was alerted to or reported."""
+        return f"{self.prefix}involved:{user}"
+
+    def at(self, index_cell: int) -> str:
+        """Return the key of the people in a cell of resolution 9."""
+        return f"{self.prefix}at:{index_cell:x}"
+
+    def border(self, what: str) -> str:
+        """Return the key of who decides on `what` at this partition's borders."""
+        return f"{self.prefix}border:{what}"
+
+    def home(self, bucket: int) -> str:
+        """Return the key of the partitions in which the users of a bucket are."""
+        return f"{self.prefix}home:{bucket}"
+
+
+def partition_of(region: int, count: int) -> int:
+    """Return which of `count` partitions a region is of."""
+    return region % count
+
+
+def partition_of_incident(incident: UUID, count: int) -> int:
+    """Return which of `count` partitions an incident is of, or a question about it."""
+    return partition_of(region_in(incident), count)
+
+
+def partition_of_user(user: str, count: int) -> int:
+    """Return which of `count` partitions knows where a user was last."""
+    return zlib.crc32(user.encode()) % count
+
+
+def where_bucket(user: str) -> int:
+    """Return which bucket holds where a user is."""
+    return zlib.crc32(user.encode()) & _BUCKETS

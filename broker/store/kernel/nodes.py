@@ -1,0 +1,162 @@
+"""The Redis servers behind a URL: one, or the masters of a Redis Cluster.
+
+Which it is, the servers say (`CLUSTER SLOTS`). A URL may name several, `redis://a:7001,b:7002,c`:
+of a cluster any that answers tells of the others. There is one connection to each server for all
+partitions, and besides one for each blocking reader.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from broker.errors import UnavailableError
+from broker.runtime.config import each_url
+from broker.store.kernel.pipeline import CommandRefused, RedisPipeline
+
+_log = structlog.get_logger()
+
+_PORT = 6379
+_LEARN_APART_S = 0.1  # so often at most the servers are asked who has what,
+_LEARN_EVERY_S = 5.0  # and so often at least: replicas come and go without a word
+_LEARN_S = 1.0  # so long one of them has to answer
+_LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # somebody else may have it now
+
+Slots = list[tuple[range, str, bool]]
+
+
+class Nodes:
+    """Who has which slot, and the connections there."""
+
+    def __init__(self, url: str, *, answer_s: float) -> None:
+        self._url = url
+        self._answer_s = answer_s
+        self._seeds = each_url(url)
+        self._wires: dict[str, RedisPipeline] = {}
+        self._slots: Slots | None = None  # None: not known yet, or doubtful
+        self._by_slot: dict[int, tuple[RedisPipeline, bool]] = {}
+        self._learned_at = 0.0
+        self._learning = asyncio.Lock()
+        self._masters: list[str] = []
+        self.is_cluster = False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for wire in self._wires.values():
+            await wire.close()
+
+    def known(self, slot: int) -> tuple[RedisPipeline, bool] | None:
+        """Return what `wire` does, if nobody need be asked."""
+        if self.is_cluster and time.monotonic() > self._learned_at + _LEARN_EVERY_S:
+            self.doubt()
+        return self._by_slot.get(slot)
+
+    def unreplicated(self, slot: int) -> None:
+        """Expect no word of a replica of `slot` until it is asked anew who has what."""
+        if known := self._by_slot.get(slot):
+            self._by_slot[slot] = (known[0], False)
+
+    async def wire(self, slot: int) -> tuple[RedisPipeline, bool]:
+        """Return the connection to whoever has `slot`, and whether it has a replica.
+
+        Raises:
+            UnavailableError: nobody can be asked, or nobody has it.
+        """
+        url, is_replicated = await self.place(slot)
+        found = self._by_slot[slot] = (self._wire(url), is_replicated)
+        return found
+
+    async def place(self, slot: int) -> tuple[str, bool]:
+        """Return the URL of whoever has `slot`, and whether it has a replica; raises as `wire`."""
+        if self._slots is None:
+            await self._learn()
+        assert self._slots is not None
+        for slots, url, is_replicated in self._slots:
+            if slot in slots:
+                return url, is_replicated
+        self.doubt()
+        raise UnavailableError(f"Redis: nobody has the slot {slot}")
+
+    def doubt(self) -> None:
+        """Ask anew before the next command: somebody is gone, or has said that it is not theirs."""
+        if self.is_cluster:
+            self._slots = None
+            self._by_slot.clear()
+
+    def is_moved(self, error: CommandRefused) -> bool:
+        """Whether a server has refused because another has it; then doubt who has what."""
+        text = str(error)
+        if text.startswith(_LOST):
+            self.doubt()
+        if not text.startswith("MOVED"):
+            return False
+        self.doubt()
+        return True
+
+    async def _learn(self) -> None:
+        async with self._learning:
+            if self._slots is not None:
+                return  # somebody else has asked meanwhile
+            await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - time.monotonic()))
+            failure: Exception | None = None
+            for url in dict.fromkeys((*self._seeds, *self._wires)):
+                try:
+                    async with asyncio.timeout(_LEARN_S):
+                        self._slots = await self._slots_of(url)
+                except (UnavailableError, TimeoutError) as error:
+                    failure = error
+                else:
+                    return
+                finally:
+                    self._learned_at = time.monotonic()
+            raise UnavailableError(str(failure) or f"Redis: no answer for {_LEARN_S:g} s")
+
+    async def _slots_of(self, url: str) -> Slots:
+        try:
+            rows = await self._wire(url).call("CLUSTER", "SLOTS")
+        except CommandRefused as error:
+            if self.is_cluster or str(error).startswith(_LOST):
+                raise UnavailableError(f"Redis: {error}") from error
+            return [(range(16_384), url, False)]  # no cluster, or nothing that knows of one
+        self.is_cluster = True
+        slots = [
+            (range(first, last + 1), _at(url, *master[:2]), bool(replicas))
+            for first, last, master, *replicas in rows
+        ]
+        known = {url for _, url, _ in slots} | {*self._seeds}
+        for gone in self._wires.keys() - known:
+            await self._wires.pop(gone).close()
+        masters = sorted({_bare(url) for _, url, _ in slots})
+        if masters != self._masters:
+            self._masters = masters
+            _log.info("the cluster's masters", masters=masters)
+        return slots
+
+    def _wire(self, url: str) -> RedisPipeline:
+        wire = self._wires.get(url)
+        if wire is None:
+            wire = self._wires[url] = RedisPipeline(url, answer_s=self._answer_s)
+        return wire
+
+
+async def has_replica(wire: RedisPipeline) -> bool:
+    """Whether a replica is connected to this server at this moment."""
+    role: Sequence[Any] = await wire.call("ROLE")
+    return role[0] == b"master" and bool(role[2])
+
+
+def _at(url: str, host: bytes | None, port: int) -> str:
+    """Return the URL of another server of the same cluster, which has the same passwords."""
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    name = host.decode() if host else parts.hostname or "localhost"
+    name = f"[{name}]" if ":" in name else name
+    return parts._replace(netloc=f"{login}{at}{name}:{port}").geturl()
+
+
+def _bare(url: str) -> str:
+    """Return where a URL leads, without the password."""
+    return urlsplit(url).netloc.rpartition("@")[2]

@@ -1,0 +1,140 @@
+"""What the Redis server says of itself: its settings, its disk, its clock, and whether it writes."""
+
+import time
+from collections.abc import Sequence
+
+from broker.core.health import Cause, Severity, redis_cause
+from broker.errors import UnavailableError
+from broker.store.kernel.redis_connection import RedisConnection
+
+_WANTED = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+_UNSAFE = "unsafe_redis"
+_LOSES = {
+    "appendonly": "what got a receipt is lost when it dies",
+    "appendfsync": "what got a receipt in the last second is lost when it dies",
+    "maxmemory-policy": "it deletes reports when its memory is full",
+}
+_PROBE_MS = 60_000
+
+
+class Server:
+    """The server of one partition."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+
+    async def write(self) -> float:
+        """Write something, as a receipt's commit does; return the server's clock (Unix s).
+
+        Raises:
+            UnavailableError: it cannot be reached, or refuses to write.
+        """
+        key = self._redis.keys.probe
+        _, clock = await self._redis.calls(
+            [("SET", key, int(time.time()), "PX", _PROBE_MS), ("TIME",)]
+        )
+        return _unix_s(clock)
+
+    async def clock(self) -> float:
+        """Return the server's clock (Unix s).
+
+        Raises:
+            UnavailableError: it cannot be reached.
+        """
+        return _unix_s(await self._redis.call("TIME"))
+
+    async def unsafe(self) -> list[Cause]:
+        """Return the settings with which it may lose what got a receipt; what cannot be seen is a note.
+
+        Raises:
+            UnavailableError: it cannot be reached.
+        """
+        try:
+            found = [await self._redis.call("CONFIG", "GET", name) for name in _WANTED]
+        except UnavailableError as error:
+            if not _is_refusal(str(error)):
+                raise
+            return await self._unsafe_by_info()
+        present = {
+            name: answer[1].decode() if answer else ""
+            for name, answer in zip(_WANTED, found, strict=True)
+        }
+        return [
+            *(
+                _unsafe(name, present[name])
+                for name in _WANTED
+                if present[name] not in ("", _WANTED[name])
+            ),
+            *_unchecked([name for name in _WANTED if not present[name]]),
+        ]
+
+    async def _unsafe_by_info(self) -> list[Cause]:
+        """Managed servers refuse CONFIG; INFO tells of all but appendfsync."""
+        try:
+            info = (await self._redis.call("INFO", "everything")).decode()
+        except UnavailableError as error:
+            if not _is_refusal(str(error)):
+                raise
+            return _unchecked([*_WANTED])
+        told = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        appendonly = {"1": "yes", "0": "no"}.get(told.get("aof_enabled", ""))
+        present = {"appendonly": appendonly, "maxmemory-policy": told.get("maxmemory_policy")}
+        return [
+            *(
+                _unsafe(name, value)
+                for name, value in present.items()
+                if value is not None and value != _WANTED[name]
+            ),
+            *_unchecked(
+                ["appendfsync", *(name for name, value in present.items() if value is None)]
+            ),
+        ]
+
+    async def disk(self) -> list[Cause]:
+        """Return what keeps it from writing to its disk now.
+
+        Raises:
+            UnavailableError: it cannot be reached.
+        """
+        try:
+            info = (await self._redis.call("INFO", "persistence")).decode()
+        except UnavailableError as error:
+            if not _is_refusal(str(error)):
+                raise
+            return []
+        if "aof_last_write_status:err" not in info.splitlines():
+            return []
+        return [redis_cause("MISCONF: aof_last_write_status:err", "of Redis")]
+
+
+def _unix_s(clock: Sequence[bytes]) -> float:
+    seconds, microseconds = clock
+    return int(seconds) + int(microseconds) / 1e6
+
+
+def _unsafe(name: str, present: str) -> Cause:
+    return Cause(
+        code=_UNSAFE,
+        what=f"Redis has {name} {present}: {_LOSES[name]}",
+        mend=f"set `{name} {_WANTED[name]}` in redis.conf (now: CONFIG SET {name} {_WANTED[name]}), "
+        "or accept the loss with NABIJ_UNSAFE_REDIS=1",
+    )
+
+
+def _unchecked(names: list[str]) -> list[Cause]:
+    if not names:
+        return []
+    return [
+        Cause(
+            code="redis_unchecked",
+            what=f"this Redis lets nobody see {', '.join(names)} (CONFIG GET is refused): "
+            "whether it keeps what got a receipt could not be checked",
+            mend="see to it that it has " + ", ".join(f"{name} {_WANTED[name]}" for name in names),
+            severity=Severity.NOTE,
+        )
+    ]
+
+
+def _is_refusal(problem: str) -> bool:
+    """Whether the server answered, and only does not want this command."""
+    return "NOPERM" in problem or "unknown command" in problem or "not allowed" in problem

@@ -1,0 +1,36 @@
+"""The borders of a partition: who decides there now, and where a report was sent to be committed."""
+
+from uuid import UUID
+
+from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.transaction import Transaction
+from broker.store.receipt_records import add_route
+
+
+class PartitionLocks:
+    """The borders of one partition."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+        self._keys = redis.keys
+
+    async def lock(self, what: str, token: str, lasts_s: float) -> bool:
+        """Hold off others from deciding on `what` at this partition's borders, for so long."""
+        transaction, key = Transaction(self._redis), self._keys.border(what)
+        transaction.require_absent(key)
+        transaction.call("HSET", key, token, 1)
+        transaction.call("PEXPIRE", key, int(lasts_s * 1000))
+        return await transaction.run() is not None
+
+    async def unlock(self, what: str, token: str) -> None:
+        """Let others decide, unless they do so already."""
+        transaction, key = Transaction(self._redis), self._keys.border(what)
+        transaction.require_field(key, token, 1)
+        transaction.call("DEL", key)
+        await transaction.run()
+
+    async def route(self, report: UUID, region: int) -> None:
+        """Have a report of this partition committed in that of `region`, and nowhere else."""
+        transaction = Transaction(self._redis)
+        add_route(transaction, report, region)
+        await transaction.run()

@@ -1,0 +1,296 @@
+"""What concerns several partitions: where people are, what one has missed, what reaches over a border.
+
+No script touches two partitions, so what follows from one write in another is written after it, and
+again by whoever is told of it by an event: each such write may be repeated.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import structlog
+
+from broker.core.changes import WalkedIn
+from broker.core.grid import PLACE_RESOLUTION, cover, region_of
+from broker.core.incidents import Incident
+from broker.core.recipients import Located
+from broker.store import place_index
+from broker.store.kernel.isolation import isolated
+from broker.store.kernel.keys import partition_of, partition_of_incident, partition_of_user
+from broker.store.outbox import OutboxMessage, Reader, Undelivered
+from broker.store.positions import Before, Hit, Update
+from broker.store.receipt_records import KnownReceipt
+from broker.store.stored_incident import StoredIncident
+from broker.store.sync_rows import SyncEvents, SyncRow
+from schemas.ids import new_id
+from schemas.messages import Position, Question
+
+if TYPE_CHECKING:
+    from broker.store.store import Store
+
+LOCK_S = 3.0  # so long at most a border is held, and waited for
+_LOCKED_S = 0.02
+_log = structlog.get_logger()
+
+
+class Partitions:
+    """All partitions, each with its number."""
+
+    def __init__(self, partitions: "Sequence[Store]") -> None:
+        self._partitions = partitions
+        self._count = len(partitions)
+
+    def _of_cell(self, cell: int) -> int:
+        return partition_of(region_of(cell), self._count) if self._count > 1 else 0
+
+    # -- where people are -------------------------------------------------------------------------
+
+    async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
+        """Apply a batch in order; return whom open incidents may have come near.
+
+        Who comes over a border is forgotten where they were, at the time of the new place: an older
+        update that comes later changes nothing there. A withdrawal is told to all partitions: one
+        may still have a place that its writer did not live to forget.
+        """
+        if self._count == 1:
+            [only] = self._partitions
+            return await only.presence.update(updates, now_ms=now_ms, presence_s=presence_s)
+        shares: dict[int, list[Update]] = defaultdict(list)
+        for update, before in zip(
+            updates, await self._moved(updates, now_ms, presence_s), strict=True
+        ):
+            if before is Before.LATER:
+                continue
+            here = self._partition_of(update)
+            for number in range(self._count) if here is None else (here,):
+                shares[number].append(update)
+            if here is not None and before is not None and before != here:
+                gone = Update(update.user, None, update.availability, update.at_ms, crossed=True)
+                shares[before].append(gone)
+        several = await asyncio.gather(
+            *(
+                self._partitions[number].presence.update(
+                    share, now_ms=now_ms, presence_s=presence_s
+                )
+                for number, share in shares.items()
+            )
+        )
+        return [hit for hits in several for hit in hits]
+
+    async def _moved(
+        self, updates: Sequence[Update], now_ms: int, presence_s: int
+    ) -> "list[int | Before | None]":
+        """Record in which partition each user is; return in which they were, None: in none."""
+        shares: dict[int, list[int]] = defaultdict(list)
+        for number, update in enumerate(updates):
+            shares[partition_of_user(update.user, self._count)].append(number)
+        before: list[int | Before | None] = [None] * len(updates)
+
+        async def look(partition: int, numbers: Sequence[int]) -> None:
+            moves = [(updates[number], self._partition_of(updates[number])) for number in numbers]
+            found = await self._partitions[partition].presence.moved(
+                moves, now_ms=now_ms, presence_s=presence_s
+            )
+            for number, was_in in zip(numbers, found, strict=True):
+                before[number] = was_in
+
+        await asyncio.gather(*(look(*share) for share in shares.items()))
+        return before
+
+    def _partition_of(self, update: Update) -> int | None:
+        return None if update.place is None else self._of_cell(update.place)
+
+    async def put(self, events: Iterable[WalkedIn]) -> None:
+        """Put events on the streams of their incidents' partitions."""
+        shares: dict[int, list[WalkedIn]] = defaultdict(list)
+        for event in events:
+            shares[partition_of_incident(event.incident, self._count)].append(event)
+        for number, share in shares.items():
+            await self._partitions[number].events.put(share)
+
+    async def near(self, cells: Iterable[int]) -> list[Located]:
+        """Return everybody who is filed under these cells of resolution 9."""
+        if self._count == 1:
+            return await self._partitions[0].presence.near(tuple(cells))
+        shares: dict[int, list[int]] = defaultdict(list)
+        for cell in cells:
+            shares[self._of_cell(cell)].append(cell)
+        several = await asyncio.gather(
+            *(self._partitions[number].presence.near(share) for number, share in shares.items())
+        )
+        # Who is on the way over a border may be found on both sides: the later place holds.
+        found: dict[str, Located] = {}
+        for located in (one for people in several for one in people):
+            known = found.get(located.user)
+            if known is None or located.seen_ms >= known.seen_ms:
+                found[located.user] = located
+        return list(found.values())
+
+    # -- what was missed --------------------------------------------------------------------------
+
+    async def missed(
+        self, user: str, since: datetime, at_most: int, *, told_before: timedelta
+    ) -> list[SyncRow]:
+        """Return what `user` may have missed, as `SyncStore.since`, in all partitions."""
+        several = await asyncio.gather(
+            *(
+                one.missed.since(user, since, at_most, told_before=told_before)
+                for one in self._partitions
+            )
+        )
+        return [glimpse for some in several for glimpse in some]
+
+    async def questions(self, user: str, since: datetime) -> list[Question]:
+        """Return what `user` was asked since, in all partitions."""
+        asking = (one.missed.questions(user, since) for one in self._partitions)
+        return [question for some in await asyncio.gather(*asking) for question in some]
+
+    async def read(self, glimpses: Iterable[SyncRow]) -> dict[UUID, SyncEvents]:
+        """Return what was said of these incidents, with those that are still there."""
+        found: dict[UUID, SyncEvents] = {}
+        for number, share in _shares(glimpses).items():
+            found |= await self._partitions[number].missed.read(share)
+        return found
+
+    async def confirm(self, glimpses: Iterable[SyncRow], user: str, now: datetime) -> None:
+        """Record that the device of `user` says it has these alerts."""
+        for number, share in _shares(glimpses).items():
+            await self._partitions[number].missed.confirm(share, user, now)
+
+    async def asked(self, home: "Store", question: UUID) -> "tuple[Store, str, Question] | None":
+        """Return who was asked a question, and the partition that it is in, `home` or another.
+
+        A reporter's question names the region of their report, which may have joined an incident
+        beyond a border.
+        """
+        for store in (home, *(one for one in self._partitions if one is not home)):
+            if found := await store.questions.get(question):
+                return store, *found
+        return None
+
+    async def holding(self, home: "Store", conversation: UUID) -> "Store | None":
+        """Return the other partition in which a conversation is that is not in `home`."""
+        for store in self._partitions:
+            if store is not home and await store.conversations.is_here(conversation):
+                return store
+        return None
+
+    # -- what desks and users were sent -----------------------------------------------------------
+
+    async def delivered(
+        self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None
+    ) -> list[OutboxMessage]:
+        """Remove what its readers say to have from every outbox; see `Outbox.confirm`."""
+        several = await asyncio.gather(
+            *(one.outbox.confirm(said, duty=duty) for one in self._partitions)
+        )
+        return [message for messages in several for message in messages]
+
+    async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
+        """Have all that `reader` has not confirmed sent now, except `but`; return how many."""
+        several = (one.outbox.send_again(reader, now_ms, but=but) for one in self._partitions)
+        return sum(await asyncio.gather(*several))
+
+    async def undelivered(self) -> dict[Reader, Undelivered]:
+        """Return which desks have not confirmed what was sent to them."""
+        found: dict[Reader, Undelivered] = {}
+        for some in await asyncio.gather(*(one.outbox.undelivered() for one in self._partitions)):
+            for one in some:
+                found[one.reader] = one.merged(found.get(one.reader))
+        return found
+
+    # -- over borders -----------------------------------------------------------------------------
+
+    def around(self, location: Position, metres: float) -> "list[Store]":
+        """Return the partitions around a place, in order; none where it is far from any border."""
+        if self._count == 1:
+            return []
+        cells = cover(location.lat, location.lon, metres, PLACE_RESOLUTION)
+        numbers = sorted({self._of_cell(cell) for cell in cells})
+        return [self._partitions[number] for number in numbers] if len(numbers) > 1 else []
+
+    @asynccontextmanager
+    async def locked(self, partitions: "Sequence[Store]", what: str) -> AsyncIterator[None]:
+        """Hold off whoever decides on `what` at a border of these partitions, for some seconds.
+
+        Whoever cannot wait longer goes on: two incidents in the place of one are no loss.
+        """
+        token, held = str(new_id()), []
+        try:
+            async with asyncio.timeout(LOCK_S):
+                for store in partitions:
+                    while not await store.locks.lock(what, token, LOCK_S):  # noqa: ASYNC110 - another process
+                        await asyncio.sleep(random.uniform(0, _LOCKED_S))  # noqa: S311 - jitter
+                    held.append(store)
+        except TimeoutError:
+            _log.warning("a border is held for too long", what=what)
+        try:
+            yield
+        finally:
+            for store in held:
+                await store.locks.unlock(what, token)
+
+    async def incidents(self, identifiers: Iterable[UUID]) -> list[Incident]:
+        """Return these incidents, wherever they are, as far as they are still there."""
+        of = self._partitions[0].of
+
+        async def get(identifier: UUID) -> StoredIncident | None:
+            return await of(identifier).incidents.get(identifier)
+
+        several = await asyncio.gather(
+            *(isolated(one, get, what="an incident near a report") for one in identifiers)
+        )
+        return [filed.incident for filed in several if filed is not None]
+
+    async def received(self, home: "Store", message: UUID) -> KnownReceipt | None:
+        """Return what became of a report of `home`, which may have been routed elsewhere."""
+        received, routed = await home.incidents.received_or_routed(message)
+        if routed is None:
+            return received
+        return await self.partition_of(routed).incidents.received(message)
+
+    def partition_of(self, region: int) -> "Store":
+        """Return the partition of a region."""
+        return self._partitions[partition_of(region, self._count)]
+
+    def beyond(self, incident: Incident) -> "list[Store]":
+        """Return the other partitions that have cells around `incident`."""
+        if self._count == 1:
+            return []
+        cells = (*place_index.joining_cells(incident), *place_index.reached_districts(incident))
+        home = self._partitions[0].of(incident.id).keys.partition
+        numbers = sorted({self._of_cell(cell) for cell in cells} - {home})
+        return [self._partitions[number] for number in numbers]
+
+    async def add_beyond(self, incident: Incident) -> None:
+        """Let reports and people beyond the borders find an open incident.
+
+        It may close meanwhile, and whoever strikes it off there may have come before.
+        """
+        for store in self.beyond(incident):
+            transaction = store.transaction()
+            place_index.add_joinable(transaction, incident)
+            place_index.add_reached(transaction, incident)
+            await transaction.run()
+            if not await self._partitions[0].of(incident.id).incidents.is_open(incident.id):
+                await self.remove_beyond(incident)
+
+    async def remove_beyond(self, incident: Incident) -> None:
+        """Let nobody beyond the borders find a closed incident."""
+        for store in self.beyond(incident):
+            transaction = store.transaction()
+            place_index.remove(transaction, incident)
+            await transaction.run()
+
+
+def _shares(glimpses: Iterable[SyncRow]) -> dict[int, list[UUID]]:
+    """Return the incidents of each partition."""
+    shares: dict[int, list[UUID]] = defaultdict(list)
+    for one in glimpses:
+        shares[one.partition].append(one.incident)
+    return shares

@@ -1,0 +1,88 @@
+"""Where open incidents are found by place: by who reports near them, and by who comes near.
+
+A cell is of the partition of its region. Around most incidents all are of the incident's own, and
+are written with its commit; what lies beyond a border is filed by `broker/store/partition_locks.py`.
+"""
+
+from collections.abc import Sequence
+
+from broker.core.grid import (
+    DISTRICT_RESOLUTION,
+    INDEX_RESOLUTION,
+    cover,
+    filed,
+    place_of,
+    touched,
+)
+from broker.core.incidents import Incident
+from broker.store.kernel.keys import Keys
+from broker.store.kernel.timestamps import milliseconds
+from broker.store.kernel.transaction import Transaction
+from schemas.messages import Mode, Report
+from schemas.taxonomy import Audience
+
+
+def joinable_by(keys: Keys, report: Report, audience: Audience) -> str:
+    """Return the key of the open incidents that `report` may join."""
+    cell, _ = filed(place_of(report.location.lat, report.location.lon))
+    return keys.joinable(_kind(report.category, report.mode, audience), cell)
+
+
+def joining_cells(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 9 from which a report may join `incident`."""
+    place = place_of(incident.location.lat, incident.location.lon)
+    return touched(place, incident.merge_m, INDEX_RESOLUTION)
+
+
+def reached_cells(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 9 in which whoever is alerted to `incident` is filed."""
+    if not incident.alerts_people:
+        return ()
+    place = incident.location
+    return cover(place.lat, place.lon, incident.radius_m)
+
+
+def reached_districts(incident: Incident) -> Sequence[int]:
+    """Return the cells of resolution 8 that the alerts of `incident` reach into."""
+    if not incident.alerts_people:
+        return ()
+    place = place_of(incident.location.lat, incident.location.lon)
+    return touched(place, incident.radius_m, DISTRICT_RESOLUTION)
+
+
+def add_joinable(transaction: Transaction, incident: Incident) -> None:
+    """Let reports in this partition's cells find `incident`."""
+    place, name = incident.location, str(incident.id)
+    targets = _joining(transaction.keys, incident)
+    transaction.call_each(targets, "HSET", name, f"{place.lat!r} {place.lon!r}", "#", name)
+
+
+def add_reached(transaction: Transaction, incident: Incident) -> None:
+    """Let people who come into this partition's cells find `incident`."""
+    if targets := _reached(transaction.keys, incident):
+        place, since_ms = incident.location, milliseconds(incident.wave_at)
+        entry = f"{place.lat!r} {place.lon!r} {incident.radius_m!r} {since_ms}"
+        transaction.call_each(targets, "HSET", str(incident.id), entry)
+
+
+def remove(transaction: Transaction, incident: Incident) -> None:
+    """Let nobody in this partition's cells find `incident` any more."""
+    # Without `#` too: that an incident has closed makes nobody's decision wrong who joins another
+    # or opens one, and who would join this one is held off by its version. An empty key is gone.
+    transaction.call_each(_joining(transaction.keys, incident), "HDEL", str(incident.id), "#")
+    if targets := _reached(transaction.keys, incident):
+        transaction.call_each(targets, "HDEL", str(incident.id))
+
+
+def _joining(keys: Keys, incident: Incident) -> list[str]:
+    kind = _kind(incident.category, incident.mode, incident.audience)
+    return [keys.joinable(kind, cell) for cell in joining_cells(incident) if keys.owns(cell)]
+
+
+def _reached(keys: Keys, incident: Incident) -> list[str]:
+    return [keys.reaching(cell) for cell in reached_districts(incident) if keys.owns(cell)]
+
+
+def _kind(category: str, mode: Mode, audience: Audience) -> str:
+    """What must be equal for reports to become one incident."""
+    return f"{category}:{mode}:{audience}"

@@ -1,0 +1,156 @@
+"""Which MQTT sessions the workers have, who answers for each, and the last sign of life of it.
+
+A worker's session outlives it, with its place in the shared subscriptions: until a living worker has
+ended it, it swallows its share. Every change requires that the record is as it was read, so of
+several who claim a session one gets it, and of two last workers that leave at once one stays.
+"""
+
+import enum
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from broker.store.kernel.redis_connection import RedisConnection
+
+ALIVE_MS = (
+    5_000  # for status pages; who claims a session trusts no clock (`broker/runtime/liveness.py`)
+)
+_KEPT_MS = 86_400_000  # so long an MQTT broker may bring a session back that has ended
+
+
+class WorkerState(enum.StrEnum):
+    """What is known of a worker's session."""
+
+    STARTING = "starting"  # it may not have subscribed yet
+    RUNNING = "running"
+    LEAVING = "leaving"  # for good: it unsubscribes, and takes what is queued
+    CLAIMED = "claimed"  # another worker is taking it over
+    GONE = "gone"  # it has ended; an MQTT broker that restarts from an old file may bring it back
+
+
+class WorkerSession(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's session at one MQTT broker, of several the one with the number `server`.
+
+    `holder` is the process that answers for it, `claimed_by` the instance that takes it over, or
+    has; `ended_ms` when it has ended, by Redis's clock.
+    """
+
+    service: str
+    instance: str
+    server: int
+    client_id: str
+    filters: tuple[str, ...]
+    holder: str
+    state: WorkerState = WorkerState.STARTING
+    claimed_by: str | None = None
+    ended_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        """The field that it is filed under: with another secret it is another session."""
+        return f"{self.client_id} {self.server}"
+
+
+class Registered(NamedTuple):
+    """A session as it was read. `record` and `beat` are the guards that it has not changed."""
+
+    session: WorkerSession
+    record: bytes
+    beat: bytes
+    age_ms: int
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its holder has given a sign of life lately."""
+        return self.session.state is not WorkerState.GONE and self.age_ms < ALIVE_MS
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its holder is gone and the session, which swallows its share, is still there."""
+        return self.session.state is not WorkerState.GONE and not self.is_alive
+
+
+class WorkerStore:
+    """The registered workers."""
+
+    def __init__(self, redis: RedisConnection) -> None:
+        self._redis = redis
+        self._keys = redis.keys
+
+    async def of(self, service: str) -> list[Registered]:
+        """Return the sessions of a service's workers: alive, dead, and those that have ended lately."""
+        records, beats, time = await self._redis.calls(
+            [
+                ("HGETALL", self._keys.workers(service)),
+                ("HGETALL", self._keys.worker_beats(service)),
+                ("TIME",),
+            ]
+        )
+        beat_of: dict[bytes, bytes] = dict(zip(beats[::2], beats[1::2], strict=True))
+        now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
+        found = []
+        for name, record in zip(records[::2], records[1::2], strict=True):
+            with suppress(msgspec.MsgspecError):  # of a version to come
+                session = msgspec.json.decode(record, type=WorkerSession)
+                beat = beat_of.get(name, b"0")
+                found.append(Registered(session, record, beat, max(0, now_ms - int(beat))))
+        return found
+
+    async def register(self, session: WorkerSession) -> None:
+        """Answer for a session from now on, whoever did before."""
+        await self._change(session)
+
+    async def beat(self, session: WorkerSession) -> bool:
+        """Give a sign of life; False if another answers for the session now."""
+        return await self._change(session, was=msgspec.json.encode(session))
+
+    async def claim(self, found: Registered, *, holder: str, by: str) -> WorkerSession | None:
+        """Answer for a dead worker's session; None if it lives, or another has claimed it."""
+        session = found.session
+        ended_ms = session.ended_ms
+        if session.state is WorkerState.GONE:
+            ended_ms = ended_ms or int(found.beat)
+        claimed = replace(
+            session, state=WorkerState.CLAIMED, holder=holder, claimed_by=by, ended_ms=ended_ms
+        )
+        done = await self._change(claimed, was=found.record, beat=found.beat)
+        return claimed if done else None
+
+    async def leave(self, session: WorkerSession, staying: Registered) -> WorkerSession | None:
+        """Record that a worker leaves for good because another stays; None if that is no longer so."""
+        leaving = replace(session, state=WorkerState.LEAVING)
+        done = await self._change(leaving, was=msgspec.json.encode(session), staying=staying)
+        return leaving if done else None
+
+    async def ended(self, session: WorkerSession) -> bool:
+        """Record that a session has ended at the MQTT broker; False if another answers for it."""
+        gone = replace(session, state=WorkerState.GONE, ended_ms=0)
+        return await self._change(gone, was=msgspec.json.encode(session))
+
+    async def still_ended(self, session: WorkerSession, found: Registered) -> None:
+        """Record that a session that had ended did not come back; forget it after a day."""
+        was = msgspec.json.encode(session)
+        if int(found.beat) + found.age_ms - session.ended_ms > _KEPT_MS:
+            await self._change(session, was=was, forget=True)
+        else:
+            await self._change(replace(session, state=WorkerState.GONE), was=was)
+
+    async def _change(
+        self,
+        session: WorkerSession,
+        *,
+        was: bytes = b"",
+        beat: bytes = b"",
+        staying: Registered | None = None,
+        forget: bool = False,
+    ) -> bool:
+        shall = b"" if forget else msgspec.json.encode(session)
+        other: Sequence[str | bytes] = (
+            (staying.session.name, staying.record) if staying else ("", "")
+        )
+        keys = [self._keys.workers(session.service), self._keys.worker_beats(session.service)]
+        words = [session.name, was, beat, shall, *other]
+        return bool(await self._redis.script("worker", keys, words))

@@ -1,0 +1,1 @@
+"""Files of places: GeoJSON, projected coordinates, time zones."""

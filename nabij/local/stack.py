@@ -1,0 +1,284 @@
+"""The whole of Nabij in one `async with`: servers where none are configured, zones, workers.
+
+Used by `nabij up`, `demo` and `replay`, and by tests and benchmarks that want the real thing.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import structlog
+
+from broker.core.health import stops
+from broker.core.policy import Policy
+from broker.core.zones import UNASSIGNED, Zone, ZoneKind
+from broker.errors import ConfigError, UnavailableError
+from broker.runtime.config import Settings
+from broker.store import partitions
+from nabij.local.data_directory import (
+    CITY_DESK,
+    OPERATOR,
+    SERVICES_ACCOUNT,
+    DataDir,
+    Running,
+    accounts_of,
+    desk_of,
+)
+from nabij.local.embedded import EmbeddedMqtt, EmbeddedRedis
+from nabij.local.policy_file import policy_at, warnings_of
+from nabij.local.servers import Servers
+from nabij.local.supervisor import START_TIMEOUT_S, Supervisor
+from nabij.local.surroundings import Surroundings
+from nabij.local.temporary import PREFIX, temporary_directory
+from nabij.local.zone_files import built_in_zones
+
+SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
+TRY_IT = ("ann", "bob", "cleo", "dirk", "eva")
+REDIS_TIMEOUT_S = 15.0
+RETRY_S = 0.5
+_LONGEST_DESK = 35  # with `desk-` before it, a user name is a topic level
+
+_log = structlog.get_logger(__name__)
+
+
+class Stack:
+    """Entered, the servers answer and the workers are being started; see `wait_ready`.
+
+    `workers` says how many workers of which service; `participants` get accounts at an embedded
+    MQTT broker; `zones` replace those of their kinds in the store; `accounts` are the passwords at
+    an MQTT broker of one's own. `http` is where to serve /livez, /readyz and /metrics, if at all.
+
+    Raises:
+        ConfigError: on entering: settings, policy or data directory are wrong.
+        UnavailableError: on entering: the configured Redis does not answer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        workers: Mapping[str, int] | None = None,
+        participants: Sequence[str] = TRY_IT,
+        zones: Sequence[Zone] = (),
+        accounts: Mapping[str, str] | None = None,
+        http: tuple[str, int] | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.zones: Sequence[Zone] = ()
+        self._wanted_zones = zones
+        self.credentials: Mapping[str, str] = accounts or {}
+        self.http_url: str | None = None
+        self.redis_warnings: Sequence[str] = ()
+        self.supervisor: Supervisor
+        self._workers = dict.fromkeys(SERVICES, 1) if workers is None else workers
+        self._participants = participants
+        self._http = http
+        self._say = say
+        self._data_dir = DataDir(settings.data_dir)
+        self._acquired = AsyncExitStack()
+        self._policy: Policy
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the MQTT broker is our own."""
+        return SERVICES_ACCOUNT in self.credentials
+
+    @property
+    def mqtt_url(self) -> str:
+        """Where the services connect, with their password."""
+        assert self.settings.mqtt_url is not None, "the stack has not been entered"
+        return self.settings.mqtt_url
+
+    @property
+    def redis_url(self) -> str:
+        """Where the truth is kept."""
+        assert self.settings.redis_url is not None, "the stack has not been entered"
+        return self.settings.redis_url
+
+    def mqtt_url_for(self, user: str) -> str:
+        """Return where, and as whom, `user` connects.
+
+        Raises:
+            ConfigError: no password is known for `user`.
+        """
+        if user not in self.credentials:
+            raise ConfigError([f"no password is known for the MQTT user {user!r}"])
+        parts = urlsplit(self.mqtt_url)
+        host = parts.netloc.rpartition("@")[2]
+        identity = f"{quote(user, safe='')}:{quote(self.credentials[user], safe='')}"
+        return urlunsplit(parts._replace(netloc=f"{identity}@{host}"))
+
+    async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Return when every worker is ready; raises what `Supervisor.wait_ready` does."""
+        await self.supervisor.wait_ready(timeout_s)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as acquired:
+            await self._acquire(acquired)
+            self._acquired = acquired.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._acquired.__aexit__(kind, error, traceback)
+
+    async def _acquire(self, acquired: AsyncExitStack) -> None:
+        self._policy = policy_at(self.settings.policy)
+        acquired.enter_context(self._data_dir.held(*self._locks()))
+        servers = await acquired.enter_async_context(Servers())
+        await self._start_redis(servers)
+        await self._patiently(self._look_at_redis)
+        await self._patiently(self._load_zones)
+        await self._start_mqtt(servers)
+        for description in servers.descriptions:
+            self._say(f"started {description}")
+        metrics = acquired.enter_context(temporary_directory(f"{PREFIX}metrics-"))
+        self.supervisor = Supervisor(
+            self._workers, self._environment(metrics), on_exit=partial(_forget_gauges, metrics)
+        )
+        await acquired.enter_async_context(self.supervisor)
+        await self._serve_http(acquired, metrics)
+        acquired.enter_context(self._data_dir.announced(self._running()))
+
+    def _locks(self) -> list[str]:
+        """With servers of its own a data directory is whole; else each service is run once in it."""
+        if self.settings.mqtt_url is None or self.settings.redis_url is None:
+            return ["embedded"]
+        return [f"{self.settings.instance}-{service}" for service in self._workers]
+
+    # Servers
+
+    async def _start_redis(self, servers: Servers) -> None:
+        if self.settings.redis_url is None:
+            redis = EmbeddedRedis(self._data_dir.path)
+            await servers.start(redis)
+            self.settings = replace(self.settings, redis_url=redis.url)
+
+    async def _start_mqtt(self, servers: Servers) -> None:
+        if self.settings.mqtt_url is not None:
+            return
+        zones = [zone.id for zone in self.zones if zone.kind is ZoneKind.POLICE]
+        desks = (desk_of(zone) for zone in zones if len(zone) <= _LONGEST_DESK)
+        users = [SERVICES_ACCOUNT, OPERATOR, CITY_DESK, desk_of(UNASSIGNED), *desks]
+        self.credentials = self._data_dir.passwords([*users, *self._participants])
+        accounts = accounts_of(self.credentials)
+        mqtt = EmbeddedMqtt(self._data_dir.path, accounts)
+        await servers.start(mqtt)
+        ours = next(account for account in accounts if account.username == SERVICES_ACCOUNT)
+        share_group = self.settings.share_group or self._data_dir.share_group()
+        self.settings = replace(
+            self.settings,
+            mqtt_url=mqtt.url_for(ours),
+            share_group=share_group if mqtt.shares_subscriptions else None,
+        )
+
+    async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
+        """Started together with our Redis, as containers are, we wait for it a while."""
+        began_s = asyncio.get_running_loop().time()
+        told = False
+        while True:
+            try:
+                return await ask()
+            except UnavailableError as error:
+                if asyncio.get_running_loop().time() > began_s + REDIS_TIMEOUT_S:
+                    raise
+                if not told:
+                    self._say(f"waiting up to {REDIS_TIMEOUT_S:.0f} s for Redis: {error}")
+                told = True
+                await asyncio.sleep(RETRY_S)
+
+    async def _look_at_redis(self) -> None:
+        """Refuse a Redis that may lose what got a receipt, unless that was accepted; say so then."""
+        async with partitions(self.redis_url, self.settings.partitions) as stores:
+            found = await asyncio.gather(*(store.server.unsafe() for store in stores))
+        causes = dict.fromkeys(cause for some in found for cause in some)
+        if not self.settings.unsafe_redis and stops(causes):
+            raise ConfigError([f"{one.what}: {one.mend}" for one in causes if stops([one])])
+        for cause in causes:
+            _log.warning(cause.what, mend=cause.mend)
+        self.redis_warnings = [cause.what for cause in causes]
+
+    async def _load_zones(self) -> None:
+        """Put the zones that were asked for into the store, or those it lacks; know them all."""
+        async with partitions(self.redis_url, self.settings.partitions) as stores:
+            store = stores[0]
+            for kind in ZoneKind:
+                if of_kind := [zone for zone in self._wanted_zones if zone.kind is kind]:
+                    await store.zones.save(kind, of_kind)
+            self.zones = await store.zones.load()
+            if not self.zones:
+                self._say("no zones in the store: Ghent, Kortrijk and Maaseik, built in, are used")
+                for kind in ZoneKind:
+                    await store.zones.save(kind, built_in_zones(kind))
+                self.zones = await store.zones.load()
+            for warning in await warnings_of(self._policy, stores):
+                _log.warning(warning)
+
+    async def _serve_http(self, acquired: AsyncExitStack, metrics: Path) -> None:
+        if self._http:
+            # Here, since uvicorn takes a third of a second.
+            from nabij.local.http import served  # noqa: PLC0415
+            from nabij.local.store_metrics import StoreFigures  # noqa: PLC0415
+
+            figures = await acquired.enter_async_context(
+                StoreFigures(self.redis_url, self.settings.partitions)
+            )
+            around = await acquired.enter_async_context(
+                Surroundings(self.mqtt_url, [self._data_dir.path, metrics], is_ours=self.embedded)
+            )
+            self.http_url = await acquired.enter_async_context(
+                served(self._http, self.supervisor, metrics, store=figures, more=around.causes)
+            )
+
+    # What others are told
+
+    def _running(self) -> Running:
+        return Running(
+            pid=os.getpid(),
+            mqtt_url=self.mqtt_url_for(OPERATOR) if OPERATOR in self.credentials else None,
+            redis_url=self.settings.redis_url,
+            http_url=self.http_url,
+        )
+
+    def _environment(self, metrics: Path) -> dict[str, str]:
+        """The workers' environment: our own, with our settings as they turned out to be."""
+        theirs = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
+        return {
+            **theirs,
+            **_as_environment(self.settings),
+            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
+        }
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    values = {
+        "NABIJ_MQTT_URL": settings.mqtt_url,
+        "NABIJ_REDIS_URL": settings.redis_url,
+        "NABIJ_PARTITIONS": settings.partitions,
+        "NABIJ_UNSAFE_REDIS": int(settings.unsafe_redis),
+        "NABIJ_SHARE_GROUP": settings.share_group,
+        "NABIJ_DATA_DIR": settings.data_dir.absolute(),
+        "NABIJ_POLICY": settings.policy and settings.policy.absolute(),
+        "NABIJ_LOG_LEVEL": settings.log_level,
+        "NABIJ_LOG_FORMAT": settings.log_format,
+        "NABIJ_INSTANCE": settings.instance,
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _forget_gauges(metrics: Path, pid: int) -> None:
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - seldom needed
+
+    mark_process_dead(pid, str(metrics))  # type: ignore[no-untyped-call]

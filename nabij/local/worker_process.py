@@ -1,0 +1,137 @@
+"""One worker process of one service, as the supervisor starts it.
+
+    python -m nabij.local.worker_process SERVICE INDEX PIPE PARENT
+
+Configured through its environment. PIPE is a file descriptor to which it writes a line for each
+change of state, a beat and its health (JSON) each second, and on SIGUSR2 its stacks; PARENT the supervisor's process id, with which it ends.
+Exit status: 0 drained, 2 badly configured, 75 (EX_TEMPFAIL) something is not there yet, else 1.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import importlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+
+from broker.core.health import Health
+from broker.errors import ConfigError, UnavailableError
+from broker.runtime import config, log
+from broker.runtime.config import Settings
+from nabij.event_loop import leaves, run
+from nabij.local.parent_death import end_with, raise_open_files
+from schemas.messages import ServiceState
+
+BEAT = "beat"
+BEAT_S = 1.0
+DRAIN_S = 10.0
+DUMP_SIGNAL = signal.SIGUSR2
+BADLY_CONFIGURED = 2
+NOT_YET = os.EX_TEMPFAIL
+
+_log = structlog.get_logger(__name__)
+
+
+class Pulse:
+    """The way to the supervisor; `on_gone` is called once when nobody listens any more."""
+
+    def __init__(self, pipe: int, on_gone: Callable[[], None]) -> None:
+        self._pipe = pipe
+        self._on_gone: Callable[[], None] | None = on_gone
+        os.set_blocking(pipe, False)
+
+    def say(self, word: str) -> None:
+        """Write one line; dropped if the supervisor is so far behind that the pipe is full."""
+        try:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._pipe, f"{word}\n".encode())
+        except OSError:
+            if self._on_gone:
+                self._on_gone()
+            self._on_gone = None
+
+    def health(self, health: Health) -> None:
+        """Tell how it is. A write of more than PIPE_BUF bytes could be torn (pipe(7))."""
+        line = msgspec.json.encode(health)
+        if len(line) >= select.PIPE_BUF:
+            line = msgspec.json.encode(replace(health, causes=health.causes[:3]))
+        self.say(line.decode())
+
+    def state(self, state: ServiceState) -> None:
+        """Tell a change of state."""
+        self.say(state.value)
+
+    async def beat(self) -> None:
+        """Say each second that the loop turns."""
+        while True:
+            self.say(BEAT)
+            await asyncio.sleep(BEAT_S)
+
+
+async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
+    """Run the worker until SIGTERM, SIGINT or the supervisor's end, then drain."""
+    from broker.runtime.worker import run_worker  # noqa: PLC0415 - after the log has been set up
+
+    service = importlib.import_module(f"services.{name}").service
+    os.nice(service.niceness)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def end() -> None:
+        if not stop.is_set():
+            stop.set()
+            # Nobody may be left to kill a worker that cannot drain.
+            loop.call_later(DRAIN_S + 2, os._exit, 1)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    pulse = Pulse(pipe, end)
+    async with asyncio.TaskGroup() as tasks:
+        beating = tasks.create_task(pulse.beat(), name="heartbeat")
+        await run_worker(
+            service, settings, worker=index, stop=stop, on_state=pulse.state, on_health=pulse.health
+        )
+        beating.cancel()
+
+
+def main(arguments: list[str]) -> int:
+    """Run the worker that `arguments` name and return its exit status."""
+    name, index, pipe, parent = arguments
+    # Not to standard error, which is for the log: the supervisor logs it.
+    faulthandler.register(DUMP_SIGNAL, file=int(pipe), all_threads=True)
+    end_with(int(parent))
+    raise_open_files()
+    log.set_up("info", config.log_format(), service=name, worker=index)
+    try:
+        settings = config.load()
+        log.set_up(settings.log_level, settings.log_format, service=name, worker=index)
+        run(work(name, int(index), int(pipe), settings))
+    except Exception as error:  # noqa: BLE001 - the outermost: a status instead of a traceback
+        return _status_of(error)
+    return 0
+
+
+def _status_of(error: Exception) -> int:
+    causes = list(leaves(error))
+    tell = partial(_log.error, "the worker could not go on")
+    for cause in causes:
+        if isinstance(cause, ConfigError):
+            tell(problems=cause.problems)
+            return BADLY_CONFIGURED
+    if all(isinstance(cause, UnavailableError) for cause in causes):
+        tell(reason="; ".join(map(str, causes)))
+        return NOT_YET
+    _log.error("the worker crashed", exc_info=error)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,143 @@
+"""How long the system needed after each kill, seen from outside.
+
+From the kill until the first thing that was begun after it is done: a report has its receipt, an
+incident its first alert, a command its receipt, whatever the victim is for. And, harder, until the
+last of all that was done which the kill may have hit: begun in the seconds before it, or within
+one second after it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from schemas.messages import EscalationKind, Merge, Subject
+from schemas.taxonomy import PolicyFile
+from verify.chaos.evidence import Blow, Evidence
+from verify.chaos.plan import Victim
+
+BEFORE_S, AFTER_S = 5.0, 1.0
+
+
+class Work(NamedTuple):
+    """Something that was begun and done; `process` is the device process that waited for it."""
+
+    began: float
+    done: float
+    process: str = ""
+
+
+def recovery_s(
+    evidence: Evidence, blows: Iterable[Blow], policy: PolicyFile
+) -> dict[str, dict[str, float]]:
+    """Return p50 and max for each kind of victim that was killed; nothing where nothing tells.
+
+    `backlog_max` is the longest time until all that a kill may have hit was done.
+    """
+    work = _work(evidence, policy)
+    times: dict[Victim, list[float]] = defaultdict(list)
+    backlogs: dict[Victim, list[float]] = defaultdict(list)
+    for blow in blows:
+        if blow.pause_s is not None:
+            continue
+        some = work[blow.victim]
+        if blow.victim is Victim.DEVICE:
+            some = [each for each in some if each.process == blow.process]
+        next_done = [each.done - blow.t for each in some if each.began >= blow.t]
+        if next_done:
+            times[blow.victim].append(min(next_done))
+            backlogs[blow.victim].append(max(_hit(blow.t, some), default=0.0))
+    return {
+        victim.value: {
+            "p50": round(sorted(each)[(len(each) - 1) // 2], 3),
+            "max": round(max(each), 3),
+            "backlog_max": round(max(backlogs[victim]), 3),
+        }
+        for victim, each in times.items()
+    }
+
+
+def _hit(killed_at: float, work: Iterable[Work]) -> list[float]:
+    """Return how long after the kill each piece of work that it may have hit was done."""
+    return [
+        each.done - killed_at
+        for each in work
+        if killed_at - BEFORE_S <= each.began <= killed_at + AFTER_S and each.done > killed_at
+    ]
+
+
+def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]]:
+    reports = [
+        Work(
+            evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, "")
+        )
+        for report, receipts in evidence.receipts.items()
+        if report in evidence.created
+    ]
+    commands = [
+        Work(evidence.commands[identifier].t, answers[0].t)
+        for identifier, answers in evidence.orders.items()
+        if identifier in evidence.commands
+    ]
+    talk = [
+        Work(each.t, each.done)
+        for each in evidence.sent
+        if each.done is not None and each.subject in (Subject.REPLY, Subject.MESSAGE)
+    ]
+    places = [
+        Work(each.t, evidence.placed[each.user, each.number])
+        for each in evidence.moved
+        if (each.user, each.number) in evidence.placed
+    ]
+    return {
+        Victim.MQTT: reports,
+        Victim.REDIS: reports,
+        Victim.DEVICE: reports,
+        Victim.INTAKE: reports,
+        Victim.PRESENCE: places,
+        Victim.ALERTING: _alerts(evidence),
+        Victim.GROUPS: talk,
+        Victim.POLICE: commands,
+        Victim.CITY: _cases(evidence),
+        Victim.DEADLINES: _overdue(evidence, policy),
+    }
+
+
+def _alerts(evidence: Evidence) -> list[Work]:
+    """From an incident's opening to the first alert to it."""
+    first: dict[object, float] = {}
+    for alert in evidence.alerts:
+        first[alert.incident] = min(alert.t, first.get(alert.incident, alert.t))
+    return [
+        Work(evidence.created[report].t, first[receipt.incident])
+        for report, receipt in evidence.accepted().items()
+        if receipt.merge is Merge.OPENED
+        and receipt.incident in first
+        and report in evidence.created
+        and first[receipt.incident] < receipt.t + 10.0
+    ]
+
+
+def _cases(evidence: Evidence) -> list[Work]:
+    first: dict[object, float] = {}
+    for case in evidence.cases:
+        first.setdefault(case.report, case.t)
+    return [
+        Work(created.t, first[report])
+        for report, created in evidence.created.items()
+        if report in first
+    ]
+
+
+def _overdue(evidence: Evidence, policy: PolicyFile) -> list[Work]:
+    """From when the first warning was due to when it came."""
+    opened = {
+        receipt.incident: receipt.t
+        for receipt in evidence.accepted().values()
+        if receipt.merge is Merge.OPENED
+    }
+    due_s = policy.timers.acknowledge_s
+    return [
+        Work(opened[told.incident] + due_s, told.t)
+        for told in evidence.escalations
+        if told.kind is EscalationKind.OVERDUE and told.attempt == 2 and told.incident in opened
+    ]

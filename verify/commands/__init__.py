@@ -1,0 +1,1 @@
+"""The commands of the proof, which the command line hooks in."""

@@ -1,0 +1,211 @@
+"""Who had to be alerted to each incident, who may have been, and who was."""
+
+from collections import defaultdict
+from functools import partial
+from uuid import UUID
+
+from schemas.ids import incident_id, without_region
+from schemas.taxonomy import Audience, PolicyFile
+from verify.oracle.counts import Count
+from verify.oracle.coverage import (
+    CLOCK_S,
+    Helping,
+    Places,
+    Wave,
+    certain_since,
+    first_radius_m,
+    helping_of,
+    possible_since,
+    stays_by_cell,
+    waves_of,
+)
+from verify.oracle.merging import Episode
+from verify.oracle.observations import NEVER, AlertLog, Observations
+
+REPORTER_GRACE_S = 30.0  # somebody due for an alert this long before they reported it has had it
+
+
+class AlertOracle:
+    """The alerts of one history; `judge` fills `count`."""
+
+    def __init__(
+        self,
+        policy: PolicyFile,
+        history: Observations,
+        episodes: dict[UUID, Episode],
+        *,
+        settled_at: float,
+        heard_until: float,
+    ) -> None:
+        self.count = Count()
+        self.duplicates = 0
+        self.redelivered = 0
+        self._policy = policy
+        self._history = history
+        self._episodes = episodes
+        self._settled_at = settled_at
+        self._heard_until = heard_until
+        self._stays = stays_by_cell(history.presences, policy)
+        self._places = Places(self._stays)
+        self._helping: dict[UUID, list[Helping]] = defaultdict(list)
+        for incident, helping in helping_of(history.acceptances, history.departures):
+            self._helping[incident].append(helping)
+
+    def judge(self) -> None:
+        """Compare incident by incident."""
+        got, seen = self._heard(self._history.alerts)
+        for incident, episode in self._episodes.items():
+            self._judge_incident(episode, got.pop(incident, set()), seen.get(incident, {}))
+        unconfirmed = {
+            incident_id(report.id)
+            for report in self._history.reports
+            if report.incident is None and report.rejected is None
+        }
+        for incident, users in got.items():
+            if without_region(incident) in unconfirmed:
+                self.count.ambiguous += len(users)
+                continue
+            for user in users:
+                self.count.refuse(partial(self._why_foreign, user, incident))
+
+    def _heard(self, log: AlertLog) -> tuple[dict[UUID, set[int]], dict[UUID, dict[int, float]]]:
+        """Return who was alerted to each incident, and when each of its waves was first seen."""
+        ids: dict[int, int] = {}
+        got: list[set[int]] = [set() for _ in log.incidents]
+        seen: list[dict[int, float]] = [{} for _ in log.incidents]
+        for user, number, alert, wave, _, received_at in log:
+            if user in got[number]:
+                if ids[(number << 32) | user] == alert:
+                    self.redelivered += 1
+                else:
+                    self._refuse_second(user, log.incidents[number])
+                continue
+            got[number].add(user)
+            ids[(number << 32) | user] = alert
+            if wave not in seen[number] or received_at < seen[number][wave]:
+                seen[number][wave] = received_at
+        return (
+            dict(zip(log.incidents, got, strict=True)),
+            dict(zip(log.incidents, seen, strict=True)),
+        )
+
+    def _refuse_second(self, user: int, incident: UUID) -> None:
+        self.duplicates += 1
+        self.count.refuse(lambda: f"{self._name(user)} was alerted to {incident} a second time")
+
+    def _judge_incident(self, episode: Episode, got: set[int], seen: dict[int, float]) -> None:
+        must, may = self._due(episode, seen)
+        self.count.expected += len(must)
+        self.count.ambiguous += len(may - must)
+        for user in must - got:
+            self.count.miss(partial(self._why, user, episode, "was not alerted"))
+        for user in got - may:
+            self.count.refuse(partial(self._why, user, episode, "was alerted"))
+
+    def _due(self, episode: Episode, seen: dict[int, float]) -> tuple[set[int], set[int]]:
+        category = self._policy.categories[episode.first.category]
+        must: set[int] = set()
+        may: set[int] = set()
+        opened = self._alerts_since(episode)
+        if category.radius_m == 0 or opened[0] == NEVER:
+            return must, may
+        if episode.audience is not Audience.POLICE_AND_NEARBY:
+            return must, may
+        certain_until, possible_until = episode.open_until()
+        certain_until = min(certain_until, self._settled_at)
+        possible_until = min(possible_until, self._heard_until)
+        reporters = _reporters(episode)
+        waves = self._waves(episode, opened, seen, possible_until)
+        first = episode.first
+        for distance, cell in self._places.within(first.lat, first.lon, waves[-1].radius_m):
+            certain, possible = certain_since(waves, distance), possible_since(waves, distance)
+            for stay in self._stays[cell]:
+                user, certain_from, stay_certain, possible_from, stay_possible = stay
+                surely = max(certain, certain_from)
+                maybe = max(possible, possible_from)
+                if maybe >= stay_possible or maybe >= possible_until:
+                    continue
+                sure = surely < stay_certain and surely < certain_until
+                if user in reporters:
+                    sent_at, received_at = reporters[user]
+                    if maybe >= received_at:
+                        continue
+                    sure = sure and surely + REPORTER_GRACE_S < sent_at
+                may.add(user)
+                if sure:
+                    must.add(user)
+        return must, may
+
+    def _alerts_since(self, episode: Episode) -> tuple[float, float]:
+        """Return since when people are alerted, possibly and certainly: by the first fresh report."""
+        category = self._policy.categories[episode.first.category]
+        within_s = category.alert_if_seen_within_s or self._policy.timers.alert_if_seen_within_s
+        possible = certain = NEVER
+        for report in episode.reports:
+            if report.sent_at - report.seen_at <= within_s + CLOCK_S:
+                possible = min(possible, report.sent_at)
+            if report.received_at - report.seen_at <= within_s - CLOCK_S:
+                certain = min(certain, report.received_at)
+        return possible, certain
+
+    def _radius_m(self, episode: Episode) -> float:
+        first = episode.first
+        category = self._policy.categories[first.category]
+        return first_radius_m(category, first.accuracy_m, self._policy)
+
+    def _waves(
+        self,
+        episode: Episode,
+        opened: tuple[float, float],
+        seen: dict[int, float],
+        possible_until: float,
+    ) -> list[Wave]:
+        return waves_of(
+            radius_m=self._radius_m(episode),
+            opened=opened,
+            helping=self._helping.get(episode.id, ()),
+            seen=seen,
+            possible_until=possible_until,
+            policy=self._policy,
+        )
+
+    def _why(self, user: int, episode: Episode, what: str) -> str:
+        """Say how near this person came to the incident, for whoever looks for the error."""
+        first = episode.first
+        radius_m = self._radius_m(episode)
+        text = f"{self._name(user)} {what} to {first.category} {episode.id} ({radius_m} m)"
+        if user in _reporters(episode):
+            return f"{text}: reported it at {_reporters(episode)[user][0]:.3f}"
+        visits = [
+            (distance, stay)
+            for distance, cell in self._places.within(first.lat, first.lon, 20_000.0)
+            for stay in self._stays[cell]
+            if stay.user == user and stay.possible_until > first.sent_at
+        ]
+        if not visits:
+            return f"{text}: has no place in effect within 20 km since {first.sent_at:.3f}"
+        distance, stay = min(visits)
+        return (
+            f"{text}: nearest at {distance:.3f} m from {stay.possible_from:.3f} to "
+            f"{stay.possible_until:.3f}, opened {first.sent_at:.3f} to {first.received_at:.3f}"
+        )
+
+    def _why_foreign(self, user: int, incident: UUID) -> str:
+        return (
+            f"{self._name(user)} was alerted to {incident}, which no report of this replay opened"
+        )
+
+    def _name(self, user: int) -> str:
+        return self._history.participants[user]
+
+
+def _reporters(episode: Episode) -> dict[int, tuple[float, float]]:
+    """Return when each reporter's first report was sent and confirmed.
+
+    Whoever opened it reported it before it was there.
+    """
+    reporters = {episode.first.user: (-NEVER, -NEVER)}
+    for report in episode.reports:
+        known = reporters.get(report.user, (NEVER, NEVER))
+        reporters[report.user] = (min(known[0], report.sent_at), min(known[1], report.received_at))
+    return reporters

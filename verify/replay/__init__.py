@@ -1,0 +1,1 @@
+"""Real streams replayed against the whole of Nabij, and judged."""

@@ -1,0 +1,162 @@
+"""The desks of all zones, and the operators: they read, confirm, command and log."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from broker.mqtt import Message
+from schemas import topics
+from schemas.messages import (
+    Acknowledge,
+    Ask,
+    Assign,
+    Case,
+    Close,
+    DeskSync,
+    Escalation,
+    EscalationKind,
+    IncidentState,
+    Inform,
+    Receipt,
+    Rejection,
+    Reporters,
+)
+from verify.simulation.sender import Ground, Sender
+from verify.simulation.simulation_logs import Alarm, DeskLog, OperatorLog, Synced
+from verify.world.exercised import sent_topics
+
+_SYNC_S = 6  # so long a sync is worth answering
+_NAMED = 200  # ids in a sync
+_JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind)
+    for kind in (Case, Escalation, IncidentState, Receipt, Rejection)
+}
+_TOPICS = tuple(one for one in sent_topics() if "{user}" not in one.template)
+
+
+class Desk(Sender):
+    """The police of all zones, and the city's desk."""
+
+    def __init__(self, ground: Ground, zones: list[str], name: str = "desk") -> None:
+        self.log = DeskLog()
+        self._handlers: Mapping[str, Callable[[Message, str], None]] = {
+            topics.ESCALATION.filter(): self._take_escalation,
+            topics.INCIDENT.filter(): self._take_state,
+            topics.COMMAND_RECEIPT.filter(): self._take_receipt,
+            topics.CASE.filter(): self._take_case,
+            topics.CITY_RECEIPT.filter(): self._take_receipt,
+        }
+        super().__init__(ground, name, [*self._handlers], "")
+        self.log.refused = self.refused
+        self._by_levels = {
+            (levels[2], levels[4]): handler
+            for pattern, handler in self._handlers.items()
+            for levels in [pattern.split("/")]
+        }
+        self._zones = zones
+        self._has: dict[UUID, None] = {}
+        self._acted: set[UUID] = set()
+
+    def sleep(self) -> None:
+        """Be gone for so long that the MQTT broker forgets the session."""
+        self.client.die()
+        self.ground.mqtt.forget(self.name)
+
+    def on_online(self) -> None:
+        """Ask for what was missed, each desk of a zone for itself."""
+        for key in [key for key, sync in self.log.syncs.items() if sync.answered_at is None]:
+            del self.log.syncs[key]
+            self.journal.pop(key, None)
+        has = DeskSync(has=frozenset([*self._has][-_NAMED:]))
+        for zone in self._zones:
+            for kind, topic in (
+                ("police", topics.DESK_SYNC.topic(zone=zone)),
+                ("city", topics.CITY_SYNC.topic(municipality=zone)),
+            ):
+                key = self.ground.new_id()
+                self.log.syncs[key] = Synced(kind, zone, self.ground.loop.now)
+                self.confirmed(topic, has, key, expiry_s=_SYNC_S)
+
+    def blunder(self) -> None:
+        """Send something garbled, on any topic that a desk may write."""
+        topic, zone = self.ground.rng.choice(_TOPICS), self._zones[0]
+        level = "zone" if "{zone}" in topic.template else "municipality"
+        self.garble(topic.topic(**{level: zone}))
+
+    def on_message(self, message: Message) -> None:
+        """Log it, and act on what is new."""
+        levels = message.topic.split("/")
+        self._by_levels[levels[2], levels[4]](message, levels[3])
+
+    def _take_receipt(self, message: Message, _zone: str) -> None:
+        receipt: Receipt = _JSON[Receipt].decode(message.payload)
+        if self.is_of_garbled(message, receipt):
+            return
+        now = self.ground.loop.now
+        key = UUID(bytes=message.correlation) if message.correlation else None
+        if key in self.log.syncs and self.log.syncs[key].answered_at is None:
+            self.log.syncs[key].answered_at = now
+        self.log.receipts.append((now, receipt))
+        self.settle(receipt, key)
+
+    def _take_state(self, message: Message, _zone: str) -> None:
+        now = self.ground.loop.now
+        if message.payload:
+            self.log.states.append((now, _JSON[IncidentState].decode(message.payload)))
+        else:
+            self.log.cleared.append((now, UUID(message.topic.rpartition("/")[2])))
+
+    def _take_case(self, message: Message, municipality: str) -> None:
+        case = _JSON[Case].decode(message.payload)
+        self.log.cases.append((self.ground.loop.now, case))
+        self._has[case.id] = None
+        self.say_has(topics.CITY_DELIVERED.topic(municipality=municipality), case.id)
+
+    def _take_escalation(self, message: Message, zone: str) -> None:
+        escalation: Escalation = _JSON[Escalation].decode(message.payload)
+        self.log.escalations.append((self.ground.loop.now, escalation))
+        self._has[escalation.id] = None
+        self.say_has(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
+        if escalation.kind is EscalationKind.NEW and escalation.incident not in self._acted:
+            self._acted.add(escalation.incident)
+            self._act(escalation)
+
+    def _act(self, escalation: Escalation) -> None:
+        rng = self.ground.rng
+        for number, kind in enumerate((Acknowledge, Assign, Inform, Ask, Close)):
+            if rng.random() < 0.4:
+                wait_s = number * 0.5 + rng.uniform(0.1, 1.5)
+                self.ground.loop.call_later(wait_s, self._command, kind, escalation)
+
+    def _command(self, kind: type[Any], escalation: Escalation) -> None:
+        identifier = self.ground.new_id()
+        words: dict[type[Any], dict[str, str]] = {
+            Assign: {"unit": f"unit-{identifier.hex[-6:]}"},
+            Inform: {"text": f"we komen {identifier.hex[-6:]}"},
+            Ask: {"text": f"wat ziet u? {identifier.hex[-6:]}", "reporters": Reporters.ALL},
+            Close: {"outcome": "opgelost"},
+        }
+        order = kind(id=identifier, incident=escalation.incident, by="desk", **words.get(kind, {}))
+        self.log.commands[identifier] = (self.ground.loop.now, order)
+        self.confirmed(topics.COMMAND.topic(zone=escalation.zone), order, identifier)
+
+
+class Operator(Sender):
+    """Reads the dead letters, and the alarms for desks that nobody attends to."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.log = OperatorLog()
+        filters = [topics.REJECTED.filter(), topics.UNATTENDED.filter()]
+        super().__init__(ground, "operator", filters, "")
+
+    def on_message(self, message: Message) -> None:
+        """Log it."""
+        now = self.ground.loop.now
+        levels = topics.UNATTENDED.parse(message.topic)
+        if levels is None:
+            self.log.dead_letters.append((now, _JSON[Rejection].decode(message.payload)))
+            return
+        alarm = Alarm(levels["desk"], levels["zone"], stands=bool(message.payload))
+        self.log.alarms.append((now, alarm))

@@ -1,0 +1,213 @@
+"""Participants' devices: they report, move, answer and talk, and log what they hear."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from broker.mqtt import Message
+from schemas import topics
+from schemas.codec import encode
+from schemas.messages import (
+    Alert,
+    Answer,
+    Availability,
+    Brief,
+    Form,
+    GroupEvent,
+    GroupMessage,
+    Position,
+    Presence,
+    Question,
+    Receipt,
+    Reply,
+    ReplyKind,
+    Report,
+    Subject,
+    Sync,
+)
+from schemas.taxonomy import Audience
+from schemas.topics import Topic
+from verify.simulation.sender import Ground, Sender
+from verify.simulation.simulation_logs import DeviceLog, SimulatedPresence
+from verify.simulation.virtual_time import EPOCH_S, moment
+from verify.world.exercised import sent_topics
+
+_BEHIND_S = 60.0  # so far behind is the clock of who mutes
+_PRESENT = 0.9  # of the alerted, so many answer
+_ADDING = 0.4  # of the reports, of so many their reporter says more
+_ODD = 0.15  # of the reports, so many have a misspelt field and an accuracy that is none
+_RETAINED = 0.1  # so many reports and presences are published retained
+_SYNC_S = 6  # so long a sync is worth answering
+_JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Alert, Brief, GroupEvent, Question, Receipt)
+}
+_TOPICS = tuple(one for one in sent_topics() if "{user}" in one.template)
+
+
+class SimulatedParticipant(Sender):
+    """A participant; `p0` has a small device, which subscribes to alerts in short alone."""
+
+    def __init__(self, ground: Ground, user: str) -> None:
+        self.log = DeviceLog(user)
+        self.user = user
+        self.is_small = user == "p0"
+        receipt = topics.RECEIPT.topic(user=user)
+        alert = topics.BRIEF if self.is_small else topics.ALERT
+        self._handlers: Mapping[str, Callable[[Message], None]] = {
+            receipt: self._take_receipt,
+            alert.topic(user=user): self._take_alert,
+            topics.GROUP.topic(user=user): self._take_event,
+            topics.QUESTION.topic(user=user): self._take_question,
+        }
+        super().__init__(ground, user, [*self._handlers], receipt)
+        self.log.refused = self.refused
+        self._sync: UUID | None = None
+        self._presence: tuple[UUID, SimulatedPresence] | None = None
+        self._seen: set[UUID | None] = set()
+
+    def report(
+        self, category: str, at: tuple[float, float], text: str, seen_ago_s: float = 0.0
+    ) -> None:
+        """Witness something, now or before."""
+        ground = self.ground
+        report = Report(
+            id=ground.new_id(),
+            category=category,
+            location=Position(*at),
+            seen_at=moment(ground.loop.now - seen_ago_s),
+            text=text,
+        )
+        body = encode(report)
+        if ground.rng.random() < _ODD:
+            report, body = _odd(report)
+            self.log.odd.add(report.id)
+        self.log.reports[report.id] = (ground.loop.now, report)
+        self._confirm(topics.REPORT, body, report.id, retain=self._slips())
+
+    def blunder(self) -> None:
+        """Send something garbled, on any topic that a participant may write."""
+        self.garble(self.ground.rng.choice(_TOPICS).topic(user=self.user))
+
+    def _slips(self) -> bool:
+        return self.ground.rng.random() < _RETAINED
+
+    def stand(self, at: tuple[float, float] | None) -> None:
+        """Be somewhere, or (None) be told nothing from now on: that counts, however old it looks."""
+        presence = Presence(
+            at=moment(self.ground.loop.now - (0.0 if at else _BEHIND_S)),
+            location=Position(*at) if at else None,
+            availability=Availability.AVAILABLE if at else Availability.MUTED,
+            form=Form.SHORT if self.is_small else None,
+        )
+        if self._presence:
+            self.journal.pop(self._presence[0], None)
+        placed = SimulatedPresence(at, self.ground.loop.now)
+        self.log.presences.append(placed)
+        key = self.ground.new_id()
+        self._presence = (key, placed)
+        self._confirm(topics.PRESENCE, presence, key, retain=self._slips())
+
+    def _confirm(
+        self,
+        topic: Topic[Any],
+        payload: Any,
+        key: UUID,
+        *,
+        retain: bool = False,
+        expiry_s: int | None = None,
+    ) -> None:
+        to = topic.topic(user=self.user)
+        self.confirmed(to, payload, key, retain=retain, expiry_s=expiry_s)
+
+    def on_online(self) -> None:
+        """Ask for what was missed."""
+        if self._sync:
+            self.journal.pop(self._sync, None)
+        self._sync = self.ground.new_id()
+        self._confirm(topics.SYNC, Sync(since=moment(0.0)), self._sync, expiry_s=_SYNC_S)
+
+    def on_message(self, message: Message) -> None:
+        """Log it, and act on it the first time."""
+        self._handlers[message.topic](message)
+
+    def _take_receipt(self, message: Message) -> None:
+        receipt: Receipt = _JSON[Receipt].decode(message.payload)
+        if self.is_of_garbled(message, receipt):
+            return
+        now = self.ground.loop.now
+        self.log.receipts.append((now, receipt))
+        if receipt.subject is Subject.REPORT and receipt.incident and self._first(receipt.id):
+            self._add(receipt.incident)
+        key = None
+        if receipt.subject is Subject.SYNC and self._sync:
+            key, self._sync = self._sync, None
+            self.log.synced_at.append(now)
+        if receipt.subject is Subject.PRESENCE and self._presence:
+            key, placed = self._presence
+            # A receipt of an earlier presence confirms nothing about this one.
+            if int(receipt.at.timestamp() * 1000) >= int((EPOCH_S + placed.sent_at) * 1000):
+                placed.confirmed_at = now
+                self._presence = None
+            else:
+                key = None
+        self.settle(receipt, key)
+
+    def _take_alert(self, message: Message) -> None:
+        kind_of = Brief if self.is_small else Alert
+        alert: Alert | Brief = _JSON[kind_of].decode(message.payload)
+        if self.is_small:
+            self.log.briefs.append(message.payload)
+        self.log.alerts.append((self.ground.loop.now, alert))
+        rng = self.ground.rng
+        if not self._first(alert.id) or rng.random() > _PRESENT:
+            return
+        kind = rng.choice((ReplyKind.ACCEPTED, ReplyKind.ACCEPTED, ReplyKind.DECLINED))
+        reply = Reply(id=self.ground.new_id(), incident=alert.incident, kind=kind)
+        self._soon(topics.REPLY, reply)
+        if kind is ReplyKind.ACCEPTED and rng.random() < 0.5:
+            text = GroupMessage(id=self.ground.new_id(), incident=alert.incident, text="ik kom")
+            self._soon(topics.MESSAGE, text)
+
+    def _add(self, incident: UUID) -> None:
+        """Say more about what was reported, sometimes."""
+        if self.ground.rng.random() < _ADDING:
+            identifier = self.ground.new_id()
+            text = f"nog iets {identifier.hex[-6:]}"
+            message = GroupMessage(id=identifier, incident=incident, text=text)
+            self.log.said[identifier] = message
+            self._soon(topics.MESSAGE, message)
+
+    def _soon(self, topic: Topic[Any], payload: Any) -> None:
+        wait_s = self.ground.rng.uniform(0.05, 1.0)
+        self.ground.loop.call_later(wait_s, self._confirm, topic, payload, payload.id)
+
+    def _take_event(self, message: Message) -> None:
+        event = _JSON[GroupEvent].decode(message.payload)
+        self.log.events.append((self.ground.loop.now, event))
+
+    def _take_question(self, message: Message) -> None:
+        question: Question = _JSON[Question].decode(message.payload)
+        self.say_has(topics.DELIVERED.topic(user=self.user), question.id)
+        self.log.questions.append((self.ground.loop.now, question))
+        if self._first(question.id):
+            answer = Answer(id=self.ground.new_id(), question=question.id, text="ja")
+            self._soon(topics.ANSWER, answer)
+
+    def _first(self, identifier: UUID | None) -> bool:
+        new = identifier not in self._seen
+        self._seen.add(identifier)
+        return new
+
+
+def _odd(report: Report) -> tuple[Report, bytes]:
+    """Return what a report means whose writer slipped, and how it is written."""
+    meant = replace(report, audience=Audience.POLICE)
+    written = json.loads(encode(report))
+    del written["audience"]
+    written |= {"audiance": Audience.POLICE, "seen_by": "me"}
+    written["location"]["accuracy_m"] = -1
+    return meant, json.dumps(written).encode()

@@ -1,0 +1,360 @@
+"""One seed: a small world, what goes wrong in it, and what everybody has logged at its end."""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from h3.api import basic_int as h3
+from msgspec.structs import replace
+
+from broker.core import changes
+from broker.core.policy import Policy
+from broker.core.zones import Zone, ZoneIndex, ZoneKind
+from broker.runtime.service import Service, Zones
+from broker.store.kernel.keys import Keys
+from schemas.taxonomy import Timers, Widening, default_policy_text
+from services import alerting, city, deadlines, groups, intake, police, presence
+from verify.simulation.broken import Broken, break_worker, break_world, broken_policy
+from verify.simulation.mqtt_model import MqttBroker
+from verify.simulation.redis_model import raw
+from verify.simulation.redis_model_server import Line, RedisServer
+from verify.simulation.sender import Ground
+from verify.simulation.simulated_desks import Desk, Operator
+from verify.simulation.simulated_devices import SimulatedParticipant
+from verify.simulation.simulated_worker import SharedModels, SimulatedWorker
+from verify.simulation.simulation_logs import Logs, Rest
+from verify.simulation.virtual_time import new_loop, virtual
+
+KEYS = Keys()
+
+_CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
+_SERVICES: tuple[Service, ...] = tuple(
+    one.service for one in (intake, presence, alerting, groups, police, city, deadlines)
+)
+_TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
+_LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
+_DEGREE_M = 111_200.0
+_HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
+
+_BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 150.0, 800.0
+
+
+@cache
+def policy() -> Policy:
+    """The shipped policy with short times and small circles."""
+    shipped = Policy.parse(default_policy_text()).file
+    radii = {"fight": 200, "theft": 200, "threat": 200, "graffiti": 0}
+    categories = {
+        code: replace(shipped.categories[code], radius_m=radius_m, merge_m=60, merge_s=60)
+        for code, radius_m in radii.items()
+    }
+    timers = Timers(
+        accept_s=3,
+        acknowledge_s=3,
+        silence_s=60,
+        silence_routine_s=60,
+        presence_s=300,
+        retention_s=200,
+        unattended_s=6,
+    )
+    return Policy(
+        replace(
+            shipped,
+            categories=categories,
+            timers=timers,
+            max_overdue=2,
+            widening=Widening(factor=2.0, max_waves=2, max_radius_m=400),
+        )
+    )
+
+
+@cache
+def zones() -> Zones:
+    """A zone around each centre, of the same name for police and city."""
+    made = [
+        (f"zone-{number}", tuple(h3.grid_disk(h3.latlng_to_cell(*centre, 7), 1)))
+        for number, centre in enumerate(_CENTRES, 1)
+    ]
+    police_zones, municipalities = (
+        ZoneIndex(Zone(name, name, kind, cells) for name, cells in made)
+        for kind in (ZoneKind.POLICE, ZoneKind.MUNICIPALITY)
+    )
+    return Zones(police_zones, municipalities)
+
+
+@dataclass
+class SimulatedWorld:
+    """Everything there is. `run` lives it through and returns the logs."""
+
+    seed: int
+    broken: Broken | None = None
+    on_trace: Callable[[float, str, str], None] | None = None
+    swallowed: str | None = None  # the template of a topic on which nothing arrives
+    workers: dict[str, SimulatedWorker] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)
+    slow: bool = False
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.loop = new_loop(self.trouble.append)
+        self.redis = RedisServer(self.loop)
+        self.mqtt = MqttBroker(self.loop, self.rng, self._delay)
+        self.mqtt.swallowed = self.swallowed
+        self.around = SharedModels(
+            loop=self.loop,
+            rng=self.rng,
+            redis=self.redis,
+            mqtt=self.mqtt,
+            policy=broken_policy(self.broken, policy()),
+            zones=zones(),
+            group=self.rng.choice(("secret", "")),
+            hurried=self.broken is Broken.ACKNOWLEDGE_FIRST,
+            callous=self.broken is Broken.LET_DEAD_LIE,
+        )
+        ground = Ground(self.loop, self.rng, self.mqtt, self.trace, self.mqtt.exercised)
+        self.people = [SimulatedParticipant(ground, f"p{n}") for n in range(self.rng.randint(3, 4))]
+        self.centres = _CENTRES[: self.rng.randint(1, 3)]
+        names = [f"zone-{number}" for number in range(1, len(self.centres) + 1)]
+        self.desk = Desk(ground, names)
+        self.late = Desk(ground, [], "late")
+        self.operator = Operator(ground)
+        self._reporting: tuple[SimulatedParticipant | Desk, ...] = (*self.people, self.desk)
+        break_world(self.broken, self.redis)
+
+    def run(self) -> Logs:
+        """Live it through."""
+        lines = self._line
+        with virtual(self.loop, self.rng, lines):
+            try:
+                self.loop.run_until_complete(self._live())
+            finally:
+                self._end()
+        return self._logs()
+
+    def trace(self, who: str, what: str) -> None:
+        """Tell whoever wants to know."""
+        if self.on_trace:
+            self.on_trace(self.loop.now, who, what)
+
+    def _delay(self) -> float:
+        dice = self.rng.random()
+        if self.slow and dice < 0.3:
+            return self.rng.uniform(0.05, 1.0)
+        return 0.0005 + 0.004 * dice * dice
+
+    def _line(self, name: str, *_: object) -> Line:
+        return self.workers[name].line
+
+    # -- the story --------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        for reader in changes.READERS:
+            self.redis.database.execute("XGROUP", "CREATE", KEYS.events(reader), reader, "0")
+        for service in _SERVICES:
+            for number in (1, 2) if service.name in _TWICE else (1,):
+                self._start(service, number)
+        for one in (*self.people, self.desk, self.operator):
+            one.start()
+        self._tell_story()
+        self._plan_faults()
+        await asyncio.sleep(_LATE_S)
+        self.late.start()
+        await asyncio.sleep(_END_S - _LATE_S)
+
+    def _start(self, service: Service, number: int) -> None:
+        workers = 2 if service.name in _TWICE else 1
+        worker = SimulatedWorker(service, number, workers, self.around)
+        self.workers[worker.name] = worker
+        worker.start()
+        break_worker(self.broken, worker)
+
+    def _at(self, at_s: float, what: str, *act: Any) -> None:
+        self.loop.call_at(at_s, self._do, what, *act)
+
+    def _do(self, what: str, act: Callable[..., None], *words: Any) -> None:
+        self.trace("world", what)
+        act(*words)
+
+    def _tell_story(self) -> None:
+        rng = self.rng
+        for person in self.people:
+            self._at(rng.uniform(0.1, 0.6), "stands", person.stand, self._near())
+            for _ in range(rng.choice((0, 0, 1, 1, 2))):
+                at = rng.choice((self._near(), self._near(), None))
+                self._at(rng.uniform(_BEGIN_S, 7.0), "moves", person.stand, at)
+            if rng.random() < _HIDING:
+                self._hide(person, rng.uniform(_BEGIN_S, 4.0))
+        spots = [self._near(60.0) for _ in range(2)]
+        for number in range(rng.randint(1, 3)):
+            category = rng.choice(("fight", "fight", "fight", "theft", "threat", "graffiti"))
+            at_s = rng.uniform(_BEGIN_S, 5.0)
+            person = rng.choice(self.people)
+            at = rng.choice((spots[0], spots[0], spots[1], self._near()))
+            words = (category, at, f"report {number}", rng.choice((0.0,) * 9 + (_LONG_AGO_S,)))
+            self._at(at_s, "reports", person.report, *words)
+
+        self._tell_slips()
+
+    def _hide(self, person: SimulatedParticipant, at_s: float) -> None:
+        """Mute in a burst, with a place in between."""
+        for number, place in enumerate((None, None, self._near(), None)):
+            self._at(at_s + number * 0.005, "hides", person.stand, place)
+
+    def _tell_slips(self) -> None:
+        """What devices, desks and services do wrong, or do not do."""
+        rng = self.rng
+        if rng.random() < _BLUNDERING:
+            one = rng.choice(self._reporting)
+            self._at(rng.uniform(_BEGIN_S, 7.0), "blunders", one.blunder)
+        if rng.random() < _POISONED:
+            reader = rng.choice(changes.READERS)
+            self._at(rng.uniform(_BEGIN_S, 7.0), f"poisons {reader}", self._poison, reader)
+        if rng.random() < _ASLEEP:
+            self._at(rng.uniform(_BEGIN_S, 4.0), "the desk sleeps", self.desk.sleep)
+            self._at(rng.uniform(25.0, 40.0), "the desk wakes", self.desk.restart)
+
+    def _poison(self, reader: str) -> None:
+        poison = f"poison of {reader}"
+        self.redis.database.execute("XADD", KEYS.events(reader), "*", "e", poison)
+        self.operator.log.poison.add(poison)
+
+    def _near(self, within_m: float = 350.0) -> tuple[float, float]:
+        lat, lon = self.rng.choice(self.centres)
+        north, east = (self.rng.uniform(-within_m, within_m) / _DEGREE_M for _ in range(2))
+        return lat + north, lon + east * 1.6
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    def _plan_faults(self) -> None:
+        rng = self.rng
+        for _ in range(rng.choice((0, 1, 2, 3, 4, 6))):
+            at_s, lasts_s = rng.uniform(0.5, 6.0), rng.uniform(0.05, 1.5)
+            kind = rng.choice(
+                (
+                    "worker",
+                    "worker",
+                    "worker",
+                    "link",
+                    "redis",
+                    "mqtt",
+                    "device",
+                    "slow",
+                    "trap",
+                    "trap",
+                    "trap",
+                )
+            )
+            getattr(self, f"_plan_{kind}")(at_s, lasts_s)
+
+    def _plan_worker(self, at_s: float, lasts_s: float) -> None:
+        name = self.rng.choice(list(self.workers))
+        worker = self.workers[name]
+        self._at(at_s, f"kills {name}", lambda: self.workers[name].kill())  # noqa: PLW0108 - and another worker
+        number = int(name.rpartition("-")[2])
+        if number == 2 and self.around.group and self.rng.random() < 0.3:
+            lasts_s += _LATE_S  # its colleague has to take over
+        self._at(at_s + lasts_s, f"starts {name}", self._restart, worker.service, number)
+
+    def _restart(self, service: Service, number: int) -> None:
+        if self.workers[f"{service.name}-{number}"].dead:
+            self._start(service, number)
+
+    def _plan_trap(self, at_s: float, lasts_s: float) -> None:
+        """Strike while something is in hand: a moment that chance alone would seldom hit."""
+        name = self.rng.choice(("intake", "alerting", "groups", "police", "presence", "deadlines"))
+        strike = self.rng.choice((self._strike_worker, self._strike_worker, self._strike_server))
+        self._at(
+            at_s,
+            f"sets a trap for {name}",
+            self.around.traps.__setitem__,
+            name,
+            lambda worker: strike(worker, lasts_s),
+        )
+
+    def _strike_worker(self, worker: SimulatedWorker, lasts_s: float) -> None:
+        self.trace("world", f"kills {worker.name} at work")
+        worker.kill()
+        number = int(worker.name.rpartition("-")[2])
+        self.loop.call_later(lasts_s, self._restart, worker.service, number)
+
+    def _strike_server(self, worker: SimulatedWorker, lasts_s: float) -> None:
+        if self.loop.now > _HEALED_S:
+            return
+        server = self.rng.choice((self.redis, self.mqtt))
+        self.trace("world", f"kills {type(server).__name__} while {worker.name} is at work")
+        server.kill()
+        self.loop.call_later(lasts_s, server.start)
+
+    def _plan_link(self, at_s: float, lasts_s: float) -> None:
+        del lasts_s
+        clients: list[SimulatedParticipant | Desk | SimulatedWorker] = [
+            *self.people,
+            self.desk,
+            *self.workers.values(),
+        ]
+        one = self.rng.choice(clients)
+        name = one.name if isinstance(one, SimulatedWorker) else "a device"
+        self._at(at_s, f"cuts {name}", lambda: one.client.cut())  # noqa: PLW0108 - it may be another client by then
+
+    def _plan_redis(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "kills redis", self.redis.kill)
+        self._at(at_s + lasts_s, "starts redis", self.redis.start)
+
+    def _plan_mqtt(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "kills the MQTT broker", self.mqtt.kill)
+        self._at(at_s + lasts_s, "starts the MQTT broker", self.mqtt.start)
+
+    def _plan_device(self, at_s: float, lasts_s: float) -> None:
+        del lasts_s
+        self._at(at_s, "restarts a device", self.rng.choice(self.people).restart)
+
+    def _plan_slow(self, at_s: float, lasts_s: float) -> None:
+        self._at(at_s, "slows", self._hurry, 0.0)
+        self._at(min(_HEALED_S, at_s + lasts_s), "is fast again", self._hurry, 1.0)
+
+    def _hurry(self, speed: float) -> None:
+        self.slow = speed < 1.0
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        for worker in self.workers.values():
+            worker.kill()
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        if left:
+            with suppress(asyncio.CancelledError):
+                self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+
+    def _logs(self) -> Logs:
+        for one in self._reporting:
+            one.log.journal = set(one.journal)
+        poison = len(self.operator.log.poison)
+        database = self.redis.database
+        left = {
+            "deadlines": database.do_zcard(raw(KEYS.deadlines)),
+            "outbox": database.do_zcard(raw(KEYS.outbox)),
+            "outbox messages": database.do_hlen(raw(KEYS.outbox_messages)),
+            "open incidents": database.do_zcard(raw(KEYS.open_incidents)),
+            "retained messages": len(self.mqtt.retained),
+            "dead letters": database.do_zcard(raw(KEYS.dead_letter_times)) - poison,
+            "undelivered readers": database.do_hlen(raw(KEYS.undelivered_readers)),
+            "alarms": database.do_hlen(raw(KEYS.unattended)),
+        }
+        for reader in changes.READERS:
+            stream = database.stream(raw(KEYS.events(reader)))
+            left[f"events of {reader}"] = len(stream.entries)
+            left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())
+        rest = Rest(left, [state for _, state in self.late.log.states], self.mqtt.deaths)
+        return Logs(
+            {one.user: one.log for one in self.people},
+            self.desk.log,
+            self.operator.log,
+            rest,
+            self.trouble,
+        )

@@ -1,0 +1,1 @@
+"""Simulated people: how they move, decide and connect."""
