@@ -155,17 +155,20 @@ def _time(moment: datetime) -> str:
 
 
 async def _list(settings: Settings) -> tuple[list[DeadLetter], int]:
-    async with opened_store(settings) as store:
+    async with opened_store(settings) as partitions:
+        store = partitions.first
         return await store.dead_letters.all(), (await store.dead_letters.counts()).dropped
 
 
 async def _get(settings: Settings, identifier: UUID) -> DeadLetter | None:
-    async with opened_store(settings) as store:
+    async with opened_store(settings) as partitions:
+        store = partitions.first
         return await store.dead_letters.get(identifier)
 
 
 async def _drop(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
-    async with opened_store(settings) as store:
+    async with opened_store(settings) as partitions:
+        store = partitions.first
         letters, unknown = await _chosen(store, wanted)
         dropped = [letter.id for letter in letters]
         await store.dead_letters.drop(dropped)
@@ -173,7 +176,8 @@ async def _drop(settings: Settings, wanted: list[UUID] | None) -> dict[str, list
 
 
 async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, list[UUID]]:
-    async with opened_store(settings) as store, AsyncExitStack() as connected:
+    async with opened_store(settings) as partitions, AsyncExitStack() as connected:
+        store = partitions.first
         letters, unknown = await _chosen(store, wanted)
         bare = [letter.id for letter in letters if letter.bare]
         if bare:
@@ -186,7 +190,7 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
                 if letter.outgoing:
                     await _send_until_confirmed(store, letter)
                 elif letter.stream is not None:
-                    events = store.partitions[letter.partition].events
+                    events = partitions[letter.partition].events
                     await events.replay(letter.stream, letter.payload, letter.id)
                 else:
                     if mqtt is None:

@@ -19,11 +19,12 @@ from broker.core.clock_jumps import AGREE_S
 from broker.core.health import Cause, stops, told
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
+from broker.hosts import each_url
 from broker.mqtt import Endpoint, MqttError
 from broker.runtime import config
-from broker.runtime.config import SETTINGS, Settings, each_url
+from broker.runtime.config import SETTINGS, Settings
 from broker.runtime.probes import accepted, clocks_apart
-from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, partitions
+from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, open_partitions
 from nabij.local.access import as_participant, as_services, as_stranger, has_acl
 from nabij.local.account_names import files_with_names, is_name, problem_of_name
 from nabij.local.data_directory import DataDir
@@ -254,7 +255,7 @@ async def _redis(settings: Settings) -> list[Finding]:
     if not url:
         return [Finding(CheckResult.OK, "Redis", "none configured: an embedded one is started")]
     try:
-        async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
+        async with open_partitions(url, settings.partitions, opening=Opening.READ) as stores:
             causes = await _redis_causes(stores, settings)
             version = await stores[0].schema_version()
             zones = await stores[0].zones.load()

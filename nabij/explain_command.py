@@ -11,7 +11,7 @@ from broker.core.incidents import Incident
 from broker.core.membership import Member
 from broker.errors import ConfigError
 from broker.runtime.config import Settings
-from broker.store import AlertRecord, DeliveryState, Store, StoredIncident
+from broker.store import AlertRecord, DeliveryState, Partitions, StoredIncident
 from nabij.event_loop import run
 from nabij.local.opened_store import opened_store
 from nabij.output import counted, one_line, print_json, print_line, say
@@ -57,12 +57,12 @@ def _digits(text: str) -> str:
 async def _read(
     settings: Settings, digits: str
 ) -> tuple[StoredIncident, Mapping[str, AlertRecord], list[Note]] | None:
-    async with opened_store(settings) as first:
-        identifier = await _whole(first, digits)
+    async with opened_store(settings) as partitions:
+        identifier = await _whole(partitions, digits)
         if identifier is None:
             return None
-        home = first.of(identifier)
-        store = await first.everywhere.holding(home, identifier) or home
+        home = partitions.of(identifier)
+        store = await partitions.holding(home, identifier) or home
         filed = await store.conversations.get(identifier)  # or a reporter's own id for it
         if filed is None:
             return None
@@ -71,10 +71,10 @@ async def _read(
         return filed, alerts, await store.history.of(incident)
 
 
-async def _whole(first: Store, digits: str) -> UUID | None:
+async def _whole(partitions: Partitions, digits: str) -> UUID | None:
     if len(digits) == _WHOLE:
         return UUID(digits)
-    found = {one for part in first.partitions for one in await part.incidents_beginning(digits)}
+    found = {one for part in partitions for one in await part.incidents_beginning(digits)}
     if len(found) > 1:
         raise ConfigError([f"several incidents begin with {digits}: {', '.join(map(str, found))}"])
     return found.pop() if found else None

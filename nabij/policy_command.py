@@ -5,7 +5,7 @@ from pathlib import Path
 from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
-from broker.store import Opening, partitions
+from broker.store import Opening, open_partitions
 from nabij.event_loop import run
 from nabij.local.data_directory import DataDir
 from nabij.local.policy_file import policy_at, warnings_of
@@ -43,7 +43,7 @@ async def _warnings(policy: Policy, settings: Settings) -> list[str]:
     if not url:
         return []
     try:
-        async with partitions(url, settings.partitions, opening=Opening.READ) as stores:
+        async with open_partitions(url, settings.partitions, opening=Opening.READ) as stores:
             return await warnings_of(policy, stores)
     except UnavailableError as error:
         return [f"open incidents were not looked at: {error}"]

@@ -67,11 +67,11 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     filed = await ctx.store.incidents.get(change.incident)
     if filed is None:
         return NOTHING
-    incident, everywhere = filed.incident, ctx.store.everywhere
-    await everywhere.add_beyond(incident)  # before people are read: who comes later finds it
+    incident, partitions = filed.incident, ctx.partitions
+    await partitions.add_beyond(incident)  # before people are read: who comes later finds it
     if not incident.alerts_people:
         return NOTHING
-    people = await everywhere.near(reached_cells(incident))
+    people = await partitions.near(reached_cells(incident))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
     vias = {one.user: one.broker_index for one in people} if len(ctx.servers) > 1 else {}
     return await _alert(

@@ -151,7 +151,7 @@ async def _take_alone(
     message, known_as = ids
     while True:
         received, filed = await ctx.store.conversations.get_for(message, known_as)
-        if filed is None and (there := await ctx.store.everywhere.holding(ctx.store, known_as)):
+        if filed is None and (there := await ctx.partitions.holding(ctx.store, known_as)):
             ctx = replace(ctx, store=there)
             continue
         if received is not None:
@@ -330,7 +330,7 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         filed = await ctx.store.incidents.get(change.incident)
         if filed is None:
             return NOTHING
-        await ctx.store.everywhere.remove_beyond(filed.incident)
+        await ctx.partitions.remove_beyond(filed.incident)
         those = await ctx.store.conversations.of(filed.incident)
         told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
         if told is not None:
@@ -385,16 +385,16 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
             return NOTHING  # the device has stopped waiting, and asks anew when it is ready
-        glimpses = await ctx.store.everywhere.missed(
+        glimpses = await ctx.partitions.missed(
             ctx.user,
             request.since,
             _SYNC_AT_MOST,
             told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
         )
         new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
-        read = await ctx.store.everywhere.read(new)
+        read = await ctx.partitions.read(new)
         wants_brief = ctx.user in await ctx.store.forms.short([ctx.user] if new else [])
-        asked = await ctx.store.everywhere.questions(ctx.user, request.since)
+        asked = await ctx.partitions.questions(ctx.user, request.since)
     messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
@@ -404,7 +404,7 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     sure = request.since - _CLOCKS_DIFFER
     told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
     if told:
-        await ctx.store.everywhere.confirm(told, ctx.user, ctx.now)
+        await ctx.partitions.confirm(told, ctx.user, ctx.now)
     receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])

@@ -57,7 +57,7 @@ async def take(report: Report, ctx: Context) -> Effects:
         category = _category_of(report, ctx)
     except Rejected:
         # Time or policy may have moved on since it was committed: it gets its receipt all the same.
-        received = await ctx.store.everywhere.received(ctx.store, report.id)
+        received = await ctx.partitions.received(ctx.store, report.id)
         if received is None:
             raise
         return _effects(_repeated(report, received, ctx))
@@ -111,10 +111,10 @@ def _category_of(report: Report, ctx: Context) -> Category:
 
 async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
     audience = effective_audience(category, report.audience)
-    around = ctx.store.everywhere.around(report.location, category.merge_m)
+    around = ctx.partitions.around(report.location, category.merge_m)
     if around:
         # Reports on both sides of a border cannot be held off by one commit's guards.
-        async with ctx.store.everywhere.locked(around, report.category):
+        async with ctx.partitions.locked(around, report.category):
             return await _commit_at_border(report, category, ctx)
     expected = ctx.store.incidents.expected(report, audience)
     while True:
@@ -135,31 +135,31 @@ async def _commit_at_border(report: Report, category: Category, ctx: Context) ->
     To which partition it goes is filed before, in that of its place, and never changes: so it is
     committed once, however often it is repeated and whatever closes meanwhile.
     """
-    audience, everywhere = effective_audience(category, report.audience), ctx.store.everywhere
+    audience, partitions = effective_audience(category, report.audience), ctx.partitions
     while True:
         seen = await ctx.store.incidents.neighbourhood(report, audience, category.merge_m)
         if seen.received is not None:
             return _repeated(report, seen.received, ctx)
-        there = await everywhere.incidents(seen.elsewhere)
+        there = await partitions.incidents(seen.elsewhere)
         if seen.routed is None:
             target = merge_target(report, category, audience, [*seen.candidates, *there])
-            if target is not None and ctx.store.of(target.id) is not ctx.store:
+            if target is not None and ctx.partitions.of(target.id) is not ctx.store:
                 await ctx.store.locks.route(report.id, region_in(target.id))
                 continue  # and see whether it was ours that was filed
             decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
         else:
-            store = everywhere.partition_of(seen.routed)
+            store = partitions.partition_of(seen.routed)
             elsewhere = replace(ctx, store=store)
             received = await store.incidents.received(report.id)
             if received is not None:
                 return _repeated(report, received, elsewhere)
-            fitting = [incident for incident in there if store.of(incident.id) is store]
+            fitting = [incident for incident in there if ctx.partitions.of(incident.id) is store]
             unsure = Neighbourhood(None, None, fitting)
             decision = await _commit_as(report, category, unsure, elsewhere, region=seen.routed)
         if decision is not None:
             assert decision.incident is not None
             if decision.incident.reports == 1:
-                await everywhere.add_beyond(decision.incident)
+                await partitions.add_beyond(decision.incident)
             return decision
 
 

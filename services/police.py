@@ -246,7 +246,7 @@ def _existing(filed: StoredIncident | None, incident: UUID) -> StoredIncident:
 @service.on(topics.ANSWER)
 async def answer(given: Answer, ctx: Context) -> Effects:
     """Bring the reporter's answer to the police, as an escalation of its own."""
-    asked = await ctx.store.everywhere.asked(ctx.store, given.question)
+    asked = await ctx.partitions.asked(ctx.store, given.question)
     if asked is None or asked[1] != ctx.user:
         # It may have been answered so long ago that it is forgotten, and the answer be a repeat.
         received = await ctx.store.incidents.received(given.id)

@@ -43,14 +43,14 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     ctx = batch[-1][1]
     placed = [_update(presence, one) for presence, one in batch if not _is_inexact(presence, one)]
     updates = worth_applying(placed, ctx.now_ms)
-    hits = await ctx.store.everywhere.update(
+    hits = await ctx.partitions.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )
     walked_in: dict[UUID, set[str]] = defaultdict(set)
     for hit in hits:
         if _is_inside(hit):
             walked_in[hit.incident].add(hit.user)
-    await ctx.store.everywhere.put(
+    await ctx.partitions.put(
         WalkedIn(incident=incident, users=tuple(sorted(users)))
         for incident, users in walked_in.items()
     )

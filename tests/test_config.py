@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError
+from broker.hosts import each_url
 from broker.runtime import config
-from broker.runtime.config import SETTINGS, each_url, load
+from broker.runtime.config import SETTINGS, load
 
 SECRET = "hunter2-s3cret"
 GOOD = {

@@ -12,7 +12,7 @@ from schemas.messages import TAKES_ALERTS, Availability, Status
 class Located(NamedTuple):
     """A participant's place: an H3 cell of resolution 10, and when they were there (Unix ms).
 
-    `via` is the MQTT broker, of several, by which they said so.
+    `broker_index` is the MQTT broker, of several, by which they said so.
     """
 
     user: str

@@ -1,6 +1,6 @@
 """Several independent MQTT brokers that serve one city as one: a connection to each.
 
-A message for one device goes by the broker that it speaks on (`Message.via`), where that is known;
+A message for one device goes by the broker that it speaks on (`Message.broker_index`), where that is known;
 everything else by all, and whoever has not subscribed at one does not get it there. One that is
 gone holds up nobody: what is for its devices alone has failed, and is seen to later as what an MQTT
 broker refuses is.

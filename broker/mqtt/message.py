@@ -13,7 +13,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     `expiry_s` is the message expiry interval in seconds (section 3.3.2.3.3), `correlation` the
     correlation data. `qos` is 0 or 1: Nabij never uses QoS 2, whose exactly-once ends at the
-    MQTT broker, while ours must reach into the store. `via` is the number of the MQTT broker that it
+    MQTT broker, while ours must reach into the store. `broker_index` is the number of the MQTT broker that it
     goes by, of several; None: all.
     """
 

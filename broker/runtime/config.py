@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from broker.errors import ConfigError
+from broker.hosts import each_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,6 @@ def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def each_url(url: str) -> list[str]:
-    """Return a URL for each of the hosts that `url` names, with commas between them."""
-    scheme, separator, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    if "," not in place:
-        return [url]
-    login, at, hosts = place.rpartition("@")
-    return [f"{scheme}{separator}{login}{at}{host}{slash}{path}" for host in hosts.split(",")]
 
 
 def _level(text: str) -> str:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 
 from broker.errors import ConfigError
+from broker.hosts import each_url
 from broker.mqtt import BrokerPool, Connection, Endpoint, Message, ServerStatus, connections_of
-from broker.runtime.config import Settings, each_url
+from broker.runtime.config import Settings
 from broker.runtime.probes import probe_topic
 from broker.runtime.service import Service, outgoing
 from schemas import topics

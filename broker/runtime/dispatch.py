@@ -32,7 +32,7 @@ from broker.runtime.log import wordless
 from broker.runtime.refusals import known_path, levels_of, refusal_of, shape_of
 from broker.runtime.retained import cleared
 from broker.runtime.service import NOTHING, Context, Effects, Service, Subscription, Zones, traced
-from broker.store import Store, StreamEntry
+from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.isolation import isolated
 from schemas import topics
 from schemas.codec import Code, Invalid
@@ -45,16 +45,13 @@ _BATCH_ALONE = 32  # from here on one batched write beats a future for each mess
 
 
 class Dispatcher:
-    """Runs the handlers of one service with one MQTT connection, each in the partition it concerns.
-
-    `store` is any partition; those of all are known to it.
-    """
+    """Runs the handlers of one service with one MQTT connection, each in the partition it concerns."""
 
     def __init__(
         self,
         service: Service,
         *,
-        store: Store,
+        partitions: Partitions,
         mqtt: Connection | BrokerPool,
         policy: Policy,
         zones: Zones,
@@ -63,8 +60,8 @@ class Dispatcher:
     ) -> None:
         self.service = service
         self.zones = zones
-        self._partitions = store.partitions
-        self.first = store.partitions[0]
+        self._partitions = partitions
+        self.first = partitions.first
         self._mqtt = mqtt
         self._policy = policy
         self._servers = servers
@@ -103,6 +100,7 @@ class Dispatcher:
         """Return a context of this moment, in a partition (None: the first)."""
         return Context(
             store=store or self.first,
+            partitions=self._partitions,
             policy=self._policy,
             zones=self.zones,
             now=self._clock.now(),
@@ -121,14 +119,14 @@ class Dispatcher:
         if len(self._partitions) == 1:
             return self.first
         if isinstance(value, Report):
-            return self.first.at(value.location.lat, value.location.lon)
+            return self._partitions.at(value.location.lat, value.location.lon)
         about = getattr(value, "incident", None) or getattr(value, "question", None)
-        return self.first.of(about) if isinstance(about, UUID) else self.first
+        return self._partitions.of(about) if isinstance(about, UUID) else self.first
 
     # -- one message ------------------------------------------------------------------------------
 
     async def deliver(self, delivery: Delivery, broker_index: int = 0) -> None:
-        """Handle one MQTT message, to its end; `via` is the MQTT broker, of several, it came by."""
+        """Handle one MQTT message, to its end; `broker_index` is the MQTT broker, of several, it came by."""
         subscription = self.subscription(delivery)
         handler = subscription.handler
         assert handler is not None

@@ -66,11 +66,11 @@ async def _send_what_it_lacks(request: DeskSync, ctx: Context) -> None:
     if desk == _duty_desk(ctx):
         desks += [one.reader for one in await _late(ctx) if one.reader.kind == desk.kind]
     for one in dict.fromkeys(desks):
-        await ctx.store.everywhere.send_again(one, ctx.now_ms, but=has)
+        await ctx.partitions.send_again(one, ctx.now_ms, but=has)
 
 
 async def _take_word(said: Mapping[Reader, Collection[str]], ctx: Context) -> None:
-    delivered = await ctx.store.everywhere.delivered(said, duty=_duty_desk(ctx))
+    delivered = await ctx.partitions.delivered(said, duty=_duty_desk(ctx))
     desks = [reader for reader in said if reader.is_desk]
     await ctx.store.desks.record_heard(desks, ctx.now_ms)
     now_s = ctx.clock.seconds()
@@ -162,7 +162,7 @@ async def _give_up(stale: Iterable[OutboxMessage], ctx: Context) -> None:
 
 async def alarm_unattended(ctx: Context) -> Effects:
     """Tell operators of each desk that has not confirmed a message in time, and when it has."""
-    if ctx.store is not ctx.store.partitions[0]:
+    if ctx.store is not ctx.partitions.first:
         return NOTHING  # the first speaks for all
     late = {one.reader: one for one in await _late(ctx)}
     known = await ctx.store.desks.alarms()
@@ -178,7 +178,7 @@ async def alarm_unattended(ctx: Context) -> Effects:
 
 
 async def _late(ctx: Context) -> list[Undelivered]:
-    undelivered = await ctx.store.everywhere.undelivered()
+    undelivered = await ctx.partitions.undelivered()
     return [one for one in undelivered.values() if _is_late(one.oldest_ms, ctx)]
 
 

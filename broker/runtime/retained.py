@@ -32,7 +32,7 @@ def cleared(topics_: Iterable[str], broker_index: int | None = None) -> list[Mes
 
 async def clear_retained(ctx: Context) -> Effects:
     """Handle and clear what is retained on the topics that services read; by one worker."""
-    if ctx.store is not ctx.store.partitions[0]:
+    if ctx.store is not ctx.partitions.first:
         return NOTHING
     messages: list[Message] = []
     for server in ctx.servers:

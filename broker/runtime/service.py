@@ -26,7 +26,7 @@ from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
 from broker.runtime.clock import Clock
-from broker.store import Store
+from broker.store import Partitions, Store
 from schemas import codec
 from schemas.topics import Topic
 
@@ -47,14 +47,15 @@ _CLOCK = Clock()
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """What a handler may use. `now` is when the message was taken up (UTC).
+    """What a handler may use. `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
 
     `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes` what
-    was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`), `via` the number of the MQTT broker that it came
+    was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`), `broker_index` the number of the MQTT broker that it came
     by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
     """
 
     store: Store
+    partitions: Partitions
     policy: Policy
     zones: Zones
     now: datetime

@@ -31,7 +31,7 @@ from broker.runtime.liveness import Lease
 from broker.runtime.probes import Probes, accepted
 from broker.runtime.service import Context, Effects, Service, Zones
 from broker.runtime.session_takeover import TakeOver
-from broker.store import Store, StreamEntry, partitions
+from broker.store import Store, StreamEntry, open_partitions
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
 
@@ -77,7 +77,7 @@ async def run_worker(
     clock = clock or Clock()
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
-    async with partitions(settings.redis_url, settings.partitions) as stores:
+    async with open_partitions(settings.redis_url, settings.partitions) as stores:
         await _refuse_unsafe(stores, settings)
         for store in stores:
             await store.events.ensure_groups()
@@ -109,7 +109,7 @@ async def run_worker(
                 zones, zones_version = await _zones(stores[0])
                 dispatcher = Dispatcher(
                     service,
-                    store=stores[0],
+                    partitions=stores,
                     mqtt=mqtt,
                     policy=policy,
                     zones=zones,

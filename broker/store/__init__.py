@@ -70,10 +70,11 @@ from broker.store.kernel.streams import StreamEntry, emit
 from broker.store.kernel.transaction import Transaction
 from broker.store.migrations import SCHEMA_VERSION
 from broker.store.outbox import OutboxMessage, Reader, Undelivered, posted
+from broker.store.partitions import Partitions, open_partitions
 from broker.store.positions import Hit, Update
 from broker.store.questions import add_question
 from broker.store.receipt_records import KnownReceipt, ReceiptRecord, add_receipt
-from broker.store.store import Opening, Store, partitions
+from broker.store.store import Opening, Store
 from broker.store.stored_incident import Neighbourhood, People, StoredIncident, StoredReport
 from broker.store.sync_rows import SyncEvents, SyncRow
 from broker.store.worker_sessions import Registered, WorkerSession, WorkerState, WorkerStore
@@ -95,6 +96,7 @@ __all__ = [
     "Neighbourhood",
     "Opening",
     "OutboxMessage",
+    "Partitions",
     "People",
     "Reader",
     "ReceiptRecord",
@@ -118,7 +120,7 @@ __all__ = [
     "emit",
     "fire",
     "log",
-    "partitions",
+    "open_partitions",
     "posted",
     "schedule",
     "schedule_no_later",

@@ -8,42 +8,68 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import overload
 from uuid import UUID
 
 import structlog
 
 from broker.core.changes import WalkedIn
-from broker.core.grid import PLACE_RESOLUTION, cover, region_of
+from broker.core.grid import PLACE_RESOLUTION, cover, place_of, region_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
+from broker.errors import ConfigError
 from broker.store import place_index
 from broker.store.kernel.isolation import isolated
-from broker.store.kernel.keys import partition_of, partition_of_incident, partition_of_user
+from broker.store.kernel.keys import Keys, partition_of, partition_of_incident, partition_of_user
+from broker.store.kernel.nodes import Nodes
+from broker.store.kernel.redis_connection import ANSWER_S
 from broker.store.outbox import OutboxMessage, Reader, Undelivered
 from broker.store.positions import Before, Hit, Update
 from broker.store.receipt_records import KnownReceipt
+from broker.store.store import Opening, Store
 from broker.store.stored_incident import StoredIncident
 from broker.store.sync_rows import SyncEvents, SyncRow
 from schemas.ids import new_id
 from schemas.messages import Position, Question
-
-if TYPE_CHECKING:
-    from broker.store.store import Store
 
 LOCK_S = 3.0  # so long at most a border is held, and waited for
 _LOCKED_S = 0.02
 _log = structlog.get_logger()
 
 
-class Partitions:
-    """All partitions, each with its number."""
+class Partitions(Sequence[Store]):
+    """All partitions in order, each with its number."""
 
-    def __init__(self, partitions: "Sequence[Store]") -> None:
-        self._partitions = partitions
-        self._count = len(partitions)
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self._partitions = stores
+        self._count = len(stores)
+        for store in stores:
+            store.share(self.first)
+
+    @overload
+    def __getitem__(self, number: int) -> Store: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Store]: ...
+    def __getitem__(self, number: int | slice) -> Store | Sequence[Store]:
+        return self._partitions[number]
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def first(self) -> Store:
+        """The partition that holds what there is once: zones, workers, dead letters, alarms."""
+        return self._partitions[0]
+
+    def of(self, incident: UUID) -> Store:
+        """Return the partition of an incident, or of a question about one."""
+        return self._partitions[partition_of_incident(incident, self._count)]
+
+    def at(self, lat: float, lon: float) -> Store:
+        """Return the partition of a place."""
+        return self._partitions[self._of_cell(place_of(lat, lon))]
 
     def _of_cell(self, cell: int) -> int:
         return partition_of(region_of(cell), self._count) if self._count > 1 else 0
@@ -162,7 +188,7 @@ class Partitions:
         for number, share in _shares(glimpses).items():
             await self._partitions[number].missed.confirm(share, user, now)
 
-    async def asked(self, home: "Store", question: UUID) -> "tuple[Store, str, Question] | None":
+    async def asked(self, home: Store, question: UUID) -> tuple[Store, str, Question] | None:
         """Return who was asked a question, and the partition that it is in, `home` or another.
 
         A reporter's question names the region of their report, which may have joined an incident
@@ -173,7 +199,7 @@ class Partitions:
                 return store, *found
         return None
 
-    async def holding(self, home: "Store", conversation: UUID) -> "Store | None":
+    async def holding(self, home: Store, conversation: UUID) -> Store | None:
         """Return the other partition in which a conversation is that is not in `home`."""
         for store in self._partitions:
             if store is not home and await store.conversations.is_here(conversation):
@@ -206,7 +232,7 @@ class Partitions:
 
     # -- over borders -----------------------------------------------------------------------------
 
-    def around(self, location: Position, metres: float) -> "list[Store]":
+    def around(self, location: Position, metres: float) -> list[Store]:
         """Return the partitions around a place, in order; none where it is far from any border."""
         if self._count == 1:
             return []
@@ -215,7 +241,7 @@ class Partitions:
         return [self._partitions[number] for number in numbers] if len(numbers) > 1 else []
 
     @asynccontextmanager
-    async def locked(self, partitions: "Sequence[Store]", what: str) -> AsyncIterator[None]:
+    async def locked(self, partitions: Sequence[Store], what: str) -> AsyncIterator[None]:
         """Hold off whoever decides on `what` at a border of these partitions, for some seconds.
 
         Whoever cannot wait longer goes on: two incidents in the place of one are no loss.
@@ -237,33 +263,32 @@ class Partitions:
 
     async def incidents(self, identifiers: Iterable[UUID]) -> list[Incident]:
         """Return these incidents, wherever they are, as far as they are still there."""
-        of = self._partitions[0].of
 
         async def get(identifier: UUID) -> StoredIncident | None:
-            return await of(identifier).incidents.get(identifier)
+            return await self.of(identifier).incidents.get(identifier)
 
         several = await asyncio.gather(
             *(isolated(one, get, what="an incident near a report") for one in identifiers)
         )
         return [filed.incident for filed in several if filed is not None]
 
-    async def received(self, home: "Store", message: UUID) -> KnownReceipt | None:
+    async def received(self, home: Store, message: UUID) -> KnownReceipt | None:
         """Return what became of a report of `home`, which may have been routed elsewhere."""
         received, routed = await home.incidents.received_or_routed(message)
         if routed is None:
             return received
         return await self.partition_of(routed).incidents.received(message)
 
-    def partition_of(self, region: int) -> "Store":
+    def partition_of(self, region: int) -> Store:
         """Return the partition of a region."""
         return self._partitions[partition_of(region, self._count)]
 
-    def beyond(self, incident: Incident) -> "list[Store]":
+    def beyond(self, incident: Incident) -> list[Store]:
         """Return the other partitions that have cells around `incident`."""
         if self._count == 1:
             return []
         cells = (*place_index.joining_cells(incident), *place_index.reached_districts(incident))
-        home = self._partitions[0].of(incident.id).keys.partition
+        home = self.of(incident.id).keys.partition
         numbers = sorted({self._of_cell(cell) for cell in cells} - {home})
         return [self._partitions[number] for number in numbers]
 
@@ -277,7 +302,7 @@ class Partitions:
             place_index.add_joinable(transaction, incident)
             place_index.add_reached(transaction, incident)
             await transaction.run()
-            if not await self._partitions[0].of(incident.id).incidents.is_open(incident.id):
+            if not await self.of(incident.id).incidents.is_open(incident.id):
                 await self.remove_beyond(incident)
 
     async def remove_beyond(self, incident: Incident) -> None:
@@ -294,3 +319,43 @@ def _shares(glimpses: Iterable[SyncRow]) -> dict[int, list[UUID]]:
     for one in glimpses:
         shares[one.partition].append(one.incident)
     return shares
+
+
+@asynccontextmanager
+async def open_partitions(
+    url: str, count: int = 1, *, opening: Opening = Opening.USE
+) -> AsyncIterator[Partitions]:
+    """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
+
+    Raises:
+        UnavailableError: Redis cannot be reached.
+        ConfigError: what is there was filed in another number of partitions, or by a newer release.
+    """
+    nodes = Nodes(url, answer_s=ANSWER_S)
+    stores = [Store(url, Keys(number, count), nodes) for number in range(count)]
+    partitions = Partitions(stores)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(nodes.close)
+        for store in stores:
+            await stack.enter_async_context(store)
+        await _opened(stores, opening)
+        yield partitions
+
+
+async def _opened(stores: Sequence[Store], opening: Opening) -> None:
+    first = stores[0]
+    found = await first.partition_count()
+    _refuse_count(found, len(stores))
+    if opening is Opening.READ:
+        await first.schema.version(is_used=found is not None)  # an older one is read as it is
+        return
+    # In this order: whoever finds a partition count finds the version too.
+    await first.schema.prepare([store.schema for store in stores], is_used=found is not None)
+    _refuse_count(await first.claim(), len(stores))
+
+
+def _refuse_count(found: int | None, count: int) -> None:
+    if found not in (count, None):
+        raise ConfigError(
+            [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
+        )

@@ -31,7 +31,7 @@ class Update(NamedTuple):
     """A participant's new place (H3, resolution 10), or None to forget it (muted, away).
 
     `at_ms` is the Unix time that the device gave, ahead of ours or not.
-    Whoever `crossed` a border has a new place in another partition. `via` is the MQTT broker, of
+    Whoever `crossed` a border has a new place in another partition. `broker_index` is the MQTT broker, of
     several, that it came by.
     """
 

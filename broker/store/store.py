@@ -1,13 +1,9 @@
 """The store as services hold it: of each partition one part for each kind of question."""
 
 import enum
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 from uuid import UUID
 
-from broker.core.grid import place_of, region_of
-from broker.errors import ConfigError
 from broker.store.alert_states import AlertStore
 from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
@@ -15,9 +11,9 @@ from broker.store.deadline_queue import Deadlines
 from broker.store.desk_alarms import DeskAlarms
 from broker.store.history_notes import HistoryStore
 from broker.store.incident_store import IncidentStore
-from broker.store.kernel.keys import Keys, partition_of, partition_of_incident
+from broker.store.kernel.keys import Keys
 from broker.store.kernel.nodes import Nodes
-from broker.store.kernel.redis_connection import ANSWER_S, RedisConnection
+from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.redis_server import Server
 from broker.store.kernel.streams import Events
 from broker.store.kernel.transaction import Transaction
@@ -25,7 +21,6 @@ from broker.store.migrations import Schema
 from broker.store.mqtt_outages import MqttOutages
 from broker.store.outbox import Outbox
 from broker.store.partition_locks import PartitionLocks
-from broker.store.partitions import Partitions
 from broker.store.positions import PositionStore
 from broker.store.questions import Questions
 from broker.store.short_forms import ShortFormStore
@@ -44,7 +39,7 @@ class Opening(enum.Enum):
 
 
 class Store:
-    """One partition. `async with` connects, where it is the only one (see `partitions`).
+    """One partition. `async with` connects, where it is the only one (see `open_partitions`).
 
     Raises:
         UnavailableError: from every method, when Redis cannot serve.
@@ -72,13 +67,9 @@ class Store:
         self.server = Server(redis)
         self.schema = Schema(redis)
         self.keys = redis.keys
-        self.link([self])
 
-    def link(self, partitions: "Sequence[Store]") -> None:
-        """Make the partitions known of which this is one."""
-        self.partitions = partitions
-        self.everywhere = Partitions(partitions)
-        first = partitions[0]
+    def share(self, first: "Store") -> None:
+        """Take what stands in the first partition alone from there."""
         self.zones, self.dead_letters, self.forms = first.zones, first.dead_letters, first.forms
         self.desks = first.desks
 
@@ -88,18 +79,6 @@ class Store:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._redis.__aexit__(*exc)
-
-    def of(self, incident: UUID) -> "Store":
-        """Return the partition of an incident, or of a question about one."""
-        return self.partitions[partition_of_incident(incident, len(self.partitions))]
-
-    def at(self, lat: float, lon: float) -> "Store":
-        """Return the partition of a place."""
-        return self.partitions[self._partition_at(place_of(lat, lon))]
-
-    def _partition_at(self, cell: int) -> int:
-        count = len(self.partitions)
-        return partition_of(region_of(cell), count) if count > 1 else 0
 
     def transaction(self) -> Transaction:
         """Return a transaction in this partition."""
@@ -146,44 +125,3 @@ class Store:
             found += [UUID(key.decode().rpartition(":")[2]) for key in keys]
             if int(cursor) == 0:
                 return found
-
-
-@asynccontextmanager
-async def partitions(
-    url: str, count: int = 1, *, opening: Opening = Opening.USE
-) -> AsyncIterator[list[Store]]:
-    """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
-
-    Raises:
-        UnavailableError: Redis cannot be reached.
-        ConfigError: what is there was filed in another number of partitions, or by a newer release.
-    """
-    nodes = Nodes(url, answer_s=ANSWER_S)
-    stores = [Store(url, Keys(number, count), nodes) for number in range(count)]
-    for store in stores:
-        store.link(stores)
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(nodes.close)
-        for store in stores:
-            await stack.enter_async_context(store)
-        await _opened(stores, opening)
-        yield stores
-
-
-async def _opened(stores: Sequence[Store], opening: Opening) -> None:
-    first = stores[0]
-    found = await first.partition_count()
-    _refuse_count(found, len(stores))
-    if opening is Opening.READ:
-        await first.schema.version(is_used=found is not None)  # an older one is read as it is
-        return
-    # In this order: whoever finds a partition count finds the version too.
-    await first.schema.prepare([store.schema for store in stores], is_used=found is not None)
-    _refuse_count(await first.claim(), len(stores))
-
-
-def _refuse_count(found: int | None, count: int) -> None:
-    if found not in (count, None):
-        raise ConfigError(
-            [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
-        )

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from broker.errors import ConfigError
+from broker.hosts import each_url
 from broker.mqtt import Endpoint
 from broker.runtime import config
-from broker.runtime.config import Settings, each_url
-from broker.store import Opening, Store, partitions
+from broker.runtime.config import Settings
+from broker.store import Opening, Partitions, open_partitions
 from nabij.local.data_directory import DataDir
 from nabij.local.embedded import EmbeddedRedis
 from nabij.local.temporary import PREFIX
@@ -19,8 +20,10 @@ from nabij.output import say
 
 
 @asynccontextmanager
-async def opened_store(settings: Settings, opening: Opening = Opening.READ) -> AsyncIterator[Store]:
-    """Give the first partition of the store that is configured, or of the data directory.
+async def opened_store(
+    settings: Settings, opening: Opening = Opening.READ
+) -> AsyncIterator[Partitions]:
+    """Give the partitions of the store that is configured, or of the data directory.
 
     Of a data directory in which nothing runs the Redis is started meanwhile. To read, there must be
     something: a directory that is not the right one is not said to hold nothing.
@@ -34,19 +37,19 @@ async def opened_store(settings: Settings, opening: Opening = Opening.READ) -> A
     running = data_dir.running()
     url = settings.redis_url or (running and running.redis_url)
     if url:
-        async with partitions(url, settings.partitions, opening=opening) as stores:
+        async with open_partitions(url, settings.partitions, opening=opening) as stores:
             if opening is Opening.READ and await stores[0].partition_count() is None:
                 raise ConfigError(["there is nothing of Nabij in that Redis: see NABIJ_REDIS_URL"])
-            yield stores[0]
+            yield stores
         return
     if opening is Opening.READ and not data_dir.holds_data:
         raise ConfigError([_nothing_in(data_dir.path)])
     with data_dir.held("embedded"):
         async with (
             EmbeddedRedis(data_dir.path) as redis,
-            partitions(redis.url, settings.partitions, opening=opening) as stores,
+            open_partitions(redis.url, settings.partitions, opening=opening) as stores,
         ):
-            yield stores[0]
+            yield stores
 
 
 def mqtt_endpoint(settings: Settings) -> Endpoint:

@@ -21,7 +21,7 @@ from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
-from broker.store import partitions
+from broker.store import open_partitions
 from nabij.local.data_directory import (
     CITY_DESK,
     OPERATOR,
@@ -201,7 +201,7 @@ class Stack:
 
     async def _look_at_redis(self) -> None:
         """Refuse a Redis that may lose what got a receipt, unless that was accepted; say so then."""
-        async with partitions(self.redis_url, self.settings.partitions) as stores:
+        async with open_partitions(self.redis_url, self.settings.partitions) as stores:
             found = await asyncio.gather(*(store.server.unsafe() for store in stores))
         causes = dict.fromkeys(cause for some in found for cause in some)
         if not self.settings.unsafe_redis and stops(causes):
@@ -212,7 +212,7 @@ class Stack:
 
     async def _load_zones(self) -> None:
         """Put the zones that were asked for into the store, or those it lacks; know them all."""
-        async with partitions(self.redis_url, self.settings.partitions) as stores:
+        async with open_partitions(self.redis_url, self.settings.partitions) as stores:
             store = stores[0]
             for kind in ZoneKind:
                 if of_kind := [zone for zone in self._wanted_zones if zone.kind is kind]:

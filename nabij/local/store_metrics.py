@@ -6,7 +6,7 @@ Kept for some seconds, so that several scrapes ask Redis once. An alarm is a rul
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from broker.core.changes import READERS
 from broker.core.health import Cause, Severity
 from broker.errors import ConfigError, UnavailableError
-from broker.store import Reader, Store, partitions
+from broker.store import Partitions, Reader, open_partitions
 from schemas.taxonomy import Desk
 
 KEPT_S = 3.0
@@ -46,7 +46,7 @@ class StoreFigures:
         self._url = url
         self._count = count
         self._stack = AsyncExitStack()
-        self._stores: Sequence[Store] = ()
+        self._stores: Partitions | None = None
         self._read_at = float("-inf")
         self.latest: StoreSnapshot | None = None  # None: Redis cannot be asked
 
@@ -62,9 +62,9 @@ class StoreFigures:
             return
         try:
             async with asyncio.timeout(ANSWER_S):
-                if not self._stores:
+                if self._stores is None:
                     self._stores = await self._stack.enter_async_context(
-                        partitions(self._url, self._count)
+                        open_partitions(self._url, self._count)
                     )
                 self.latest = await _read(self._stores)
         except (UnavailableError, ConfigError, TimeoutError) as error:
@@ -132,11 +132,11 @@ def _by_label(name: str, text: str, label: str, values: dict[str, float]) -> Gau
     return family
 
 
-async def _read(stores: Sequence[Store]) -> StoreSnapshot:
+async def _read(stores: Partitions) -> StoreSnapshot:
     now_s = time.time()
     now_ms = int(now_s * 1000)
     letters = await stores[0].dead_letters.counts()
-    undelivered = await stores[0].everywhere.undelivered()
+    undelivered = await stores.undelivered()
     alarms = await stores[0].desks.alarms()
     return StoreSnapshot(
         outbox=sum([await store.outbox.size() for store in stores]),
@@ -150,6 +150,6 @@ async def _read(stores: Sequence[Store]) -> StoreSnapshot:
     )
 
 
-async def _backlog(stores: Sequence[Store], service: str) -> tuple[int, int]:
+async def _backlog(stores: Partitions, service: str) -> tuple[int, int]:
     several = [await store.events.backlog(service) for store in stores]
     return sum(length for length, _ in several), sum(pending for _, pending in several)

@@ -11,8 +11,8 @@ from typing import Self
 import structlog
 
 from broker.core.health import Cause, Severity, disk_full
+from broker.hosts import each_url
 from broker.mqtt import Endpoint, MqttError
-from broker.runtime.config import each_url
 from nabij.local.access import as_stranger, has_acl
 
 LOOK_S = 10.0

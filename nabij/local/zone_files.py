@@ -69,16 +69,16 @@ def covered(areas: Sequence[Area], progress: Progress) -> list[Zone]:
 
 async def import_zones(settings: Settings, zones: Sequence[Zone]) -> None:
     """Replace the zones of the kinds that `zones` have."""
-    async with opened_store(settings, Opening.USE) as store:
+    async with opened_store(settings, Opening.USE) as partitions:
         for kind in ZoneKind:
             if of_kind := [zone for zone in zones if zone.kind is kind]:
-                await store.zones.save(kind, of_kind)
+                await partitions.first.zones.save(kind, of_kind)
 
 
 async def list_zones(settings: Settings) -> list[Zone]:
     """Return the zones in the store."""
-    async with opened_store(settings) as store:
-        return await store.zones.load()
+    async with opened_store(settings) as partitions:
+        return await partitions.first.zones.load()
 
 
 async def zones_at(settings: Settings, lat: float, lon: float) -> dict[ZoneKind, str]:

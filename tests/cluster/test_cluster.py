@@ -16,10 +16,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_partitions_are_on_every_node(system: System, cluster: Cluster) -> None:
-    masters = {(await cluster.master_of(one.keys.slot)).port for one in system.store.partitions}
+    masters = {(await cluster.master_of(one.keys.slot)).port for one in system.partitions}
 
     assert len(masters) == 3
-    assert len(system.store.partitions) == PARTITIONS
+    assert len(system.partitions) == PARTITIONS
 
 
 async def test_the_whole_path(system: System, connect: Connect) -> None:
@@ -97,7 +97,7 @@ async def test_a_partition_that_moves_to_another_node_is_followed(
     system: System, connect: Connect, cluster: Cluster
 ) -> None:
     ann = await connect("ann")
-    slot = system.store.at(*KORENMARKT).keys.slot
+    slot = system.partitions.at(*KORENMARKT).keys.slot
     master, replica = await cluster.master_of(slot), await cluster.replica_of(slot)
     place = moved(KORENMARKT, north_m=9_000)
     first = await system.report(ann, place)
@@ -115,7 +115,7 @@ async def test_a_node_is_killed_and_its_replica_takes_over_and_nothing_is_lost(
 ) -> None:
     fleet = await connect("nabij", "u/+/down/#")
     await cluster.whole()
-    victim = await cluster.master_of(system.store.at(*KORENMARKT).keys.slot)
+    victim = await cluster.master_of(system.partitions.at(*KORENMARKT).keys.slot)
     reports = [
         a_report(moved(KORENMARKT, north_m=-7_000 + 350 * (number % 40), east_m=600 * (number % 3)))
         for number in range(240)

@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import UnavailableError
 from broker.mqtt import Endpoint
-from broker.store import partitions
+from broker.store import open_partitions
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, RedisEngine
 from nabij.local.managed_process import free_port, write_private
 from tests.services.system import Servers, running
@@ -105,7 +105,7 @@ async def test_a_report_is_handled_over_mqtts_and_rediss(
 
 async def test_a_certificate_of_an_unknown_ca_is_refused(tls_servers: Servers) -> None:
     with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"):
-        async with partitions(tls_servers.redis_url):
+        async with open_partitions(tls_servers.redis_url):
             pass
     endpoint = Endpoint.from_url(str(tls_servers.mqtt_url))
     with pytest.raises(ssl.SSLCertVerificationError):

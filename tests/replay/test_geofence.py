@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from broker.core.zones import ZoneIndex
 from broker.errors import ConfigError
 from nabij.local.zone_files import read_areas
-from verify.oracle.geofence import FencePolygon, Geofence, GeofenceError, Kind, cell_at, centre_of
+from verify.oracle.geofence import FencePolygon, Geofence, Kind, cell_at, centre_of
+from verify.replay.zone_files import GeofenceError, read_geofence
 
 LAT, LON = 51.05, 3.72
 OUTLINE = [(LON, LAT), (LON + 0.1, LAT), (LON + 0.1, LAT + 0.1), (LON, LAT + 0.1), (LON, LAT)]
@@ -61,8 +62,8 @@ def test_zones_are_read_by_kind(tmp_path: Path) -> None:
     ]
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": features}))
     place = LAT + 0.01, LON + 0.01
-    assert Geofence.from_files([path], Kind.POLICE).zone_of(*place) == "pz-een"
-    assert Geofence.from_files([path], Kind.MUNICIPALITY).zone_of(*place) == "44021"
+    assert read_geofence([path], Kind.POLICE).zone_of(*place) == "pz-een"
+    assert read_geofence([path], Kind.MUNICIPALITY).zone_of(*place) == "44021"
 
 
 def test_the_id_may_be_any_property_which_every_zone_then_has(tmp_path: Path) -> None:
@@ -71,18 +72,18 @@ def test_the_id_may_be_any_property_which_every_zone_then_has(tmp_path: Path) ->
     zone = {"type": "Feature", "id": "1", "properties": {"nis": 44021.0}, "geometry": geometry}
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [zone]}))
     place = LAT + 0.01, LON + 0.01
-    assert Geofence.from_files([path], Kind.POLICE, "nis").zone_of(*place) == "44021"
-    assert Geofence.from_files([path], Kind.POLICE).zone_of(*place) == "1"
+    assert read_geofence([path], Kind.POLICE, "nis").zone_of(*place) == "44021"
+    assert read_geofence([path], Kind.POLICE).zone_of(*place) == "1"
     assert [area.id for area in read_areas(path, id_property="nis").areas] == ["44021"]
     with pytest.raises(GeofenceError, match="name"):
-        Geofence.from_files([path], Kind.POLICE, "name")
+        read_geofence([path], Kind.POLICE, "name")
 
 
 def test_a_file_without_zones_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
     path.write_text('{"features": {"properties": {}}}')
     with pytest.raises(GeofenceError, match=r"zones\.geojson"):
-        Geofence.from_files([path], Kind.POLICE)
+        read_geofence([path], Kind.POLICE)
 
 
 def test_a_file_in_lambert_72_is_read_alike_by_the_oracle_and_the_broker(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_file_in_lambert_72_is_read_alike_by_the_oracle_and_the_broker(tmp_pat
     ]
     values = {"type": "FeatureCollection", "crs": crs, "features": features}
     path.write_bytes(b"\xef\xbb\xbf" + orjson.dumps(values))
-    geofence = Geofence.from_files([path], Kind.POLICE)
+    geofence = read_geofence([path], Kind.POLICE)
     found = read_areas(path)
     assert [each.reason for each in found.skipped] == ["has no geometry"]
     index = ZoneIndex(area.zone() for area in found.areas)

@@ -21,7 +21,7 @@ from broker.core.zones import Polygon, Zone, ZoneKind, cover
 from broker.runtime.clock import Clock
 from broker.runtime.config import Settings
 from broker.runtime.worker import run_worker
-from broker.store import OutboxMessage, Store, StoredIncident, partitions
+from broker.store import OutboxMessage, Partitions, Store, StoredIncident, open_partitions
 from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.messages import ServiceState
@@ -105,7 +105,7 @@ class System:
     """The running services, and a way in for devices, desks and operators."""
 
     connect: Connect
-    store: Store
+    partitions: Partitions
     settings: Settings
     apart_m: float = APART_M
     _stops: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -113,6 +113,11 @@ class System:
 
     def __post_init__(self) -> None:
         self._free_places = _places_around(KORENMARKT, self.apart_m)
+
+    @property
+    def store(self) -> Store:
+        """The first partition: where there is one alone, all of it."""
+        return self.partitions.first
 
     def place(self) -> Place:
         """A place in zone gent that nothing has happened near yet."""
@@ -141,23 +146,23 @@ class System:
 
     def _prefix(self, name: str) -> str:
         """The tag of the partition that has the incident which ends this name."""
-        return self.store.of(UUID(name.rpartition(":")[2])).keys.prefix
+        return self.partitions.of(UUID(name.rpartition(":")[2])).keys.prefix
 
     async def filed(self, incident: UUID | str) -> StoredIncident | None:
         """An incident as the store has it."""
         identifier = UUID(str(incident))
-        return await self.store.of(identifier).incidents.get(identifier)
+        return await self.partitions.of(identifier).incidents.get(identifier)
 
     async def waiting(self, identifier: UUID | str) -> OutboxMessage | None:
         """The message in the outbox that its reader has not confirmed yet, if it stands."""
-        for store in self.store.partitions:
+        for store in self.partitions:
             if message := await store.outbox.get(UUID(str(identifier))):
                 return message
         return None
 
     async def involving(self, user: str) -> Sequence[UUID]:
         """The incidents that the store knows a user to be involved in."""
-        missed = await self.store.everywhere.missed(
+        missed = await self.partitions.missed(
             user, datetime(2020, 1, 1, tzinfo=UTC), 1_000, told_before=timedelta()
         )
         return [one.incident for one in missed]
@@ -275,12 +280,12 @@ async def running(
     settings = settings or settings_of(servers, timers or {}, policy_extra)
     assert settings.redis_url is not None
     async with (
-        partitions(settings.redis_url, settings.partitions) as stores,
+        open_partitions(settings.redis_url, settings.partitions) as partitions,
         connecting(servers.mqtt, servers.accounts) as connect,
     ):
         for kind, some in zones().items():
-            await stores[0].zones.save(kind, some)
-        system = System(connect, stores[0], settings, apart_m)
+            await partitions.first.zones.save(kind, some)
+        system = System(connect, partitions, settings, apart_m)
         async with asyncio.TaskGroup() as tasks:
             await _start(tasks, system, services, workers, clock=clock)
             try:

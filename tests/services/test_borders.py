@@ -158,9 +158,9 @@ def _found_at(system: System, incident: str) -> list[str]:
 
 async def test_what_is_filed_stays_in_as_many_partitions_as_it_was(system: System) -> None:
     counts: Mapping[int, int] = {
-        store.keys.partition: store.keys.count for store in system.store.partitions
+        store.keys.partition: store.keys.count for store in system.partitions
     }
     assert counts == dict.fromkeys(range(PARTITIONS), PARTITIONS)
     assert await system.store.partition_count() == PARTITIONS
     region = UUID("00000000-0000-0000-0000-000000000013")
-    assert system.store.of(region).keys.partition == 0x13 % PARTITIONS
+    assert system.partitions.of(region).keys.partition == 0x13 % PARTITIONS

@@ -90,7 +90,7 @@ async def test_a_jump_that_comes_to_count_leaves_every_duration_as_it_was(
         [(until_s, by_s)] = clock.adopted
         assert abs(by_s - 24 * HOUR_S) < 2
         # What happened before the jump is as long ago as it was.
-        home = system.store.of(filed.incident.id).deadlines
+        home = system.partitions.of(filed.incident.id).deadlines
         active = await home.in_time_of_now(filed.active_at)
         assert abs((clock.now() - active).total_seconds()) < 60
         later = datetime.fromtimestamp(until_s, UTC) + timedelta(hours=25)
@@ -110,7 +110,7 @@ async def test_a_jump_of_days_gives_up_nothing_that_waits_for_its_desk(servers: 
         await desk.ask("police/gent/up/sync", {})
 
         await desk.expect("police/gent/escalation/", report=report, count=2)
-        waiting = await system.store.at(*KORENMARKT).outbox.get(UUID(escalation["id"]))
+        waiting = await system.partitions.at(*KORENMARKT).outbox.get(UUID(escalation["id"]))
         assert waiting is not None
         assert (await system.store.dead_letters.counts()).kept == 0
 

@@ -15,7 +15,7 @@ from broker.errors import UnavailableError
 from broker.mqtt import Connection, Endpoint
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.service import NOTHING, Context, Effects, Service, Zones
-from broker.store import Store, StreamEntry
+from broker.store import Partitions, Store, StreamEntry
 from schemas.ids import new_id
 from schemas.taxonomy import Desk, default_policy_text
 
@@ -23,7 +23,7 @@ from schemas.taxonomy import Desk, default_policy_text
 def dispatcher_of(service: Service) -> Dispatcher:
     return Dispatcher(
         service,
-        store=Store("redis://127.0.0.1:1"),
+        partitions=Partitions([Store("redis://127.0.0.1:1")]),
         mqtt=Connection(Endpoint(host="127.0.0.1", port=1), client_id="nobody"),
         policy=Policy.parse(default_policy_text()),
         zones=Zones(ZoneIndex([]), ZoneIndex([])),

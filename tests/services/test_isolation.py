@@ -38,7 +38,7 @@ async def test_an_open_incident_goes_on_when_the_policy_loses_its_category(
         ann, bob = await system.connect("ann"), await system.connect("bob")
         cleo = await system.connect("cleo")
         desk = await system.connect("desk-gent", "police/gent/#")
-        [warning] = await warnings_of(policy_at(without), system.store.partitions)
+        [warning] = await warnings_of(policy_at(without), system.partitions)
         assert warning.startswith("categories.vandalism: missing, but open incidents are of it (1)")
         # The radius grows and the police are asked again, without the policy's row.
         wider = await cleo.expect("u/cleo/down/alert", incident=incident)
@@ -79,7 +79,7 @@ async def test_an_incident_that_cannot_be_read_holds_up_nobody_elses_alerts(
 async def claimed_long_ago(system: System, incident: str, user: str) -> None:
     filed = await system.filed(incident)
     assert filed is not None
-    store = system.store.of(UUID(incident))
+    store = system.partitions.of(UUID(incident))
     await store.alerts.claim(
         filed.incident,
         [user],

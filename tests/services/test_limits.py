@@ -231,7 +231,7 @@ async def test_an_alert_counts_as_sent_when_only_a_small_device_hears_it(
         await button.expect("u/bob/down/brief", incident=str(incident))
 
         async def is_sent() -> bool:
-            record = await system.store.of(incident).alerts.of(incident)
+            record = await system.partitions.of(incident).alerts.of(incident)
             return [(one.user, one.state) for one in record] == [("bob", DeliveryState.SENT)]
 
         await polled(is_sent)

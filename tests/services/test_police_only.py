@@ -239,7 +239,7 @@ async def test_with_the_incident_every_conversation_about_it_is_erased(
         await client.expect(f"u/{client.name}/down/group", kind="closed")
     filed = await system.filed(incident)
     assert filed is not None
-    store = system.store.of(filed.incident.id)
+    store = system.partitions.of(filed.incident.id)
     await store.incidents.erase(
         filed.incident, filed.people, Erased(incident=filed.incident.id, zone="gent")
     )

@@ -19,7 +19,7 @@ from broker.mqtt import Message
 from broker.runtime.config import Settings
 from broker.runtime.service import Context, Zones
 from broker.runtime.worker import load_policy
-from broker.store import Store
+from broker.store import Partitions
 from schemas import topics
 from schemas.ids import escalation_id
 from schemas.messages import Report, ServiceState
@@ -154,7 +154,7 @@ async def test_what_was_committed_and_never_published_is_swept_to_the_police(
         escalation = await desk.expect("police/gent/escalation/p1", report=payload["id"])
         assert escalation["text"] == "never published"
         assert escalation["id"] == str(escalation_id(_report(payload).id))
-        await _emptied(system.store)
+        await _emptied(system.partitions)
 
 
 def _report(payload: dict[str, Any]) -> Report:
@@ -168,7 +168,8 @@ def _bytes(payload: dict[str, Any]) -> bytes:
 def _context(system: System, payload: dict[str, Any]) -> Context:
     indices = {kind: ZoneIndex(some) for kind, some in zones().items()}
     return Context(
-        store=system.store.at(*PLACES[0]),
+        store=system.partitions.at(*PLACES[0]),
+        partitions=system.partitions,
         policy=load_policy(system.settings.policy),
         zones=Zones(indices[ZoneKind.POLICE], indices[ZoneKind.MUNICIPALITY]),
         now=datetime.now(UTC),
@@ -178,11 +179,11 @@ def _context(system: System, payload: dict[str, Any]) -> Context:
     )
 
 
-async def _emptied(store: Store) -> None:
+async def _emptied(partitions: Partitions) -> None:
     """The outbox is struck off after the publishing: soon after the desk has it."""
 
     async def is_empty() -> bool:
-        return not any([await one.outbox.size() for one in store.partitions])
+        return not any([await one.outbox.size() for one in partitions])
 
     await polled(is_empty)
 
@@ -196,7 +197,7 @@ async def test_a_restarted_service_finishes_what_it_had_begun(servers: Servers) 
         await system.be_at(bob, PLACES[1])
         receipt = await system.report(ann, PLACES[1], "medical")
         consumer = f"{settings.instance}-1-0"  # a reader that took it up and died
-        home = system.store.at(*PLACES[1])
+        home = system.partitions.at(*PLACES[1])
         taken = await home.events.read("alerting", consumer, count=10, block_ms=1_000)
         assert taken
         async with running(servers, services=("alerting",), settings=settings):
@@ -257,7 +258,7 @@ async def test_after_the_mqtt_broker_was_killed_the_services_resume(
             await desk.expect("police/gent/incident/", incident=receipt["incident"])
             done = await system.command(desk, "acknowledge", first["incident"])
             assert done["outcome"] == "accepted"
-            await _emptied(system.store)  # while a desk takes what is published
+            await _emptied(system.partitions)  # while a desk takes what is published
 
 
 async def test_an_escalation_that_the_mqtt_broker_refuses_is_not_lost(

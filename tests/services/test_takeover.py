@@ -13,7 +13,7 @@ from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
 from broker.runtime import dispatch, session_takeover, worker
 from broker.runtime.connections import client_id_of, filters_of
-from broker.store import WorkerState, partitions
+from broker.store import WorkerState, open_partitions
 from schemas import topics
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
@@ -40,7 +40,7 @@ async def city(
     monkeypatch.setattr(session_takeover, "BEAT_S", BEAT_S)
     settings = settings_of(servers, {})
     assert settings.redis_url
-    async with partitions(settings.redis_url, settings.partitions) as stores:
+    async with open_partitions(settings.redis_url, settings.partitions) as stores:
         started = City(settings, stores[0], connect)
         yield started
         await started.end()

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from broker.errors import ConfigError
-from broker.store import Opening, Reader, Store, WorkerSession, WorkerState, partitions
+from broker.store import Opening, Reader, Store, WorkerSession, WorkerState, open_partitions
 from broker.store.migrations import SCHEMA_VERSION
 from schemas import topics
 from tests.store.samples import NOW_MS
@@ -21,16 +21,16 @@ SCHEMA, LOCK = f"{PREFIX}schema-version", f"{PREFIX}migrating"
 TOPIC = topics.ESCALATION.topic(zone="gent", priority="p1")
 OPEN = """
 import asyncio, sys
-from broker.store import partitions
+from broker.store import open_partitions
 async def main():
-    async with partitions(sys.argv[1]):
+    async with open_partitions(sys.argv[1]):
         print("open", flush=True)
 asyncio.run(main())
 """
 
 
 async def opened(url: str, opening: Opening = Opening.USE, count: int = 1) -> None:
-    async with partitions(url, count, opening=opening):
+    async with open_partitions(url, count, opening=opening):
         pass
 
 
@@ -76,7 +76,7 @@ async def test_old_messages_of_the_outbox_are_delivered_after_the_migration(
 
     assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert not client.exists(f"{PREFIX}outbox-sent", f"{PREFIX}outbox-again", LOCK)
-    async with partitions(redis_url) as [store]:
+    async with open_partitions(redis_url) as [store]:
         taken = await store.outbox.take(int(time.time() * 1000))
         assert [(one.id, one.topic, one.payload, one.made_ms) for one in taken] == [
             ("m-1", TOPIC, b"{}", NOW_MS),
@@ -91,7 +91,7 @@ async def test_every_partition_is_migrated(redis_url: str, client: redis.Redis) 
     client.set(f"{PREFIX}partitions", 2)
     client.hset("nabij:{p1}:outbox-messages", "m-9", old_message("m-9"))
 
-    async with partitions(redis_url, 2) as [_, second]:
+    async with open_partitions(redis_url, 2) as [_, second]:
         [message] = await second.outbox.take(int(time.time() * 1000))
     assert message.id == "m-9"
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from broker.core.grid import filed, place_of
-from broker.store import Store, Update, partitions
+from broker.store import Partitions, Store, Update, open_partitions
 from broker.store.kernel.keys import Keys
 from schemas.messages import Availability
 from services.presence import worth_applying
@@ -58,13 +58,13 @@ def drawn(chance: random.Random, workers: int) -> list[Batches]:
     return [[batch() for _ in range(chance.randint(1, 3))] for _ in range(workers)]
 
 
-async def where(stores: Sequence[Store], user: str, workers: Sequence[Batches]) -> int | None:
+async def where(stores: Partitions, user: str, workers: Sequence[Batches]) -> int | None:
     """Return the place in effect after all batches, each worker applying its own at the same time."""
 
     async def work(mine: Batches) -> None:
         for batch in mine:
             updates = worth_applying([one.update(user) for one in batch], NOW_MS)
-            await stores[0].everywhere.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
+            await stores.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
 
     await asyncio.gather(*map(work, workers))
     cells = [filed(place)[0] for place in PLACES]
@@ -97,7 +97,7 @@ async def test_no_order_brings_back_a_place_that_is_not_newer_than_every_withdra
             assert placed > hid, workers  # at equal times the withdrawal holds
             assert Said(place, placed) in everything, workers  # of places the newest
 
-    async with partitions(redis_url, parts) as stores:
+    async with open_partitions(redis_url, parts) as stores:
         await asyncio.gather(*(check(stores, seed) for seed in range(300)))
 
 
@@ -110,5 +110,5 @@ async def test_a_place_that_is_newer_than_all_and_comes_after_every_withdrawal_i
         last = Said(1, 6)
         assert await where(stores, f"user-{seed}", [[*batches, [last]]]) == last.place, batches
 
-    async with partitions(redis_url, parts) as stores:
+    async with open_partitions(redis_url, parts) as stores:
         await asyncio.gather(*(check(stores, seed) for seed in range(100)))

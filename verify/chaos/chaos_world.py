@@ -22,7 +22,7 @@ import msgspec
 
 import nabij
 from broker.core.zones import UNASSIGNED, ZoneKind
-from broker.store import partitions
+from broker.store import open_partitions
 from broker.store.kernel.keys import Keys
 from nabij.local import parent_death
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, Role
@@ -136,7 +136,7 @@ class ChaosWorld:
         acquired.push_async_callback(self.end_lives)
 
     async def _save_zones(self) -> None:
-        async with partitions(self.redis.url, self.scale.partitions) as (store, *_):
+        async with open_partitions(self.redis.url, self.scale.partitions) as (store, *_):
             for kind in ZoneKind:
                 await store.zones.save(kind, built_in_zones(kind))
         police = (zone.id for zone in built_in_zones(ZoneKind.POLICE))

@@ -11,8 +11,9 @@ import msgspec
 
 from broker.core.zones import UNASSIGNED, Area, Zone
 from broker.errors import ConfigError, UnavailableError
-from broker.runtime.config import Settings, each_url
-from broker.store import Opening, partitions
+from broker.hosts import each_url
+from broker.runtime.config import Settings
+from broker.store import Opening, open_partitions
 from devices.device_connection import Broker, BrokerUnreachable, ConnectionRefused
 from nabij.local.data_directory import CITY_DESK, OPERATOR
 from nabij.local.policy_file import policy_text
@@ -21,11 +22,11 @@ from nabij.local.zone_files import DEMO_ZONES, covered, read_areas
 from nabij.output import Progress, print_json, print_line, say
 from schemas.messages import Position
 from verify.datasets.report_stream import Stream, StreamError
-from verify.oracle.geofence import GeofenceError
 from verify.replay.replay import Replay, ReplayLogin, ReplayProgress
 from verify.replay.replay_desk import Login
 from verify.replay.replay_plan import LONGEST_PAUSE_S, ReplayPlan, Verify
 from verify.replay.replay_result import ReplayResult
+from verify.replay.zone_files import GeofenceError
 from verify.world.tracks import TrackError, read_tracks
 
 _USER = re.compile(r"p-\d+")
@@ -162,7 +163,9 @@ async def _refuse_used(settings: Settings) -> None:
     """Refuse a Redis with incidents that the oracle knows nothing of, and that may be a city's."""
     if settings.redis_url is None:
         return
-    async with partitions(settings.redis_url, settings.partitions, opening=Opening.READ) as stores:
+    async with open_partitions(
+        settings.redis_url, settings.partitions, opening=Opening.READ
+    ) as stores:
         if any([await store.is_used() for store in stores]):
             raise ConfigError(["NABIJ_REDIS_URL: there are reports in it; a replay wants it empty"])
 

@@ -4,18 +4,15 @@ Written for the oracle from `docs/protocol.md`: slow and plain, where the broker
 """
 
 import enum
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import h3.api.basic_int as h3
-
-from nabij.geodata.geodata_errors import StreamError
-from nabij.geodata.geojson import read_collection
 
 RESOLUTION = 10
 UNASSIGNED = "unassigned"
@@ -31,10 +28,6 @@ class Kind(enum.StrEnum):
 
 
 KINDS_BY_LEVEL = {"politiezone": Kind.POLICE, "gemeente": Kind.MUNICIPALITY}
-
-
-class GeofenceError(ValueError):
-    """A GeoJSON file that has no zones; the message says why."""
 
 
 def cell_at(lat: float, lon: float) -> int:
@@ -99,30 +92,27 @@ class Geofence:
         self._known: dict[int, str] = {}
 
     @classmethod
-    def from_files(cls, paths: Sequence[Path], kind: Kind, id_property: str = "id") -> "Geofence":
-        """Read the zones of one kind from GeoJSON files of Polygons and MultiPolygons.
+    def from_collections(
+        cls, collections: Iterable[Sequence[Any]], kind: Kind, id_property: str = "id"
+    ) -> "Geofence":
+        """Take the zones of one kind from the features of GeoJSON files.
 
-        Each feature has an id, as the property `id_property` or (if that is `id`) its own, and its kind as `nabij zones import` reads it: in `kind`,
-        or `level` (`politiezone`, `gemeente`; others are skipped), else a municipality if it has
-        a property `politiezone`, else a police zone. What has no polygon is none.
+        Each feature has an id, as the property `id_property` or (if that is `id`) its own, and its
+        kind as `nabij zones import` reads it: in `kind`, or `level` (`politiezone`, `gemeente`; others are skipped), else a
+        municipality if it has a property `politiezone`, else a police zone. What has no polygon is
+        none.
 
         Raises:
-            GeofenceError: a file cannot be read, or is none of that.
+            ValueError, LookupError, TypeError, AttributeError: a feature is none of that.
         """
         zones: dict[str, tuple[FencePolygon, ...]] = {}
-        for path in paths:
-            try:
-                for feature in read_collection(path)["features"]:
-                    properties = feature.get("properties") or {}
-                    polygons = _polygons(feature.get("geometry"))
-                    if polygons and _kind_of(properties) == kind:
-                        given = _id_of(feature, properties, id_property)
-                        zone = _level_of(str(int(given) if isinstance(given, float) else given))
-                        zones[zone] = zones.get(zone, ()) + polygons
-            except StreamError as error:
-                raise GeofenceError(str(error)) from error
-            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-                raise GeofenceError(f"{path}: no GeoJSON with zones: {error!r}") from error
+        for feature in itertools.chain.from_iterable(collections):
+            properties = feature.get("properties") or {}
+            polygons = _polygons(feature.get("geometry"))
+            if polygons and _kind_of(properties) == kind:
+                given = _id_of(feature, properties, id_property)
+                zone = _level_of(str(int(given) if isinstance(given, float) else given))
+                zones[zone] = zones.get(zone, ()) + polygons
         return cls(zones)
 
     def zone_of(self, lat: float, lon: float) -> str:

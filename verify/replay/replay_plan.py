@@ -20,8 +20,9 @@ from verify.datasets.report_stream import (
 )
 from verify.datasets.rows import OnBytes
 from verify.datasets.timestamps import Window, window_of
-from verify.oracle.geofence import Geofence, Kind
+from verify.oracle.geofence import Kind
 from verify.oracle.oracle import Oracle
+from verify.replay.zone_files import read_geofence
 
 LONGEST_PAUSE_S = 60.0
 
@@ -96,8 +97,8 @@ class ReplayPlan:
         municipalities = self.zones if self.municipalities is None else self.municipalities
         return Oracle(
             self.policy(),
-            zones=Geofence.from_files(self.zones, Kind.POLICE, self.id_property),
-            municipalities=Geofence.from_files(municipalities, Kind.MUNICIPALITY, self.id_property),
+            zones=read_geofence(self.zones, Kind.POLICE, self.id_property),
+            municipalities=read_geofence(municipalities, Kind.MUNICIPALITY, self.id_property),
         )
 
     def read(self, on_bytes: OnBytes | None = None) -> Stream:

@@ -55,10 +55,9 @@ def break_worker(broken: Broken | None, worker: SimulatedWorker) -> None:
     """Break what a worker promises."""
     if broken in _TAMPERING:
         worker.client.tamper = _TAMPERING[broken]()
-    if broken in _EVERYWHERE:
-        assert worker.store is not None
-        name, wrap = _EVERYWHERE[broken]
-        setattr(worker.store.everywhere, name, wrap(getattr(worker.store.everywhere, name)))
+    if broken in _ACROSS:
+        name, wrap = _ACROSS[broken]
+        setattr(worker.partitions, name, wrap(getattr(worker.partitions, name)))
     if broken is Broken.BELIEVE_PUBACK and worker.service.name == "police":
         assert worker.store is not None
         worker.store.outbox = _Credulous(worker.store.outbox)  # type: ignore[assignment]
@@ -155,7 +154,7 @@ def _tells_all(honest: Honest) -> Honest:
     return missed
 
 
-_EVERYWHERE: dict[Broken | None, tuple[str, Callable[[Honest], Honest]]] = {
+_ACROSS: dict[Broken | None, tuple[str, Callable[[Honest], Honest]]] = {
     Broken.DEAF_SYNC: ("send_again", _sends_nothing),
     Broken.KEEP_PLACE: ("update", _keeps_places),
     Broken.WHOLE_HISTORY: ("missed", _tells_all),

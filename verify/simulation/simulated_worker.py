@@ -18,7 +18,7 @@ from broker.mqtt import Connection, Delivery, Message, ServerStatus
 from broker.runtime.clock import Clock
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.service import Context, Effects, Service, Zones
-from broker.store import Store, StreamEntry
+from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.keys import Keys
 from verify.simulation.mqtt_model import Client, MqttBroker, matches
 from verify.simulation.redis_model import raw
@@ -93,6 +93,7 @@ class SimulatedWorker:
             on_online=self._restore,
         )
         self.store: Store | None = None
+        self.partitions: Partitions | None = None
         self.dead = False
         self._around = around
         self._share = None if around.group else (number - 1, workers)
@@ -104,9 +105,10 @@ class SimulatedWorker:
         """Connect and begin."""
         around = self._around
         self.store = Store(self.name)
+        self.partitions = Partitions([self.store])
         self._dispatcher = Dispatcher(
             self.service,
-            store=self.store,
+            partitions=self.partitions,
             mqtt=cast("Connection", self.client),
             policy=around.policy,
             zones=around.zones,

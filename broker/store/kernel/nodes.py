@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from broker.errors import UnavailableError
-from broker.runtime.config import each_url
+from broker.hosts import each_url
 from broker.store.kernel.pipeline import CommandRefused, RedisPipeline
 
 _log = structlog.get_logger()
