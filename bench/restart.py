@@ -8,11 +8,11 @@ import time
 
 from bench.bench_world import BenchWorld, pid_of, world
 from bench.results import BenchResult, Row
+from services import ALL
 
 RECIPIENTS = 20
 RATE = 20.0
 _AFTER_S = 6.0
-_SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 
 
 async def killed(here: BenchWorld, service: str) -> float:
@@ -33,7 +33,7 @@ async def measure(*, quick: bool) -> BenchResult:
     rows = []
     async with world([RECIPIENTS]) as here:
         await here.send(40, RATE, RECIPIENTS)
-        for service in _SERVICES:
+        for service in ALL:
             times = sorted([await killed(here, service) for _ in range(rounds)])
             await here.stack.wait_ready()
             keys[f"{service}_s"] = times[len(times) // 2]

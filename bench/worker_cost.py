@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from bench.bench_world import world
 from bench.results import BenchResult, Row
 from bench.stages import FEW, MANY, RATE, idle_of, reports_of
+from services import ALL
 
 SEVERAL = 4
-_SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 
 
 async def measure(*, quick: bool) -> BenchResult:
@@ -34,7 +34,7 @@ async def measure(*, quick: bool) -> BenchResult:
 
 async def _of(workers: int, lasts_s: float) -> Mapping[str, float]:
     """Return what all processes together use (µs)."""
-    async with world([FEW, MANY], workers=dict.fromkeys(_SERVICES, workers)) as here:
+    async with world([FEW, MANY], workers=dict.fromkeys(ALL, workers)) as here:
         await here.send(40, RATE, FEW)  # warm-up
         await here.send(10, RATE, MANY)
         idle = await idle_of(here, 3.0)

@@ -9,9 +9,9 @@ from importlib import resources
 
 def services(begun: str) -> list[str]:
     """Return the services for `--service`."""
-    from nabij.local.stack import SERVICES
+    from services import ALL
 
-    return _beginning(begun, SERVICES)
+    return _beginning(begun, ALL)
 
 
 def worker_counts(begun: str) -> list[str]:

@@ -12,9 +12,10 @@ from broker.errors import ConfigError
 from broker.runtime import config, log
 from broker.runtime.config import Settings
 from nabij.local.data_directory import CITY_DESK, DataDir, desk_of
-from nabij.local.stack import SERVICES, TRY_IT, Stack
+from nabij.local.stack import TRY_IT, Stack
 from nabij.output import console_err, print_json, say
 from nabij.service_manager import keep_told
+from services import ALL
 
 
 def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]:
@@ -23,8 +24,8 @@ def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]
     Raises:
         ConfigError: with every word that is wrong.
     """
-    problems = [f"--service {name}: no such service" for name in services if name not in SERVICES]
-    workers = dict.fromkeys((name for name in SERVICES if not services or name in services), 1)
+    problems = [f"--service {name}: no such service" for name in services if name not in ALL]
+    workers = dict.fromkeys((name for name in ALL if not services or name in services), 1)
     for text in counts:
         name, _, number = text.partition("=")
         if not number.isdigit() or not 1 <= int(number) <= 64:
@@ -36,7 +37,7 @@ def workers_of(services: Sequence[str], counts: Sequence[str]) -> dict[str, int]
         else:
             problems.append(f"--workers {text}: {name!r} is not run here")
     if problems:
-        raise ConfigError([*problems, f"services are {', '.join(SERVICES)}"])
+        raise ConfigError([*problems, f"services are {', '.join(ALL)}"])
     return workers
 
 

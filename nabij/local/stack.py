@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
 
+import services
 from broker.core.health import stops
 from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
@@ -39,7 +40,6 @@ from nabij.local.surroundings import Surroundings
 from nabij.local.temporary import PREFIX, temporary_directory
 from nabij.local.zone_files import built_in_zones
 
-SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 TRY_IT = ("ann", "bob", "cleo", "dirk", "eva")
 REDIS_TIMEOUT_S = 15.0
 RETRY_S = 0.5
@@ -78,7 +78,7 @@ class Stack:
         self.http_url: str | None = None
         self.redis_warnings: Sequence[str] = ()
         self.supervisor: Supervisor
-        self._workers = dict.fromkeys(SERVICES, 1) if workers is None else workers
+        self._workers = dict.fromkeys(services.ALL, 1) if workers is None else workers
         self._participants = participants
         self._http = http
         self._say = say

@@ -10,7 +10,6 @@ Exit status: 0 drained, 2 badly configured, 75 (EX_TEMPFAIL) something is not th
 import asyncio
 import contextlib
 import faulthandler
-import importlib
 import os
 import select
 import signal
@@ -79,8 +78,9 @@ class Pulse:
 async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     """Run the worker until SIGTERM, SIGINT or the supervisor's end, then drain."""
     from broker.runtime.worker import run_worker  # noqa: PLC0415 - after the log has been set up
+    from services import load  # noqa: PLC0415 - as above
 
-    service = importlib.import_module(f"services.{name}").service
+    service = load(name)
     os.nice(service.niceness)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

@@ -1,7 +1,6 @@
 """The broker's side of the wire: played by one raw aiomqtt client, or the real services."""
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from schemas.codec import encode
 from schemas.ids import alert_id
 from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject
 from schemas.taxonomy import Names, Urgency
+from services import load
 from tests.conftest import needs_acl
 
 Answer = Callable[["Received"], Receipt | None]
@@ -172,7 +172,7 @@ async def running_services(
 
     async with asyncio.TaskGroup() as tasks:
         for name in names:
-            service = importlib.import_module(f"services.{name}").service
+            service = load(name)
             run = run_worker(service, settings, worker=1, stop=stop, on_state=on_state)
             tasks.create_task(run, name=name)
         try:

@@ -1,7 +1,6 @@
 """Workers of one service that come and go, each with its host's way to Redis, and who looks on."""
 
 import asyncio
-import importlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from broker.runtime.connections import client_id_of
 from broker.runtime.worker import run_worker
 from broker.store import Registered, Store, WorkerState
 from schemas.messages import ServiceState
+from services import load
 from tests.services.client import WITHIN_S, Client, Connect
 from tests.services.system import (
     KORENMARKT,
@@ -40,7 +40,7 @@ class City:
     async def start(self, name: str, *, redis_url: str | None = None) -> None:
         """Start a worker: `a-2` is the second of host a; return when it is ready."""
         instance, _, number = name.partition("-")
-        service = importlib.import_module(f"services.{self.service}").service
+        service = load(self.service)
         stop, ready = asyncio.Event(), asyncio.Event()
 
         def on_state(state: ServiceState) -> None:
@@ -101,7 +101,7 @@ class City:
             await polled(have_beaten)
 
     def client_id(self, name: str) -> str:
-        service = importlib.import_module(f"services.{self.service}").service
+        service = load(self.service)
         return client_id_of(service, self.settings, name)
 
     def session(self, name: str, filters: Sequence[str] = ()) -> Connection:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,9 +25,9 @@ from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
+from services import ALL, load
 from tests.services.client import WITHIN_S, Client, Connect, connecting
 
-SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 KORENMARKT = (51.0543, 3.7217)
 KORTRIJK = (50.828, 3.265)
 NOWHERE = (49.9, 5.4)  # in no zone
@@ -267,7 +266,7 @@ async def running(
     *,
     timers: Mapping[str, int] | None = None,
     workers: int = 1,
-    services: Sequence[str] = SERVICES,
+    services: Sequence[str] = ALL,
     settings: Settings | None = None,
     clock: Clock | None = None,
     policy_extra: str = "",
@@ -322,7 +321,7 @@ async def _start(
 ) -> None:
     ready: list[asyncio.Event] = []
     for name in services:
-        service = importlib.import_module(f"services.{name}").service
+        service = load(name)
         stop = system._stops[name] = asyncio.Event()
         for worker in range(1, workers + 1):
             is_ready = asyncio.Event()

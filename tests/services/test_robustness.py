@@ -23,10 +23,9 @@ from broker.store import Partitions
 from schemas import topics
 from schemas.ids import escalation_id
 from schemas.messages import Report, ServiceState
-from services import intake
+from services import ALL, intake
 from tests.services.client import Client, connecting
 from tests.services.system import (
-    SERVICES,
     Servers,
     System,
     a_report,
@@ -37,7 +36,7 @@ from tests.services.system import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ALL_BUT_INTAKE = tuple(name for name in SERVICES if name != "intake")
+ALL_BUT_INTAKE = tuple(name for name in ALL if name != "intake")
 PLACES = ((51.02, 3.70), (51.05, 3.72), (51.07, 3.74))
 
 
@@ -191,7 +190,7 @@ async def _emptied(partitions: Partitions) -> None:
 async def test_a_restarted_service_finishes_what_it_had_begun(servers: Servers) -> None:
     async with running(servers, services=ALL_BUT_INTAKE) as first:
         settings = first.settings
-    others = tuple(name for name in SERVICES if name != "alerting")
+    others = tuple(name for name in ALL if name != "alerting")
     async with running(servers, services=others, settings=settings) as system:
         ann, bob = await system.connect("ann"), await system.connect("bob")
         await system.be_at(bob, PLACES[1])

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 
+from broker.core.changes import READERS
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.store.kernel.redis_connection import RedisConnection as Redis
@@ -50,7 +51,6 @@ FILTERS, AT_ONCE = 50, 2  # in one SUBSCRIBE; and connections of a zone that do 
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports
-_POISONED = ("alerting", "groups", "police", "city")
 
 _log = structlog.get_logger(__name__)
 
@@ -358,7 +358,7 @@ class Run:
         number = 0
         while True:
             if self._progress.done >= number * POISON_EVERY:
-                payload, reader = f"poison {number}", _POISONED[number % len(_POISONED)]
+                payload, reader = f"poison {number}", READERS[number % len(READERS)]
                 keys = self._world.partitions[number % len(self._world.partitions)]
                 with contextlib.suppress(UnavailableError):
                     await redis.call("XADD", keys.events(reader), "*", "e", payload)

@@ -31,12 +31,12 @@ from nabij.local.servers import Servers
 from nabij.local.supervisor import WORKER
 from nabij.local.zone_files import built_in_zones
 from schemas.taxonomy import default_policy_text
+from services import ALL
 from verify.chaos.chaos_desk import DeskOrders
 from verify.chaos.chaos_device import DeviceOrders
 from verify.chaos.hosts import Hosts
 from verify.chaos.plan import SERVERS, Strike, Victim
 
-SERVICES = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
 WORKERS = 2  # of each service, on one host or on several together
 PEOPLE = 200
 PROCESSES = 4
@@ -130,7 +130,7 @@ class ChaosWorld:
             self._environment(),
             self.scale.worker,
             names=names,
-            workers=dict.fromkeys(SERVICES, max(1, WORKERS // len(names))),
+            workers=dict.fromkeys(ALL, max(1, WORKERS // len(names))),
         )
         await acquired.enter_async_context(self.hosts)
         acquired.push_async_callback(self.end_lives)

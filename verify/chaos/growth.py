@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from broker.core.changes import READERS
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
 
@@ -24,7 +25,6 @@ WARM_S = 5.0
 GROWTH = 1.2
 FLOOR_MB = 20.0
 FLOOR_ENTRIES = 1_000
-READERS = ("alerting", "groups", "police", "city")
 NOT_JUDGED = ("redis", "chaos", "desk")
 
 

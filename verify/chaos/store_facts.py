@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
+from broker.core.changes import READERS
 from broker.store.dead_letters import DeadLetters
 from broker.store.desk_alarms import DeskAlarms
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.worker_sessions import WorkerStore
 from verify.chaos.evidence import StoreFacts
-from verify.chaos.growth import READERS, queue_sizes
+from verify.chaos.growth import queue_sizes
 from verify.chaos.plan import SERVICES
 
 _COUNT = 1_000

@@ -17,7 +17,7 @@ from broker.core.zones import Zone, ZoneIndex, ZoneKind
 from broker.runtime.service import Service, Zones
 from broker.store.kernel.keys import Keys
 from schemas.taxonomy import Timers, Widening, default_policy_text
-from services import alerting, city, deadlines, groups, intake, police, presence
+from services import ALL, load
 from verify.simulation.broken import Broken, break_worker, break_world, broken_policy
 from verify.simulation.mqtt_model import MqttBroker
 from verify.simulation.redis_model import raw
@@ -32,9 +32,6 @@ from verify.simulation.virtual_time import new_loop, virtual
 KEYS = Keys()
 
 _CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
-_SERVICES: tuple[Service, ...] = tuple(
-    one.service for one in (intake, presence, alerting, groups, police, city, deadlines)
-)
 _TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
@@ -154,7 +151,7 @@ class SimulatedWorld:
     async def _live(self) -> None:
         for reader in changes.READERS:
             self.redis.database.execute("XGROUP", "CREATE", KEYS.events(reader), reader, "0")
-        for service in _SERVICES:
+        for service in map(load, ALL):
             for number in (1, 2) if service.name in _TWICE else (1,):
                 self._start(service, number)
         for one in (*self.people, self.desk, self.operator):
