@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from broker.runtime.log import printable, wordless
+from broker.redaction import wordless
+from broker.runtime.log import printable
 from broker.runtime.refusals import known_path
 from tests.services.logs import logged
 

@@ -38,7 +38,7 @@ from broker.mqtt.session_events import (
 from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.transport import SessionTransport
 from broker.mqtt.unacknowledged import Inbox
-from broker.runtime.log import wordless
+from broker.redaction import wordless
 
 _log = structlog.get_logger(__name__)
 

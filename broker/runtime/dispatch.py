@@ -25,10 +25,10 @@ from broker.mqtt import (
     PubAckReasonCode,
     ServerStatus,
 )
+from broker.redaction import wordless
 from broker.runtime import metrics
 from broker.runtime.clock import Clock
 from broker.runtime.dead_letters import letter_of, letter_of_refused, rejection_of, replay_token
-from broker.runtime.log import wordless
 from broker.runtime.refusals import known_path, levels_of, refusal_of, shape_of
 from broker.runtime.retained import cleared
 from broker.runtime.service import NOTHING, Context, Effects, Service, Subscription, Zones, traced

@@ -37,26 +37,6 @@ def printable(text: str) -> str:
 _log = structlog.get_logger()
 
 
-def wordless(error: BaseException) -> BaseException:
-    """Return what a log may say of an error over a message: its type and frames, and where it is from.
-
-    Not its words: «'Ann' is not …», «could not convert string …» repeat what a sender wrote, who they
-    are, or where.
-    """
-    name, of = type(error).__name__, {"__module__": type(error).__module__}
-    plain: BaseException
-    if isinstance(error, BaseExceptionGroup):
-        parts = [wordless(one) for one in error.exceptions]
-        plain = BaseExceptionGroup("several", parts)
-    else:
-        plain = type(name, (Exception,), of)()
-    plain.__traceback__ = error.__traceback__
-    plain.__cause__ = wordless(error.__cause__) if error.__cause__ else None
-    plain.__context__ = wordless(error.__context__) if error.__context__ else None
-    plain.__suppress_context__ = error.__suppress_context__
-    return plain
-
-
 def is_json(log_format: str) -> bool:
     """Whether `log_format` (json, text, or auto: text on a terminal, else json) is JSON here."""
     return log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())

@@ -26,6 +26,7 @@ def test_a_report_whose_device_was_killed_before_it_was_on_its_disk_is_none(smal
         struck_s=1.0,
         settle_s=1.0,
         changes=[],
+        unexercised=[],
     )
 
     assert as_json(outcome, seed=1, engine="mosquitto", began=0.0)["reports"] == 1

@@ -3,8 +3,6 @@
 A topic that a service subscribes to must have been sent, accepted and refused; any other heard.
 """
 
-import importlib
-import pkgutil
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -23,8 +21,7 @@ _receipt = msgspec.json.Decoder(Receipt)
 @cache
 def sent_topics() -> tuple[Topic[Any], ...]:
     """Return the topics that devices and desks write: those that a service subscribes to."""
-    names = [module.name for module in pkgutil.iter_modules(services.__path__)]
-    every = [importlib.import_module(f"services.{name}").service for name in names]
+    every = [services.load(name) for name in services.ALL]
     read = {one.topic.template for service in every for one in service.subscriptions}
     return tuple(topic for topic in TOPICS if topic.template in read)
 

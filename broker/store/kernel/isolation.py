@@ -6,7 +6,7 @@ from typing import TypeVar
 import structlog
 
 from broker.errors import UnavailableError
-from broker.runtime.log import wordless
+from broker.redaction import wordless
 
 T = TypeVar("T")
 R = TypeVar("R")
