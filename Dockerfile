@@ -7,6 +7,7 @@ COPY schemas schemas
 COPY broker broker
 COPY services services
 COPY devices devices
+COPY verify verify
 COPY nabij nabij
 COPY bench bench
 RUN pip install --no-cache-dir --disable-pip-version-check . \

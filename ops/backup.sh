@@ -16,7 +16,7 @@ server=$(command -v redis-server || command -v valkey-server)
 client=$(command -v redis-cli || command -v valkey-cli)
 
 redis() { "$client" -e -h "${REDIS_HOST:-127.0.0.1}" -p "${REDIS_PORT:-6379}" "$@"; }
-copied() { env -u REDISCLI_AUTH "$client" -e -s "$new/redis.sock" "$@"; }
+copied() { env -u REDISCLI_AUTH "$client" -e -s "$at/redis.sock" "$@"; }
 
 # rewritten redis|copied: an AOF without what was deleted.
 rewritten() {
@@ -30,9 +30,10 @@ rewritten() {
 
 mkdir -p "$backups"
 new=$(mktemp -d "$backups/.unfinished-XXXXXX")
+at=$(mktemp -d /tmp/nabij-backup-XXXXXX)  # a socket's path has 107 bytes at most
 ended() {
-    [[ ! -S $new/redis.sock ]] || copied shutdown nosave >/dev/null 2>&1 || true
-    rm -rf "$new"
+    [[ ! -S $at/redis.sock ]] || copied shutdown nosave >/dev/null 2>&1 || true
+    rm -rf "$new" "$at"
 }
 trap ended EXIT
 
@@ -52,7 +53,7 @@ for attempt in 1 2 3 4 5; do
 done
 
 # Load the copy: that proves it whole. Then take out where people are.
-"$server" --port 0 --unixsocket "$new/redis.sock" --dir "$new" --appendonly yes --save '' \
+"$server" --port 0 --unixsocket "$at/redis.sock" --dir "$new" --appendonly yes --save '' \
     --appendfilename "$(redis config get appendfilename | tail -n 1)" >"$new/redis.log" &
 until copied ping >/dev/null 2>&1; do
     kill -0 $! 2>/dev/null || { cat "$new/redis.log" >&2; exit 1; }

@@ -97,7 +97,7 @@ async def test_what_add_returned_from_survives_kill_9_in_the_same_moment(path: P
         async def live():
             async with Journal(sys.argv[1]) as journal:
                 for _ in range(20):
-                    entry = Entry(new_id(), Subject.REPORT, "topic", b"{}", datetime.now(UTC))
+                    entry = UnsentMessage(new_id(), Subject.REPORT, "topic", b"{}", datetime.now(UTC))
                     await journal.add(entry)
                     print(entry.id, flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -210,7 +210,7 @@ async def test_on_a_full_disk_nothing_is_promised_and_nothing_of_before_is_lost(
             async with Journal(sys.argv[1]) as journal:
                 for _ in range(1_000):
                     payload = b"x" * 1_000
-                    entry = Entry(new_id(), Subject.REPORT, "topic", payload, datetime.now(UTC))
+                    entry = UnsentMessage(new_id(), Subject.REPORT, "topic", payload, datetime.now(UTC))
                     try:
                         await journal.add(entry)
                     except JournalError as error:

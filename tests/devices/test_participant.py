@@ -260,7 +260,7 @@ async def test_every_connection_goes_without_nagle(ann: Participant) -> None:
     link = await ann._connection.link()
     connection = link.client._client.socket()
     assert isinstance(connection, socket.socket)
-    assert device_connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_a_wrong_password_is_refused_at_once(

@@ -68,7 +68,7 @@ def test_zones_are_read_by_kind(tmp_path: Path) -> None:
 
 def test_the_id_may_be_any_property_which_every_zone_then_has(tmp_path: Path) -> None:
     path = tmp_path / "zones.geojson"
-    geometry = {"type": "FencePolygon", "coordinates": [OUTLINE]}
+    geometry = {"type": "Polygon", "coordinates": [OUTLINE]}
     zone = {"type": "Feature", "id": "1", "properties": {"nis": 44021.0}, "geometry": geometry}
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [zone]}))
     place = LAT + 0.01, LON + 0.01
@@ -99,7 +99,7 @@ def test_a_file_in_lambert_72_is_read_alike_by_the_oracle_and_the_broker(tmp_pat
         "type": "GeometryCollection",
         "geometries": [
             {"type": "Point", "coordinates": korenmarkt},
-            {"type": "FencePolygon", "coordinates": [ring]},
+            {"type": "Polygon", "coordinates": [ring]},
         ],
     }
     path = tmp_path / "zones.geojson"
@@ -127,7 +127,7 @@ def test_zones_with_latitude_first_are_refused(tmp_path: Path) -> None:
         "type": "Feature",
         "id": "a",
         "properties": {},
-        "geometry": {"type": "FencePolygon", "coordinates": [ring]},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
     }
     path.write_bytes(orjson.dumps({"type": "FeatureCollection", "features": [feature]}))
     with pytest.raises(ConfigError, match="GeoJSON has the longitude first"):

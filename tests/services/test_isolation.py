@@ -5,6 +5,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
+
+from broker.runtime import outbox_relay
 from broker.store import OutboxMessage
 from broker.store.outbox import post
 from nabij.local.policy_file import policy_at, warnings_of
@@ -107,9 +110,10 @@ async def test_an_unreadable_neighbour_costs_neither_a_report_nor_an_alert(
 
 
 async def test_a_message_that_cannot_be_given_up_holds_up_none_of_the_outbox(
-    servers: Servers,
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose id is none of ours is as old as the other: only that one stays."""
+    monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
     async with running(servers, services=("police",)) as system:
         fleet = await system.connect("nabij", "u/zoe/down/#")
         stale_ms = int((datetime.now(UTC) - timedelta(hours=73)).timestamp() * 1000)

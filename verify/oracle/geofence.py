@@ -159,9 +159,9 @@ def _polygons(geometry: dict[str, Any] | None) -> tuple[FencePolygon, ...]:
     for each in geometry.get("geometries") or ():
         found += _polygons(each)
     coordinates = geometry.get("coordinates") or ()
-    if geometry["type"] == "FencePolygon":
+    if geometry["type"] == "Polygon":
         coordinates = (coordinates,)
-    if geometry["type"] in ("FencePolygon", "MultiPolygon"):
+    if geometry["type"] in ("Polygon", "MultiPolygon"):
         found += tuple(
             FencePolygon.from_coordinates(each) for each in coordinates if each and each[0]
         )
