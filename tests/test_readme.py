@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 import typer.main
 
 from broker.runtime.config import SETTINGS
@@ -11,6 +12,22 @@ from nabij.cli import app
 from schemas.topics import TOPICS
 
 REPOSITORY = Path(__file__).parents[1]
+DOCUMENTS = [
+    path.relative_to(REPOSITORY)
+    for path in sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+]
+FOLDERS = (
+    "schemas",
+    "broker",
+    "services",
+    "devices",
+    "verify",
+    "nabij",
+    "bench",
+    "tests",
+    "docs",
+    "ops",
+)
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -61,8 +78,9 @@ def test_every_package_is_known_to_the_import_rules_and_the_wheel() -> None:
     assert packages == set(project["tool"]["mypy"]["packages"])
 
 
-def test_files_that_the_readme_names_exist() -> None:
-    named = set(re.findall(r"\]\(([\w./-]+)\)", README))
-    named |= set(re.findall(r"`((?:schemas|devices|broker|services|docs)/[\w./-]+)`", README))
-    assert named
-    assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_files_that_a_document_names_exist(document: Path) -> None:
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    linked = {(document.parent / name) for name in re.findall(r"\]\(([\w./-]+)[)#]", text)}
+    named = {Path(name) for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)}
+    assert [str(name) for name in linked | named if not (REPOSITORY / name).exists()] == []
