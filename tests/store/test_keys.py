@@ -1,4 +1,4 @@
-"""The key table in the docstring of `broker.store` is what `broker/store/kernel/keys.py` makes."""
+"""The key table in the docstring of `broker/store/kernel/keys.py` is what that module makes."""
 
 import inspect
 import re
@@ -7,15 +7,15 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-import broker.store
 from broker.core.zones import Zone, ZoneKind
 from broker.store import Store, Update
+from broker.store.kernel import keys
 from broker.store.kernel.keys import Keys, where_bucket
 from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
 from tests.store.samples import NOW_MS, open_incident
 
-ROWS = re.findall(r"^\| `([^`]+)` \| (\w+) \|", broker.store.__doc__ or "", re.MULTILINE)
+ROWS = re.findall(r"^\| `([^`]+)` \| (\w+) \|", keys.__doc__ or "", re.MULTILINE)
 TABLE = dict(ROWS)
 KEYS = Keys()
 
@@ -45,7 +45,7 @@ def test_table_and_keys_agree() -> None:
 @pytest.mark.parametrize("partition", [0, 7, 15])
 def test_every_key_carries_the_partitions_tag(partition: int) -> None:
     assert Keys(partition, 16).prefix == f"nabij:{{p{partition}}}:"
-    assert "`nabij:{p0}:`" in (broker.store.__doc__ or "")
+    assert "`nabij:{p0}:`" in (keys.__doc__ or "")
 
 
 def test_the_slot_is_that_of_redis_cluster() -> None:
