@@ -7,9 +7,8 @@ have in common is used, since AsyncAPI's own dialect is draft-07.
 
 import inspect
 import json
-import re
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -17,22 +16,18 @@ from schemas.cleaning import choices_of
 from schemas.codec import encode
 from schemas.examples import examples_of
 from schemas.messages import DeliveryReceipt, Receipt
-from schemas.topics import CITY_RECEIPT, COMMAND_RECEIPT, LEVEL, RECEIPT, ROOT, TOPICS, Topic
+from schemas.topics import LEVEL, ROOT, TOPICS, Topic
 
 VERSION = 2  # raise it with each change that breaks a device or desk (schemas/compatibility.py)
 ASYNCAPI = "3.1.0"
 MQTT_BINDING = "0.2.0"
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
-# Senders of what Nabij receives.
-FROM_OUTSIDE = frozenset(("participant", "operations", "city desk"))
 UNKNOWN = (
     "Nabij ignores unknown fields of what it receives, and names them in the receipt's `notes`; "
     "readers must ignore unknown fields of what Nabij sends, and must take a value of an enumeration "
     "that they do not know as its field says."
 )
 
-_RECEIPTS = {"u": RECEIPT, "police": COMMAND_RECEIPT, "city": CITY_RECEIPT}
-_PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _LEFT_OUT = frozenset(("discriminator",))  # AsyncAPI's is a name, msgspec's a mapping
 
 
@@ -78,7 +73,7 @@ def channel_of(topic: Topic[Any]) -> str:
 
 def payloads_of(topic: Topic[Any]) -> list[str]:
     """Return the names of the Structs on a topic: of a union several."""
-    return [each.__name__ for each in get_args(topic.payload) or (topic.payload,)]
+    return [each.__name__ for each in topic.payloads]
 
 
 def receipt_topic_of(topic: Topic[Any]) -> Topic[Any] | None:
@@ -86,19 +81,17 @@ def receipt_topic_of(topic: Topic[Any]) -> Topic[Any] | None:
 
     A delivery receipt is only answered when it is refused: nobody waits for that.
     """
-    if topic.sender not in FROM_OUTSIDE or topic.payload is DeliveryReceipt:
-        return None
-    return _RECEIPTS[topic.template.partition("/")[0]]
+    return None if topic.payload is DeliveryReceipt else topic.receipt
 
 
 def _channel(topic: Topic[Any]) -> dict[str, Any]:
+    sender, receiver = topic.from_and_to
     return {
         "address": f"{ROOT}/{topic.template}",
-        "description": f"From {topic.sender} to {topic.receiver}.",
+        "description": f"From {sender} to {receiver}.",
         "messages": {name: _message(name, topic) for name in payloads_of(topic)},
         "parameters": {
-            name: {"description": f"One level of the topic: {LEVEL}"}
-            for name in _PLACEHOLDER.findall(topic.template)
+            name: {"description": f"One level of the topic: {LEVEL}"} for name in topic.levels
         },
     }
 
@@ -123,7 +116,7 @@ def _channel_and_messages(topic: Topic[Any]) -> dict[str, Any]:
 
 
 def _action(topic: Topic[Any]) -> str:
-    return "receive" if topic.sender in FROM_OUTSIDE else "send"
+    return "receive" if topic.is_received else "send"
 
 
 def _message(name: str, topic: Topic[Any]) -> dict[str, Any]:
@@ -170,8 +163,8 @@ def _components(reference: str) -> dict[str, Any]:
 
 def _sent() -> Iterator[type[msgspec.Struct]]:
     for topic in TOPICS:
-        if topic.sender not in FROM_OUTSIDE:
-            yield from get_args(topic.payload) or (topic.payload,)
+        if not topic.is_received:
+            yield from topic.payloads
 
 
 def _open_enumerations(kind: type[msgspec.Struct], properties: dict[str, Any]) -> None:

@@ -77,9 +77,10 @@ def _struct(name: str, schema: Mapping[str, Any]) -> Iterator[str]:
 def _topics(name: str) -> Iterator[str]:
     for topic in TOPICS:
         if name in payloads_of(topic):
+            sender, receiver = topic.from_and_to
             retained = ", retained" if topic.retain else ""
             yield (
-                f"On `{ROOT}/{topic.template}`, from {topic.sender} to {topic.receiver}, "
+                f"On `{ROOT}/{topic.template}`, from {sender} to {receiver}, "
                 f"QoS {topic.qos}{retained}."
             )
 

@@ -1,17 +1,22 @@
-"""Every topic, once: a template that builds and parses it, bound to its payload, QoS and retain.
+"""Every topic, once: its template, payload and ends, and how messages on it are routed.
 
 REPORT.topic(user="ann")  →  "nabij/v1/u/ann/up/report"
 REPORT.parse("nabij/v1/u/ann/up/report")  →  {"user": "ann"}
 REPORT.filter()           →  "nabij/v1/u/+/up/report"
+
+Subscriptions, access rights, receipts, home partitions and documents follow from these rows.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from uuid import UUID
 
 from schemas import messages
 from schemas.codec import Decoder
+from schemas.messages import Position, Subject
+from schemas.roles import Role
 
 ROOT = "nabij/v1"
 LEVEL = r"[a-z0-9-]{1,40}"
@@ -25,26 +30,93 @@ _LEVEL_ONLY = re.compile(LEVEL)
 class Topic(Generic[T]):
     """One row of the topic table.
 
-    `payload` is the Struct (or union of Structs) on it; `sender` and `receiver` are for readers.
-    `name` is the template's last fixed level, as in metrics and receipts.
+    `payload` is the Struct (or union of Structs) on it. The services are one end of each topic;
+    `service` says which of them, as readers are told. What they receive has a `receipt` topic, on
+    which its sender is answered, and may have a `partition`: the field of the payload, an id of an
+    incident or question or a Position, that says in which partition it is handled; without one it
+    is the first. `name` is the template's last fixed level, as in metrics; `subject` says it in
+    receipts.
+
+    Raises:
+        ValueError: the row contradicts itself, or could not be answered or routed.
     """
 
     template: str
     payload: type[T]
-    sender: str
-    receiver: str
+    sender: Role
+    receiver: Role
+    service: str = "services"
+    receipt: "Topic[messages.Receipt] | None" = None
+    partition: str | None = None
     qos: int = 1
     retain: bool = False
     name: str = field(init=False, compare=False)
+    subject: Subject | None = field(init=False, compare=False)
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _filter: re.Pattern[str] = field(init=False, repr=False, compare=False)
     _decoder: Decoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         fixed = [level for level in self.template.split("/") if "{" not in level]
         object.__setattr__(self, "name", fixed[-1])
-        levels = _PLACEHOLDER.sub(rf"(?P<\1>{LEVEL})", f"{ROOT}/{self.template}")
-        object.__setattr__(self, "_pattern", re.compile(levels))
+        for name, level in (("_pattern", LEVEL), ("_filter", "[^/]*")):
+            levels = _PLACEHOLDER.sub(rf"(?P<\1>{level})", f"{ROOT}/{self.template}")
+            object.__setattr__(self, name, re.compile(levels))
         object.__setattr__(self, "_decoder", Decoder(self.payload))
+        object.__setattr__(self, "subject", self._subject_of() if self.is_received else None)
+        self._check_partition()
+
+    def _subject_of(self) -> Subject:
+        if self.receiver is not Role.SERVICE:
+            raise ValueError(f"{self.template}: neither its sender nor its receiver is a service")
+        if self.name not in {*Subject} - {Subject.OTHER}:
+            raise ValueError(
+                f"{self.template}: receipts have no Subject {self.name!r}: add one to "
+                "schemas/messages.py"
+            )
+        if self.receipt is None or not {*self.receipt.levels} <= {*self.levels}:
+            raise ValueError(
+                f"{self.template}: needs a receipt topic with no other levels than {self.levels}"
+            )
+        return Subject(self.name)
+
+    def _check_partition(self) -> None:
+        for payload in self.payloads if self.partition else ():
+            kind = get_type_hints(payload).get(str(self.partition))
+            if kind not in (UUID, Position):
+                raise ValueError(
+                    f"{self.template}: {payload.__name__}.{self.partition} is {kind}: "
+                    "only a UUID or a Position says in which partition it is handled"
+                )
+
+    @property
+    def is_received(self) -> bool:
+        """Whether devices and desks send it and services receive it."""
+        return self.sender is not Role.SERVICE
+
+    @property
+    def payloads(self) -> tuple[type[Any], ...]:
+        """The Structs on it: of a union several."""
+        return get_args(self.payload) or (self.payload,)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The names of its levels that vary, in order."""
+        return tuple(_PLACEHOLDER.findall(self.template))
+
+    @property
+    def from_and_to(self) -> tuple[str, str]:
+        """Who sends and who receives it, as documents say it."""
+        sender, receiver = (
+            self.service if role is Role.SERVICE else role.value
+            for role in (self.sender, self.receiver)
+        )
+        return sender, receiver
+
+    def partition_key(self, value: T) -> UUID | Position | None:
+        """Return what says in which partition `value` is handled; None: in the first."""
+        key: UUID | Position | None = getattr(value, self.partition) if self.partition else None
+        return key
 
     def topic(self, **levels: str) -> str:
         """Return the topic for these levels.
@@ -83,6 +155,19 @@ class Topic(Generic[T]):
         match = self._pattern.fullmatch(topic)
         return match.groupdict() if match else None
 
+    def parse_filtered(self, topic: str) -> Mapping[str, str] | None:
+        """Return the levels of what came by `filter`: any text, which may be no level of ours."""
+        match = self._filter.fullmatch(topic)
+        return match.groupdict() if match else None
+
+    def overlaps(self, other: "Topic[Any]") -> bool:
+        """Whether one MQTT topic could be both of this and of `other`."""
+        ours, theirs = self.filter().split("/"), other.filter().split("/")
+        return len(ours) == len(theirs) and all(
+            one == another or "+" in (one, another)
+            for one, another in zip(ours, theirs, strict=True)
+        )
+
     def filter(self, **levels: str) -> str:
         """Return the MQTT topic filter: `+` for every level that is not given."""
         return f"{ROOT}/" + _PLACEHOLDER.sub(lambda m: levels.get(m[1], "+"), self.template)
@@ -105,75 +190,198 @@ class Topic(Generic[T]):
         return read
 
 
-REPORT = Topic("u/{user}/up/report", messages.Report, "participant", "intake")
-PRESENCE = Topic("u/{user}/up/presence", messages.Presence, "participant", "presence")
-REPLY = Topic("u/{user}/up/reply", messages.Reply, "participant", "groups")
-MESSAGE = Topic("u/{user}/up/message", messages.GroupMessage, "participant", "groups")
-ANSWER = Topic("u/{user}/up/answer", messages.Answer, "participant", "police")
-SYNC = Topic("u/{user}/up/sync", messages.Sync, "participant", "groups")
-DELIVERED = Topic("u/{user}/up/receipt", messages.DeliveryReceipt, "participant", "police")
-RECEIPT = Topic("u/{user}/down/receipt", messages.Receipt, "services", "participant")
-ALERT = Topic("u/{user}/down/alert", messages.Alert, "alerting", "participant")
-BRIEF = Topic("u/{user}/down/brief", messages.Brief, "alerting", "participant")
-GROUP = Topic("u/{user}/down/group", messages.GroupEvent, "groups", "member")
-QUESTION = Topic("u/{user}/down/question", messages.Question, "police", "participant")
+_PARTICIPANT, _POLICE_DESK, _CITY_DESK = Role.PARTICIPANT, Role.POLICE_DESK, Role.CITY_DESK
+_OPERATOR, _SERVICE = Role.OPERATOR, Role.SERVICE
+
+RECEIPT = Topic("u/{user}/down/receipt", messages.Receipt, _SERVICE, _PARTICIPANT)
+COMMAND_RECEIPT = Topic(
+    "police/{zone}/receipt", messages.Receipt, _SERVICE, _POLICE_DESK, service="police"
+)
+CITY_RECEIPT = Topic(
+    "city/{municipality}/receipt", messages.Receipt, _SERVICE, _CITY_DESK, service="city"
+)
+REPORT = Topic(
+    "u/{user}/up/report",
+    messages.Report,
+    _PARTICIPANT,
+    _SERVICE,
+    service="intake",
+    receipt=RECEIPT,
+    partition="location",
+)
+PRESENCE = Topic(
+    "u/{user}/up/presence",
+    messages.Presence,
+    _PARTICIPANT,
+    _SERVICE,
+    service="presence",
+    receipt=RECEIPT,
+)
+REPLY = Topic(
+    "u/{user}/up/reply",
+    messages.Reply,
+    _PARTICIPANT,
+    _SERVICE,
+    service="groups",
+    receipt=RECEIPT,
+    partition="incident",
+)
+MESSAGE = Topic(
+    "u/{user}/up/message",
+    messages.GroupMessage,
+    _PARTICIPANT,
+    _SERVICE,
+    service="groups",
+    receipt=RECEIPT,
+    partition="incident",
+)
+ANSWER = Topic(
+    "u/{user}/up/answer",
+    messages.Answer,
+    _PARTICIPANT,
+    _SERVICE,
+    service="police",
+    receipt=RECEIPT,
+    partition="question",
+)
+SYNC = Topic(
+    "u/{user}/up/sync", messages.Sync, _PARTICIPANT, _SERVICE, service="groups", receipt=RECEIPT
+)
+DELIVERED = Topic(
+    "u/{user}/up/receipt",
+    messages.DeliveryReceipt,
+    _PARTICIPANT,
+    _SERVICE,
+    service="police",
+    receipt=RECEIPT,
+)
+ALERT = Topic("u/{user}/down/alert", messages.Alert, _SERVICE, _PARTICIPANT, service="alerting")
+BRIEF = Topic("u/{user}/down/brief", messages.Brief, _SERVICE, _PARTICIPANT, service="alerting")
+GROUP = Topic("u/{user}/down/group", messages.GroupEvent, _SERVICE, _PARTICIPANT, service="groups")
+QUESTION = Topic(
+    "u/{user}/down/question", messages.Question, _SERVICE, _PARTICIPANT, service="police"
+)
 ESCALATION = Topic(
-    "police/{zone}/escalation/{priority}", messages.Escalation, "intake or police", "operations"
+    "police/{zone}/escalation/{priority}",
+    messages.Escalation,
+    _SERVICE,
+    _POLICE_DESK,
+    service="intake or police",
 )
 INCIDENT = Topic(
-    "police/{zone}/incident/{incident}", messages.IncidentState, "police", "operations", retain=True
+    "police/{zone}/incident/{incident}",
+    messages.IncidentState,
+    _SERVICE,
+    _POLICE_DESK,
+    service="police",
+    retain=True,
 )
 COMMAND: Topic[Any] = Topic(
     "police/{zone}/command",
     messages.PoliceCommand,  # type: ignore[arg-type]  # a union, not a class
-    "operations",
-    "police",
+    _POLICE_DESK,
+    _SERVICE,
+    service="police",
+    receipt=COMMAND_RECEIPT,
+    partition="incident",
 )
-COMMAND_RECEIPT = Topic("police/{zone}/receipt", messages.Receipt, "police", "operations")
-DESK_DELIVERED = Topic("police/{zone}/up/receipt", messages.DeliveryReceipt, "operations", "police")
-DESK_SYNC = Topic("police/{zone}/up/sync", messages.DeskSync, "operations", "police")
-CASE = Topic("city/{municipality}/case/{category}", messages.Case, "city", "city desk")
-CITY_RECEIPT = Topic("city/{municipality}/receipt", messages.Receipt, "city", "city desk")
+DESK_DELIVERED = Topic(
+    "police/{zone}/up/receipt",
+    messages.DeliveryReceipt,
+    _POLICE_DESK,
+    _SERVICE,
+    service="police",
+    receipt=COMMAND_RECEIPT,
+)
+DESK_SYNC = Topic(
+    "police/{zone}/up/sync",
+    messages.DeskSync,
+    _POLICE_DESK,
+    _SERVICE,
+    service="police",
+    receipt=COMMAND_RECEIPT,
+)
+CASE = Topic(
+    "city/{municipality}/case/{category}", messages.Case, _SERVICE, _CITY_DESK, service="city"
+)
 CITY_DELIVERED = Topic(
-    "city/{municipality}/up/receipt", messages.DeliveryReceipt, "city desk", "city"
+    "city/{municipality}/up/receipt",
+    messages.DeliveryReceipt,
+    _CITY_DESK,
+    _SERVICE,
+    service="city",
+    receipt=CITY_RECEIPT,
 )
-CITY_SYNC = Topic("city/{municipality}/up/sync", messages.DeskSync, "city desk", "city")
+CITY_SYNC = Topic(
+    "city/{municipality}/up/sync",
+    messages.DeskSync,
+    _CITY_DESK,
+    _SERVICE,
+    service="city",
+    receipt=CITY_RECEIPT,
+)
 UNATTENDED = Topic(
-    "ops/unattended/{desk}/{zone}", messages.Unattended, "police", "operators", retain=True
+    "ops/unattended/{desk}/{zone}",
+    messages.Unattended,
+    _SERVICE,
+    _OPERATOR,
+    service="police",
+    retain=True,
 )
 SERVICE = Topic(
-    "ops/service/{name}/{instance}", messages.ServiceStatus, "service", "operators", retain=True
+    "ops/service/{name}/{instance}", messages.ServiceStatus, _SERVICE, _OPERATOR, retain=True
 )
-PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, "service", "the same worker")
-REJECTED = Topic("ops/rejected/{service}", messages.Rejection, "service", "operators")
+PROBE = Topic("ops/probe/{name}/{instance}", messages.Probe, _SERVICE, _SERVICE)
+REJECTED = Topic("ops/rejected/{service}", messages.Rejection, _SERVICE, _OPERATOR)
 
-TOPICS: tuple[Topic[Any], ...] = (
-    REPORT,
-    PRESENCE,
-    REPLY,
-    MESSAGE,
-    ANSWER,
-    SYNC,
-    DELIVERED,
-    RECEIPT,
-    ALERT,
-    BRIEF,
-    GROUP,
-    QUESTION,
-    ESCALATION,
-    INCIDENT,
-    COMMAND,
-    COMMAND_RECEIPT,
-    DESK_DELIVERED,
-    DESK_SYNC,
-    CASE,
-    CITY_RECEIPT,
-    CITY_DELIVERED,
-    CITY_SYNC,
-    UNATTENDED,
-    SERVICE,
-    PROBE,
-    REJECTED,
+
+def distinct(topics: Sequence[Topic[Any]]) -> tuple[Topic[Any], ...]:
+    """Return the topics of a contract.
+
+    Raises:
+        ValueError: a message could be on two of them, or a receipt about two of them.
+    """
+    answered: dict[tuple[Topic[Any] | None, Subject], Topic[Any]] = {}
+    for number, topic in enumerate(topics):
+        for other in topics[:number]:
+            if topic.overlaps(other):
+                raise ValueError(f"{topic.template} and {other.template} may be one topic")
+        if topic.subject is not None:
+            other = answered.setdefault((topic.receipt, topic.subject), topic)
+            if other is not topic:
+                raise ValueError(f"a receipt cannot tell {topic.template} from {other.template}")
+    return tuple(topics)
+
+
+TOPICS: tuple[Topic[Any], ...] = distinct(
+    (
+        REPORT,
+        PRESENCE,
+        REPLY,
+        MESSAGE,
+        ANSWER,
+        SYNC,
+        DELIVERED,
+        RECEIPT,
+        ALERT,
+        BRIEF,
+        GROUP,
+        QUESTION,
+        ESCALATION,
+        INCIDENT,
+        COMMAND,
+        COMMAND_RECEIPT,
+        DESK_DELIVERED,
+        DESK_SYNC,
+        CASE,
+        CITY_RECEIPT,
+        CITY_DELIVERED,
+        CITY_SYNC,
+        UNATTENDED,
+        SERVICE,
+        PROBE,
+        REJECTED,
+    )
 )
 
 

@@ -50,8 +50,7 @@ def test_topic_table_is_the_codes() -> None:
     code = {
         topic.template: (
             getattr(topic.payload, "__name__", "PoliceCommand"),
-            topic.sender,
-            topic.receiver,
+            *topic.from_and_to,
             "0 or 1" if topic.name == "presence" else str(topic.qos),
             topic.retain,
         )

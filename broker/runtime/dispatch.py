@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -36,8 +37,10 @@ from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.isolation import isolated
 from schemas import topics
 from schemas.codec import Code, Invalid
-from schemas.messages import Report
+from schemas.messages import Position
+from schemas.topics import Topic
 
+T = TypeVar("T")
 _log = structlog.get_logger()
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
@@ -67,15 +70,21 @@ class Dispatcher:
         self._servers = servers
         self._clock = clock or Clock()
         self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
-        self._by_key = {_key_of(sub.topic.filter()): sub for sub in service.subscriptions}
 
     def subscription(self, delivery: Delivery) -> Subscription:
-        """Return the subscription that `delivery` came by: two of its topic's levels tell."""
-        return self._by_key[_key_of(delivery.message.topic)]
+        """Return the subscription that `delivery` came by.
+
+        Raises:
+            LookupError: none of this service's (see `knows`).
+        """
+        found = self.service.subscription(delivery.message.topic)
+        if found is None:
+            raise LookupError("a message that came by no subscription of this service")
+        return found
 
     def knows(self, delivery: Delivery) -> bool:
         """Whether it came by a subscription of this service, not by one that another version made."""
-        return _key_of(delivery.message.topic) in self._by_key
+        return self.service.subscription(delivery.message.topic) is not None
 
     async def lay_aside(self, delivery: Delivery) -> None:
         """Keep what came by a subscription of another version as a dead letter.
@@ -114,14 +123,17 @@ class Dispatcher:
             notes=notes,
         )
 
-    def _home_of(self, value: object) -> Store:
-        """Return the partition that a message concerns: by what it is about, else by its place."""
+    def _home_of(self, topic: Topic[T], value: T) -> Store:
+        """Return the partition in which a message is handled, as its topic declares."""
         if len(self._partitions) == 1:
             return self.first
-        if isinstance(value, Report):
-            return self._partitions.at(value.location.lat, value.location.lon)
-        about = getattr(value, "incident", None) or getattr(value, "question", None)
-        return self._partitions.of(about) if isinstance(about, UUID) else self.first
+        match topic.partition_key(value):
+            case UUID() as incident:
+                return self._partitions.of(incident)
+            case Position(lat=lat, lon=lon):
+                return self._partitions.at(lat, lon)
+            case None:
+                return self.first
 
     # -- one message ------------------------------------------------------------------------------
 
@@ -135,7 +147,7 @@ class Dispatcher:
         async def handle() -> Effects:
             levels = levels_of(subscription.topic, delivery.message)
             value, notes = subscription.topic.read(delivery.message.payload)
-            home = self._home_of(value)
+            home = self._home_of(subscription.topic, value)
             effects = await handler(
                 value, self.context(delivery, levels, home, broker_index, notes=notes)
             )
@@ -415,11 +427,6 @@ class Dispatcher:
             await self.publish([rejection_of(letter, len(letter.payload))])
 
         await self.persist(keep)
-
-
-def _key_of(topic: str) -> tuple[str, str]:
-    """Return the first level after the root, and the last: no two topics of a service share both."""
-    return topic.split("/", 3)[2], topic.rpartition("/")[2]
 
 
 def _raising(error: Exception) -> Callable[[], Awaitable[Effects]]:

@@ -5,19 +5,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from broker.core.policy import Policy
 from broker.mqtt import Message
-from broker.runtime.service import outgoing
 from schemas import messages, topics
 from schemas.codec import Glance, encode, glance
-from schemas.messages import Outcome, Receipt, Subject
+from schemas.messages import Outcome, Receipt
 from schemas.taxonomy import Language, Urgency
 from schemas.topics import Topic
 from schemas.validation_errors import Code, Invalid
-
-_OWN = re.compile(rf"({topics.ROOT}/(?:(u)|police)/[^/]+)/.*")
 
 
 def refusal_of(
@@ -33,9 +29,11 @@ def refusal_of(
 
     A report's says to call 112, in its language, as far as either can be read.
     """
+    if topic.receipt is None or topic.subject is None:
+        return None
     seen = glance(message.payload)
     receipt = Receipt(
-        subject=Subject(topic.name),
+        subject=topic.subject,
         outcome=Outcome.REJECTED,
         at=now,
         id=seen.id,
@@ -47,9 +45,13 @@ def refusal_of(
     )
     levels = topic.parse(message.topic)
     if levels is None:
-        return _on_own_topic(message, receipt, broker_index)
-    answer = receipt_message(receipt, levels, message.correlation)
-    return replace(answer, broker_index=broker_index) if "user" in levels else answer
+        return _on_own_topic(message, topic, receipt, broker_index)
+    return Message(
+        topic.receipt.topic(**{name: levels[name] for name in topic.receipt.levels}),
+        encode(receipt),
+        correlation=message.correlation,
+        broker_index=broker_index if "user" in levels else None,
+    )
 
 
 def _advice(seen: Glance, policy: Policy) -> str | None:
@@ -66,34 +68,21 @@ def _notes(payload: bytes, topic: Topic[object]) -> tuple[str, ...]:
         return error.notes
 
 
-def receipt_message(
-    receipt: Receipt, levels: Mapping[str, str], correlation: bytes | None
-) -> Message:
-    """Return a receipt as a message to whoever sent on a topic with these levels."""
-    if "user" in levels:
-        return outgoing(topics.RECEIPT, receipt, correlation=correlation, user=levels["user"])
-    if "zone" in levels:
-        zone = levels["zone"]
-        return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=correlation, zone=zone)
-    municipality = levels["municipality"]
-    return outgoing(
-        topics.CITY_RECEIPT, receipt, correlation=correlation, municipality=municipality
-    )
-
-
 # -- names that are not ours ----------------------------------------------------------------------
 
 
-def _on_own_topic(message: Message, receipt: Receipt, broker_index: int) -> Message | None:
+def _on_own_topic(
+    message: Message, topic: Topic[object], receipt: Receipt, broker_index: int
+) -> Message | None:
     """Return the receipt to an account or zone whose name is no topic level of ours, such as `Ann`.
 
     The ACL lets them read their own topics, whatever the name. Nothing of ours listens on them, so
     this cannot loop.
     """
-    own = _OWN.fullmatch(message.topic)
-    if own is None:
+    levels = topic.parse_filtered(message.topic) or {}
+    if topic.receipt is None or not all(levels.get(name) for name in topic.receipt.levels):
         return None
-    answer = f"{own[1]}/down/receipt" if own[2] else f"{own[1]}/receipt"
+    answer = f"{topics.ROOT}/{topic.receipt.template.format(**levels)}"
     return Message(
         answer, encode(receipt), correlation=message.correlation, broker_index=broker_index
     )

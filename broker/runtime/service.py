@@ -220,7 +220,7 @@ class Service:
 
         def register(handler: Handler[T]) -> Handler[T]:
             if isinstance(source, Topic):
-                self.subscriptions.append(Subscription(source, handler=handler))
+                self._subscribe(Subscription(source, handler=handler))
             else:
                 self.event_handlers[source.payload] = handler
                 if newest_of is not None:
@@ -238,10 +238,39 @@ class Service:
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:
-            self.subscriptions.append(Subscription(topic, batch_handler=handler, check=check))
+            self._subscribe(Subscription(topic, batch_handler=handler, check=check))
             return handler
 
         return register
+
+    def _subscribe(self, new: Subscription) -> None:
+        """Add a subscription.
+
+        Raises:
+            ValueError: its topic is not for services, is another's too, or is of one partition where
+                messages of all are handled together.
+        """
+        topic = new.topic
+        if not topic.is_received:
+            raise ValueError(f"{self.name}: {topic.template} is not received from a device or desk")
+        for other in self.subscriptions:
+            if topic.overlaps(other.topic):
+                raise ValueError(
+                    f"{self.name}: a message on {topic.template} may be one on "
+                    f"{other.topic.template}: two handlers would get it"
+                )
+        if new.batch_handler is not None and topic.partition is not None:
+            raise ValueError(
+                f"{self.name}: {topic.template} is handled in the partition of its "
+                f"{topic.partition}: a batch may have messages of several"
+            )
+        self.subscriptions.append(new)
+
+    def subscription(self, topic: str) -> Subscription | None:
+        """Return the subscription by which a message on this MQTT topic comes, if there is one."""
+        return next(
+            (one for one in self.subscriptions if one.topic.parse_filtered(topic) is not None), None
+        )
 
     def every(self, interval_s: float) -> Callable[[Periodic], Periodic]:
         """Run something again and again, `interval_s` after it ended the last time."""

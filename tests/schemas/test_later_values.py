@@ -9,7 +9,7 @@ import pytest
 
 from schemas.cleaning import choices_of
 from schemas.codec import encode
-from schemas.contract import FROM_OUTSIDE, channel_of, json_schemas, payloads_of
+from schemas.contract import channel_of, json_schemas, payloads_of
 from schemas.examples import examples_of
 from schemas.messages import (
     AlertReason,
@@ -24,7 +24,7 @@ from schemas.reasons import bare
 from schemas.taxonomy import Audience, Priority, Urgency
 from schemas.topics import TOPICS, Topic
 
-SENT = [topic for topic in TOPICS if topic.sender not in FROM_OUTSIDE]
+SENT = [topic for topic in TOPICS if not topic.is_received]
 SCHEMAS = json_schemas()["$defs"]
 LATER = "zz-later"
 

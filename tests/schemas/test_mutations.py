@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Invalid, encode, glance
-from schemas.contract import FROM_OUTSIDE
 from schemas.examples import AT, EXAMPLES
 from schemas.messages import (
     TAKES_ALERTS,
@@ -39,7 +38,7 @@ RECEIVED: dict[str, Topic[Any]] = {
     name: topic
     for name, value in EXAMPLES.items()
     for topic in TOPICS
-    if topic.sender in FROM_OUTSIDE and type(value) in bare(topic.payload)
+    if topic.is_received and type(value) in bare(topic.payload)
 }
 NAMES = {
     topic.payload: [name for name, one in RECEIVED.items() if one.payload is topic.payload]

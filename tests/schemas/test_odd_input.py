@@ -15,7 +15,6 @@ import pytest
 from schemas import topics
 from schemas.cleaning import MAX_NOTE, MAX_NOTES
 from schemas.codec import MAX_DEPTH, MAX_PAYLOAD_BYTES, Invalid, encode, glance
-from schemas.contract import FROM_OUTSIDE
 from schemas.examples import EXAMPLES, V5, V7
 from schemas.text import is_odd, with_plain_line_breaks, without_controls
 from schemas.validation_errors import Code, sayable
@@ -51,7 +50,7 @@ ODD: dict[str, Any] = {
 KINDS = {
     kind: topic
     for topic in topics.TOPICS
-    if topic.sender in FROM_OUTSIDE
+    if topic.is_received
     for kind in get_args(topic.payload) or (topic.payload,)
 }
 

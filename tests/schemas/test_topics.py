@@ -8,7 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.topics import LEVEL, REPORT, ROOT, TOPICS, Topic
+from schemas import messages
+from schemas.examples import EXAMPLES
+from schemas.roles import Role
+from schemas.topics import (
+    ANSWER,
+    COMMAND_RECEIPT,
+    LEVEL,
+    RECEIPT,
+    REPLY,
+    REPORT,
+    ROOT,
+    SYNC,
+    TOPICS,
+    Topic,
+    distinct,
+)
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-"
 levels = st.text(ALPHABET, min_size=1, max_size=40)
@@ -126,7 +141,106 @@ def test_authorisation_by_topic_alone_keeps_devices_to_their_own_branch() -> Non
     assert "pattern write nabij/v1/u/%u/up/#" in acl
     assert "pattern read nabij/v1/u/%u/down/#" in acl
     for topic in TOPICS:
-        if topic.sender == "participant":
+        if topic.sender is Role.PARTICIPANT:
             assert topic.template.startswith("u/{user}/up/")
-        if topic.receiver in ("participant", "member"):
+        if topic.receiver is Role.PARTICIPANT:
             assert topic.template.startswith("u/{user}/down/")
+
+
+# -- routing that is declared ---------------------------------------------------------------------
+
+
+def received(template: str, **declared: Any) -> Topic[Any]:
+    return Topic(
+        template,
+        messages.Reply,
+        Role.PARTICIPANT,
+        Role.SERVICE,
+        **{"receipt": RECEIPT} | declared,
+    )
+
+
+def test_every_message_of_a_device_or_desk_can_be_answered_and_the_answer_says_which_it_was() -> (
+    None
+):
+    asked = [topic for topic in TOPICS if topic.sender is not Role.SERVICE]
+
+    assert asked == [topic for topic in TOPICS if topic.is_received]
+    for topic in asked:
+        assert topic.receipt is not None
+        assert topic.receipt.receiver is topic.sender
+        assert topic.subject == topic.name
+    assert len({(topic.receipt, topic.subject) for topic in asked}) == len(asked)
+    assert {topic.subject for topic in TOPICS if topic not in asked} == {None}
+
+
+@pytest.mark.parametrize("name", ["hello", "other"])
+def test_a_topic_that_no_receipt_could_name_is_refused_when_it_is_declared(name: str) -> None:
+    with pytest.raises(ValueError, match=f"u/{{user}}/up/{name}: receipts have no Subject"):
+        received(f"u/{{user}}/up/{name}")
+
+
+@pytest.mark.parametrize("receipt", [None, COMMAND_RECEIPT])
+def test_a_topic_whose_sender_could_not_be_answered_is_refused_when_it_is_declared(
+    receipt: Topic[Any] | None,
+) -> None:
+    with pytest.raises(ValueError, match="needs a receipt topic"):
+        received("u/{user}/up/reply", receipt=receipt)
+
+
+def test_a_topic_that_no_service_sends_or_receives_is_refused_when_it_is_declared() -> None:
+    with pytest.raises(ValueError, match="neither its sender nor its receiver"):
+        Topic("u/{user}/up/reply", messages.Reply, Role.PARTICIPANT, Role.POLICE_DESK)
+
+
+@pytest.mark.parametrize("field", ["zone", "eta_s", "kind"])
+def test_a_partition_that_the_payload_does_not_say_is_refused_when_it_is_declared(
+    field: str,
+) -> None:
+    with pytest.raises(ValueError, match=rf"Reply\.{field} is .*: only a UUID or a Position"):
+        received("u/{user}/up/reply", partition=field)
+
+
+def test_two_topics_that_a_message_could_be_on_are_refused() -> None:
+    either = received("u/{user}/{kind}/reply")
+
+    assert distinct([REPLY, REPORT]) == (REPLY, REPORT)
+    with pytest.raises(ValueError, match="may be one topic"):
+        distinct([REPLY, either])
+
+
+def test_two_topics_that_one_receipt_would_be_about_are_refused() -> None:
+    with pytest.raises(ValueError, match="a receipt cannot tell"):
+        distinct([REPLY, received("u/{user}/other/reply")])
+
+
+def test_topics_that_have_only_some_levels_alike_are_told_apart() -> None:
+    later = received("u/{user}/later/reply")
+
+    assert not REPLY.overlaps(later)
+    assert not REPLY.overlaps(received("u/{user}/up/more/reply"))
+    assert later.parse_filtered(REPLY.topic(user="ann")) is None
+
+
+@pytest.mark.parametrize("name", ["ann", "Ann", "a.b", "é", "a\n", ""])
+def test_what_comes_by_a_filter_is_told_whatever_its_sender_is_called(name: str) -> None:
+    assert REPLY.parse_filtered(f"{ROOT}/u/{name}/up/reply") == {"user": name}
+    assert REPLY.parse_filtered(f"{ROOT}/u/{name}/x/up/reply") is None
+    assert REPLY.parse_filtered(f"{ROOT}/u/{name}/up/report") is None
+
+
+@pytest.mark.parametrize(
+    ("topic", "example", "field"),
+    [(REPORT, "report", "location"), (REPLY, "reply", "incident"), (ANSWER, "answer", "question")],
+    ids=["report", "reply", "answer"],
+)
+def test_a_message_says_in_which_partition_it_is_handled(
+    topic: Topic[Any], example: str, field: str
+) -> None:
+    assert topic.partition_key(EXAMPLES[example]) == getattr(EXAMPLES[example], field)
+    assert SYNC.partition_key(EXAMPLES["sync"]) is None
+
+
+def test_documents_name_the_service_at_its_end() -> None:
+    assert REPORT.from_and_to == ("participant", "intake")
+    assert RECEIPT.from_and_to == ("services", "participant")

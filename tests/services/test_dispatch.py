@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,18 +13,28 @@ from broker.core.changes import Change, IncidentChanged
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, Endpoint
+from broker.mqtt import Connection, Delivery, Endpoint, Message
 from broker.runtime.dispatch import Dispatcher
+from broker.runtime.refusals import refusal_of
 from broker.runtime.service import NOTHING, Context, Effects, Service, Zones
 from broker.store import Partitions, Store, StreamEntry
+from broker.store.kernel.keys import Keys
+from schemas import messages, topics
+from schemas.codec import Code, Invalid, encode
+from schemas.examples import EXAMPLES
 from schemas.ids import new_id
+from schemas.roles import Role
 from schemas.taxonomy import Desk, default_policy_text
+from schemas.topics import RECEIPT, ROOT, Topic
 
 
-def dispatcher_of(service: Service) -> Dispatcher:
+def dispatcher_of(service: Service, partitions: int = 1) -> Dispatcher:
+    stores = [
+        Store("redis://127.0.0.1:1", Keys(number, partitions)) for number in range(partitions)
+    ]
     return Dispatcher(
         service,
-        partitions=Partitions([Store("redis://127.0.0.1:1")]),
+        partitions=Partitions(stores),
         mqtt=Connection(Endpoint(host="127.0.0.1", port=1), client_id="nobody"),
         policy=Policy.parse(default_policy_text()),
         zones=Zones(ZoneIndex([]), ZoneIndex([])),
@@ -90,3 +101,129 @@ async def test_a_rest_that_fails_fails_the_whole() -> None:
     dispatcher = dispatcher_of(Service("test"))
     with pytest.raises(UnavailableError, match="gone"):
         await dispatcher.run(begin, dispatcher.first)
+
+
+# -- which handler gets a message, and in which partition ------------------------------------------
+
+
+def delivery_of(topic: str, payload: bytes, acknowledged: list[str]) -> Delivery:
+    message = Message(topic, payload)
+    return Delivery(message, 0.0, False, 1, 0, lambda *_: acknowledged.append(topic))  # noqa: FBT003
+
+
+async def test_topics_that_end_alike_have_each_their_own_handler() -> None:
+    later = Topic(
+        "u/{user}/later/reply", messages.Reply, Role.PARTICIPANT, Role.SERVICE, receipt=RECEIPT
+    )
+    service, handled, acknowledged = Service("test"), [], []
+
+    @service.on(topics.REPLY)
+    async def now(_reply: messages.Reply, _ctx: Context) -> Effects:
+        handled.append("now")
+        return NOTHING
+
+    @service.on(later)
+    async def then(_reply: messages.Reply, _ctx: Context) -> Effects:
+        handled.append("later")
+        return NOTHING
+
+    dispatcher, payload = dispatcher_of(service), encode(EXAMPLES["reply"])
+    for topic in (later, topics.REPLY):
+        await dispatcher.deliver(delivery_of(topic.topic(user="ann"), payload, acknowledged))
+
+    assert handled == ["later", "now"]
+    assert len(acknowledged) == 2
+    assert not dispatcher.knows(delivery_of(f"{ROOT}/u/ann/up/report", payload, acknowledged))
+
+
+async def _never(_value: object, _ctx: Context) -> Effects:
+    raise AssertionError("nothing is to be handled")
+
+
+async def _never_several(_values: object) -> Effects:
+    raise AssertionError("nothing is to be handled")
+
+
+def test_a_service_cannot_declare_two_handlers_of_one_message() -> None:
+    service = Service("test")
+    service.on(topics.REPLY)(_never)
+
+    with pytest.raises(ValueError, match="two handlers would get it"):
+        service.on(topics.REPLY)(_never)
+
+
+def test_a_service_cannot_subscribe_to_what_it_could_not_answer() -> None:
+    with pytest.raises(ValueError, match="not received from a device or desk"):
+        Service("test").on(topics.ALERT)(_never)
+
+
+def test_a_service_cannot_handle_messages_of_several_partitions_together() -> None:
+    with pytest.raises(ValueError, match="handled in the partition of its incident"):
+        Service("test").on_batch(topics.REPLY)(_never_several)
+
+
+@pytest.mark.parametrize(
+    ("topic", "example"),
+    [
+        (topics.REPORT, "report"),
+        (topics.REPLY, "reply"),
+        (topics.MESSAGE, "message"),
+        (topics.ANSWER, "answer"),
+        (topics.COMMAND, "command-close"),
+        (topics.SYNC, "sync"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+async def test_a_message_is_handled_in_the_partition_that_its_topic_declares(
+    topic: Topic[Any], example: str
+) -> None:
+    service, homes, value = Service("test"), [], EXAMPLES[example]
+
+    @service.on(topic)
+    async def handle(_value: object, ctx: Context) -> Effects:
+        homes.append(ctx.store)
+        return NOTHING
+
+    dispatcher = dispatcher_of(service, partitions=64)
+    await dispatcher.deliver(
+        delivery_of(topic.topic(**dict.fromkeys(topic.levels, "x")), encode(value), [])
+    )
+
+    partitions = dispatcher.context().partitions
+    match value:
+        case messages.Report(location=location):
+            assert homes == [partitions.at(location.lat, location.lon)]
+        case messages.Answer(question=question):
+            assert homes == [partitions.of(question)]
+        case messages.Sync():
+            assert homes == [partitions.first]
+        case _:
+            assert homes == [partitions.of(value.incident)]
+
+
+@pytest.mark.parametrize(
+    ("topic", "own"),
+    [
+        (topics.REPORT, "u/Ann.1/down/receipt"),
+        (topics.COMMAND, "police/Ann.1/receipt"),
+        (topics.CITY_SYNC, "city/Ann.1/receipt"),
+    ],
+    ids=["participant", "police desk", "city desk"],
+)
+def test_a_sender_whose_name_is_none_of_ours_is_told_so_on_its_own_topic(
+    topic: Topic[Any], own: str
+) -> None:
+    def refused(name: str) -> Message | None:
+        return refusal_of(
+            Message(topic.topic(**{topic.levels[0]: "x"}).replace("/x/", f"/{name}/"), b"{}"),
+            topic,
+            Invalid(Code.BAD_TOPIC, "$", "No name of ours."),
+            policy=Policy.parse(default_policy_text()),
+            broker_index=0,
+            now=datetime.now(UTC),
+        )
+
+    told = refused("Ann.1")
+    assert told is not None
+    assert told.topic == f"{ROOT}/{own}"
+    assert refused("") is None  # nobody reads there

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import services
 from broker.core.changes import READERS
+from schemas.topics import TOPICS
 from verify.chaos.plan import SERVICES as VICTIMS
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,6 +22,15 @@ def test_every_service_is_one_of_that_name() -> None:
 
 def test_each_service_that_handles_events_has_a_stream_and_no_other() -> None:
     assert set(READERS) == {name for name in services.ALL if services.load(name).event_handlers}
+
+
+def test_every_topic_from_outside_has_the_service_that_the_contract_names() -> None:
+    read = {
+        sub.topic.template: name
+        for name in services.ALL
+        for sub in services.load(name).subscriptions
+    }
+    assert read == {topic.template: topic.service for topic in TOPICS if topic.is_received}
 
 
 def test_chaos_kills_every_service() -> None:

@@ -9,6 +9,7 @@ import pytest
 from broker.mqtt.session import Event, PublishReceived, Session
 from schemas import topics
 from schemas.messages import Sync
+from schemas.roles import Role
 from schemas.topics import TOPICS, Topic
 from verify.simulation.broken import Broken
 from verify.simulation.session_fuzz import simulate_wires
@@ -90,7 +91,7 @@ def test_the_judge_sees_it_when_nothing_arrives_on_a_topic(topic: Topic[object])
 
 
 def test_a_new_topic_is_missed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    new = Topic("u/{user}/down/new", Sync, "services", "participant")
+    new = Topic("u/{user}/down/new", Sync, Role.SERVICE, Role.PARTICIPANT)
     monkeypatch.setattr(exercised, "TOPICS", (*TOPICS, new))
     assert "u/{user}/down/new: never heard" in Exercised().missing()
 

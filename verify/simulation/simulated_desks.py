@@ -23,6 +23,7 @@ from schemas.messages import (
     Rejection,
     Reporters,
 )
+from schemas.topics import Topic
 from verify.simulation.sender import Ground, Sender
 from verify.simulation.simulation_logs import Alarm, DeskLog, OperatorLog, Synced
 from verify.world.exercised import sent_topics
@@ -41,20 +42,15 @@ class Desk(Sender):
 
     def __init__(self, ground: Ground, zones: list[str], name: str = "desk") -> None:
         self.log = DeskLog()
-        self._handlers: Mapping[str, Callable[[Message, str], None]] = {
-            topics.ESCALATION.filter(): self._take_escalation,
-            topics.INCIDENT.filter(): self._take_state,
-            topics.COMMAND_RECEIPT.filter(): self._take_receipt,
-            topics.CASE.filter(): self._take_case,
-            topics.CITY_RECEIPT.filter(): self._take_receipt,
+        self._handlers: Mapping[Topic[Any], Callable[[Message, str], None]] = {
+            topics.ESCALATION: self._take_escalation,
+            topics.INCIDENT: self._take_state,
+            topics.COMMAND_RECEIPT: self._take_receipt,
+            topics.CASE: self._take_case,
+            topics.CITY_RECEIPT: self._take_receipt,
         }
-        super().__init__(ground, name, [*self._handlers], "")
+        super().__init__(ground, name, [topic.filter() for topic in self._handlers], "")
         self.log.refused = self.refused
-        self._by_levels = {
-            (levels[2], levels[4]): handler
-            for pattern, handler in self._handlers.items()
-            for levels in [pattern.split("/")]
-        }
         self._zones = zones
         self._has: dict[UUID, None] = {}
         self._acted: set[UUID] = set()
@@ -82,13 +78,13 @@ class Desk(Sender):
     def blunder(self) -> None:
         """Send something garbled, on any topic that a desk may write."""
         topic, zone = self.ground.rng.choice(_TOPICS), self._zones[0]
-        level = "zone" if "{zone}" in topic.template else "municipality"
-        self.garble(topic.topic(**{level: zone}))
+        self.garble(topic.topic(**{topic.levels[0]: zone}))
 
     def on_message(self, message: Message) -> None:
         """Log it, and act on what is new."""
-        levels = message.topic.split("/")
-        self._by_levels[levels[2], levels[4]](message, levels[3])
+        for topic, handler in self._handlers.items():
+            if levels := topic.parse(message.topic):
+                handler(message, levels[topic.levels[0]])
 
     def _take_receipt(self, message: Message, _zone: str) -> None:
         receipt: Receipt = _JSON[Receipt].decode(message.payload)

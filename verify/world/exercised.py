@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 import services
-from schemas.messages import DeliveryReceipt, Outcome, Receipt
+from schemas.messages import DeliveryReceipt, Outcome, Receipt, Subject
 from schemas.topics import TOPICS, Topic
 
 _SENT, _HEARD = "sent", "heard"
@@ -70,12 +70,15 @@ class Exercised:
         ]
 
 
-@cache
-def _answered_on(answers: Topic[Any]) -> dict[str, Topic[Any]]:
-    root = answers.template.partition("/")[0]
-    return {one.name: one for one in sent_topics() if one.template.startswith(f"{root}/")}
-
-
 def _about(answers: Topic[Any], receipt: Receipt) -> Topic[Any] | None:
-    """Return the topic that a receipt is about: its sender's, with the subject as its name."""
-    return _answered_on(answers).get(receipt.subject)
+    """Return the topic that a receipt is about: one that is answered there, by its subject."""
+    return _answered().get((answers.template, receipt.subject))
+
+
+@cache
+def _answered() -> dict[tuple[str, Subject], Topic[Any]]:
+    return {
+        (one.receipt.template, one.subject): one
+        for one in sent_topics()
+        if one.receipt is not None and one.subject is not None
+    }
