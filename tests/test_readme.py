@@ -16,6 +16,7 @@ DOCUMENTS = [
     path.relative_to(REPOSITORY)
     for path in sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
 ]
+PACKAGES = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")}
 FOLDERS = (
     "schemas",
     "broker",
@@ -71,10 +72,9 @@ def test_command_table_is_the_codes() -> None:
 
 def test_every_package_is_known_to_the_import_rules_and_the_wheel() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    packages = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")}
-    assert packages == set(project["tool"]["importlinter"]["root_packages"])
-    assert packages == set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    assert packages == set(project["tool"]["mypy"]["packages"])
+    assert set(project["tool"]["importlinter"]["root_packages"]) == PACKAGES
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) == PACKAGES
+    assert set(project["tool"]["mypy"]["packages"]) == PACKAGES
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
@@ -83,3 +83,19 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     linked = {(document.parent / name) for name in re.findall(r"\]\(([\w./-]+)[)#]", text)}
     named = {Path(name) for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)}
     assert [str(name) for name in linked | named if not (REPOSITORY / name).exists()] == []
+
+
+ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_rooms_of_the_architecture_are_those_of_the_repository() -> None:
+    named = set(re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|.*\|.*\|$", ARCHITECTURE, re.MULTILINE))
+    rooms = {room for cell in named for room in re.findall(r"`([\w.]+)`", cell)}
+    there = {
+        str(path.parent.relative_to(REPOSITORY)).replace("/", ".")
+        for top in PACKAGES
+        for path in (REPOSITORY / top).rglob("__init__.py")
+    }
+    # A package of one room's files is no room of its own; `broker` and `verify` are only their rooms.
+    inner = {"broker", "verify", "verify.datasets.mappings", "bench.peers"}
+    assert rooms == there - inner
