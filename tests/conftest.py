@@ -21,9 +21,9 @@ from nabij.local.embedded import (
     EmbeddedRedis,
     MqttEngine,
     RedisEngine,
-    Role,
     find_program,
 )
+from schemas.roles import Role
 from tests.times import Times
 
 # On a machine with other work an example takes as long as it takes; and CI repeats what it tells.
@@ -100,7 +100,7 @@ def accounts() -> dict[str, Account]:
     everyone = [
         Account("nabij", "service-secret", Role.SERVICE),
         *(Account(name, f"secret-of-{name}", Role.PARTICIPANT) for name in PARTICIPANTS),
-        *(Account(f"desk-{zone}", f"secret-of-{zone}", Role.DESK, zone) for zone in ZONES),
+        *(Account(f"desk-{zone}", f"secret-of-{zone}", Role.POLICE_DESK, zone) for zone in ZONES),
     ]
     return {account.username: account for account in everyone}
 

@@ -6,13 +6,16 @@ means something. The topics end in `probe`, which no service subscribes to.
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from broker.core.health import Cause, Severity
+from broker.identity.acl import branches, patterns
 from broker.mqtt import Connection, ConnectRefused, Endpoint, Message
 from schemas import topics
+from schemas.roles import Role
 
 _CONNECT_S = 5.0
 _ARRIVE_S = 3.0
@@ -127,8 +130,8 @@ async def as_participant(services: Endpoint, participant: Endpoint) -> list[Caus
                 Cause(
                     code="mqtt_participant_deaf",
                     what=f"the participant {user!r} cannot {verb} {own}",
-                    mend="the ACL needs `pattern write nabij/v1/u/%u/up/#` and "
-                    "`pattern read nabij/v1/u/%u/down/#`; user names are 1 to 40 of a-z, 0-9 and -",
+                    mend=f"the ACL needs {' and '.join(f'`{one}`' for one in patterns())}; "
+                    "user names are 1 to 40 of a-z, 0-9 and -",
                 )
             )
     return causes
@@ -136,9 +139,10 @@ async def as_participant(services: Endpoint, participant: Endpoint) -> list[Caus
 
 def _branches(name: str) -> list[str]:
     """Return a topic of each branch, of a user, zone and municipality that do not exist."""
-    rest = ("u/{}/up", "u/{}/down", "police/{}", "city/{}")
+    roles = (Role.PARTICIPANT, Role.POLICE_DESK, Role.CITY_DESK)
+    every = dict.fromkeys(one for role in roles for some in branches(role) for one in some)
     return [
-        *(f"{topics.ROOT}/{one.format(name)}/probe" for one in rest),
+        *(f"{topics.ROOT}/{re.sub('{.*?}', name, one)}/probe" for one in every),
         topics.PROBE.topic(name="doctor", instance=name),
     ]
 

@@ -19,9 +19,10 @@ import msgspec
 
 from broker.errors import ConfigError
 from nabij.local.account_names import is_name, problem_of_name
-from nabij.local.embedded import Account, Role
+from nabij.local.embedded import Account
 from nabij.local.managed_process import write_private
 from nabij.local.temporary import temporary_directory
+from schemas.roles import Role
 
 SERVICES_ACCOUNT = "nabij"
 CITY_DESK = "city-desk"
@@ -186,9 +187,9 @@ def _account(user: str, password: str) -> Account:
     if user in (SERVICES_ACCOUNT, OPERATOR):
         return Account(user, password, Role.SERVICE)
     if user == CITY_DESK:
-        return Account(user, password, Role.CITY)
+        return Account(user, password, Role.CITY_DESK)
     if user.startswith(_DESK):
-        return Account(user, password, Role.DESK, user.removeprefix(_DESK))
+        return Account(user, password, Role.POLICE_DESK, user.removeprefix(_DESK))
     return Account(user, password, Role.PARTICIPANT)
 
 

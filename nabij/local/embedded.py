@@ -24,18 +24,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from broker.errors import ConfigError
+from broker.identity.acl import acl_lines
 from nabij.local.managed_process import HOST, Child, free_port, write_private
+from schemas.roles import Role
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")  # the design's single topic level
-
-
-class Role(enum.StrEnum):
-    """What an account may do, see `mosquitto.acl`."""
-
-    SERVICE = "service"
-    PARTICIPANT = "participant"
-    DESK = "desk"
-    CITY = "city"
 
 
 @dataclass(frozen=True)
@@ -51,7 +44,7 @@ class Account:
         for name in (self.username, self.zone):
             if name is not None and not NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name: 1 to 40 of a-z, 0-9 and -")
-        if (self.role is Role.DESK) != (self.zone is not None):
+        if (self.role is Role.POLICE_DESK) != (self.zone is not None):
             raise ValueError(f"{self.username}: a desk, and only a desk, has a zone")
 
 
@@ -264,20 +257,8 @@ def password_file(accounts: Sequence[Account]) -> str:
 
 
 def acl_file(accounts: Sequence[Account]) -> str:
-    """The patterns of `mosquitto.acl`, and what these accounts may do beyond them."""
-    lines = [line for line in shipped("mosquitto.acl").splitlines() if line.startswith("pattern ")]
-    for account in accounts:
-        match account.role:
-            case Role.SERVICE:
-                rights = ["topic readwrite nabij/v1/#", "topic read $SYS/#"]
-            case Role.DESK:
-                rights = [f"topic readwrite nabij/v1/police/{account.zone}/#"]
-            case Role.CITY:
-                rights = ["topic read nabij/v1/city/#", "topic write nabij/v1/city/+/up/#"]
-            case Role.PARTICIPANT:
-                continue
-        lines += [f"user {account.username}", *rights]
-    return "\n".join([*lines, ""])
+    """What these accounts may do; `mosquitto.acl` is an example of the same."""
+    return "\n".join([*acl_lines((one.username, one.role, one.zone) for one in accounts), ""])
 
 
 def shipped(name: str) -> str:

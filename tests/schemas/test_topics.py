@@ -1,7 +1,6 @@
 """The topic table: what is built is parsed, and nothing else is."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,18 +132,6 @@ def test_topics_are_distinct_sent_at_least_once_and_retained_where_the_design_sa
         "service",
         "unattended",
     }
-
-
-def test_authorisation_by_topic_alone_keeps_devices_to_their_own_branch() -> None:
-    acl = (Path(__file__).parents[2] / "mosquitto.acl").read_text()
-
-    assert "pattern write nabij/v1/u/%u/up/#" in acl
-    assert "pattern read nabij/v1/u/%u/down/#" in acl
-    for topic in TOPICS:
-        if topic.sender is Role.PARTICIPANT:
-            assert topic.template.startswith("u/{user}/up/")
-        if topic.receiver is Role.PARTICIPANT:
-            assert topic.template.startswith("u/{user}/down/")
 
 
 # -- routing that is declared ---------------------------------------------------------------------

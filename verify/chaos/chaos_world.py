@@ -25,11 +25,12 @@ from broker.core.zones import UNASSIGNED, ZoneKind
 from broker.store import open_partitions
 from broker.store.kernel.keys import Keys
 from nabij.local import parent_death
-from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, Role
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine
 from nabij.local.managed_process import Child
 from nabij.local.servers import Servers
 from nabij.local.supervisor import WORKER
 from nabij.local.zone_files import built_in_zones
+from schemas.roles import Role
 from schemas.taxonomy import default_policy_text
 from services import ALL
 from verify.chaos.chaos_desk import DeskOrders
@@ -151,9 +152,9 @@ class ChaosWorld:
         return [
             Account("nabij", password(), Role.SERVICE),
             Account("operator", password(), Role.SERVICE),
-            Account("city-desk", password(), Role.CITY),
+            Account("city-desk", password(), Role.CITY_DESK),
             Account("probe", password(), Role.PARTICIPANT),
-            *(Account(f"desk-{zone}", password(), Role.DESK, zone) for zone in self.zones),
+            *(Account(f"desk-{zone}", password(), Role.POLICE_DESK, zone) for zone in self.zones),
             *(Account(user, password(), Role.PARTICIPANT) for user in self.users),
         ]
 
