@@ -1,4 +1,4 @@
-"""Errors by who must act: the sender, the operator, or whoever started the process."""
+"""Errors by who must act: the sender, the operator, or the person who started the process."""
 
 from schemas.codec import Code, Invalid
 
@@ -12,7 +12,7 @@ class UnavailableError(Exception):
 
 
 class ConfigError(Exception):
-    """Whoever started the process must mend the settings: all that is wrong, at once."""
+    """The person who started the process must fix the settings: lists all that is wrong."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

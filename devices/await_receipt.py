@@ -93,7 +93,7 @@ class Receipts:
         return accepted(awaited.result())
 
     def take(self, receipt: Receipt, incoming: Incoming) -> bool:
-        """Give `receipt` to whoever awaits it; False when nobody does (any more)."""
+        """Give `receipt` to the call that awaits it; False when none does (any more)."""
         key = key_of(receipt, incoming)
         awaited = self._awaited.get(key) if key else None
         if awaited is None or awaited.done():

@@ -124,7 +124,7 @@ class Courier:
             raise NotConfirmed from None
 
     def take(self, receipt: Receipt, incoming: Incoming) -> bool:
-        """End the message that `receipt` is of; False when there is somebody else to be told."""
+        """End the message that `receipt` is of; False when it is of no message of this journal."""
         key = key_of(receipt, incoming)
         if key is None:
             return False

@@ -40,10 +40,10 @@ NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
 RETRY_MOST_S = 30.0
-ANSWER_BASE_S = (
-    4.0  # so long the MQTT broker has to answer at first: one that was just started anew
-)
-ANSWER_MOST_S = 30.0  # may never. A slow network gets more each time
+# How long the MQTT broker has to answer at first, since one that has just restarted may never; a slow
+# network gets more each time.
+ANSWER_BASE_S = 4.0
+ANSWER_MOST_S = 30.0
 _CANCEL_AGAIN_S = 1.0
 SESSION_EXPIRY_S = 86_400
 
@@ -94,8 +94,8 @@ class Identity:
 def client_id(username: str, device: str, password: str | None) -> str:
     """Return the client id of one of a user's devices, the same at each start.
 
-    Whoever connects with a client id takes its session and its queue, so it holds a part that
-    only the password's owner can derive.
+    A client that connects with this client id takes its session and its queue, so it holds a part
+    that only the password's owner can derive.
     """
     name = f"{username}-{device}"
     if password is None:

@@ -168,7 +168,7 @@ class Journal:
         """Make this the journal of `user` for good.
 
         Raises:
-            JournalError: it is somebody else's, whose messages would go out under a wrong name.
+            JournalError: it is another user's, whose messages would go out under a wrong name.
         """
         await self._write("INSERT OR IGNORE INTO state VALUES ('user', ?)", user)
         ((owner,),) = await self._in_thread(

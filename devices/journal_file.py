@@ -77,7 +77,7 @@ def _create_where_missing(path: Path) -> None:
         with contextlib.closing(sqlite3.connect(name, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.executescript(_SCHEMA)
-        with contextlib.suppress(FileExistsError):  # somebody else was quicker: theirs stands
+        with contextlib.suppress(FileExistsError):  # another process was quicker: its file stands
             os.link(name, path)
     finally:
         Path(name).unlink()

@@ -105,7 +105,7 @@ class Position(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What somebody witnessed: `location` is where it happens, not where the witness stands.
+    """What a witness saw: `location` is where it happens, not where the witness stands.
 
     Of an audience that is not understood the narrower is taken, of a mode the real one.
     """
@@ -176,7 +176,7 @@ class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
             raise FieldError(
                 Code.MISSING_FIELD,
                 "location",
-                f"Somebody who is {self.availability} needs a location.",
+                f"A participant who is {self.availability} needs a location.",
             )
 
 

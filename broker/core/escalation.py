@@ -1,4 +1,4 @@
-"""What goes to the police: which zone and priority, and by when somebody must have answered."""
+"""What goes to the police: which zone and priority, and by when the police must have answered."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -165,7 +165,7 @@ def accept_again_by(
 ) -> datetime | None:
     """Return when the radius widens after all, if `left` of those who had accepted are left.
 
-    None if somebody is, or nobody was. A deadline that still runs and is sooner stays.
+    None if some are, or none had accepted. A deadline that still runs and is sooner stays.
     """
     if accepted and not left and incident.alerts_people:
         return now + timedelta(seconds=timers.accept_s)

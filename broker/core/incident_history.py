@@ -98,7 +98,7 @@ def alerted(incident: Incident, reason: AlertReason, at: datetime) -> Note:
 
 
 def reason_of(reason: AlertReason) -> str:
-    """Return why somebody was alerted, in words."""
+    """Return why a participant was alerted, in words."""
     return _WHY[reason]
 
 

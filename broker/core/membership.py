@@ -18,7 +18,7 @@ _REPORTER, _HELPER = "reporter-", "helper-"
 
 
 class Part(enum.StrEnum):
-    """What somebody is to the incident."""
+    """What a participant is to the incident."""
 
     ALERTED = "alerted"
     REPORTER = "reporter"
@@ -52,8 +52,8 @@ class Member(Struct, frozen=True):
 def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) -> Member:
     """Return what a report makes of `user`, who is not in the group of `people`: a member.
 
-    Whoever was in it before comes back under their name, as what they were. They hear the group
-    from its event number `hears_from` on.
+    A former member comes back under the same name and part. They hear the group from its event
+    number `hears_from` on.
     """
     known = people.get(user)
     if known is not None and known.name:

@@ -90,7 +90,7 @@ class Policy:
 
     @property
     def max_presence_accuracy_m(self) -> int:
-        """How exact a position must be to make somebody a recipient."""
+        """How exact a position must be to make its participant a recipient."""
         return self.file.accuracy.max_presence_m
 
     @property

@@ -32,7 +32,7 @@ def recipients(
 ) -> list[str]:
     """Return the users to alert, nearest first; at equal distance by name.
 
-    `never` are those who are not to be alerted: the reporters, and whoever has been already.
+    `never` are those who are not to be alerted: the reporters, and those who were alerted before.
     """
     if not incident.alerts_people or incident.status is Status.CLOSED:
         return []

@@ -40,7 +40,7 @@ _LEVELS = {"politiezone": ZoneKind.POLICE, "gemeente": ZoneKind.MUNICIPALITY}
 
 @dataclass(frozen=True)
 class Zone:
-    """An area with somebody who answers for it.
+    """An area with a desk that answers for it.
 
     `id` is a topic level, `cells` the compacted H3 cells (integers), none finer than resolution 10.
     """

@@ -13,7 +13,7 @@ from broker.mqtt.mqtt_errors import ConnectRefused, MqttError, SessionTakenOver,
 from broker.mqtt.transport import SessionTransport
 
 ATTEMPT_TIMEOUT_S = 10.0
-# Refusals that time may heal; any other is for the operator, and ends the first connect at once.
+# Refusals that may pass; any other is for the operator, and ends the first connect at once.
 _PASSING_REFUSALS = (
     ConnAckReasonCode.SERVER_UNAVAILABLE,
     ConnAckReasonCode.SERVER_BUSY,

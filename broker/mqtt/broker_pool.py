@@ -1,9 +1,9 @@
 """Several independent MQTT brokers that serve one city as one: a connection to each.
 
 A message for one device goes by the broker that it speaks on (`Message.broker_index`), where that is known;
-everything else by all, and whoever has not subscribed at one does not get it there. One that is
-gone holds up nobody: what is for its devices alone has failed, and is seen to later as what an MQTT
-broker refuses is.
+everything else by all, and a client gets it where it has subscribed. A broker that is gone holds up
+nothing: a message for its devices alone has failed, and is sent again later like one that an MQTT
+broker refuses.
 """
 
 import asyncio
@@ -159,7 +159,7 @@ def connections_of(mqtt: Connection | BrokerPool) -> Sequence[Connection]:
 def best_of(outcomes: Sequence[PubAckReasonCode]) -> PubAckReasonCode:
     """Return what several brokers' answers come to: taken by one is taken, else failed by one failed.
 
-    What one of them did not get might have been for somebody there.
+    A broker that did not get the message may have the only subscriber.
     """
     if PubAckReasonCode.SUCCESS in outcomes:
         return PubAckReasonCode.SUCCESS

@@ -1,4 +1,4 @@
-"""A connection to the MQTT broker that heals itself: what the services publish and receive with."""
+"""A connection to the MQTT broker that reconnects by itself: services publish and receive with it."""
 
 import asyncio
 import time
@@ -185,7 +185,7 @@ class Connection:
     async def end_session(self, filters: Sequence[str], last: Message) -> None:
         """Unsubscribe, wait until all that is queued was taken and acknowledged; then leave for good.
 
-        Whoever receives goes on meanwhile. `last` is published to itself, to know the queue's end by
+        Receiving goes on until then. `last` is published to itself, to know the queue's end by
         its correlation data. The session ends when the connection is closed by its owner.
 
         Raises:
@@ -243,7 +243,7 @@ class Connection:
         """Publish many messages through the window; outcomes in the order of `messages`.
 
         Not bounded by `max_queue`: a batch stays with its caller and is encoded as the window
-        opens. Single messages published meanwhile go first.
+        opens. Single messages published in the meantime go first.
         """
         self._check_can_publish()
         if not messages:
@@ -292,7 +292,7 @@ class Connection:
         return await self._connect(timeout_s)
 
     async def _supervise(self, wire: SessionTransport | None) -> None:
-        """Reconnect for ever, unless somebody else is known to use our client id.
+        """Reconnect for ever, unless another client is known to use our client id.
 
         Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
         connection that keeps breaking early lets the delays grow, and the log name the suspicion.
@@ -353,7 +353,7 @@ class Connection:
             self._end(error)
 
     def _end(self, error: BaseException) -> None:
-        """Nothing more is sent or received: whoever waits gets `error`."""
+        """Nothing more is sent or received: pending calls get `error`."""
         if self._ended is None:
             if self._reconnects and not isinstance(error, ConnectionClosed):
                 _log.error(

@@ -92,7 +92,7 @@ class Outbound:
                 return self._last_id
 
     def connected(self, connack: ConnAckPacket) -> None:
-        """Take over the server's limits; without its session, everything is sent anew."""
+        """Take over the server's limits; without its session, everything is sent again."""
         self._window = min(self._own_window, connack.receive_max)
         self._max_packet_bytes = connack.max_packet_size or MAX_PACKET_BYTES
         self._max_qos = connack.max_qos.value

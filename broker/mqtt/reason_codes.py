@@ -27,7 +27,7 @@ class PubAckReasonCode(enum.IntEnum):
 
     @property
     def was_taken(self) -> bool:
-        """Somebody has subscribed to the message, as far as the MQTT broker tells."""
+        """Whether the message has a subscriber, as far as the MQTT broker tells."""
         return self is PubAckReasonCode.SUCCESS
 
 

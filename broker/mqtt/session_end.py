@@ -81,4 +81,4 @@ class SessionEnd:
         """The connection is gone: a new one would be subscribed as before."""
         if not self._done.done():
             self._done.set_exception(error)
-            self._done.exception()  # whoever waits gets it; nobody need
+            self._done.exception()  # retrieved: nothing need be waiting for it

@@ -136,7 +136,7 @@ class SessionTransport(asyncio.Protocol):
             self._session.lost()
         if not self.ready.done():
             self.ready.set_exception(error)
-            self.ready.exception()  # whoever connects may have stopped waiting
+            self.ready.exception()  # retrieved: the caller may have stopped waiting
         self.closed.set_result(error)
         self._on_events([Closed(error)])
 

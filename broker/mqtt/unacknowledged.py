@@ -1,4 +1,4 @@
-"""Deliveries between the network and whoever handles them: bounded, in order, in batches."""
+"""Deliveries between the network and their handlers: bounded, in order, in batches."""
 
 import asyncio
 from collections import deque

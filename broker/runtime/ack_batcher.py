@@ -1,4 +1,4 @@
-"""Entries of a stream that are done, and wait to be struck off together: one fsync for all."""
+"""Entries of a stream that are done, and are acknowledged together: one fsync for all."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ TOGETHER_S = 0.05  # so long entries that are done wait for others
 
 
 class AckBatcher:
-    """The entries of one partition's stream that are done: struck off at once, or together later."""
+    """The entries of one partition's stream that are done: acknowledged at once, or together later."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
         self.store = store
@@ -23,12 +23,12 @@ class AckBatcher:
         await self.store.events.acknowledge(self._dispatcher.service.name, identifiers)
 
     async def later(self, identifiers: Sequence[str]) -> None:
-        """Have entries struck off."""
+        """Have entries acknowledged with the next batch."""
         self._done += identifiers
         self._is_done.set()
 
     async def run(self) -> None:
-        """Acknowledge what is done. Whoever dies before has it handled again, to the same effect."""
+        """Acknowledge what is done. After a crash it is handled again, to the same effect."""
         while True:
             await self._is_done.wait()
             await asyncio.sleep(TOGETHER_S)
@@ -36,7 +36,7 @@ class AckBatcher:
             await self._dispatcher.persist(self.acknowledge)
 
     async def acknowledge(self) -> None:
-        """Strike off what waits."""
+        """Acknowledge what waits."""
         some = list(self._done)
         await self.now(some)
         del self._done[: len(some)]

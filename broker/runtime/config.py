@@ -94,7 +94,7 @@ def _host_port(text: str) -> tuple[str, int]:
 def _path(text: str) -> Path:
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:  # ~somebody who has no home
+    except RuntimeError as error:  # ~user, and that user has no home
         raise ValueError(error) from None
 
 
@@ -148,7 +148,7 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "secret name of the share group that the services' workers subscribe with; "
         "unset with an embedded MQTT broker: made up and kept in the data directory",
-        hidden_because="whoever knows it can swallow reports",
+        hidden_because="a client that knows it can swallow reports",
     ),
     Setting(
         "NABIJ_DATA_DIR",

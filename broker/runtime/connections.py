@@ -102,8 +102,8 @@ def shown_as(service: str, instance: str) -> str:
 def client_id_of(service: Service, settings: Settings, instance: str) -> str:
     """Return a worker's client id, which nobody can guess and which a restart does not change.
 
-    The MQTT broker gives a session to whoever connects with its client id, whatever the account: who
-    knew it would take the worker's place, and its share of all reports (MQTT 5, 5.4.2).
+    The MQTT broker gives a session to any client that connects with its client id, whatever the
+    account: it would take the worker's place, and its share of all reports (MQTT 5, 5.4.2).
     """
     name = shown_as(service.name, instance)
     if not settings.share_group:  # iotcore: no access control, and nothing persistent
@@ -126,7 +126,7 @@ def servers(
 ) -> list[ServerStatus]:
     """Return what each MQTT broker is asked about itself.
 
-    Without a share group it is rumqttd, which takes such questions ill.
+    Nothing without a share group: that is rumqttd, which disconnects on `$SYS` subscriptions.
     """
     asked = bool(settings.share_group)
     return [

@@ -22,8 +22,8 @@ T = TypeVar("T", str, bytes)
 _LEVELS = logging.getLevelNamesMapping()
 
 # What moves the cursor, recolours or reorders a terminal's text: C0 but tab and line feed, C1, and
-# the marks that turn the direction of writing (Unicode TR #36, 3.1). Whoever sends us a text may
-# write them, to show an operator something else than what is there.
+# the marks that turn the direction of writing (Unicode TR #36, 3.1). A sender may
+# use them to show an operator something else than what is there.
 STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
 )

@@ -66,7 +66,7 @@ class _Ear:
 
 
 class Probes:
-    """Looks after one worker; `on_health` is told each second what was found."""
+    """Watches one worker; `on_health` is called each second with what was found."""
 
     def __init__(
         self,

@@ -278,7 +278,7 @@ class _Worker:
                 ]
                 loops += [
                     (f"take-over{tag}", self._take_over(struck)),
-                    (f"strike off{tag}", struck.run()),
+                    (f"acknowledgements{tag}", struck.run()),
                 ]
         loops += [
             (handler.__name__, self._repeat(interval_s, handler, store))
@@ -372,8 +372,8 @@ class _Worker:
     async def _gathered(self, store: Store, consumer: str, *, looks: int) -> list[StreamEntry]:
         """Wait for entries; return them, with what comes in the moment after.
 
-        While there are some, a service that gathers `looks` for more from time to time: Redis would
-        wake it for each, before it answers whoever has written it.
+        While there are some, a service that gathers polls `looks` times: a blocking read would wake it
+        for each entry, before Redis answers the worker that wrote it.
         """
         name, count, read = self._service.name, self._service.read_count, store.events.read
         for _ in range(looks):
@@ -464,4 +464,4 @@ class _Worker:
             with contextlib.suppress(UnavailableError):  # the next turn will see
                 if await self._stores[0].zones.version() != self._zones_version:
                     self._dispatcher.zones, self._zones_version = await _zones(self._stores[0])
-                    _log.info("zones read anew", version=self._zones_version)
+                    _log.info("zones reloaded", version=self._zones_version)

@@ -3,7 +3,7 @@
 `alerts:{incident}` has `state wave reason claimed_ms at_ms tries code` for each, `at_ms` being when
 the state was reached and `code` what the MQTT broker said last. What a device has confirmed stands
 in `delivered:{incident}`, whatever the state. As long as an alert is neither confirmed nor expired,
-its incident is in `unconfirmed`, with the moment at which somebody has to look again.
+its incident is in `unconfirmed`, with the time at which a worker has to look again.
 """
 
 import enum
@@ -106,7 +106,7 @@ class AlertStore:
         return int(await self._redis.call("HLEN", self._keys.alerts(incident)))
 
     async def due(self, now_ms: int, limit: int = 100) -> list[UUID]:
-        """Return incidents whose unconfirmed alerts somebody has to see to by `now_ms`."""
+        """Return incidents whose unconfirmed alerts are due by `now_ms`."""
         rows = await self._redis.call(
             "ZRANGE", self._keys.unconfirmed, "-inf", now_ms, "BYSCORE", "LIMIT", 0, limit
         )
@@ -131,8 +131,8 @@ class AlertStore:
     ) -> list[Claimed]:
         """Claim `users` as recipients; return who is to be sent to now, each at most once ever.
 
-        With `unsent` also whoever was claimed for this before and not recorded as sent: somebody
-        who died in between leaves them, and they may have moved meanwhile.
+        With `unsent` also those claimed for this before and not recorded as sent: a worker that died
+        in between leaves them, and they may have moved since.
         """
         if not users and not unsent:
             return []
@@ -185,14 +185,14 @@ class AlertStore:
         """
         now_ms = milliseconds(now)
         transaction = Transaction(self._redis)
-        transaction.require_present(self._keys.incident(incident))  # or it was erased meanwhile
+        transaction.require_present(self._keys.incident(incident))  # or it has been erased since
         for state, alerts in (("s", sent), ("r", refused)):
             words = _all_filed(state, alerts, now_ms)
             for first in range(0, len(words), _AT_ONCE):
                 transaction.call(
                     "HSET", self._keys.alerts(incident), *words[first : first + _AT_ONCE]
                 )
-        # It may have ended meanwhile, and nobody would look again.
+        # It may have ended since, and no worker would look again.
         sent_look_ms = LOSSY_LOOK_MS if lossy else SENDING_MS
         look_ms = now_ms + (FIRST_RETRY_MS if refused else sent_look_ms)
         transaction.call("ZADD", self._keys.unconfirmed, "LT", look_ms, str(incident))
@@ -202,7 +202,7 @@ class AlertStore:
         await transaction.run()
 
     async def postpone(self, incident: UUID, *, until_ms: int) -> None:
-        """Let nobody look after the unconfirmed alerts of `incident` until then."""
+        """Let no worker take up the unconfirmed alerts of `incident` until then."""
         await self._redis.call("ZADD", self._keys.unconfirmed, "XX", until_ms, str(incident))
 
     async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
@@ -225,8 +225,8 @@ class AlertStore:
 
         Too late is `lasts_s` after the claim, or the incident's end. Sent again is what nobody has
         recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
-        sent lately, less than `most_tries` times, and not confirmed. Whoever asks next is not given
-        the same before a while.
+        sent lately, less than `most_tries` times, and not confirmed. The next worker to ask
+        does not get the same ones for a while.
         """
         now_ms = milliseconds(now)
         again, expired = await self._redis.script(
@@ -264,7 +264,7 @@ def confirm(transaction: Transaction, incident: UUID, user: str, now: datetime) 
 
 
 def forget(transaction: Transaction, incident: UUID) -> None:
-    """Add to `transaction` that nobody needs to look after the alerts of an erased incident."""
+    """Add to `transaction` that the alerts of an erased incident are not due any more."""
     transaction.call("ZREM", transaction.keys.unconfirmed, str(incident))
 
 

@@ -94,7 +94,7 @@ class Deadlines:
             yielded.update(some)
             yield some
         cursor = b"0"
-        while True:  # by ZSCAN, which misses nobody, whatever fires meanwhile
+        while True:  # by ZSCAN, which misses none that stays, whatever fires in the meantime
             cursor, rows = await self._redis.call(
                 "ZSCAN", self._keys.deadlines, cursor, "COUNT", _PAGE
             )
@@ -106,13 +106,13 @@ class Deadlines:
                 return
 
     async def drop(self, deadline: Deadline) -> None:
-        """Strike off a deadline that has lost its meaning, unless it was set anew."""
+        """Remove a deadline that has lost its meaning, unless it was set again."""
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
         await transaction.run()
 
     async def postpone(self, deadline: Deadline, due: datetime) -> None:
-        """Set a deadline anew, unless somebody else has."""
+        """Set a deadline to another time, unless another worker has."""
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
         schedule(transaction, deadline.incident, {deadline.kind: due})

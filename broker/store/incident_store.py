@@ -265,7 +265,7 @@ class IncidentStore:
     ) -> bool:
         """Replace `before` by `after`, whose version is the next; False when it has changed since.
 
-        `active_at` is when somebody last did something about it. `transaction` may bring guards and
+        `active_at` is the time of the last activity. `transaction` may bring guards and
         calls of its own.
         """
         transaction = transaction or self.transaction()

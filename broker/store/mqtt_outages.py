@@ -23,19 +23,19 @@ class MqttOutages:
         return MqttOutages(self._redis, server)
 
     async def dropped(self) -> int:
-        """Return how many messages the MQTT broker had dropped when we healed the last time."""
+        """Return how many messages the MQTT broker had dropped when alerts were last resent for it."""
         return int(await self._redis.call("GET", self._dropped) or 0)
 
     async def healed(self, dropped: int) -> None:
-        """Record that what was dropped so far has been seen to."""
+        """Record that alerts were resent for what was dropped so far."""
         await self._redis.call("SET", self._dropped, dropped)
 
     async def restored_ms(self) -> int:
-        """Return when the server that ran was last known to have been given all anew (Unix ms)."""
+        """Return when the server that ran was last known to have all retained states (Unix ms)."""
         return int(await self._redis.call("GET", self._restored) or 0)
 
     async def restore(self) -> bool:
-        """Claim the giving anew, for 5 s from now on; False when another has, who may be dead."""
+        """Claim publishing them again, for 5 s; False when another worker has, which may be dead."""
         return bool(await self._redis.call("SET", self._restoring, 1, "NX", "PX", _CLAIM_MS))
 
     async def look_for_retained(self) -> bool:
@@ -47,12 +47,12 @@ class MqttOutages:
         await self._redis.call("SET", self._restoring, 1, "PX", _CLAIM_MS)
 
     async def restored(self, at_ms: int) -> None:
-        """Record that the server that ran at `at_ms` has been given all anew; end the claim."""
+        """Record that the server that ran at `at_ms` has all retained states; end the claim."""
         transaction = Transaction(self._redis)
         transaction.call("SET", self._restored, at_ms)
         transaction.call("DEL", self._restoring)
         await transaction.run()
 
     async def witnessed(self, at_ms: int) -> None:
-        """Record that the server which runs at `at_ms` is the one that was given all anew."""
+        """Record that the server which runs at `at_ms` still has all retained states."""
         await self._redis.call("SET", self._restored, at_ms)

@@ -295,7 +295,7 @@ def _decoded(body: bytes) -> OutboxMessage | None:
     try:
         return msgspec.msgpack.decode(body, type=OutboxMessage)
     except msgspec.MsgspecError as error:
-        # Nothing of it: it may hold what somebody said, and where.
+        # Nothing of it: it may hold what a sender said, and where.
         _log.error("a message in the outbox cannot be read", why=str(error), size=len(body))
         return None
 

@@ -1,7 +1,7 @@
 """What concerns several partitions: where people are, what one has missed, what reaches over a border.
 
 No script touches two partitions, so what follows from one write in another is written after it, and
-again by whoever is told of it by an event: each such write may be repeated.
+again by the service that reads an event of it: each such write may be repeated.
 """
 
 import asyncio
@@ -242,9 +242,9 @@ class Partitions(Sequence[Store]):
 
     @asynccontextmanager
     async def locked(self, partitions: Sequence[Store], what: str) -> AsyncIterator[None]:
-        """Hold off whoever decides on `what` at a border of these partitions, for some seconds.
+        """Hold the lock on `what` at the borders of these partitions, for some seconds.
 
-        Whoever cannot wait longer goes on: two incidents in the place of one are no loss.
+        A worker that has waited long enough goes on without: two incidents instead of one are no loss.
         """
         token, held = str(new_id()), []
         try:
@@ -295,7 +295,7 @@ class Partitions(Sequence[Store]):
     async def add_beyond(self, incident: Incident) -> None:
         """Let reports and people beyond the borders find an open incident.
 
-        It may close meanwhile, and whoever strikes it off there may have come before.
+        It may close in the meantime, and its removal there may have come first.
         """
         for store in self.beyond(incident):
             transaction = store.transaction()
@@ -349,7 +349,7 @@ async def _opened(stores: Sequence[Store], opening: Opening) -> None:
     if opening is Opening.READ:
         await first.schema.version(is_used=found is not None)  # an older one is read as it is
         return
-    # In this order: whoever finds a partition count finds the version too.
+    # In this order: a process that finds a partition count finds the version too.
     await first.schema.prepare([store.schema for store in stores], is_used=found is not None)
     _refuse_count(await first.claim(), len(stores))
 

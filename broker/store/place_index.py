@@ -35,7 +35,7 @@ def joining_cells(incident: Incident) -> Sequence[int]:
 
 
 def reached_cells(incident: Incident) -> Sequence[int]:
-    """Return the cells of resolution 9 in which whoever is alerted to `incident` is filed."""
+    """Return the cells of resolution 9 in which the recipients of `incident` are filed."""
     if not incident.alerts_people:
         return ()
     place = incident.location

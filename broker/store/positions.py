@@ -31,8 +31,8 @@ class Update(NamedTuple):
     """A participant's new place (H3, resolution 10), or None to forget it (muted, away).
 
     `at_ms` is the Unix time that the device gave, ahead of ours or not.
-    Whoever `crossed` a border has a new place in another partition. `broker_index` is the MQTT broker, of
-    several, that it came by.
+    A user who `crossed` a border has a new place in another partition. `broker_index` is the MQTT
+    broker, of several, that it came by.
     """
 
     user: str
@@ -53,7 +53,7 @@ _BEFORE = {-1: None, -2: Before.LATER}
 
 
 class Hit(NamedTuple):
-    """Somebody who may have come into an open incident: `place` is to be measured."""
+    """A user who may have come into an open incident: `place` is to be measured."""
 
     user: str
     place: int
@@ -105,7 +105,7 @@ class PositionStore:
     ) -> list[int | Before | None]:
         """Record to which partition each user has moved, None: they withdraw; return from where.
 
-        For users whom this partition looks after, wherever they are.
+        For users who hash to this partition, wherever they are.
         """
         found: list[int | Before | None] = []
         for first in range(0, len(moves), _UPDATES_PER_CALL):

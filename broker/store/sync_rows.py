@@ -163,7 +163,7 @@ class SyncStore:
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
         """Record that the device of `user` says it has the alerts of `incidents`.
 
-        If one was erased meanwhile nothing is recorded: the next sync does it.
+        If one has been erased nothing is recorded: the next sync does it.
         """
         transaction = Transaction(self._redis)
         for incident in incidents:

@@ -100,7 +100,7 @@ class WorkerStore:
         return found
 
     async def register(self, session: WorkerSession) -> None:
-        """Answer for a session from now on, whoever did before."""
+        """Become the holder of a session, in place of any other."""
         await self._change(session)
 
     async def beat(self, session: WorkerSession) -> bool:

@@ -16,7 +16,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `people:{incident}` | hash | user → Member JSON: alerted, reporter, helper, left | as incident |
 | `alerts:{incident}` | hash | user → state (`c` claimed, `s` sent, `r` refused, `x` expired), wave, reason, ms claimed, ms of the state, tries, PUBACK reason code | as incident |
 | `delivered:{incident}` | hash | user → ms of the first word of their device that it has the alert | as incident |
-| `unconfirmed` | zset | incident with alerts that are neither confirmed nor expired, by when somebody must look (ms) | until all are |
+| `unconfirmed` | zset | incident with alerts that are neither confirmed nor expired, by when a worker must look (ms) | until all are |
 | `history:{incident}` | list | Note JSON: what happened and why, the newest 2,000 | as incident |
 | `reports:{incident}` | hash | report → user and Report JSON | as incident |
 | `group:{incident}` | list | GroupEvent JSON, the n-th has sequence n | as incident |
@@ -25,9 +25,9 @@ is in the partition of the region that its id names, what is filed by place in t
 | `involved:{user}` | zset | incident by ms | retention |
 | `at:{cell9}` | hash | user → child of resolution 10, availability, ms | presence lifetime, a fifth more at most |
 | `where:{bucket}` | hash | user → cell9, child, availability, ms, ms received, what the last withdrawal said (ms) | as `at` |
-| `home:{bucket}` | hash | user, of those whom the partition looks after → the partition in which they are, ms, whether withdrawn, what the last withdrawal said; only with several | as `at` |
+| `home:{bucket}` | hash | user, of those who hash to the partition → the partition in which they are, ms, whether withdrawn, what the last withdrawal said; only with several | as `at` |
 | `short-forms` | zset | user who wants short alerts too by ms when they asked, in the first | 30 days |
-| `border:{category}` | hash | whoever decides on reports at the partition's borders | 3 s |
+| `border:{category}` | hash | `token` of the worker that decides on reports at the partition's borders | 3 s |
 | `partitions` | string | in how many everything is filed, in the first | for ever |
 | `schema-version` | string | the version of the layout of all this (`broker.store.migrations`), in the first | for ever |
 | `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
@@ -41,9 +41,9 @@ is in the partition of the region that its id names, what is filed by place in t
 | `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |
 | `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
 | `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | for ever |
-| `dropped` | string | how many messages the MQTT broker had dropped when that was healed | for ever |
-| `restored` | string | last time (ms) at which the MQTT broker was known to have been given everything anew | for ever |
-| `restoring` | string | somebody is about to give it everything anew | 5 s |
+| `dropped` | string | how many messages the MQTT broker had dropped when alerts were last resent for it | for ever |
+| `restored` | string | last time (ms) at which the MQTT broker was known to have all retained states | for ever |
+| `restoring` | string | a worker is about to publish all retained states again | 5 s |
 | `retained` | string | a worker looks for retained messages | 10 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
@@ -52,7 +52,7 @@ is in the partition of the region that its id names, what is filed by place in t
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |
 | `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |
 | `worker-beats:{service}` | hash | client id and MQTT broker → ms of its last sign of life | as workers |
-| `zones` | hash | zone → name, kind, cells | until imported anew |
+| `zones` | hash | zone → name, kind, cells | until the next import |
 | `clock-jump` | string | the last jump of the clock that came to count: until when (ms) the time before did, and by how much (ms) it moved | 8 days |
 | `probe` | string | when a worker last made sure that this server writes (Unix s) | 60 s |
 | `zones-version` | string | how often zones were imported | for ever |

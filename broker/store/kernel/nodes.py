@@ -23,7 +23,7 @@ _PORT = 6379
 _LEARN_APART_S = 0.1  # so often at most the servers are asked who has what,
 _LEARN_EVERY_S = 5.0  # and so often at least: replicas come and go without a word
 _LEARN_S = 1.0  # so long one of them has to answer
-_LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # somebody else may have it now
+_LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # another node may have it now
 
 Slots = list[tuple[range, str, bool]]
 
@@ -55,12 +55,12 @@ class Nodes:
         return self._by_slot.get(slot)
 
     def unreplicated(self, slot: int) -> None:
-        """Expect no word of a replica of `slot` until it is asked anew who has what."""
+        """Expect no word of a replica of `slot` until the nodes are asked again who has what."""
         if known := self._by_slot.get(slot):
             self._by_slot[slot] = (known[0], False)
 
     async def wire(self, slot: int) -> tuple[RedisPipeline, bool]:
-        """Return the connection to whoever has `slot`, and whether it has a replica.
+        """Return the connection to the node that has `slot`, and whether it has a replica.
 
         Raises:
             UnavailableError: nobody can be asked, or nobody has it.
@@ -70,7 +70,7 @@ class Nodes:
         return found
 
     async def place(self, slot: int) -> tuple[str, bool]:
-        """Return the URL of whoever has `slot`, and whether it has a replica; raises as `wire`."""
+        """Return the URL of the node that has `slot`, and whether it has a replica; raises as `wire`."""
         if self._slots is None:
             await self._learn()
         assert self._slots is not None
@@ -81,7 +81,7 @@ class Nodes:
         raise UnavailableError(f"Redis: nobody has the slot {slot}")
 
     def doubt(self) -> None:
-        """Ask anew before the next command: somebody is gone, or has said that it is not theirs."""
+        """Ask again before the next command: a node is gone, or has said that it has not the slot."""
         if self.is_cluster:
             self._slots = None
             self._by_slot.clear()
@@ -99,7 +99,7 @@ class Nodes:
     async def _learn(self) -> None:
         async with self._learning:
             if self._slots is not None:
-                return  # somebody else has asked meanwhile
+                return  # another task has asked in the meantime
             await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - time.monotonic()))
             failure: Exception | None = None
             for url in dict.fromkeys((*self._seeds, *self._wires)):

@@ -177,7 +177,7 @@ class _Line(asyncio.Protocol):
         self.close(str(exc or "closed by Redis"))
 
     def close(self, why: str) -> None:
-        """Give the connection up; whoever waits hears `why`."""
+        """Give the connection up; pending calls fail with `why`."""
         self.broken = True
         if self._watch is not None:
             self._watch.cancel()
@@ -188,7 +188,7 @@ class _Line(asyncio.Protocol):
 
 
 class _One:
-    """Whoever waits for one answer."""
+    """A call that waits for one answer."""
 
     __slots__ = ("_future",)
 
@@ -209,7 +209,7 @@ class _One:
 
 
 class _Several(_One):
-    """Whoever waits for several answers together; the first error is theirs."""
+    """A call that waits for several answers together; it fails with the first error."""
 
     __slots__ = ("_answers", "_count")
 

@@ -129,7 +129,7 @@ def _unchecked(names: list[str]) -> list[Cause]:
             code="redis_unchecked",
             what=f"this Redis lets nobody see {', '.join(names)} (CONFIG GET is refused): "
             "whether it keeps what got a receipt could not be checked",
-            mend="see to it that it has " + ", ".join(f"{name} {_WANTED[name]}" for name in names),
+            mend="make sure that it has " + ", ".join(f"{name} {_WANTED[name]}" for name in names),
             severity=Severity.NOTE,
         )
     ]

@@ -134,7 +134,7 @@ class Events:
         await transaction.run()
 
     async def backlog(self, group: str) -> tuple[int, int]:
-        """Return how many entries are not done, and how many of them somebody has in hand."""
+        """Return how many entries are not done, and how many of them a worker has in hand."""
         stream = self._keys.events(group)
         length, pending = await self._redis.calls([("XLEN", stream), ("XPENDING", stream, group)])
         return int(length), int(pending[0])

@@ -1,10 +1,10 @@
--- Claim recipients of an incident: each may be alerted once, whoever asks and however often.
+-- Claim recipients of an incident: each may be alerted once, however often and from wherever it is called.
 -- KEYS: people, alerts, unconfirmed, history, open incidents. ARGV: member to file, alert to file,
--- incident, now (ms), prefix of the users' incidents, their lifetime (s), when somebody has to look
+-- incident, now (ms), prefix of the users' incidents, their lifetime (s), when a worker has to look
 -- whether they were sent (ms), the history's note ({count} for how many), 'all' or '', the users in MessagePack.
 -- Answers {user, alert…} for those who are to be sent to now: newly claimed, or claimed before for the
--- same reason and not yet recorded as sent. With 'all' also whoever was claimed so and is no longer
--- among the users: they were near when they were claimed, and whoever claimed them has died.
+-- same reason and not yet recorded as sent. With 'all' also those who were claimed so and are no longer
+-- among the users: they were near when they were claimed, and the worker that claimed them has died.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local cause = string.match(alert, '^c %S+ (%S+)')
 local users = cmsgpack.unpack(ARGV[10])

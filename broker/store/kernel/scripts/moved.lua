@@ -1,4 +1,4 @@
--- In which partition users are, and were: for the users whom this partition looks after.
+-- In which partition users are, and were: for the users who hash to this partition.
 -- KEYS: any key of the partition. ARGV: key prefix, presence lifetime (ms), then five words a user:
 -- name, bucket, partition ('' to withdraw), at (ms), and at as the device said. Filed under
 -- home:{bucket} as "partition at", '-' if withdrawn else '+', and what the last withdrawal said.

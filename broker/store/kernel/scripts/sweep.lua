@@ -1,5 +1,5 @@
 -- Forget the people of one hash whose time, word ARGV[1], cannot be read or is not after ARGV[2] (ms).
--- In a script, because somebody may come back between the look and the deletion.
+-- In a script, because a user may come back between the look and the deletion.
 local stale = 0
 local people = redis.call('HGETALL', KEYS[1])
 for index = 1, #people, 2 do

@@ -1,5 +1,5 @@
--- See to an incident's alerts that no device has confirmed: what is too late expires, what has to be
--- sent again is returned, once to whoever asks.
+-- Go through an incident's alerts that no device has confirmed: what is too late expires, what has to
+-- be sent again is returned, to one caller.
 -- KEYS: alerts, delivered, unconfirmed, open-incidents, history. ARGV: incident, then in ms: now,
 -- lifetime of an alert, when what was claimed is sent again, first and last wait of what was
 -- refused; sent from when on is in doubt (in the future: nothing is), how long what was sent again is
@@ -48,7 +48,7 @@ for index = 1, #rows, 2 do
         at = now
       end
       if state == 's' and taken then
-        due = math.min(due or ends, ends, now + settled) -- whoever took it may die
+        due = math.min(due or ends, ends, now + settled) -- the worker that took it may die
       elseif state == 's' then
         due = math.min(due or ends, ends)
       else
