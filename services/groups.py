@@ -23,6 +23,7 @@ from broker.core.incidents import Incident
 from broker.core.membership import Member
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
+from broker.runtime.decide import decide_and_commit, refuse_other
 from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
     Conversation,
@@ -140,63 +141,91 @@ async def _take(
 
     Whatever it says, it is the device's word that the alert has come.
     """
-    # Of one incident one after another: at once all but one of them would fail, again and again.
-    async with ctx.exclusively(_SYNCS_AT_ONCE + ids[1].int % (len(ctx.locks) - _SYNCS_AT_ONCE)):
-        return await _take_alone(subject, ids, change, ctx, note=note)
-
-
-async def _take_alone(
-    subject: Subject, ids: tuple[UUID, UUID], change: Decide, ctx: Context, *, note: Note
-) -> Effects:
     message, known_as = ids
-    while True:
-        received, filed = await ctx.store.conversations.get_for(message, known_as)
-        if filed is None and (there := await ctx.partitions.holding(ctx.store, known_as)):
-            ctx = replace(ctx, store=there)
-            continue
-        if received is not None:
-            return await _repeat(received, filed, ctx)
-        if own := await _own(filed, ctx):
-            known_as = own
-            continue
-        filed = _theirs(filed, known_as, ctx)
-        incident = filed.incident
-        if incident.status is Status.CLOSED:
-            if ctx.user in filed.people:
-                await ctx.store.alerts.confirm(incident.id, ctx.user, ctx.now)
-            raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
-        changed = change(filed)
-        receipt = Receipt(
-            subject=subject,
-            outcome=Outcome.ACCEPTED,
-            at=ctx.now,
-            id=message,
-            incident=known_as,
-            notes=ctx.notes,
+    # Of one incident one after another: at once all but one of them would fail, again and again.
+    async with ctx.exclusively(_SYNCS_AT_ONCE + known_as.int % (len(ctx.locks) - _SYNCS_AT_ONCE)):
+
+        async def commit(seen: _Seen) -> Effects | None:
+            if seen.received is not None:
+                return await _repeat(seen)
+            receipt = Receipt(
+                subject=subject,
+                outcome=Outcome.ACCEPTED,
+                at=ctx.now,
+                id=message,
+                incident=seen.known_as,
+                notes=ctx.notes,
+            )
+            filed = await _open_and_theirs(seen)
+            return await _commit(receipt, filed, change(filed), seen, note=note)
+
+        return await decide_and_commit(partial(_look, message, known_as, ctx), commit)
+
+
+class _Seen(NamedTuple):
+    """What is known of a message and its incident, by the id and in the partition that have it."""
+
+    received: KnownReceipt | None
+    filed: StoredIncident | None
+    known_as: UUID
+    ctx: Context
+
+
+async def _look(message: UUID, known_as: UUID, ctx: Context) -> _Seen:
+    received, filed = await ctx.store.conversations.get_for(message, known_as)
+    if filed is None and (there := await ctx.partitions.holding(ctx.store, known_as)):
+        return await _look(message, known_as, replace(ctx, store=there))
+    if received is None and (own := await _own(filed, ctx)):
+        return await _look(message, own, ctx)
+    return _Seen(received, filed, known_as, ctx)
+
+
+async def _open_and_theirs(seen: _Seen) -> StoredIncident:
+    """Return the incident that a message is about.
+
+    Raises:
+        Rejected: there is none, it is closed, or a stranger must not learn that there is one.
+    """
+    filed, ctx = seen.filed, seen.ctx
+    if filed is None or not _takes_part(filed, ctx):
+        raise Rejected(
+            Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {seen.known_as}."
         )
-        transaction = ctx.store.transaction()
-        sequence = changed.event.sequence if changed.event else None
-        add_receipt(transaction, ReceiptRecord(message, ctx.user, ctx.digest, receipt, sequence))
-        add_reply(transaction, known_as, user=ctx.user, member=changed.member, event=changed.event)
-        member = changed.member
-        people = {**filed.people, ctx.user: member} if member else filed.people
-        if incident.has_group:
-            confirm(transaction, incident.id, ctx.user, ctx.now)
-            _call_again(transaction, filed, people, ctx)
-        log(transaction, incident.id, note)
-        told = IncidentChanged(
-            incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
-        )
-        if await ctx.store.incidents.change(
-            incident,
-            _next(incident),
-            active_at=ctx.now,
-            timers=ctx.policy.timers,
-            events=[told],
-            posted=changed.posted,
-            transaction=transaction,
-        ):
-            return _effects(receipt, changed, people, ctx)
+    if filed.incident.status is Status.CLOSED:
+        if ctx.user in filed.people:
+            await ctx.store.alerts.confirm(filed.incident.id, ctx.user, ctx.now)
+        raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
+    return filed
+
+
+async def _commit(
+    receipt: Receipt, filed: StoredIncident, changed: _Change, seen: _Seen, *, note: Note
+) -> Effects | None:
+    """Commit a message that was accepted; None when its incident has changed meanwhile."""
+    ctx, incident, member = seen.ctx, filed.incident, changed.member
+    assert receipt.id is not None
+    transaction = ctx.store.transaction()
+    sequence = changed.event.sequence if changed.event else None
+    add_receipt(transaction, ReceiptRecord(receipt.id, ctx.user, ctx.digest, receipt, sequence))
+    add_reply(transaction, seen.known_as, user=ctx.user, member=member, event=changed.event)
+    people = {**filed.people, ctx.user: member} if member else filed.people
+    if incident.has_group:
+        confirm(transaction, incident.id, ctx.user, ctx.now)
+        _call_again(transaction, filed, people, ctx)
+    log(transaction, incident.id, note)
+    told = IncidentChanged(
+        incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
+    )
+    is_committed = await ctx.store.incidents.change(
+        incident,
+        _next(incident),
+        active_at=ctx.now,
+        timers=ctx.policy.timers,
+        events=[told],
+        posted=changed.posted,
+        transaction=transaction,
+    )
+    return _effects(receipt, changed, people, ctx) if is_committed else None
 
 
 def _takes_part(filed: StoredIncident, ctx: Context) -> bool:
@@ -208,13 +237,6 @@ async def _own(filed: StoredIncident | None, ctx: Context) -> UUID | None:
     if filed is None or _takes_part(filed, ctx):
         return None
     return await ctx.store.conversations.own(filed.conversation, ctx.user)
-
-
-def _theirs(filed: StoredIncident | None, known_as: UUID, ctx: Context) -> StoredIncident:
-    """Refuse an incident that there is not, or of which a stranger must not learn that there is."""
-    if filed is None or not _takes_part(filed, ctx):
-        raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {known_as}.")
-    return filed
 
 
 def _next(incident: Incident) -> Incident:
@@ -254,10 +276,11 @@ def _call_again(
         schedule_no_later(transaction, filed.incident.id, DeadlineKind.WIDEN, due)
 
 
-async def _repeat(received: KnownReceipt, filed: StoredIncident | None, ctx: Context) -> Effects:
+async def _repeat(seen: _Seen) -> Effects:
     """Answer a repeated message as before, and tell the group again: readers drop it by id."""
-    if received.user != ctx.user or received.digest != ctx.digest:
-        raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
+    received, filed, ctx = seen.received, seen.filed, seen.ctx
+    assert received is not None
+    refuse_other(received, ctx, sender=ctx.user)
     event = None
     repeats = filed is not None and _takes_part(filed, ctx)  # else it is another's by now
     if filed is not None and repeats and received.group_sequence is not None:
@@ -309,16 +332,18 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
             text=informed.text,
         )
 
-    while True:
-        filed = await ctx.store.incidents.get(informed.incident)
+    async def tell(filed: StoredIncident | None) -> Effects | None:
         if filed is None:
             return NOTHING
         everyone = await ctx.store.conversations.of(filed.incident)
         those = [one for one in everyone if informed.report in (None, one.report)]
         told = await _tell(those, draw_up, filed.incident, ctx)
-        if told is not None:
-            to_each = (_to_members(event, to.people, ctx) for to, event in told)
-            return Effects([*chain.from_iterable(to_each)])
+        if told is None:
+            return None
+        to_each = (_to_members(event, to.people, ctx) for to, event in told)
+        return Effects([*chain.from_iterable(to_each)])
+
+    return await decide_and_commit(partial(ctx.store.incidents.get, informed.incident), tell)
 
 
 @service.on(changes.INCIDENT_CHANGED)
@@ -326,16 +351,19 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
     """Tell everyone who was alerted, and the reporters, that an incident has ended."""
     if change.change is not Change.CLOSED:
         return NOTHING
-    while True:
-        filed = await ctx.store.incidents.get(change.incident)
+
+    async def tell(filed: StoredIncident | None) -> Effects | None:
         if filed is None:
             return NOTHING
         await ctx.partitions.remove_beyond(filed.incident)
         those = await ctx.store.conversations.of(filed.incident)
         told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
-        if told is not None:
-            to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
-            return Effects([*chain.from_iterable(to_each)])
+        if told is None:
+            return None
+        to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
+        return Effects([*chain.from_iterable(to_each)])
+
+    return await decide_and_commit(partial(ctx.store.incidents.get, change.incident), tell)
 
 
 def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:

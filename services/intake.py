@@ -5,7 +5,9 @@ The shortest way: as soon as the commit is fsynced, receipt and escalation go ou
 """
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -13,16 +15,23 @@ from msgspec.structs import replace
 
 from broker.core.changes import Change, IncidentChanged
 from broker.core.escalation import case_of, escalation_of
-from broker.core.grid import place_of, region_of
 from broker.core.incidents import Incident, is_old, merge_target, merged, opened_by
 from broker.core.membership import Member, reporter
-from broker.core.policy import effective_audience
+from broker.core.placed_report import PlacedReport, placed
 from broker.core.zones import UNASSIGNED
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
 from broker.runtime import metrics
+from broker.runtime.decide import decide_and_commit, refuse_other
 from broker.runtime.service import Context, Effects, Service, outgoing
-from broker.store import KnownReceipt, Neighbourhood, OutboxMessage, ReceiptRecord, posted
+from broker.store import (
+    KnownReceipt,
+    Neighbourhood,
+    OutboxMessage,
+    ReceiptRecord,
+    ReportCommit,
+    posted,
+)
 from broker.store.receipt_records import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.cleaning import MAX_NOTES
@@ -61,11 +70,12 @@ async def take(report: Report, ctx: Context) -> Effects:
         if received is None:
             raise
         return _effects(_repeated(report, received, ctx))
+    zones = ctx.zones
+    one = placed(report, category, police=zones.police, municipality=zones.municipality)
     # Reports of one place are decided one after another anyway; queueing here saves the store the
     # attempts that would fail. Other workers are held off by the store's guards.
-    place = place_of(report.location.lat, report.location.lon)
-    async with ctx.exclusively(place):
-        decision = await _commit(report, category, ctx)
+    async with ctx.exclusively(one.cell):
+        decision = await _commit(one, ctx)
     metrics.passed(metrics.Stage.COMMITTED, time.monotonic() - ctx.received_at)
     return _effects(decision)
 
@@ -109,74 +119,79 @@ def _category_of(report: Report, ctx: Context) -> Category:
     return category
 
 
-async def _commit(report: Report, category: Category, ctx: Context) -> _Decision:
-    audience = effective_audience(category, report.audience)
-    around = ctx.partitions.around(report.location, category.merge_m)
+async def _commit(one: PlacedReport, ctx: Context) -> _Decision:
+    around = ctx.partitions.around(one.report.location, one.category.merge_m)
     if around:
         # Reports on both sides of a border cannot be held off by one commit's guards.
-        async with ctx.partitions.locked(around, report.category):
-            return await _commit_at_border(report, category, ctx)
-    expected = ctx.store.incidents.expected(report, audience)
-    while True:
-        seen = expected or await ctx.store.incidents.neighbourhood(
-            report, audience, category.merge_m
-        )
-        expected = None
+        async with ctx.partitions.locked(around, one.report.category):
+            return await _commit_at_border(one, ctx)
+    expected = ctx.store.incidents.expected(one)
+
+    async def read() -> Neighbourhood:
+        nonlocal expected
+        seen, expected = expected, None
+        return seen or await ctx.store.incidents.neighbourhood(one)
+
+    async def commit(seen: Neighbourhood) -> _Decision | None:
         if seen.received is not None:
-            return _repeated(report, seen.received, ctx)
-        decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
-        if decision is not None:
-            return decision
+            return _repeated(one.report, seen.received, ctx)
+        return await _commit_as(one, seen, ctx)
+
+    return await decide_and_commit(read, commit)
 
 
-async def _commit_at_border(report: Report, category: Category, ctx: Context) -> _Decision:
+async def _commit_at_border(one: PlacedReport, ctx: Context) -> _Decision:
     """Commit a report that may join an incident of another partition: there, in one commit as ever.
 
     To which partition it goes is filed before, in that of its place, and never changes: so it is
     committed once, however often it is repeated and whatever closes meanwhile.
     """
-    audience, partitions = effective_audience(category, report.audience), ctx.partitions
-    while True:
-        seen = await ctx.store.incidents.neighbourhood(report, audience, category.merge_m)
+    partitions = ctx.partitions
+
+    async def commit(seen: Neighbourhood) -> _Decision | None:
         if seen.received is not None:
-            return _repeated(report, seen.received, ctx)
+            return _repeated(one.report, seen.received, ctx)
         there = await partitions.incidents(seen.elsewhere)
-        if seen.routed is None:
-            target = merge_target(report, category, audience, [*seen.candidates, *there])
-            if target is not None and ctx.partitions.of(target.id) is not ctx.store:
-                await ctx.store.locks.route(report.id, region_in(target.id))
-                continue  # and see whether it was ours that was filed
-            decision = await _commit_as(report, category, seen, ctx, region=_region_of(report))
-        else:
-            store = partitions.partition_of(seen.routed)
-            elsewhere = replace(ctx, store=store)
-            received = await store.incidents.received(report.id)
-            if received is not None:
-                return _repeated(report, received, elsewhere)
-            fitting = [incident for incident in there if ctx.partitions.of(incident.id) is store]
-            unsure = Neighbourhood(None, None, fitting)
-            decision = await _commit_as(report, category, unsure, elsewhere, region=seen.routed)
-        if decision is not None:
-            assert decision.incident is not None
-            if decision.incident.reports == 1:
-                await partitions.add_beyond(decision.incident)
-            return decision
+        if seen.routed is not None:
+            return await _commit_elsewhere(one, there, ctx, region=seen.routed)
+        target = merge_target(one, [*seen.candidates, *there])
+        if target is not None and partitions.of(target.id) is not ctx.store:
+            await ctx.store.locks.route(one.report.id, region_in(target.id))
+            return None  # and see whether it was ours that was filed
+        return await _commit_as(one, seen, ctx)
+
+    decision = await decide_and_commit(partial(ctx.store.incidents.neighbourhood, one), commit)
+    if decision.incident is not None and decision.incident.reports == 1:
+        await partitions.add_beyond(decision.incident)
+    return decision
+
+
+async def _commit_elsewhere(
+    one: PlacedReport, there: Sequence[Incident], ctx: Context, *, region: int
+) -> _Decision | None:
+    """Commit a report in the partition of `region`, to which it was routed."""
+    partitions, store = ctx.partitions, ctx.partitions.partition_of(region)
+    elsewhere = replace(ctx, store=store)
+    received = await store.incidents.received(one.report.id)
+    if received is not None:
+        return _repeated(one.report, received, elsewhere)
+    fitting = [incident for incident in there if partitions.of(incident.id) is store]
+    unsure = Neighbourhood(None, None, fitting)
+    return await _commit_as(one, unsure, elsewhere, region=region)
 
 
 async def _commit_as(
-    report: Report, category: Category, seen: Neighbourhood, ctx: Context, *, region: int
+    one: PlacedReport, seen: Neighbourhood, ctx: Context, *, region: int | None = None
 ) -> _Decision | None:
     """Decide on what was seen and commit that; None when it has changed meanwhile."""
-    decision = _decide(report, category, seen, ctx, region=region)
+    report, decision = one.report, _decide(one, seen, ctx, region=region)
     incident = decision.incident
     assert incident is not None
-    opened = incident.reports == 1
-    sequence = await ctx.store.incidents.commit_report(
-        report,
+    made = ReportCommit(
+        one,
         ReceiptRecord(report.id, ctx.user, ctx.digest, decision.receipt),
+        incident,
         member=await _member(incident, ctx),
-        incident=incident,
-        seen=seen,
         event=IncidentChanged(
             incident=incident.id,
             change=_change(incident, decision.before),
@@ -185,50 +200,40 @@ async def _commit_as(
             report=report.id,
         ),
         posted=decision.posted,
-        timers=ctx.policy.timers,
-        now=ctx.now,
+    )
+    sequence = await ctx.store.incidents.commit_report(
+        made, seen, timers=ctx.policy.timers, now=ctx.now
     )
     if sequence is None:
         return None
-    if opened:
+    if incident.reports == 1:
         _tell_unassigned(incident)
     if not incident.has_group:
         return decision
     return decision._replace(receipt=replace(decision.receipt, sequence=sequence))
 
 
-def _region_of(report: Report) -> int:
-    return region_of(place_of(report.location.lat, report.location.lon))
-
-
 def _repeated(report: Report, received: KnownReceipt, ctx: Context) -> _Decision:
     """Answer a report that was committed before: the same receipt, if it is the same report."""
-    if received.user != ctx.user or received.digest != ctx.digest:
-        raise Rejected(
-            Code.ID_REUSED, "$.id", f"The id {report.id} was used before, for another report."
-        )
+    told = f"The id {report.id} was used before, for another report."
+    refuse_other(received, ctx, sender=ctx.user, told=told)
     return _Decision(None, received.receipt, None, None, ctx)
 
 
 def _decide(
-    report: Report, category: Category, seen: Neighbourhood, ctx: Context, *, region: int
+    one: PlacedReport, seen: Neighbourhood, ctx: Context, *, region: int | None
 ) -> _Decision:
-    audience = effective_audience(category, report.audience)
-    target = merge_target(report, category, audience, seen.candidates)
+    report, category = one.report, one.category
+    target = merge_target(one, seen.candidates)
     if target is not None:
         incident = replace(merged(target, report, ctx.now), version=target.version + 1)
     else:
-        place = report.location
         incident = opened_by(
-            report,
-            category,
-            audience=audience,
-            zone=ctx.zones.police.zone_at(place.lat, place.lon),
-            municipality=ctx.zones.municipality.zone_at(place.lat, place.lon),
-            now=ctx.now,
+            one,
+            ctx.now,
             region=region,
             alert_if_seen_within_s=ctx.policy.alert_if_seen_within_s(category),
-            radius_m=ctx.policy.first_radius_m(category, place.accuracy_m),
+            radius_m=ctx.policy.first_radius_m(category, report.location.accuracy_m),
         )
     merge = Merge.OPENED if target is None else Merge.MERGED
     receipt = Receipt(
@@ -241,7 +246,7 @@ def _decide(
         advice=ctx.policy.advice.in_language(report.language)
         if category.urgency is Urgency.URGENT
         else None,
-        notes=_notes(report, category, audience, ctx),
+        notes=_notes(one, ctx),
     )
     return _Decision(incident, receipt, target, _posted(report, incident, ctx), ctx)
 
@@ -252,11 +257,11 @@ def _change(incident: Incident, before: Incident | None) -> Change:
     return Change.MERGED if incident.alerts_people == before.alerts_people else Change.RENEWED
 
 
-def _notes(report: Report, category: Category, audience: Audience, ctx: Context) -> tuple[str, ...]:
+def _notes(one: PlacedReport, ctx: Context) -> tuple[str, ...]:
     """Return what the reporter is told of the report: its details, and whether it alerts nobody."""
-    within_s = ctx.policy.alert_if_seen_within_s(category)
-    alerts = category.radius_m > 0 and audience is Audience.POLICE_AND_NEARBY
-    if not alerts or not is_old(report, within_s, ctx.now):
+    within_s = ctx.policy.alert_if_seen_within_s(one.category)
+    alerts = one.category.radius_m > 0 and one.audience is Audience.POLICE_AND_NEARBY
+    if not alerts or not is_old(one.report, within_s, ctx.now):
         return ctx.notes
     told = (
         f"seen_at: more than {within_s} s ago: the police are told, and nobody nearby is alerted."

@@ -16,6 +16,7 @@ from broker.core.incidents import Incident, acknowledged, advanced, assigned, cl
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
 from broker.runtime import outbox_relay, retained_states
+from broker.runtime.decide import decide_and_commit, refuse_other
 from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
     KnownReceipt,
@@ -73,18 +74,14 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
 
 
 async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
-    sender = f"police-{ctx.levels['zone']}"
-    while True:
-        received, filed = await ctx.store.incidents.get_for(order.id, order.incident)
+    sender, store = f"police-{ctx.levels['zone']}", ctx.store
+
+    async def commit(seen: tuple[KnownReceipt | None, StoredIncident | None]) -> Effects | None:
+        received, filed = seen
         if received is not None:
-            return _answer(_same(received, sender, ctx), ctx)
-        filed = _existing(filed, order.incident)
-        if ctx.levels["zone"] not in (filed.incident.zone, ctx.policy.duty_zone):
-            raise Rejected(
-                Code.WRONG_ZONE,
-                "$.incident",
-                f"The incident is not in zone {ctx.levels['zone']}.",
-            )
+            refuse_other(received, ctx, sender=sender)
+            return _answer(received.receipt, ctx)
+        filed = _in_zone(_existing(filed, order.incident), ctx)
         plan = await _plan(order, filed, ctx)
         receipt = Receipt(
             subject=Subject.COMMAND,
@@ -94,14 +91,14 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
             incident=order.incident,
             notes=ctx.notes,
         )
-        transaction = ctx.store.transaction()
+        transaction = store.transaction()
         add_receipt(transaction, ReceiptRecord(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
         questions = []
         for user, question in plan.questions:
             add_question(transaction, question, user)
             questions.append(_posted(question, user, ctx))
-        if await ctx.store.incidents.change(
+        is_committed = await store.incidents.change(
             filed.incident,
             replace(plan.after, version=filed.incident.version + 1),
             active_at=ctx.now,
@@ -109,8 +106,19 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
             events=plan.events,
             posted=questions,
             transaction=transaction,
-        ):
-            return _answer(receipt, ctx, *questions)
+        )
+        return _answer(receipt, ctx, *questions) if is_committed else None
+
+    return await decide_and_commit(
+        partial(store.incidents.get_for, order.id, order.incident), commit
+    )
+
+
+def _in_zone(filed: StoredIncident, ctx: Context) -> StoredIncident:
+    zone = ctx.levels["zone"]
+    if zone not in (filed.incident.zone, ctx.policy.duty_zone):
+        raise Rejected(Code.WRONG_ZONE, "$.incident", f"The incident is not in zone {zone}.")
+    return filed
 
 
 async def _plan(order: PoliceCommand, filed: StoredIncident, ctx: Context) -> _Plan:
@@ -231,12 +239,6 @@ def _answer(receipt: Receipt, ctx: Context, *questions: OutboxMessage) -> Effect
     return Effects([*(Message(p.topic, p.payload) for p in questions), message])
 
 
-def _same(received: KnownReceipt, sender: str, ctx: Context) -> Receipt:
-    if received.user != sender or received.digest != ctx.digest:
-        raise Rejected(Code.ID_REUSED, "$.id", "The id was used before, for another message.")
-    return received.receipt
-
-
 def _existing(filed: StoredIncident | None, incident: UUID) -> StoredIncident:
     if filed is None:
         raise Rejected(Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {incident}.")
@@ -251,7 +253,7 @@ async def answer(given: Answer, ctx: Context) -> Effects:
         # It may have been answered so long ago that it is forgotten, and the answer be a repeat.
         received = await ctx.store.incidents.received(given.id)
         if received is not None:
-            return Effects([_to_user(_same(received, ctx.user, ctx), ctx)])
+            return _repeated(received, ctx)
         raise Rejected(Code.UNKNOWN_QUESTION, "$.question", "You were not asked such a question.")
     store, _, question = asked
     async with ctx.exclusively(question.incident.int):
@@ -259,44 +261,55 @@ async def answer(given: Answer, ctx: Context) -> Effects:
 
 
 async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
-    while True:
-        received = await ctx.store.incidents.received(given.id)
+    async def commit(received: KnownReceipt | None) -> Effects | None:
         if received is not None:
-            return Effects([_to_user(_same(received, ctx.user, ctx), ctx)])
+            return _repeated(received, ctx)
         filed = await ctx.store.conversations.get(question.incident)
-        incident = _existing(filed, question.incident).incident
-        after = replace(incident, version=incident.version + 1)
-        escalation = answer_of(given, after, question.report, ctx.now)
-        topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
-        message = posted(escalation.id, topic, encode(escalation), now_ms=_now_ms(ctx))
-        receipt = Receipt(
-            subject=Subject.ANSWER,
-            outcome=Outcome.ACCEPTED,
-            at=ctx.now,
-            id=given.id,
-            incident=question.incident,
-            notes=ctx.notes,
-        )
-        transaction = ctx.store.transaction()
-        add_receipt(transaction, ReceiptRecord(given.id, ctx.user, ctx.digest, receipt))
-        log(
-            transaction,
-            incident.id,
-            Note("answered", ctx.now, "a question of the police", ctx.user),
-        )
-        changed = IncidentChanged(
-            incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
-        )
-        if await ctx.store.incidents.change(
-            incident,
-            after,
-            active_at=ctx.now,
-            timers=ctx.policy.timers,
-            events=[changed],
-            posted=[message],
-            transaction=transaction,
-        ):
-            return Effects([Message(message.topic, message.payload), _to_user(receipt, ctx)])
+        return await _bring_to(_existing(filed, question.incident).incident, given, question, ctx)
+
+    return await decide_and_commit(partial(ctx.store.incidents.received, given.id), commit)
+
+
+async def _bring_to(
+    incident: Incident, given: Answer, question: Question, ctx: Context
+) -> Effects | None:
+    """Commit an answer to a question about `incident`; None when it has changed meanwhile."""
+    after = replace(incident, version=incident.version + 1)
+    escalation = answer_of(given, after, question.report, ctx.now)
+    topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
+    message = posted(escalation.id, topic, encode(escalation), now_ms=_now_ms(ctx))
+    receipt = Receipt(
+        subject=Subject.ANSWER,
+        outcome=Outcome.ACCEPTED,
+        at=ctx.now,
+        id=given.id,
+        incident=question.incident,
+        notes=ctx.notes,
+    )
+    transaction = ctx.store.transaction()
+    add_receipt(transaction, ReceiptRecord(given.id, ctx.user, ctx.digest, receipt))
+    note = Note("answered", ctx.now, "a question of the police", ctx.user)
+    log(transaction, incident.id, note)
+    changed = IncidentChanged(
+        incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
+    )
+    is_committed = await ctx.store.incidents.change(
+        incident,
+        after,
+        active_at=ctx.now,
+        timers=ctx.policy.timers,
+        events=[changed],
+        posted=[message],
+        transaction=transaction,
+    )
+    if not is_committed:
+        return None
+    return Effects([Message(message.topic, message.payload), _to_user(receipt, ctx)])
+
+
+def _repeated(received: KnownReceipt, ctx: Context) -> Effects:
+    refuse_other(received, ctx, sender=ctx.user)
+    return Effects([_to_user(received.receipt, ctx)])
 
 
 def _to_user(receipt: Receipt, ctx: Context) -> Message:

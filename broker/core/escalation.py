@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from broker.core.incidents import Incident
 from schemas.ids import answer_escalation_id, case_id, escalation_id, overdue_id, said_id
 from schemas.messages import (
@@ -19,65 +21,37 @@ from schemas.taxonomy import Desk, Timers, Urgency
 
 def escalation_of(report: Report, incident: Incident, now: datetime) -> Escalation:
     """Return the escalation of `report`, which opened `incident` or joined it."""
-    return Escalation(
-        id=escalation_id(report.id),
-        kind=EscalationKind.NEW if incident.reports == 1 else EscalationKind.UPDATE,
-        incident=incident.id,
-        version=incident.version,
-        zone=incident.zone,
-        priority=incident.priority,
-        category=incident.category,
+    kind = EscalationKind.NEW if incident.reports == 1 else EscalationKind.UPDATE
+    return replace(
+        _escalation(escalation_id(report.id), kind, incident, report=report.id, now=now),
         location=report.location,
-        committed_at=now,
-        report=report.id,
         seen_at=report.seen_at,
         text=report.text,
         emergency_call=report.emergency_call,
         audience=report.audience,
         language=report.language,
         reporter_location=report.reporter_location,
-        reports=incident.reports,
         mode=report.mode,
     )
 
 
 def overdue_of(incident: Incident, now: datetime) -> Escalation:
     """Return the escalation that says: nobody has acknowledged this (`incident.attempts` tries)."""
-    return Escalation(
-        id=overdue_id(incident.id, incident.attempts),
-        kind=EscalationKind.OVERDUE,
-        incident=incident.id,
-        version=incident.version,
-        zone=incident.zone,
-        priority=incident.priority,
-        category=incident.category,
-        location=incident.location,
-        committed_at=now,
-        report=incident.first_report,
+    identifier, first = overdue_id(incident.id, incident.attempts), incident.first_report
+    return replace(
+        _escalation(identifier, EscalationKind.OVERDUE, incident, report=first, now=now),
         seen_at=incident.first_seen_at,
-        reports=incident.reports,
         attempt=incident.attempts,
-        mode=incident.mode,
     )
 
 
 def answer_of(answer: Answer, incident: Incident, report: UUID, now: datetime) -> Escalation:
     """Return the escalation that carries a reporter's answer."""
-    return Escalation(
-        id=answer_escalation_id(answer.id),
-        kind=EscalationKind.ANSWER,
-        incident=incident.id,
-        version=incident.version,
-        zone=incident.zone,
-        priority=incident.priority,
-        category=incident.category,
-        location=incident.location,
-        committed_at=now,
-        report=report,
+    identifier = answer_escalation_id(answer.id)
+    return replace(
+        _escalation(identifier, EscalationKind.ANSWER, incident, report=report, now=now),
         text=answer.text,
-        reports=incident.reports,
         question=answer.question,
-        mode=incident.mode,
     )
 
 
@@ -85,9 +59,20 @@ def said_to_police(
     message: GroupMessage, incident: Incident, report: UUID, now: datetime
 ) -> Escalation:
     """Return the escalation that carries what the reporter of `report` says to the police alone."""
+    return replace(
+        _escalation(said_id(message.id), EscalationKind.SAID, incident, report=report, now=now),
+        text=message.text,
+        audience=incident.audience,
+    )
+
+
+def _escalation(
+    identifier: UUID, kind: EscalationKind, incident: Incident, *, report: UUID, now: datetime
+) -> Escalation:
+    """Return what every escalation about `incident` says, with the place and mode of the incident."""
     return Escalation(
-        id=said_id(message.id),
-        kind=EscalationKind.SAID,
+        id=identifier,
+        kind=kind,
         incident=incident.id,
         version=incident.version,
         zone=incident.zone,
@@ -96,8 +81,6 @@ def said_to_police(
         location=incident.location,
         committed_at=now,
         report=report,
-        text=message.text,
-        audience=incident.audience,
         reports=incident.reports,
         mode=incident.mode,
     )
@@ -105,8 +88,27 @@ def said_to_police(
 
 def said_to_city(message: GroupMessage, incident: Incident, report: UUID, now: datetime) -> Case:
     """Return the case that carries what the reporter of `report` says to the city's desk alone."""
+    return replace(
+        _case(said_id(message.id), incident, report, now), text=message.text, message=message.id
+    )
+
+
+def case_of(report: Report, incident: Incident, now: datetime) -> Case:
+    """Return the city desk's case of `report`."""
+    return replace(
+        _case(case_id(report.id), incident, report.id, now),
+        location=report.location,
+        seen_at=report.seen_at,
+        text=report.text,
+        language=report.language,
+        mode=report.mode,
+    )
+
+
+def _case(identifier: UUID, incident: Incident, report: UUID, now: datetime) -> Case:
+    """Return what every case of `incident` says, with its place and mode, as if seen now."""
     return Case(
-        id=said_id(message.id),
+        id=identifier,
         incident=incident.id,
         report=report,
         version=incident.version,
@@ -115,29 +117,8 @@ def said_to_city(message: GroupMessage, incident: Incident, report: UUID, now: d
         location=incident.location,
         seen_at=now,
         committed_at=now,
-        text=message.text,
         reports=incident.reports,
-        message=message.id,
         mode=incident.mode,
-    )
-
-
-def case_of(report: Report, incident: Incident, now: datetime) -> Case:
-    """Return the city desk's case of `report`."""
-    return Case(
-        id=case_id(report.id),
-        incident=incident.id,
-        report=report.id,
-        version=incident.version,
-        municipality=incident.municipality,
-        category=incident.category,
-        location=report.location,
-        seen_at=report.seen_at,
-        committed_at=now,
-        text=report.text,
-        language=report.language,
-        reports=incident.reports,
-        mode=report.mode,
     )
 
 

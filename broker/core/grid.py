@@ -35,7 +35,7 @@ def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> fl
     return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half_chord)))
 
 
-@lru_cache(maxsize=256)  # a report asks eight times for the same
+@lru_cache(maxsize=256)  # the index entries of a report ask for the same again
 def place_of(lat: float, lon: float) -> int:
     """Return the cell of resolution 10 that holds the point."""
     cell: int = h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION)

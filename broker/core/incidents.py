@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from broker.core.grid import distance_m, place_of, region_of
+from broker.core.placed_report import PlacedReport
 from broker.errors import Code, Rejected
 from schemas.ids import conversation_id, incident_id
 from schemas.messages import IncidentState, Mode, Position, Report, Status
@@ -92,31 +93,29 @@ class Incident(Struct, frozen=True, kw_only=True):
 
 
 def opened_by(
-    report: Report,
-    category: Category,
-    *,
-    audience: Audience,
-    zone: str,
-    municipality: str,
+    placed: PlacedReport,
     now: datetime,
-    region: int,
+    *,
+    region: int | None = None,
     alert_if_seen_within_s: int = 3_600,
     radius_m: float | None = None,
 ) -> Incident:
-    """Return the incident that `report` opens in a partition that is responsible for `region`.
+    """Return the incident that a report opens.
 
-    `radius_m` is that of its first wave (None: the category's).
+    `region` is that of the partition which opens it (None: the report's), `radius_m` that of its
+    first wave (None: the category's).
     """
+    report, category = placed.report, placed.category
     return Incident(
-        id=incident_id(report.id, region),
+        id=incident_id(report.id, placed.region if region is None else region),
         category=report.category,
         mode=report.mode,
-        audience=audience,
+        audience=placed.audience,
         desk=category.desk,
         urgency=category.urgency,
         priority=category.priority,
-        zone=zone,
-        municipality=municipality,
+        zone=placed.zone,
+        municipality=placed.municipality,
         location=report.location,
         radius_m=float(category.radius_m) if radius_m is None else radius_m,
         merge_m=float(category.merge_m),
@@ -133,28 +132,28 @@ def opened_by(
     )
 
 
-def merge_target(
-    report: Report, category: Category, audience: Audience, candidates: Iterable[Incident]
-) -> Incident | None:
-    """Return the incident that `report` joins: the nearest that fits, at equal distance the oldest.
+def merge_target(placed: PlacedReport, candidates: Iterable[Incident]) -> Incident | None:
+    """Return the incident that a report joins: the nearest that fits, at equal distance the oldest.
 
     `docs/protocol.md`, "From report to incident", has the rule.
     """
+    report, category = placed.report, placed.category
     fitting = (
         (_distance(report, incident), incident.opened_at, incident)
         for incident in candidates
-        if _same_kind(report, audience, incident) and _same_time(report, category, incident)
+        if _same_kind(placed, incident) and _same_time(report, category, incident)
     )
     within = [each for each in fitting if each[0] <= min(category.merge_m, each[2].merge_m)]
     return min(within, key=lambda entry: entry[:2])[2] if within else None
 
 
-def _same_kind(report: Report, audience: Audience, incident: Incident) -> bool:
+def _same_kind(placed: PlacedReport, incident: Incident) -> bool:
+    report = placed.report
     return (
         incident.status is not Status.CLOSED
         and incident.category == report.category
         and incident.mode is report.mode
-        and incident.audience is audience
+        and incident.audience is placed.audience
     )
 
 

@@ -67,7 +67,10 @@ class ZoneIndex:
         The place counts as the centre of its cell of resolution 10. Of several zones it is the
         one whose id sorts first.
         """
-        cell = place_of(lat, lon)
+        return self.zone_of(place_of(lat, lon))
+
+    def zone_of(self, cell: int) -> str:
+        """Return the same for a place that is a cell of resolution 10 already."""
         found: str | None = None
         for resolution in self._resolutions:
             zone = self._zone_by_cell.get(h3.cell_to_parent(cell, resolution))

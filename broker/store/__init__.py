@@ -6,7 +6,7 @@ from broker.store.dead_letters import DeadLetter, stream_topic
 from broker.store.deadline_queue import Deadline, DeadlineKind, fire, schedule, schedule_no_later
 from broker.store.desk_alarms import Alarm
 from broker.store.history_notes import log
-from broker.store.incident_store import IncidentStore, add_reply
+from broker.store.incident_store import IncidentStore, ReportCommit, add_reply
 from broker.store.kernel.redis_connection import CorruptError
 from broker.store.kernel.streams import StreamEntry, emit
 from broker.store.kernel.transaction import Transaction
@@ -43,6 +43,7 @@ __all__ = [
     "Reader",
     "ReceiptRecord",
     "Registered",
+    "ReportCommit",
     "Store",
     "StoredIncident",
     "StoredReport",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -12,7 +13,7 @@ from broker.core.changes import Change, Event, IncidentChanged
 from broker.core.escalation import accept_by, acknowledge_by, awaits_police, silence
 from broker.core.incidents import Incident
 from broker.core.membership import Member
-from broker.core.policy import MAX_MERGE_M
+from broker.core.placed_report import PlacedReport
 from broker.store import alert_states, place_index
 from broker.store.deadline_queue import DeadlineKind, schedule, unschedule
 from broker.store.history_notes import log
@@ -42,14 +43,29 @@ from broker.store.stored_incident import (
     filed_in,
     reading,
 )
-from schemas.messages import GroupEvent, Report
-from schemas.taxonomy import Audience, Timers
+from schemas.messages import GroupEvent
+from schemas.taxonomy import Timers
 
 _PLACES = 10_000  # that a worker remembers
 _PAGE = 500
 _ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
 
 _ENCODE = msgspec.json.Encoder().encode
+
+
+class ReportCommit(NamedTuple):
+    """What is committed with a report.
+
+    `incident` is the one that it opened or joined, as it is then; `member` is its reporter, where
+    the group has one more by it; `event` and `posted` are what is told of it.
+    """
+
+    placed: PlacedReport
+    receipt: ReceiptRecord
+    incident: Incident
+    member: Member | None
+    event: Event
+    posted: OutboxMessage | None
 
 
 class IncidentStore:
@@ -62,14 +78,13 @@ class IncidentStore:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    async def neighbourhood(
-        self, report: Report, audience: Audience, merge_m: float = MAX_MERGE_M
-    ) -> Neighbourhood:
-        """Return what the decision on `report` rests on, in one round trip.
+    async def neighbourhood(self, placed: PlacedReport) -> Neighbourhood:
+        """Return what the decision on a report rests on, in one round trip.
 
-        Candidates farther than `merge_m` are left out.
+        Candidates beyond the merging distance of its category are left out.
         """
-        near, place = place_index.joinable_by(self._keys, report, audience), report.location
+        report, merge_m = placed.report, placed.category.merge_m
+        near, place = place_index.joinable_by(self._keys, placed), report.location
         receipt, marker, found, elsewhere = await self._redis.script(
             "neighbourhood",
             [self._keys.receipt(report.id), near],
@@ -89,15 +104,13 @@ class IncidentStore:
             routed=routed_in(receipt),
         )
 
-    def expected(self, report: Report, audience: Audience) -> Neighbourhood | None:
+    def expected(self, placed: PlacedReport) -> Neighbourhood | None:
         """Return what a decision may rest on unread; None where something was found lately.
 
         The commit makes sure of it. Where it holds, a report costs one round trip, not two.
         """
         return (
-            None
-            if place_index.joinable_by(self._keys, report, audience) in self._crowded
-            else NOTHING_NEAR
+            None if place_index.joinable_by(self._keys, placed) in self._crowded else NOTHING_NEAR
         )
 
     async def received(self, message: UUID) -> KnownReceipt | None:
@@ -191,64 +204,27 @@ class IncidentStore:
         return Transaction(self._redis)
 
     async def commit_report(
-        self,
-        report: Report,
-        filing: ReceiptRecord,
-        *,
-        member: Member | None,
-        incident: Incident,
-        seen: Neighbourhood,
-        event: Event,
-        posted: OutboxMessage | None,
-        timers: Timers,
-        now: datetime,
+        self, made: ReportCommit, seen: Neighbourhood, *, timers: Timers, now: datetime
     ) -> int | None:
-        """Commit a report that opened or joined `incident`, at once and only if `seen` holds.
+        """Commit a report that opened or joined an incident, at once and only if `seen` holds.
 
-        NOTHING_NEAR holds if no open incident is within the merging distance of `incident`.
+        NOTHING_NEAR holds if no open incident is within the merging distance of the incident.
 
         Returns:
             The sequence number of the commit, or None when the neighbourhood has changed.
         """
-        transaction = self.transaction()
-        user, name, now_ms = filing.user, str(incident.id), milliseconds(now)
-        conversation = incident.conversation_of(report)
-        near = place_index.joinable_by(self._keys, report, incident.audience)
-        if seen is NOTHING_NEAR:
-            place = report.location
-            transaction.require_clear(near, place.lat, place.lon, incident.merge_m + _ROUNDING_M)
-        elif seen.marker is not None:
-            transaction.require_field(near, "#", seen.marker)
-        for candidate in seen.candidates:
-            transaction.require_field(self._keys.incident(candidate.id), "v", candidate.version)
+        transaction, incident = self.transaction(), made.incident
+        _require_unchanged(transaction, made, seen)
         # Of what no participant may know of the others' receipts must not show that it was counted.
         counter = self._keys.sequence if incident.has_group else self._keys.sequence_apart
         sequence = transaction.call("INCR", counter)
-        add_receipt(transaction, filing, sequence=sequence if incident.has_group else None)
+        add_receipt(transaction, made.receipt, sequence=sequence if incident.has_group else None)
         _file(transaction, incident, now)
-        if incident.reports == 1:
-            opened_ms = milliseconds(incident.opened_at)
-            transaction.call("ZADD", self._keys.open_incidents, opened_ms, name)
-            place_index.add_joinable(transaction, incident)
-            place_index.add_reached(transaction, incident)
-            _schedule_all(transaction, incident, timers)
-        elif isinstance(event, IncidentChanged) and event.change is Change.RENEWED:
-            place_index.add_reached(transaction, incident)
-            widen = {DeadlineKind.WIDEN: accept_by(incident, timers)}
-            schedule(transaction, incident.id, widen)
-        if conversation != incident.id:
-            key = self._keys.incident(conversation)
-            transaction.call("HSET", key, "of", name, "report", str(report.id))
-        if member is not None:
-            transaction.call("HSET", self._keys.people(conversation), user, _ENCODE(member))
-        filed = _ENCODE(StoredReport(user, report))
-        transaction.call("HSET", self._keys.reports(name), str(report.id), filed)
-        transaction.call("ZADD", self._keys.involved(user), now_ms, str(conversation))
-        transaction.call("EXPIRE", self._keys.involved(user), timers.retention_s)
-        log(transaction, name, incident_history.reported(incident, report, user, now))
-        emit(transaction, event)
-        if posted:
-            post(transaction, posted)
+        _file_in_place(transaction, made, timers)
+        _file_report(transaction, made, timers, now)
+        emit(transaction, made.event)
+        if made.posted:
+            post(transaction, made.posted)
         results = await transaction.run()
         return None if results is None else self._keys.number(results[0])
 
@@ -341,6 +317,50 @@ def add_reply(
         transaction.call(
             "HSET", transaction.keys.incident(conversation), "told", milliseconds(event.at)
         )
+
+
+def _require_unchanged(transaction: Transaction, made: ReportCommit, seen: Neighbourhood) -> None:
+    """Guard `transaction` by what the decision on a report rests on."""
+    keys, incident = transaction.keys, made.incident
+    near = place_index.joinable_by(keys, made.placed)
+    if seen is NOTHING_NEAR:
+        place = made.placed.report.location
+        transaction.require_clear(near, place.lat, place.lon, incident.merge_m + _ROUNDING_M)
+    elif seen.marker is not None:
+        transaction.require_field(near, "#", seen.marker)
+    for candidate in seen.candidates:
+        transaction.require_field(keys.incident(candidate.id), "v", candidate.version)
+
+
+def _file_in_place(transaction: Transaction, made: ReportCommit, timers: Timers) -> None:
+    """Let an incident that was opened, or alerts people only now, be found, and set its deadlines."""
+    incident, event = made.incident, made.event
+    if incident.reports == 1:
+        opened_ms = milliseconds(incident.opened_at)
+        transaction.call("ZADD", transaction.keys.open_incidents, opened_ms, str(incident.id))
+        place_index.add_joinable(transaction, incident)
+        place_index.add_reached(transaction, incident)
+        _schedule_all(transaction, incident, timers)
+    elif isinstance(event, IncidentChanged) and event.change is Change.RENEWED:
+        place_index.add_reached(transaction, incident)
+        schedule(transaction, incident.id, {DeadlineKind.WIDEN: accept_by(incident, timers)})
+
+
+def _file_report(
+    transaction: Transaction, made: ReportCommit, timers: Timers, now: datetime
+) -> None:
+    """Add a report to its incident, with who made it and why it is there."""
+    keys, report, incident = transaction.keys, made.placed.report, made.incident
+    user, name, conversation = made.receipt.user, str(incident.id), incident.conversation_of(report)
+    if conversation != incident.id:
+        transaction.call("HSET", keys.incident(conversation), "of", name, "report", str(report.id))
+    if made.member is not None:
+        transaction.call("HSET", keys.people(conversation), user, _ENCODE(made.member))
+    stored = _ENCODE(StoredReport(user, report))
+    transaction.call("HSET", keys.reports(name), str(report.id), stored)
+    transaction.call("ZADD", keys.involved(user), milliseconds(now), str(conversation))
+    transaction.call("EXPIRE", keys.involved(user), timers.retention_s)
+    log(transaction, name, incident_history.reported(incident, report, user, now))
 
 
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:

@@ -15,17 +15,18 @@ from broker.core.grid import (
     touched,
 )
 from broker.core.incidents import Incident
+from broker.core.placed_report import PlacedReport
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.timestamps import milliseconds
 from broker.store.kernel.transaction import Transaction
-from schemas.messages import Mode, Report
+from schemas.messages import Mode
 from schemas.taxonomy import Audience
 
 
-def joinable_by(keys: Keys, report: Report, audience: Audience) -> str:
-    """Return the key of the open incidents that `report` may join."""
-    cell, _ = filed(place_of(report.location.lat, report.location.lon))
-    return keys.joinable(_kind(report.category, report.mode, audience), cell)
+def joinable_by(keys: Keys, placed: PlacedReport) -> str:
+    """Return the key of the open incidents that a report may join."""
+    cell, _ = filed(placed.cell)
+    return keys.joinable(_kind(placed.report.category, placed.report.mode, placed.audience), cell)
 
 
 def joining_cells(incident: Incident) -> Sequence[int]:

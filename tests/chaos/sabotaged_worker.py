@@ -13,6 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from broker.core.grid import place_of, region_of
 from broker.mqtt import Delivery, Message, PubAckReasonCode
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.service import outgoing
@@ -24,7 +25,6 @@ from nabij.local.worker_process import main
 from schemas import topics
 from schemas.ids import incident_id
 from schemas.messages import Merge, Outcome, Receipt, Subject
-from services.intake import _region_of
 
 VICTIM = "p-7"
 LATE_S = 1.0
@@ -39,12 +39,13 @@ def acknowledge_before_commit() -> None:
         if levels is None:
             return await honest(self, delivery, broker_index)
         report = topics.REPORT.decode(delivery.message.payload)
+        place = place_of(report.location.lat, report.location.lon)
         receipt = Receipt(
             subject=Subject.REPORT,
             outcome=Outcome.ACCEPTED,
             at=datetime.now(UTC),
             id=report.id,
-            incident=incident_id(report.id, _region_of(report)),
+            incident=incident_id(report.id, region_of(place)),
             merge=Merge.OPENED,
             sequence=report.id.int % 2**31,
         )

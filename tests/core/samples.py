@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from broker.core.grid import place_of, region_of
 from broker.core.incidents import Incident, opened_by
+from broker.core.placed_report import PlacedReport
 from broker.core.policy import Policy
 from schemas.ids import new_id
 from schemas.messages import Mode, Position, Report
@@ -58,12 +60,19 @@ def incident(
     mode: Mode = Mode.REAL,
     audience: Audience = Audience.POLICE_AND_NEARBY,
 ) -> Incident:
-    return opened_by(
-        report(place, minutes, code=code, mode=mode),
-        category(code),
-        audience=audience,
-        zone="gent",
-        municipality="gent",
-        now=at(minutes),
-        region=0,
+    return opened_by(placed(report(place, minutes, code=code, mode=mode), audience), at(minutes))
+
+
+def placed(
+    one: Report,
+    audience: Audience = Audience.POLICE_AND_NEARBY,
+    rule: Category | None = None,
+    **others: Any,
+) -> PlacedReport:
+    """The report in zone and municipality «gent», with an audience in effect as given."""
+    cell = place_of(one.location.lat, one.location.lon)
+    usual: dict[str, Any] = {"cell": cell, "region": region_of(cell)}
+    usual |= {"zone": "gent", "municipality": "gent"} | others
+    return PlacedReport(
+        report=one, category=rule or category(one.category), audience=audience, **usual
     )

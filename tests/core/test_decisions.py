@@ -40,7 +40,7 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Audience, Desk, Names, Priority, Urgency
 from tests.core.distinct import INCIDENT, NOW, REPORT, identifier
-from tests.core.samples import POLICY, at, category
+from tests.core.samples import POLICY, at, category, placed
 
 GOLDEN = Path(__file__).parent / "golden" / "decisions.json"
 ADVICE = Names(nl="Bel 112", fr="Appelez le 112", en="Call 112")
@@ -93,14 +93,8 @@ def _of_desks() -> dict[str, Any]:
 
 
 def _opened(report: Report, **changed: Any) -> Incident:
-    given: dict[str, Any] = {
-        "audience": Audience.POLICE,
-        "zone": "gent",
-        "municipality": "melle",
-        "now": NOW,
-        "region": 99,
-    }
-    return incidents.opened_by(report, category("fire"), **(given | changed))
+    one = placed(report, Audience.POLICE, category("fire"), municipality="melle")
+    return incidents.opened_by(one, NOW, **({"region": 99} | changed))
 
 
 def _of_incidents() -> dict[str, Any]:
@@ -108,13 +102,7 @@ def _of_incidents() -> dict[str, Any]:
     opened = _opened(REPORT)
     old = replace(OPEN, is_old=True)
     wordless = incidents.opened_by(
-        REPORT,
-        category("theft"),
-        audience=Audience.POLICE_AND_NEARBY,
-        zone="z",
-        municipality="m",
-        now=NOW,
-        region=0,
+        placed(REPORT, rule=category("theft"), zone="z", municipality="m"), NOW, region=0
     )
     changes = {
         "opened with more": (opened, _opened(REPORT, alert_if_seen_within_s=1_234, radius_m=555.5)),
@@ -355,9 +343,9 @@ def test_a_report_joins_nothing_of_another_category_mode_audience_or_what_is_clo
     one = replace(REPORT, category="fire")
     same = replace(OPEN, mode=REPORT.mode, location=REPORT.location)
 
-    assert incidents.merge_target(one, category("fire"), Audience.POLICE, [same]) is same
+    assert incidents.merge_target(placed(one, Audience.POLICE), [same]) is same
     other = replace(same, **changed)
-    assert incidents.merge_target(one, category("fire"), Audience.POLICE, [other]) is None
+    assert incidents.merge_target(placed(one, Audience.POLICE), [other]) is None
 
 
 def test_limits_of_merging_are_the_narrower_of_the_incidents_and_the_policys() -> None:
@@ -366,7 +354,7 @@ def test_limits_of_merging_are_the_narrower_of_the_incidents_and_the_policys() -
     one = replace(REPORT, category="fire")
 
     def joins(known: Incident, report: Report = one, rule: Any = fire) -> bool:
-        return incidents.merge_target(report, rule, Audience.POLICE, [known]) is not None
+        return incidents.merge_target(placed(report, Audience.POLICE, rule), [known]) is not None
 
     assert joins(near)
     assert not joins(replace(near, merge_m=88.0))

@@ -15,7 +15,7 @@ from broker.errors import Code, Rejected
 from schemas.ids import incident_id, region_in
 from schemas.messages import Mode, Position, Report, Status
 from schemas.taxonomy import Audience
-from tests.core.samples import KORENMARKT, at, category, incident, north, report
+from tests.core.samples import KORENMARKT, at, category, incident, north, placed, report
 
 # -- which incident a report joins ---------------------------------------------------------------
 
@@ -92,15 +92,15 @@ def test_report_joins_what_the_protocol_says(  # noqa: PLR0917 - Hypothesis give
 
     expected = by_the_protocol(one, (rule.merge_m, rule.merge_s), audience, known)
 
-    assert incidents.merge_target(one, rule, audience, known) == expected
-    assert incidents.merge_target(one, rule, audience, known[::-1]) == expected
+    assert incidents.merge_target(placed(one, audience), known) == expected
+    assert incidents.merge_target(placed(one, audience), known[::-1]) == expected
 
 
 NEARBY = Audience.POLICE_AND_NEARBY
 
 
 def joins(one: Report, *known: Incident) -> Incident | None:
-    return incidents.merge_target(one, category("fire"), NEARBY, known)
+    return incidents.merge_target(placed(one, rule=category("fire")), known)
 
 
 def test_report_on_the_merge_distance_joins_and_one_beyond_it_does_not() -> None:
@@ -109,7 +109,7 @@ def test_report_on_the_merge_distance_joins_and_one_beyond_it_does_not() -> None
     place = north(rule.merge_m * 0.9)
     exactly = replace(rule, merge_m=haversine_m(place, KORENMARKT))  # a float, for the test
 
-    assert incidents.merge_target(report(place), exactly, NEARBY, [known]) == known
+    assert incidents.merge_target(placed(report(place), rule=exactly), [known]) == known
     assert joins(report(north(rule.merge_m - 0.01)), known) == known
     assert joins(report(north(rule.merge_m + 0.01)), known) is None
 
@@ -154,23 +154,9 @@ def test_merging_only_ever_widens_the_span_and_counts_one(when: list[int], statu
 def test_incident_is_opened_with_what_its_first_report_says() -> None:
     one = report(north(30), 3, text="rook")
 
-    fire = incidents.opened_by(
-        one,
-        category("fire"),
-        audience=NEARBY,
-        zone="gent",
-        municipality="gent",
-        now=at(4),
-        region=0xBEEF,
-    )
+    fire = incidents.opened_by(placed(one, region=0xBEEF), at(4))
     theft = incidents.opened_by(
-        replace(one, category="theft"),
-        category("theft"),
-        audience=Audience.POLICE,
-        zone="z",
-        municipality="m",
-        now=at(4),
-        region=0,
+        placed(replace(one, category="theft"), Audience.POLICE, region=0), at(4)
     )
 
     assert fire.id == incident_id(one.id, 0xBEEF)

@@ -22,10 +22,10 @@ from broker.store.kernel.streams import Events
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from nabij.local.surroundings import disk
 from tests.conftest import needs_acl
-from tests.core.samples import north, report
+from tests.core.samples import north, placed, report
 from tests.services.client import Client
 from tests.services.system import Servers, a_report, polled, running
-from tests.store.samples import NEARBY, commit, opened
+from tests.store.samples import commit, opened
 
 KEYS = Keys()
 
@@ -215,7 +215,7 @@ async def test_a_truncated_aof_loses_whole_commits_from_its_end_and_nothing_befo
             assert client.xlen(KEYS.events("alerting")) == 39
 
         # The device that had no receipt, or had it and asks again, is served as if for the first time.
-        seen = await store.incidents.neighbourhood(reports[39], NEARBY)
+        seen = await store.incidents.neighbourhood(placed(reports[39]))
         assert await commit(store, reports[39], opened(reports[39]), seen=seen) == 40
 
 

@@ -7,19 +7,16 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from broker.core.changes import Change, IncidentChanged
-from broker.core.grid import place_of, region_of
 from broker.core.incidents import Incident, closed, merged, opened_by, widened
 from broker.core.membership import Member, reporter
-from broker.store import Neighbourhood, OutboxMessage, ReceiptRecord, Store
+from broker.store import Neighbourhood, OutboxMessage, ReceiptRecord, ReportCommit, Store
 from broker.store.kernel.keys import Keys
 from schemas.messages import Outcome, Receipt, Report, Subject
-from schemas.taxonomy import Audience
-from tests.core.samples import POLICY, START, category
+from tests.core.samples import POLICY, START, placed
 
 KEYS = Keys()
 
 TIMERS = POLICY.timers
-NEARBY = Audience.POLICE_AND_NEARBY
 
 
 def milliseconds(moment: datetime) -> int:
@@ -38,15 +35,7 @@ def changed(incident: Incident, change: Change = Change.OPENED) -> IncidentChang
 
 
 def opened(report: Report, now: datetime = START) -> Incident:
-    return opened_by(
-        report,
-        category(report.category),
-        audience=NEARBY,
-        zone="gent",
-        municipality="gent",
-        now=now,
-        region=region_of(place_of(report.location.lat, report.location.lon)),
-    )
+    return opened_by(placed(report), now)
 
 
 def joined(incident: Incident, report: Report) -> Incident:
@@ -63,18 +52,17 @@ async def commit(
     posted: OutboxMessage | None = None,
     member: Member | None = None,
 ) -> int | None:
-    seen = seen or await store.incidents.neighbourhood(report, NEARBY)
-    return await store.incidents.commit_report(
-        report,
+    one = placed(report)
+    made = ReportCommit(
+        one,
         ReceiptRecord(report.id, user, "digest", receipt_of(report.id)),
+        incident,
         member=member or reporter({}, "zoe"),
-        incident=incident,
-        seen=seen,
         event=changed(incident, Change.OPENED if incident.reports == 1 else Change.MERGED),
         posted=posted,
-        timers=TIMERS,
-        now=incident.opened_at,
     )
+    seen = seen or await store.incidents.neighbourhood(one)
+    return await store.incidents.commit_report(made, seen, timers=TIMERS, now=incident.opened_at)
 
 
 async def open_incident(store: Store, report: Report, *, user: str = "ann") -> Incident:
@@ -106,5 +94,4 @@ async def open_incidents(store: Store) -> int:
 
 
 async def candidates(store: Store, one: Report) -> list[object]:
-    merge_m = category(one.category).merge_m
-    return list(names((await store.incidents.neighbourhood(one, NEARBY, merge_m)).candidates))
+    return list(names((await store.incidents.neighbourhood(placed(one))).candidates))

@@ -26,9 +26,8 @@ from schemas.messages import (
     Question,
 )
 from schemas.taxonomy import Audience
-from tests.core.samples import START, north, report
+from tests.core.samples import START, north, placed, report
 from tests.store.samples import (
-    NEARBY,
     NOW_MS,
     TIMERS,
     candidates,
@@ -76,14 +75,14 @@ async def test_report_is_committed_once_whoever_repeats_it(
     store: Store, other_store: Store
 ) -> None:
     one = report()
-    seen = await store.incidents.neighbourhood(one, NEARBY)
+    seen = await store.incidents.neighbourhood(placed(one))
 
     sequences = await asyncio.gather(
         *(commit(of, one, opened(one), seen=seen) for of in (store, other_store) * 4)
     )
 
     assert sorted(sequences, key=str) == [1] + [None] * 7
-    again = await store.incidents.neighbourhood(one, NEARBY)
+    again = await store.incidents.neighbourhood(placed(one))
     assert again.received is not None
     assert again.received.receipt.sequence == 1
     assert await store.events.length("police") == 1

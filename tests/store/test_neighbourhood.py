@@ -18,9 +18,8 @@ from schemas.messages import (
     Position,
     Report,
 )
-from tests.core.samples import category, north, report
+from tests.core.samples import category, north, placed, report
 from tests.store.samples import (
-    NEARBY,
     candidates,
     close,
     commit,
@@ -36,7 +35,7 @@ async def test_two_reports_that_meet_cannot_both_open_an_incident(
     store: Store, other_store: Store
 ) -> None:
     one, two = report(), report(north(150))
-    seen = [await store.incidents.neighbourhood(each, NEARBY) for each in (one, two)]
+    seen = [await store.incidents.neighbourhood(placed(each)) for each in (one, two)]
 
     won = await asyncio.gather(
         commit(store, one, opened(one), seen=seen[0]),
@@ -48,7 +47,7 @@ async def test_two_reports_that_meet_cannot_both_open_an_incident(
 
 async def test_report_far_away_of_another_kind_or_mode_is_not_held_up(store: Store) -> None:
     others = [report(north(900)), report(code="theft"), report(mode=Mode.DRILL)]
-    seen = [await store.incidents.neighbourhood(each, NEARBY) for each in others]
+    seen = [await store.incidents.neighbourhood(placed(each)) for each in others]
     await open_incident(store, report())
 
     for each, before in zip(others, seen, strict=True):
@@ -60,7 +59,7 @@ async def test_change_of_the_incident_that_a_report_would_join_makes_it_decide_a
 ) -> None:
     incident = await open_incident(store, report())
     second = report(north(20))
-    seen = await store.incidents.neighbourhood(second, NEARBY)
+    seen = await store.incidents.neighbourhood(placed(second))
     assert names(seen.candidates) == [incident.id]
     await close(store, incident)
 
@@ -73,7 +72,7 @@ async def test_change_of_the_incident_that_a_report_would_join_makes_it_decide_a
 async def test_incident_opened_after_another_closed_is_noticed(store: Store) -> None:
     second = report(north(20))
     first = await open_incident(store, report())
-    before = await store.incidents.neighbourhood(second, NEARBY)
+    before = await store.incidents.neighbourhood(placed(second))
     await close(store, first)
     await open_incident(store, report(north(10)))
 
@@ -82,7 +81,7 @@ async def test_incident_opened_after_another_closed_is_noticed(store: Store) -> 
 
 async def test_incident_opened_and_closed_meanwhile_changes_no_decision(store: Store) -> None:
     second = report(north(20))
-    before = await store.incidents.neighbourhood(second, NEARBY)
+    before = await store.incidents.neighbourhood(placed(second))
     await close(store, await open_incident(store, report()))
 
     assert await candidates(store, second) == []
@@ -108,14 +107,14 @@ async def test_nothing_near_does_not_hold_for_a_report_that_was_committed(store:
 
 async def test_who_found_something_reads_before_the_next_decision_there(store: Store) -> None:
     one, near = report(), report(north(20))
-    assert store.incidents.expected(near, NEARBY) is NOTHING_NEAR
+    assert store.incidents.expected(placed(near)) is NOTHING_NEAR
     incident = await open_incident(store, one)
 
     assert await candidates(store, near) == [incident.id]
-    assert store.incidents.expected(near, NEARBY) is None
+    assert store.incidents.expected(placed(near)) is None
     await close(store, incident)
     assert await candidates(store, near) == []
-    assert store.incidents.expected(near, NEARBY) is NOTHING_NEAR
+    assert store.incidents.expected(placed(near)) is NOTHING_NEAR
 
 
 async def test_candidates_are_all_that_are_within_the_merging_distance(store: Store) -> None:
@@ -133,7 +132,7 @@ async def test_candidates_are_all_that_are_within_the_merging_distance(store: St
         for incident in there
     }
 
-    found = names((await store.incidents.neighbourhood(one, NEARBY, merge_m)).candidates)
+    found = names((await store.incidents.neighbourhood(placed(one))).candidates)
 
     assert {name for name, metres in distances.items() if metres <= merge_m} <= set(found)
     assert all(distances[UUID(str(name))] <= merge_m + 0.1 for name in found)
@@ -154,13 +153,11 @@ async def test_reports_from_everywhere_merge_as_if_one_after_another(
     order: dict[int, Report] = {}
 
     async def take(of: Store, one: Report) -> None:
-        expected = of.incidents.expected(one, NEARBY)
+        expected = of.incidents.expected(placed(one))
         while True:
-            seen = expected or await of.incidents.neighbourhood(
-                one, NEARBY, category(one.category).merge_m
-            )
+            seen = expected or await of.incidents.neighbourhood(placed(one))
             expected = None
-            target = merge_target(one, category(one.category), NEARBY, seen.candidates)
+            target = merge_target(placed(one), seen.candidates)
             after = joined(target, one) if target else opened(one)
             sequence = await commit(of, one, after, seen=seen)
             if sequence is not None:
@@ -172,7 +169,7 @@ async def test_reports_from_everywhere_merge_as_if_one_after_another(
     assert sorted(order) == list(range(1, 25))
     alone: dict[UUID, Incident] = {}
     for _, one in sorted(order.items()):  # the oracle: one after another, over all incidents
-        target = merge_target(one, category(one.category), NEARBY, alone.values())
+        target = merge_target(placed(one), alone.values())
         after = joined(target, one) if target else opened(one)
         alone[after.id] = after
     for identifier, expected in alone.items():

@@ -16,13 +16,13 @@ from broker.store import OutboxMessage, Reader, Store, Update
 from nabij.local.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability
-from tests.core.samples import START, report
-from tests.store.samples import NEARBY, NOW_MS, TIMERS, commit, open_incident, opened
+from tests.core.samples import START, placed, report
+from tests.store.samples import NOW_MS, TIMERS, commit, open_incident, opened
 
 Question = Callable[[Store], Awaitable[object]]
 QUESTIONS: dict[str, Question] = {
     "ping": lambda store: store.ping(),
-    "neighbourhood": lambda store: store.incidents.neighbourhood(report(), NEARBY),
+    "neighbourhood": lambda store: store.incidents.neighbourhood(placed(report())),
     "get": lambda store: store.incidents.get(new_id()),
     "near": lambda store: store.presence.near([1]),
     "update": lambda store: store.presence.update(
@@ -108,7 +108,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
     async with Store(own_redis.url) as store:
         await store.events.ensure_groups()
         one, two = report(), report()
-        seen = await store.incidents.neighbourhood(two, NEARBY)
+        seen = await store.incidents.neighbourhood(placed(two))
         other = replace(one, location=replace(one.location, lat=52.0))
         incident = await open_incident(store, other)
         before = {key: client.dump(key) for key in client.scan_iter()}

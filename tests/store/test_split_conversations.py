@@ -11,7 +11,6 @@ import redis
 from msgspec.structs import replace
 
 from broker.core.changes import Erased
-from broker.core.grid import place_of, region_of
 from broker.core.incidents import Incident, opened_by
 from broker.core.membership import Member, Part
 from broker.store import Opening, Store, open_partitions
@@ -19,7 +18,7 @@ from broker.store.migrations import SCHEMA_VERSION
 from schemas.ids import group_event_id
 from schemas.messages import GroupEvent, GroupEventKind, Report, Sync
 from schemas.taxonomy import Audience
-from tests.core.samples import START, category, report
+from tests.core.samples import START, placed, report
 from tests.store.samples import milliseconds
 
 PREFIX = "nabij:{p0}:"
@@ -30,16 +29,7 @@ ENCODE = msgspec.json.Encoder().encode
 
 
 def old_incident(first: Report, audience: Audience, now: datetime) -> Incident:
-    place = first.location
-    opened = opened_by(
-        first,
-        category(first.category),
-        audience=audience,
-        zone="gent",
-        municipality="gent",
-        now=now,
-        region=region_of(place_of(place.lat, place.lon)),
-    )
+    opened = opened_by(placed(first, audience), now)
     return replace(opened, reports=2, version=4)
 
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from broker.core.policy import Policy
 from broker.mqtt import Message
 from broker.store import OutboxMessage, Update
+from broker.store.incident_store import ReportCommit
 from broker.store.outbox import Outbox
 from schemas import topics
 from schemas.codec import encode
@@ -187,9 +188,10 @@ class _Hasty:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._incidents, name)
 
-    async def commit_report(self, report: Any, filing: Any, **words: Any) -> int | None:
-        if report.id not in self._told:
-            self._told.add(report.id)
-            topic = topics.RECEIPT.topic(user=filing.user)
-            self._worker.client.publish_nowait(Message(topic, encode(filing.receipt)))
-        return await self._incidents.commit_report(report, filing, **words)
+    async def commit_report(self, made: ReportCommit, *words: Any, **more: Any) -> int | None:
+        receipt = made.receipt
+        if receipt.message not in self._told:
+            self._told.add(receipt.message)
+            topic = topics.RECEIPT.topic(user=receipt.user)
+            self._worker.client.publish_nowait(Message(topic, encode(receipt.receipt)))
+        return await self._incidents.commit_report(made, *words, **more)
