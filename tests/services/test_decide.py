@@ -1,6 +1,5 @@
 """Deciding and committing: again until nothing has changed, and never for ever."""
 
-
 import pytest
 
 from broker.errors import UnavailableError
