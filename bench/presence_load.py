@@ -30,7 +30,7 @@ _FIRST_RATE, _GROWTH = 4_000.0, 1.3
 
 
 def updates(count: int, random: Random, *, elsewhere: bool = False) -> list[bytes]:
-    """Return PUBLISH packets of QoS 1, each the position of somebody of `PEOPLE`."""
+    """Return PUBLISH packets of QoS 1, each the position of one of `PEOPLE`."""
     packets = []
     for number in range(count):
         north, east = (random.uniform(-_SPREAD_M, _SPREAD_M) for _ in range(2))
@@ -46,7 +46,7 @@ def updates(count: int, random: Random, *, elsewhere: bool = False) -> list[byte
 
 
 class PositionProbe:
-    """Somebody whose position is said, with a receipt asked: it comes when it can be found."""
+    """A person whose position is sent with a receipt asked for: it comes when the place can be found."""
 
     def __init__(self) -> None:
         self._connection: Connection

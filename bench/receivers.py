@@ -116,7 +116,7 @@ class Recipient(asyncio.Protocol):
         self._transport.write(self._connect)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing heals here: a measurement that loses a connection is void."""
+        """No reconnection: a measurement that loses a connection is void."""
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionError("closed by the MQTT broker"))
 

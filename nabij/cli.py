@@ -268,8 +268,8 @@ def simulate(
     broken: Annotated[
         str | None,
         typer.Option(
-            help="Break one promise on purpose, to check that it is noticed: acknowledge-first, "
-            "publish-first, no-idempotency or lost-alert.",
+            help="Break one promise on purpose, to check that it is noticed, such as "
+            "acknowledge-first or lost-alert; a wrong name lists them all.",
             autocompletion=completion.broken_promises,
         ),
     ] = None,

@@ -327,7 +327,7 @@ async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cau
         causes |= dict.fromkeys(accepted(await store.server.unsafe(), settings.unsafe_redis))
         causes |= dict.fromkeys(await store.server.disk())
         server = store.server
-        # Where nothing is yet nothing is written: whoever looks leaves no trace.
+        # Where nothing is yet nothing is written: looking leaves no trace.
         clock_s = await (server.write() if await store.is_used() else server.clock())
         apart_s = clock_s - time.time()
         if abs(apart_s) > AGREE_S:

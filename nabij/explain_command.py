@@ -152,7 +152,7 @@ def _why(alert: AlertRecord) -> str:
 
 def _why_not(incident: Incident, *, has_reported: bool) -> str:
     if has_reported:
-        return "reported the incident: whoever has is not alerted to it"
+        return "reported the incident: reporters are not alerted to it"
     if nobody := not_alerting(incident):
         return nobody
     end = f" closed {_time(incident.closed_at)};" if incident.closed_at else ""

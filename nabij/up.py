@@ -73,7 +73,7 @@ async def up(
 
 
 def _write_clients(stack: Stack) -> None:
-    """For an embedded MQTT broker: whoever tries it has the files that other clients read."""
+    """For an embedded MQTT broker: write the files that let other clients log in."""
     if stack.embedded:
         url = urlsplit(stack.mqtt_url)
         shown = {user: stack.credentials[user] for user in _shown(stack)}

@@ -67,9 +67,9 @@ class DemoLog:
             self.opened[case.report] = case.incident
 
     def alert(self, alert: Alert, received_at: float) -> None:
-        """Somebody nearby has it."""
+        """A neighbour has an alert."""
         self.alerted[alert.incident] += 1
-        if alert.reason is AlertReason.NEARBY:  # whoever walks in later is alerted later
+        if alert.reason is AlertReason.NEARBY:  # those who walk in later are alerted later
             self.nearby.append((alert.incident, received_at))
 
     def state(self, state: IncidentState) -> None:
@@ -80,7 +80,7 @@ class DemoLog:
             self.closed.add(state.incident)
 
     def group(self, event: GroupEvent) -> bool:
-        """Somebody in a group heard this; return whether nobody of ours had heard it before."""
+        """A member of a group heard this; return whether it is the first to hear it."""
         if event.kind is GroupEventKind.JOINED and event.member.startswith("helper"):
             self.grouped.add(event.incident)
         elif event.kind is GroupEventKind.CLOSED:

@@ -24,7 +24,7 @@ class ScenePlace:
 
 @dataclass(frozen=True)
 class SceneText:
-    """A category and what somebody writes about it."""
+    """A category and what a witness writes about it."""
 
     category: str
     text: str
@@ -161,7 +161,7 @@ def _scene(
 
 
 def _again(random: Random, scene: Scene) -> Scene:
-    """Somebody else sees the same thing from some steps away."""
+    """Another witness sees the same thing from some steps away."""
     said = random.choice(AGAIN)
     story = SceneText(scene.story.category, said.text, said.language)
     place = _near(random, scene.location, 20.0)

@@ -67,7 +67,7 @@ class Story:
 
     @asynccontextmanager
     async def _actors(self) -> AsyncIterator[tuple[Participant, Participant]]:
-        """Connect the witness, the neighbour near the fire, and somebody who is far away."""
+        """Connect the witness, the neighbour near the fire, and a participant who is far away."""
         on: dict[str, dict[str, Any]] = {
             WITNESS: {"on_group": lambda event, _: self._heard.put_nowait(event)},
             NEIGHBOUR: {"on_alert": lambda *alert: self._alerts.put_nowait(alert)},

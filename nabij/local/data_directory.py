@@ -28,7 +28,7 @@ SERVICES_ACCOUNT = "nabij"
 CITY_DESK = "city-desk"
 OPERATOR = "operator"
 _DESK = "desk-"
-# Hexadecimal, for whoever types one on a phone: 80 bits.
+# Hexadecimal, easy to type on a phone: 80 bits.
 _PASSWORD_BYTES = 10
 
 
@@ -49,10 +49,10 @@ class DataDir:
 
     @contextlib.contextmanager
     def held(self, *names: str) -> Iterator[None]:
-        """Hold the directory under these names: nobody else may hold any of them meanwhile.
+        """Hold the directory under these names: no other process may hold any of them until then.
 
         Raises:
-            ConfigError: somebody does, or the directory cannot be written.
+            ConfigError: another process does, or the directory cannot be written.
         """
         with contextlib.ExitStack() as stack:
             for name in names:

@@ -25,8 +25,8 @@ async def opened_store(
 ) -> AsyncIterator[Partitions]:
     """Give the partitions of the store that is configured, or of the data directory.
 
-    Of a data directory in which nothing runs the Redis is started meanwhile. To read, there must be
-    something: a directory that is not the right one is not said to hold nothing.
+    Where nothing runs in a data directory, its Redis is started for that long. To read, there must be
+    something: a wrong directory is not reported as an empty one.
 
     Raises:
         ConfigError: the data directory cannot be used, or there is nothing to read.

@@ -57,7 +57,7 @@ class StoreFigures:
         await self._stack.aclose()
 
     async def refresh(self) -> None:
-        """Read it anew, unless that was done a moment ago."""
+        """Read it again, unless that was done a moment ago."""
         if time.monotonic() - self._read_at < KEPT_S:
             return
         try:
@@ -76,7 +76,7 @@ class StoreFigures:
         """Yield what was read last."""
         yield GaugeMetricFamily(
             "nabij_store_up",
-            "Redis answers to whoever serves /metrics",
+            "Redis answers the process that serves /metrics",
             value=float(self.latest is not None),
         )
         if self.latest is None:

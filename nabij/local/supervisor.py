@@ -27,7 +27,7 @@ from schemas.messages import ServiceState
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
-STEADY_S = 30.0  # a worker that lived this long starts anew with the shortest pause
+STEADY_S = 30.0  # a worker that lived this long is restarted with the shortest pause
 TICK_S = 1.0
 MISSED_BEATS = 5  # not alive, and not ready
 HUNG_BEATS = 20  # asked where it stands, and killed a tick later

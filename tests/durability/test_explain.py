@@ -79,7 +79,7 @@ async def test_one_user_is_told_why_they_were_or_were_not_alerted(servers: Serve
         assert reason.startswith("nearby at commit (wave 1); delivered")
         assert await why(incident, "ann") == (
             False,
-            "reported the incident: whoever has is not alerted to it",
+            "reported the incident: reporters are not alerted to it",
         )
         assert await why(secret, "bob") == (
             False,

@@ -30,9 +30,9 @@ from verify.oracle.coverage import (
 )
 from verify.oracle.observations import NEVER, Deed, SentPresence
 
-# Whoever comes near an incident so shortly before it closes need not be alerted any more, and
-# whoever reports it so shortly after coming near was not yet: an alert may wait for a restart. When
-# the MQTT broker or the device's process is killed meanwhile, it may wait so long from then.
+# A participant who comes near an incident so shortly before it closes need not be alerted any more,
+# and one who reports it so shortly after coming near was not yet: an alert may wait for a restart.
+# When the MQTT broker or the device's process is killed, it may wait so long from then.
 GRACE_S = 15.0
 
 
@@ -100,7 +100,7 @@ def _presences(evidence: Evidence, numbers: Mapping[str, int]) -> list[SentPrese
 
 
 def _helping(evidence: Evidence) -> dict[UUID, list[Helping]]:
-    """Return what keeps the radius as it is: somebody helps, or the police are on the scene."""
+    """Return what keeps the radius as it is: a participant helps, or the police are on the scene."""
     helping: dict[UUID, list[Helping]] = defaultdict(list)
     numbers = {user: number for number, user in enumerate({each.user for each in evidence.sent})}
     deeds: dict[ReplyKind | None, dict[tuple[UUID, str, float], Deed]] = defaultdict(dict)

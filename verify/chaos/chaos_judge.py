@@ -16,7 +16,7 @@ from verify.chaos.chaos_privacy import is_for_desk_alone, judge_privacy
 from verify.chaos.evidence import Evidence, StoreFacts
 from verify.chaos.judgement import Judgement
 
-# What a desk may be told without anything being wrong: it acts on what may have changed meanwhile.
+# What a desk may be told without anything being wrong: what it acts on may have changed.
 _LATE = ("incident_closed", "bad_transition")
 
 Heard = Mapping[

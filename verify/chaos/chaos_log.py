@@ -226,7 +226,7 @@ class Quiet(Struct, frozen=True, kw_only=True, tag="quiet"):
 
 
 class ProcessStruck(Struct, frozen=True, kw_only=True, tag="struck", omit_defaults=True):
-    """A process was killed, or paused for `pause_s`. Written by whoever struck, for the reader."""
+    """A process was killed, or paused for `pause_s`. Written by the striker, for the reader."""
 
     t: float
     victim: str

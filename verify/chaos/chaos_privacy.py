@@ -49,7 +49,7 @@ def judge_privacy(evidence: Evidence, policy: PolicyFile, judgement: Judgement) 
         if event.user != owner.user:
             judgement.blame("I5", f"{event.user} heard the conversation of report {owner.id}")
         if event.members > 1 or event.role is GroupRole.RESPONDER:
-            judgement.blame("I5", f"the conversation of report {owner.id} shows somebody else")
+            judgement.blame("I5", f"the conversation of report {owner.id} shows another member")
     for question in evidence.asked:
         owner = apart.get(question.incident)
         if owner is not None and (question.user, question.report) != (owner.user, owner.id):

@@ -22,7 +22,7 @@ from verify.oracle.coverage import (
 from verify.oracle.merging import Episode
 from verify.oracle.observations import NEVER, AlertLog, Observations
 
-REPORTER_GRACE_S = 30.0  # somebody due for an alert this long before they reported it has had it
+REPORTER_GRACE_S = 30.0  # a participant due for an alert this long before reporting it has had it
 
 
 class AlertOracle:
@@ -170,7 +170,7 @@ class AlertOracle:
         )
 
     def _why(self, user: int, episode: Episode, what: str) -> str:
-        """Say how near this person came to the incident, for whoever looks for the error."""
+        """Say how near this person came to the incident, to help find the error."""
         first = episode.first
         radius_m = self._radius_m(episode)
         text = f"{self._name(user)} {what} to {first.category} {episode.id} ({radius_m} m)"
@@ -202,7 +202,7 @@ class AlertOracle:
 def _reporters(episode: Episode) -> dict[int, tuple[float, float]]:
     """Return when each reporter's first report was sent and confirmed.
 
-    Whoever opened it reported it before it was there.
+    The one who opened it reported it before it was there.
     """
     reporters = {episode.first.user: (-NEVER, -NEVER)}
     for report in episode.reports:

@@ -33,7 +33,7 @@ def distance_m(lat_a: float, lon_a: float, lat_b: float, lon_b: float) -> float:
 
 
 class Stay(NamedTuple):
-    """Somebody's time in one cell."""
+    """A participant's time in one cell."""
 
     user: int
     certain_from: float
@@ -43,7 +43,7 @@ class Stay(NamedTuple):
 
 
 class Helping(NamedTuple):
-    """From when until when somebody who accepted was there: possibly, and certainly."""
+    """From when until when a participant who accepted was there: possibly, and certainly."""
 
     possible_from: float
     certain_from: float
@@ -142,7 +142,7 @@ def _possibly_due(before: Wave, helping: Sequence[Helping], accept_s: float) -> 
     first = before.possible_from + accept_s - CLOCK_S
     again = (each.certain_until + accept_s - CLOCK_S for each in helping)
     for due in sorted({first, *(each for each in again if first < each < NEVER)}):
-        # It may take effect late, when somebody who helped has left.
+        # It may take effect late, when a participant who helped has left.
         for moment in (due, *sorted(each.certain_until for each in helping)):
             if due <= moment <= due + WAVE_SLACK_S and not _surely_helped(helping, moment):
                 return moment

@@ -129,7 +129,7 @@ class AlertLog:
 
 @dataclass(kw_only=True)
 class Observations:
-    """All of one replay. `zones` are the police zones that somebody watched (None: all of them)."""
+    """All of one replay. `zones` are the police zones that were watched (None: all of them)."""
 
     participants: tuple[str, ...]
     zones: frozenset[str] | None = None

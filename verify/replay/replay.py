@@ -2,7 +2,7 @@
 
 At full speed it goes in rounds, so that nothing is left to chance: everybody who moved says so and
 waits for the receipt, then a batch of reports is sent at once and waits for its receipts. At a
-given speed reports come when they are due, and people move meanwhile.
+given speed reports come when they are due, while people move.
 """
 
 import asyncio

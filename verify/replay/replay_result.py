@@ -42,8 +42,8 @@ class ReplayResult:
     confirmed acceptances of alerts. `missing` and `unexpected` sum alerts, escalations and cases,
     each of which stands apart in `verdict`. `unmapped` counts rows by a category no rule knows.
     A message that came again, as QoS 1 allows, is counted once. `merged_apart` are reports that
-    joined an incident though in the stream `merge_s` and more lie between them: whoever reports
-    now has seen it now, so a replay faster than the stream brings them together.
+    joined an incident though in the stream `merge_s` and more lie between them: a report carries
+    the present time, so a replay faster than the stream brings them together.
     """
 
     reports: int
@@ -158,7 +158,7 @@ def _to_police(history: Observations) -> Iterable[float]:
 
 
 def _to_alert(history: Observations) -> Iterable[float]:
-    """Yield how long alerts of the first wave took that came because somebody was nearby."""
+    """Yield how long alerts of the first wave took that came because a participant was nearby."""
     opened_at = {
         report.incident: report.sent_at
         for report in history.reports

@@ -48,7 +48,7 @@ class ReplayHabits:
     refresh_s: float
     delay_s: tuple[float, float] = (0.0, 0.0)
     leaving: float = 0.2  # of those who have accepted
-    lost: float = 0.03  # of the times that somebody says where they are, the device hardly knows
+    lost: float = 0.03  # of the positions that a device sends, it hardly knows where it is
 
 
 @dataclass(eq=False)

@@ -13,7 +13,7 @@ from schemas.messages import Brief, Case, Escalation, GroupEventKind, Outcome, R
 from verify.simulation.simulation_logs import DeviceLog, Logs
 from verify.simulation.virtual_time import EPOCH_S
 
-_AGAIN_S = 8.0  # so old what no desk has is sent again for sure, whatever dies meanwhile
+_AGAIN_S = 8.0  # what no desk has confirmed for so long has been sent again, whatever died
 _AT_ONCE_S = 2.0  # after its receipt a sync has brought all
 _ALARM_S = 8.0  # so late at most the alarm is raised
 _BRIEF_BYTES = 255
@@ -116,7 +116,7 @@ def sequences_are_one(logs: Logs) -> Iterator[str]:
 
 
 def _joined_at(log: DeviceLog) -> dict[UUID, int]:
-    """Return of each incident that somebody joined by accepting the number of that event."""
+    """Return the number of the joining event of each incident that a participant joined by accepting."""
     joined: dict[UUID, int] = {}
     for _, event in log.events:
         if event.kind is GroupEventKind.JOINED and event.member == event.you:

@@ -91,7 +91,7 @@ class Line:
         loop, server = self._loop, self._server
         future: asyncio.Future[Any] = loop.create_future()
         if self.dead:
-            return future  # whoever waits has died
+            return future  # the waiting worker has died
         if not server.up:
             future.set_exception(UnavailableError("Redis: nobody answers"))
             return future

@@ -133,7 +133,7 @@ class SimulatedWorld:
         return self._logs()
 
     def trace(self, who: str, what: str) -> None:
-        """Tell whoever wants to know."""
+        """Print an event, if tracing is on."""
         if self.on_trace:
             self.on_trace(self.loop.now, who, what)
 

@@ -41,7 +41,7 @@ from verify.simulation.simulation_privacy import heard_by_desks, heard_of_others
 from verify.simulation.virtual_time import EPOCH_S
 
 _EARTH_M = 6_371_007.180918475
-_SURE_S = 10.0  # open for so long: whoever is near must have been alerted
+_SURE_S = 10.0  # open for so long: all who are near must have been alerted
 _CALM_S = 14.0  # from here on every device has been back for a while
 
 
@@ -371,7 +371,7 @@ JUDGES: dict[str, Judge] = {
 
 
 def _once(what: str, effects: Mapping[UUID, set[UUID]]) -> Iterator[str]:
-    """Tell if somebody heard it twice, or nobody; `effects` are the ids that each heard."""
+    """Tell if it was heard twice, or by nobody; `effects` are the ids that each heard."""
     found = max(map(len, effects.values()), default=0)
     if found != 1:
         yield f"{what} took effect {found} times"
@@ -385,7 +385,7 @@ def _in_effect(
 
 
 def _distance_m(report: Report, lat_lon: tuple[float, float]) -> float:
-    """From the report to the centre of the cell of resolution 10 that somebody is in."""
+    """From the report to the centre of the cell of resolution 10 of a participant."""
     lat, lon = h3.cell_to_latlng(h3.latlng_to_cell(*lat_lon, 10))
     a, b = _unit(report.location.lat, report.location.lon), _unit(lat, lon)
     chord = math.sqrt(sum((one - other) ** 2 for one, other in zip(a, b, strict=True)))

@@ -36,7 +36,7 @@ def heard_of_others(logs: Logs, owners: Owners) -> Iterator[str]:
                 yield f"{user} heard {event.member} in the conversation of report {owner[1]}"
         for _, question in log.questions:
             if owners.get(question.incident, (user, question.report)) != (user, question.report):
-                yield f"{user} was asked about somebody else's report"
+                yield f"{user} was asked about another's report"
 
 
 def heard_by_desks(logs: Logs, owners: Owners) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Where somebody is at any moment: recorded tracks, and walks of our own where there is no file.
+"""Where a person is at any moment: recorded tracks, and walks of our own where there is no file.
 
 A file has the columns `track,t_s,x_m,y_m` (others are ignored), metres from an arbitrary centre;
 it may be gzipped. Placed on an origin, lat = lat0 + y/111320, lon = lon0 + x/(111320·cos lat0).
