@@ -83,19 +83,3 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     linked = {(document.parent / name) for name in re.findall(r"\]\(([\w./-]+)[)#]", text)}
     named = {Path(name) for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)}
     assert [str(name) for name in linked | named if not (REPOSITORY / name).exists()] == []
-
-
-ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-
-
-def test_the_rooms_of_the_architecture_are_those_of_the_repository() -> None:
-    named = set(re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \|.*\|.*\|$", ARCHITECTURE, re.MULTILINE))
-    rooms = {room for cell in named for room in re.findall(r"`([\w.]+)`", cell)}
-    there = {
-        str(path.parent.relative_to(REPOSITORY)).replace("/", ".")
-        for top in PACKAGES
-        for path in (REPOSITORY / top).rglob("__init__.py")
-    }
-    # A package of one room's files is no room of its own; `broker` and `verify` are only their rooms.
-    inner = {"broker", "verify", "verify.datasets.mappings", "bench.peers"}
-    assert rooms == there - inner
