@@ -204,9 +204,8 @@ async def test_a_new_participant_goes_on_with_the_journal_and_is_warned_of_what_
     ):
         assert [await warned.get() for _ in reports] == [report.id for report in reports]
         services.answer = accepted
-        for _ in reports:
+        while await journal.entries():  # a report that was sent twice has two receipts
             await receipts.get()
-        assert await journal.entries() == []
     firsts = [topics.REPORT.decode(m.payload).id for m in sent(services, Subject.REPORT)[:3]]
     assert firsts == [report.id for report in reports]
 
@@ -244,7 +243,8 @@ async def test_a_rejection_is_handed_over_and_ends_it(
         with pytest.raises(MessageRejected, match="unknown_category"):
             await ann.report(fire())
         async with asyncio.timeout(WITHIN_S):
-            assert (await late.get()).code is Code.UNKNOWN_CATEGORY
+            while (await late.get()).code is not Code.UNKNOWN_CATEGORY:
+                pass  # rumqttd kept a receipt for the device of an earlier test
         assert await journal.entries() == []
 
 
