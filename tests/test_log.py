@@ -1,4 +1,4 @@
-"""What is logged or printed steers no terminal, whoever wrote it."""
+"""What is logged or printed steers no terminal, whatever its source."""
 
 import ast
 import json

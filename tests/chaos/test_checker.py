@@ -187,7 +187,7 @@ def test_an_incident_that_is_overdue_twice_in_one_attempt_violates_i3(small_run:
 # -- I4, I5: alerts --
 
 
-def test_somebody_in_the_radius_who_was_not_alerted_violates_i4(small_run: Run) -> None:
+def test_a_participant_in_the_radius_who_was_not_alerted_violates_i4(small_run: Run) -> None:
     small_run.evidence.alerts.clear()
 
     assert small_run.violated() == {"I4": 1}
@@ -201,7 +201,7 @@ def test_a_second_alert_with_another_id_violates_i4(small_run: Run) -> None:
     assert small_run.judged().duplicated == 1
 
 
-def test_an_alert_to_somebody_far_away_violates_i5(small_run: Run) -> None:
+def test_an_alert_to_a_participant_far_away_violates_i5(small_run: Run) -> None:
     small_run.evidence.alerts.append(small_run.alert("cleo"))
 
     assert small_run.violated() == {"I5": 1}
@@ -245,7 +245,7 @@ def test_who_came_into_a_radius_that_certainly_grew_must_be_alerted(small_run: R
     assert small_run.violated() == {"I4": 1}
 
 
-def test_a_radius_must_not_grow_while_somebody_helps_but_may_when_they_left(
+def test_a_radius_must_not_grow_while_a_participant_helps_but_may_when_they_left(
     small_run: Run,
 ) -> None:
     _dirk_stands(small_run)

@@ -76,7 +76,7 @@ def test_a_receipt_that_tells_of_other_reports_violates_i5(
 @pytest.mark.parametrize(
     "shows", [{"user": "bob"}, {"members": 2}, {"role": GroupRole.RESPONDER}], ids=str
 )
-def test_a_conversation_that_somebody_else_hears_or_is_in_violates_i5(
+def test_a_conversation_that_another_user_hears_or_is_in_violates_i5(
     private: Run, shows: dict[str, Any]
 ) -> None:
     groups = private.evidence.groups

@@ -59,7 +59,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """The first node of each pair: whoever is asked tells of the others."""
+        """The first node of each pair: each of them tells of the others."""
         hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes[:MASTERS])
         return f"redis://:{self._password}@{hosts}"
 
@@ -106,7 +106,7 @@ class Cluster:
         ]
 
     async def master_of(self, slot: int) -> Node:
-        """Return whoever has a slot now."""
+        """Return the node that has a slot now."""
         running = next(node for node in self.nodes if node.running)
         for first, last, (_, port, *_), *_ in await running.ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
@@ -114,7 +114,7 @@ class Cluster:
         raise AssertionError(f"nobody has slot {slot}")
 
     async def replica_of(self, slot: int) -> Node:
-        """Return the replica of whoever has a slot now."""
+        """Return the replica of the node that has a slot now."""
         master = await self.master_of(slot)
         [[_, port, _]] = (await master.ask("ROLE"))[2]
         return next(node for node in self.nodes if node.port == int(port))

@@ -1,4 +1,4 @@
-"""What the police and the city read, and by when somebody must have answered."""
+"""What the police and the city read, and by when the police must have answered."""
 
 from datetime import timedelta
 from uuid import UUID

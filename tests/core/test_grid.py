@@ -59,7 +59,7 @@ radii = st.one_of(
 
 
 def lost(cover: set[int], centre: Point, radius_m: float, person: Point) -> bool:
-    """Whether somebody there, or who is taken to be there, is within and not covered."""
+    """Whether a participant there, or taken to be there, is within and not covered."""
     place = grid.place_of(*person)
     within = (
         h3.great_circle_distance(centre, person, unit="m") <= radius_m

@@ -40,7 +40,7 @@ def candidates(draw: st.DrawFn) -> Incident:
 
 
 def haversine_m(one: Position, other: Position) -> float:
-    """Written anew from docs/protocol.md, "Places and distances"."""
+    """Written a second time, from docs/protocol.md, "Places and distances"."""
     a, b = math.radians(one.lat), math.radians(other.lat)
     squared = math.sin((b - a) / 2) ** 2 + math.cos(a) * math.cos(b) * (
         math.sin(math.radians(other.lon - one.lon) / 2) ** 2

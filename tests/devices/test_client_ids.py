@@ -1,4 +1,4 @@
-"""Whoever connects with a device's client id takes its session: so nobody else can derive one."""
+"""A client that connects with a device's client id takes its session: so no other can derive one."""
 
 import socket
 from datetime import UTC, datetime

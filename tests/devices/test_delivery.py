@@ -322,7 +322,7 @@ async def test_attempts_and_what_came_of_them_are_in_the_journal(
     assert entry.last_error == "No receipt."
 
 
-async def test_somebody_elses_journal_is_refused(broker: Broker, journal: Journal) -> None:
+async def test_another_users_journal_is_refused(broker: Broker, journal: Journal) -> None:
     await journal.belong_to("bob")
     with pytest.raises(JournalError, match="of bob, not of ann"):
         async with device(broker, journal):

@@ -1,4 +1,4 @@
-"""Who stops reading costs others nothing, and what is dropped meanwhile is sent again."""
+"""A client that stops reading costs others nothing, and what is dropped for it is sent again."""
 
 import socket
 import time

@@ -13,7 +13,7 @@ from tests.services.system import Servers, running
 SLOW_S = 1.5
 
 
-async def test_an_expired_sync_is_not_answered_and_one_that_somebody_awaits_is(
+async def test_an_expired_sync_is_not_answered_and_one_that_a_device_awaits_is(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     since, read = SyncStore.since, 0

@@ -141,7 +141,7 @@ async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
             held = await slow.receive(100)
             while len(held) < 5:
                 held += await slow.receive(100)
-        await slow.publish(Message("elsewhere", b""))  # a round trip: nothing more came meanwhile
+        await slow.publish(Message("elsewhere", b""))  # a round trip: nothing more has come
         assert slow.stats().received == 5
         for delivery in held:
             delivery.acknowledge()
@@ -166,7 +166,7 @@ async def test_nobody_there_is_unreachable_after_the_timeout() -> None:
                 pass
 
 
-async def test_somebody_silent_is_unreachable_after_the_timeout() -> None:
+async def test_a_silent_server_is_unreachable_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = Endpoint(host="127.0.0.1", port=silent.getsockname()[1])
         with pytest.raises(Unreachable):

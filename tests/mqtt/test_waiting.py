@@ -91,7 +91,7 @@ async def test_each_delivery_wakes_one_reader_and_what_is_left_the_next() -> Non
     assert [payloads(await reader) for reader in readers] == [[b"a"], [b"b"], [b"c"]]
 
 
-async def test_no_reader_waits_while_something_is_queued_whoever_takes_how_much() -> None:
+async def test_no_reader_waits_while_something_is_queued_however_much_each_takes() -> None:
     inbox, numbers = Inbox(10), iter(range(100))
     for sizes in ((1, 1), (1, 2), (2, 1), (1, 1, 1), (3, 1)):
         for early in range(len(sizes) + 1):

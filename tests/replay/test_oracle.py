@@ -110,7 +110,7 @@ class Story:
     def threat(
         self, away_m: float, at: float, *, joins: SentReport | None = None, number: int = 1
     ) -> SentReport:
-        """Somebody reports one, for the police alone; these hear it as the `number`th of one."""
+        """A user reports one, for the police alone; these hear it as the `number`th of one."""
         told = replace(
             self.report(0, north_of(HERE, away_m), at, category="threat"), merge=None, sequence=None
         )
@@ -258,7 +258,7 @@ def test_the_same_alert_again_is_redelivered_and_another_is_a_duplicate(
     assert (verdict.redelivered, verdict.duplicates, verdict.alerts.unexpected) == (1, 1, 1)
 
 
-def test_somebody_who_moved_during_the_commit_is_ambiguous(story: Story) -> None:
+def test_a_participant_who_moved_during_the_commit_is_ambiguous(story: Story) -> None:
     story.presence(1, HERE, at=-10.0)
     story.presence(1, north_of(HERE, 5_000.0), at=0.05)
     theft = story.theft(200.0)
@@ -269,7 +269,7 @@ def test_somebody_who_moved_during_the_commit_is_ambiguous(story: Story) -> None
     assert clean(story.verdict())
 
 
-def test_somebody_who_left_before_must_not_be_alerted(story: Story, theft: SentReport) -> None:
+def test_a_participant_who_left_before_must_not_be_alerted(story: Story, theft: SentReport) -> None:
     story.presence(2, HERE, at=-10.0)
     story.presence(2, north_of(HERE, 5_000.0), at=-5.0)
     story.presence(3, HERE, at=-10.0)
@@ -297,7 +297,7 @@ def test_a_place_that_was_renewed_holds_without_a_gap(story: Story) -> None:
     assert (verdict.alerts.missing, verdict.alerts.ambiguous) == (1, 0)
 
 
-def test_somebody_who_walks_in_must_be_alerted(story: Story, theft: SentReport) -> None:
+def test_a_participant_who_walks_in_must_be_alerted(story: Story, theft: SentReport) -> None:
     story.presence(2, north_of(HERE, 5_000.0), at=-10.0)
     story.presence(2, HERE, at=5.0)
     story.presence(2, north_of(HERE, 5_000.0), at=6.0)
@@ -392,7 +392,7 @@ def test_a_deadline_that_runs_when_the_helper_leaves_stays(
     assert story.verdict(until=100.0).alerts.unexpected == unexpected
 
 
-def test_a_wave_that_somebody_saw_reaches_everybody(story: Story, theft: SentReport) -> None:
+def test_a_wave_that_one_participant_saw_reaches_all(story: Story, theft: SentReport) -> None:
     story.presence(2, north_of(HERE, 700.0), at=-10.0)
     story.presence(3, north_of(HERE, 700.0), at=-10.0)
     story.accepted(theft, at=89.95)

@@ -29,7 +29,7 @@ def refusal(topic: topics.Topic[Any], payload: bytes) -> Invalid:
 
 
 def assert_explains(refused: Invalid) -> None:
-    """A sender, whoever wrote their software, can be told: the receipt encodes, and is short."""
+    """Any sender can be told, whatever its software: the receipt encodes, and is short."""
     assert isinstance(refused.code, Code)
     assert refused.field.startswith("$")
     assert refused.reason[-1] in ".…"

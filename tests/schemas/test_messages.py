@@ -98,7 +98,7 @@ def test_position_near_null_island_or_at_an_edge_is_one(place: tuple[float, floa
 
 
 @pytest.mark.parametrize("kind", [messages.Availability.ON_DUTY, messages.Availability.AVAILABLE])
-def test_somebody_who_takes_alerts_needs_a_location(kind: messages.Availability) -> None:
+def test_a_participant_who_takes_alerts_needs_a_location(kind: messages.Availability) -> None:
     with pytest.raises(FieldError, match=r"missing_field\|location"):
         messages.Presence(at=AT, availability=kind)
 

@@ -17,7 +17,7 @@ _SOMEWHERE = {"lat": KORENMARKT[0], "lon": KORENMARKT[1]}
 
 @dataclass(frozen=True)
 class Bad:
-    """One bad message of a kind: `payload` is made anew each time, with fresh ids and times."""
+    """One bad message of a kind: `payload` is made each time, with fresh ids and times."""
 
     topic: Topic[Any]
     what: str

@@ -211,7 +211,7 @@ async def test_a_time_just_within_bounds_is_accepted(
     await street.assert_harmless()
 
 
-async def test_an_id_of_somebody_elses_report_is_rejected(street: Street) -> None:
+async def test_an_id_of_another_users_report_is_rejected(street: Street) -> None:
     report = a_report(street.system.place())
     street.reports.add(report["id"])
     mine = await street.system.send_report(street.eva, report)

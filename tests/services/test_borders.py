@@ -88,7 +88,7 @@ async def test_a_repeat_after_the_incident_beyond_the_border_has_closed_keeps_it
     assert later["incident"] != first["incident"]
 
 
-async def test_alerts_reach_over_a_border_and_whoever_crosses_it_gets_one(
+async def test_alerts_reach_over_a_border_and_a_user_who_crosses_it_gets_one(
     system: System, connect: Connect
 ) -> None:
     names = ("ann", "bob", "cleo", "dirk", "eva")

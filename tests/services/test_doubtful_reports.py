@@ -24,7 +24,7 @@ def alerts(client: Client, user: str, receipt: dict[str, Any]) -> list[Any]:
     return client.on(f"u/{user}/down/alert", incident=receipt["incident"])
 
 
-async def test_what_was_seen_long_ago_alerts_nobody_until_somebody_reports_it_afresh(
+async def test_what_was_seen_long_ago_alerts_nobody_until_a_fresh_report(
     system: System, connect: Connect
 ) -> None:
     fleet = await connect("nabij", "u/+/down/#")

@@ -134,7 +134,7 @@ async def test_sync_repeats_what_was_missed_to_who_missed_it_and_no_more(
     await system.say(ann, incident, "missed")
     between = ago()
     await system.say(ann, incident, "also missed")
-    again = await connect("bob")  # with a clean session: what was sent meanwhile is lost
+    again = await connect("bob")  # with a clean session: what was sent in between is lost
     done = await again.ask("u/bob/up/sync", {"since": before})
     assert done.payload["outcome"] == "accepted"
     [alert] = again.on("u/bob/down/alert", incident=incident)

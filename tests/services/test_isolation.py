@@ -65,7 +65,7 @@ async def test_an_incident_that_cannot_be_read_holds_up_nobody_elses_alerts(
     async with running(servers) as system:
         ann, dirk = await system.connect("ann"), await system.connect("dirk")
         incidents = [(await system.report(ann, system.place()))["incident"] for _ in range(2)]
-        for incident in incidents:  # somebody claimed them, and died before sending
+        for incident in incidents:  # a worker claimed them, and died before sending
             await claimed_long_ago(system, incident, "dirk")
         broken, whole = incidents
         system.corrupt(f"incident:{broken}", "incident")

@@ -1,4 +1,4 @@
-"""Whatever somebody sends, no log says who they are, where, or what they said."""
+"""Whatever a user sends, no log says who they are, where, or what they said."""
 
 import json
 import re

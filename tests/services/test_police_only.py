@@ -74,7 +74,7 @@ async def test_a_stranger_who_reports_the_same_threat_learns_nothing_and_reaches
     report = a_report(places[1], "threat")
     his = await system.send_report(mallory, report)
 
-    # He is told what whoever is alone is told, and nothing else.
+    # He is told what a single reporter is told, and nothing else.
     assert [*his] == [*hers]
     assert {name: his[name] for name in his if name not in PRIVATE} == {
         name: hers[name] for name in hers if name not in PRIVATE

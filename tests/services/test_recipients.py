@@ -1,4 +1,4 @@
-"""Who is alerted: whoever is within the radius, there lately, taking alerts, and not the reporter."""
+"""Who is alerted: those within the radius, there lately, taking alerts, and not the reporter."""
 
 import asyncio
 from datetime import UTC, datetime

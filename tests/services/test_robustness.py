@@ -263,7 +263,7 @@ async def test_after_the_mqtt_broker_was_killed_the_services_resume(
 async def test_an_escalation_that_the_mqtt_broker_refuses_is_not_lost(
     own_servers: Servers, own_mqtt: Any
 ) -> None:
-    """An operator's mistake in the ACL, mended later: the police must get what came meanwhile."""
+    """An operator's mistake in the ACL, fixed later: the police must get what came in between."""
     acl: Path = own_mqtt.directory / "acl"
     right = await asyncio.to_thread(acl.read_text)
     wrong = right.replace(

@@ -97,7 +97,7 @@ async def test_positions_too_reach_the_worker_that_lives(city: City, connect: Co
         await ann.answer_to(correlation)
 
 
-async def test_the_last_worker_keeps_its_session_for_whoever_comes_under_any_name(
+async def test_the_last_worker_keeps_its_session_for_the_next_under_any_name(
     city: City, connect: Connect
 ) -> None:
     ann = await connect("ann")

@@ -1,4 +1,4 @@
-"""Each participant is alerted to an incident once, whoever asks, however often, and dies when."""
+"""Each participant is alerted to an incident once, whichever worker asks, however often, and dies when."""
 
 import asyncio
 import random
@@ -64,7 +64,7 @@ async def test_claimed_and_not_sent_is_claimed_again_and_refused_is_not(store: S
     claimed = await store.alerts.claim(
         incident, ["bob", "cleo", "dirk"], reason=AlertReason.NEARBY, now=START, retention_s=9
     )
-    assert await claim() == {"bob", "cleo", "dirk"}  # whoever claimed has died
+    assert await claim() == {"bob", "cleo", "dirk"}  # the worker that claimed has died
     await store.alerts.record_alerts(
         incident.id, claimed[:1], claimed[1:2], now=START, event=changed(incident, Change.ALERTED)
     )
@@ -85,7 +85,7 @@ async def test_who_was_claimed_and_has_moved_before_it_was_sent_is_not_forgotten
 ) -> None:
     incident = await open_incident(store, report())
     was = {"reason": AlertReason.NEARBY, "now": START, "retention_s": 9}
-    assert await store.alerts.claim(incident, ["bob", "cleo"], **was)  # whoever claimed has died
+    assert await store.alerts.claim(incident, ["bob", "cleo"], **was)  # as above
     wider = await widen(store, incident, 900.0)
     await store.alerts.claim(wider, ["eve"], **{**was, "reason": AlertReason.WIDENED})
 

@@ -71,7 +71,7 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     assert await store.incidents.get(new_id()) is None
 
 
-async def test_report_is_committed_once_whoever_repeats_it(
+async def test_report_is_committed_once_however_it_is_repeated(
     store: Store, other_store: Store
 ) -> None:
     one = report()
@@ -184,7 +184,7 @@ async def test_erasing_leaves_no_key_of_the_incident(store: Store, client: redis
     assert set(people) == {"ann", "bob", "cleo"}
     for key in client.scan_iter("nabij:*"):
         if ":events:" in key:
-            continue  # what happened, for whoever has still to act on it
+            continue  # what happened, for services that have still to act on it
         content = _content(client, str(key))
         assert str(incident.id) not in key
         assert str(incident.id) not in content or ":receipt:" in key

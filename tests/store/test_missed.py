@@ -1,4 +1,4 @@
-"""What a sync reads: what may be news to somebody, and nothing of all the rest they were in."""
+"""What a sync reads: what may be news to a user, and nothing of all the rest they were in."""
 
 from datetime import timedelta
 from uuid import uuid5

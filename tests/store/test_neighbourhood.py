@@ -79,7 +79,7 @@ async def test_incident_opened_after_another_closed_is_noticed(store: Store) -> 
     assert await commit(store, second, opened(second), seen=before) is None
 
 
-async def test_incident_opened_and_closed_meanwhile_changes_no_decision(store: Store) -> None:
+async def test_incident_opened_and_closed_in_between_changes_no_decision(store: Store) -> None:
     second = report(north(20))
     before = await store.incidents.neighbourhood(placed(second))
     await close(store, await open_incident(store, report()))

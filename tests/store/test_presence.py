@@ -104,7 +104,7 @@ def measured(hits: Sequence[Hit]) -> set[tuple[str, str]]:
 
 
 def assert_one_place_each(client: redis.Redis) -> None:
-    """No ghosts: whoever is filed under a cell is so once, and where: agrees."""
+    """No ghosts: a user is filed under one cell, and where: agrees."""
     found: dict[str, list[str]] = {}
     for key in client.scan_iter("nabij:{p0}:at:*"):
         for user in client.hkeys(key):
@@ -218,7 +218,7 @@ async def test_a_withdrawal_counts_whatever_its_time_and_once(
     assert_one_place_each(client)
 
 
-async def test_whoever_leaves_before_the_crowd_is_read_is_alerted_for_the_old_place(
+async def test_a_user_who_leaves_before_the_crowd_is_read_is_alerted_for_the_old_place(
     store: Store,
 ) -> None:
     inside_it, far = place_of(KORENMARKT.lat, KORENMARKT.lon), PLACES[0]
@@ -228,12 +228,12 @@ async def test_whoever_leaves_before_the_crowd_is_read_is_alerted_for_the_old_pl
     hits = await moved(store, "ann", far, NOW_MS + 20)
 
     assert measured(hits) == {("ann", str(incident.id))}
-    # Whoever had left before the incident was opened is not.
+    # A user who had left before the incident was opened is not.
     await moved(store, "bob", inside_it, NOW_MS + 60_000)
     assert measured(await moved(store, "bob", far, NOW_MS + 61_000)) == set()
 
 
-async def test_reporter_is_never_hit_and_somebody_alerted_never_again(store: Store) -> None:
+async def test_reporter_is_never_hit_and_a_user_alerted_never_again(store: Store) -> None:
     incident = await open_incident(store, report(), user="ann")
     here = place_of(KORENMARKT.lat, KORENMARKT.lon)
 
@@ -247,7 +247,7 @@ async def test_reporter_is_never_hit_and_somebody_alerted_never_again(store: Sto
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whoever_comes_near_is_hit_anywhere_on_earth(store: Store, seed: int) -> None:
+async def test_a_user_who_comes_near_is_hit_anywhere_on_earth(store: Store, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(40):
         lat, lon = math.degrees(math.asin(chance.uniform(-1, 1))), chance.uniform(-180, 180)

@@ -1,4 +1,4 @@
-"""Events reach whoever acts on them, once done are gone, and not before."""
+"""Events reach the services that act on them, are gone once done, and not before."""
 
 import asyncio
 
