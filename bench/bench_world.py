@@ -25,7 +25,7 @@ import msgspec
 from bench import peer_protocol
 from bench.receivers import CountAnswer, CountQuestion, ReceiverOrders
 from broker.core.grid import place_of
-from broker.mqtt import Connection, Endpoint, Message
+from broker.mqtt import Connection, ConnectionOptions, Endpoint, Message
 from broker.runtime.config import Settings
 from broker.store import Store, Update
 from nabij.local.data_directory import SERVICES_ACCOUNT
@@ -138,7 +138,7 @@ class BenchWorld:
                 Endpoint.from_url(self.stack.mqtt_url_for(user)),
                 client_id=f"bench-{user}-{next(self._numbers)}",
                 subscriptions=[f"{ROOT}/{one}" for one in filters],
-                session_expiry_s=0,
+                options=ConnectionOptions(session_expiry_s=0),
             )
         )
         if on is not None:

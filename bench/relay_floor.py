@@ -9,7 +9,7 @@ import asyncio
 from uuid import uuid4
 
 from bench import peer_protocol
-from broker.mqtt import Connection, Delivery, Endpoint, Message
+from broker.mqtt import Connection, ConnectionOptions, Delivery, Endpoint, Message
 from broker.store.kernel.redis_connection import RedisConnection as Redis
 from nabij.event_loop import run
 
@@ -22,7 +22,7 @@ async def relay(mqtt_url: str, redis_url: str) -> None:
             Endpoint.from_url(mqtt_url),
             client_id=f"bench-relay-{uuid4().hex[:8]}",
             subscriptions=[peer_protocol.REPORT],
-            session_expiry_s=0,
+            options=ConnectionOptions(session_expiry_s=0),
         ) as mqtt,
         asyncio.TaskGroup() as tasks,
     ):

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from asyncio_throttle.throttler import Throttler
 
 from broker.errors import ConfigError, UnavailableError
-from broker.mqtt import Connection, Message
+from broker.mqtt import Connection, ConnectionOptions, Message
 from broker.runtime.config import Settings
 from broker.runtime.dead_letters import REPLAY
 from broker.store import DeadLetter, OutboxMessage, Store
@@ -248,4 +248,6 @@ async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:
 
 def _connection(settings: Settings) -> Connection:
     client = f"nabij-replay-{uuid4().hex[:12]}"
-    return Connection(mqtt_endpoint(settings), client_id=client, session_expiry_s=0)
+    return Connection(
+        mqtt_endpoint(settings), client_id=client, options=ConnectionOptions(session_expiry_s=0)
+    )

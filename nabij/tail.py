@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from broker.errors import ConfigError
-from broker.mqtt import Connection, Message
+from broker.mqtt import Connection, ConnectionOptions, Message
 from broker.runtime.config import Settings
 from nabij.local.opened_store import mqtt_endpoint
 from nabij.output import one_line, print_json, print_line, say
@@ -28,7 +28,7 @@ async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
         mqtt_endpoint(settings),
         client_id=f"nabij-tail-{uuid4().hex[:12]}",
         subscriptions=[_checked(topic_filter)],
-        session_expiry_s=0,
+        options=ConnectionOptions(session_expiry_s=0),
     )
     async with connection:
         say(f"listening to {topic_filter}; Ctrl-C ends it")

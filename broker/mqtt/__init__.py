@@ -2,6 +2,7 @@
 
 from broker.mqtt.broker_pool import BrokerPool, connections_of
 from broker.mqtt.connection import Connection
+from broker.mqtt.connection_options import ConnectionHooks, ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.mqtt_errors import (
@@ -24,7 +25,9 @@ __all__ = [
     "ConnectRefused",
     "Connection",
     "ConnectionClosed",
+    "ConnectionHooks",
     "ConnectionLost",
+    "ConnectionOptions",
     "ConnectionStats",
     "Delivery",
     "Endpoint",

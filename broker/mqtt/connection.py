@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Self
@@ -12,6 +12,12 @@ import structlog
 from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
 from broker.mqtt.batch import Batch, settle_future
+from broker.mqtt.connection_options import (
+    DEFAULTS,
+    NO_HOOKS,
+    ConnectionHooks,
+    ConnectionOptions,
+)
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.mqtt_errors import (
@@ -52,68 +58,44 @@ class Connection:
 
     `async with` connects, subscribes, and from then on reconnects for ever; what was published
     and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
-    acknowledge each once its effect is durable. `on_connect` is called after every connect, the
-    first included, for retained state that must be restored on a replaced MQTT broker; `on_lost`
-    as soon as the connection is gone; `before_reconnect` is awaited before every further attempt. With
-    `reconnects` false the first loss is the end. `shown_as` is what logs say in the place of a client
-    id that is a secret.
+    acknowledge each once its effect is durable.
 
     Outcomes are PUBACK reason codes (section 3.4.2.1), 128 and above meaning failure. A message
     that the broker's limits forbid never leaves: QUOTA_EXCEEDED if it is too large, otherwise
     IMPLEMENTATION_SPECIFIC_ERROR, with the cause in the log.
     """
 
-    def __init__(  # noqa: PLR0913 (settings with defaults, by keyword)
+    def __init__(
         self,
         endpoint: Endpoint,
         *,
         client_id: str,
         subscriptions: Sequence[str] = (),
-        subscribe_qos: int = 1,
         will: Message | None = None,
-        session_expiry_s: int = 86_400,
-        receive_maximum: int = 1_000,
-        keep_alive_s: int = 30,
-        window: int = 500,
-        clean_start: bool = False,
-        max_queue: int = 20_000,
-        max_packet_bytes: int = 1_048_576,
-        connect_timeout_s: float = 10.0,
-        drain_timeout_s: float = 5.0,
-        must_connect: bool = True,
-        reconnects: bool = True,
-        shown_as: str | None = None,
-        before_reconnect: Callable[[], Awaitable[None]] | None = None,
-        on_connect: Callable[[], None] | None = None,
-        on_lost: Callable[[], None] | None = None,
+        options: ConnectionOptions = DEFAULTS,
+        hooks: ConnectionHooks = NO_HOOKS,
     ) -> None:
         self._endpoint = endpoint
-        self._shown_as = shown_as or client_id
-        self._max_queue = max_queue
-        self._connect_timeout_s = connect_timeout_s
-        self._drain_timeout_s = drain_timeout_s
-        self._must_connect = must_connect
-        self._reconnects = reconnects
-        self._before_reconnect = before_reconnect
-        self._on_connect = on_connect
-        self._on_lost = on_lost
+        self._options = options
+        self._hooks = hooks
+        self._shown_as = options.shown_as or client_id
         self._session = Session(
             SessionConfig(
                 client_id=client_id,
                 username=endpoint.username,
                 password=endpoint.password,
                 subscriptions=tuple(subscriptions),
-                subscribe_qos=subscribe_qos,
+                subscribe_qos=options.subscribe_qos,
                 will=will,
-                session_expiry_s=session_expiry_s,
-                receive_maximum=receive_maximum,
-                keep_alive_s=keep_alive_s,
-                window=window,
-                clean_start=clean_start,
-                max_packet_bytes=max_packet_bytes,
+                session_expiry_s=options.session_expiry_s,
+                receive_maximum=options.receive_maximum,
+                keep_alive_s=options.keep_alive_s,
+                window=options.window,
+                clean_start=options.clean_start,
+                max_packet_bytes=options.max_packet_bytes,
             )
         )
-        self._inbox = Inbox(max_queue)
+        self._inbox = Inbox(options.max_queue)
         self._online = asyncio.Event()
         self._online_at = 0.0
         self._idle = asyncio.Event()
@@ -136,9 +118,9 @@ class Connection:
         """
         wire: SessionTransport | None = None
         try:
-            wire = await connect_first(self._connect, self._connect_timeout_s, self.where)
+            wire = await connect_first(self._connect, self._options.connect_timeout_s, self.where)
         except Unreachable:
-            if self._must_connect:
+            if self._options.must_connect:
                 raise
         self._supervisor = asyncio.create_task(
             self._supervise(wire), name=f"mqtt connection {self._shown_as}"
@@ -256,7 +238,7 @@ class Connection:
     def _check_can_publish(self) -> None:
         if self._ended is not None:
             raise self._ended
-        if self._session.waiting >= self._max_queue:
+        if self._session.waiting >= self._options.max_queue:
             raise Overloaded(f"{self._session.waiting} messages are waiting to be sent")
 
     def _flush(self, published: int) -> None:
@@ -285,9 +267,9 @@ class Connection:
         return wire
 
     async def _connect_again(self, timeout_s: float) -> SessionTransport:
-        if self._before_reconnect is not None:
+        if self._hooks.before_reconnect is not None:
             self.is_held_back = True
-            await self._before_reconnect()
+            await self._hooks.before_reconnect()
             self.is_held_back = False
         return await self._connect(timeout_s)
 
@@ -304,7 +286,7 @@ class Connection:
             online_at = loop.time()
             error = await asyncio.shield(wire.closed)
             self._wire = None
-            if isinstance(error, SessionTakenOver) or not self._reconnects:
+            if isinstance(error, SessionTakenOver) or not self._options.reconnects:
                 raise error
             early_ends += 1
             if loop.time() - online_at > _STABLE_AFTER_S:
@@ -329,10 +311,10 @@ class Connection:
 
     async def _drain(self) -> None:
         """Give what is queued and in flight a bounded time to be acknowledged."""
-        if not self._must_connect and not self.connected:
+        if not self._options.must_connect and not self.connected:
             return  # one of several, and away
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_timeout_s):
+            async with asyncio.timeout(self._options.drain_timeout_s):
                 while self._ended is None and not self._session.is_idle:
                     self._idle.clear()
                     await self._idle.wait()
@@ -355,7 +337,7 @@ class Connection:
     def _end(self, error: BaseException) -> None:
         """Nothing more is sent or received: pending calls get `error`."""
         if self._ended is None:
-            if self._reconnects and not isinstance(error, ConnectionClosed):
+            if self._options.reconnects and not isinstance(error, ConnectionClosed):
                 _log.error(
                     "mqtt connection failed", client_id=self._shown_as, exc_info=wordless(error)
                 )
@@ -395,14 +377,14 @@ class Connection:
             self._connects += 1
             self._online_at = time.time()
             self._online.set()
-            if self._on_connect is not None:
-                asyncio.get_running_loop().call_soon(self._on_connect)
+            if self._hooks.on_connect is not None:
+                asyncio.get_running_loop().call_soon(self._hooks.on_connect)
         elif isinstance(event, Closed):
             self._online.clear()
             if self._session_end is not None:
                 self._session_end.lost(event.error)
-            if self._on_lost is not None:
-                self._on_lost()
+            if self._hooks.on_lost is not None:
+                self._hooks.on_lost()
         elif isinstance(event, Answered):
             if self._session_end is not None:
                 self._session_end.answered(event)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from broker.mqtt.connection import Connection
+from broker.mqtt.connection_options import ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Message
 from broker.mqtt.mqtt_errors import MqttError
@@ -85,8 +86,7 @@ class ServerStatus:
             self._endpoint,
             client_id=f"nabij-status-{uuid4().hex[:12]}",
             subscriptions=filters,
-            session_expiry_s=0,
-            connect_timeout_s=_TIMEOUT_S,
+            options=ConnectionOptions(session_expiry_s=0, connect_timeout_s=_TIMEOUT_S),
         )
 
     async def _number(self, topic: str) -> int | None:

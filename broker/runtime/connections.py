@@ -9,7 +9,16 @@ from importlib.metadata import version
 
 from broker.errors import ConfigError
 from broker.hosts import each_url
-from broker.mqtt import BrokerPool, Connection, Endpoint, Message, ServerStatus, connections_of
+from broker.mqtt import (
+    BrokerPool,
+    Connection,
+    ConnectionHooks,
+    ConnectionOptions,
+    Endpoint,
+    Message,
+    ServerStatus,
+    connections_of,
+)
 from broker.runtime.config import Settings
 from broker.runtime.probes import probe_topic
 from broker.runtime.service import Service, outgoing
@@ -46,14 +55,18 @@ def connect(
     """Return the connection to the MQTT broker, or to all of several."""
 
     def connection(number: int, *, among_several: bool) -> Connection:
-        return _connection(
-            service,
-            settings,
-            instance,
-            endpoints[number],
+        hooks = ConnectionHooks(
             before_reconnect=before_reconnect,
             on_connect=connected[number].set,
             on_lost=(lambda: several.lost(number)) if among_several else None,
+        )
+        return Connection(
+            endpoints[number],
+            client_id=client_id_of(service, settings, instance),
+            subscriptions=filters_of(service, settings, instance),
+            will=status_of(service, instance, ServiceState.LOST),
+            options=_options(service, settings, instance, among_several=among_several),
+            hooks=hooks,
         )
 
     if len(endpoints) == 1:
@@ -64,33 +77,19 @@ def connect(
     return several
 
 
-def _connection(
-    service: Service,
-    settings: Settings,
-    instance: str,
-    endpoint: Endpoint,
-    *,
-    before_reconnect: Callable[[], Awaitable[None]] | None,
-    on_connect: Callable[[], None],
-    on_lost: Callable[[], None] | None,
-) -> Connection:
+def _options(
+    service: Service, settings: Settings, instance: str, *, among_several: bool
+) -> ConnectionOptions:
     shared = bool(settings.share_group)
-    return Connection(
-        endpoint,
-        client_id=client_id_of(service, settings, instance),
+    return ConnectionOptions(
         shown_as=shown_as(service.name, instance),
-        subscriptions=filters_of(service, settings, instance),
-        will=status_of(service, instance, ServiceState.LOST),
         receive_maximum=RECEIVE_MAXIMUM,
         # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
         # resumes its session; what it held comes again, since devices repeat until the receipt.
         clean_start=not shared,
         keep_alive_s=30 if shared else 3,
-        connect_timeout_s=10.0 if on_lost is None else _AMONG_SEVERAL_S,
-        must_connect=on_lost is None,
-        before_reconnect=before_reconnect,
-        on_connect=on_connect,
-        on_lost=on_lost,
+        connect_timeout_s=_AMONG_SEVERAL_S if among_several else 10.0,
+        must_connect=not among_several,
     )
 
 

@@ -14,7 +14,7 @@ import structlog
 from msgspec.structs import replace
 
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, ConnectionLost, Endpoint, Message, MqttError
+from broker.mqtt import Connection, ConnectionLost, ConnectionOptions, Endpoint, Message, MqttError
 from broker.runtime import metrics
 from broker.runtime.config import Settings
 from broker.runtime.connections import (
@@ -233,11 +233,13 @@ class TakeOver:
         connection = Connection(
             self._endpoints[claimed.server],
             client_id=claimed.client_id,
-            shown_as=_shown(claimed),
-            receive_maximum=RECEIVE_MAXIMUM,
-            connect_timeout_s=_CONNECT_S,
-            drain_timeout_s=0.5,
-            reconnects=False,
+            options=ConnectionOptions(
+                shown_as=_shown(claimed),
+                receive_maximum=RECEIVE_MAXIMUM,
+                connect_timeout_s=_CONNECT_S,
+                drain_timeout_s=0.5,
+                reconnects=False,
+            ),
         )
         async with connection:
             if not await self._workers.beat(claimed):

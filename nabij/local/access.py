@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from broker.core.health import Cause, Severity
 from broker.identity.acl import branches, patterns
-from broker.mqtt import Connection, ConnectRefused, Endpoint, Message
+from broker.mqtt import Connection, ConnectionOptions, ConnectRefused, Endpoint, Message
 from schemas import topics
 from schemas.roles import Role
 
@@ -198,9 +198,9 @@ def _connection(endpoint: Endpoint, subscriptions: Sequence[str]) -> Connection:
         endpoint,
         client_id=f"nabij-probe-{secrets.token_hex(8)}",
         subscriptions=subscriptions,
-        session_expiry_s=0,
-        connect_timeout_s=_CONNECT_S,
-        drain_timeout_s=0.5,
+        options=ConnectionOptions(
+            session_expiry_s=0, connect_timeout_s=_CONNECT_S, drain_timeout_s=0.5
+        ),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from broker.mqtt import (
     Connection,
     ConnectionLost,
+    ConnectionOptions,
     ConnectRefused,
     Endpoint,
     Message,
@@ -53,7 +54,9 @@ async def test_a_message_without_subscribers_says_so(mosquitto: BrokerProcess) -
 async def test_a_batch_arrives_complete_and_in_order(mosquitto: BrokerProcess) -> None:
     async with (
         Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver,
-        Connection(mosquitto.endpoint, client_id="from", window=50) as sender,
+        Connection(
+            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=50)
+        ) as sender,
     ):
         batch = asyncio.create_task(sender.publish_batch(numbered(3_000)))
         assert await take(receiver, 3_000) == [str(number).encode() for number in range(3_000)]
@@ -81,7 +84,9 @@ async def test_a_session_that_ends_takes_nothing_that_is_queued_with_it(
         pass
     async with Connection(mosquitto.endpoint, client_id="from") as sender:
         await sender.publish_batch(numbered(count))
-        async with Connection(mosquitto.endpoint, client_id="dead", reconnects=False) as adopter:
+        async with Connection(
+            mosquitto.endpoint, client_id="dead", options=ConnectionOptions(reconnects=False)
+        ) as adopter:
             assert adopter.session_present
             taking = asyncio.create_task(take(adopter, count))
             await adopter.end_session(shared, Message("last", b"", correlation=b"1", retain=True))
@@ -113,7 +118,10 @@ async def test_a_connection_that_is_lost_while_its_session_ends_says_so(
 ) -> None:
     async with Connection(mosquitto.endpoint, client_id="from") as sender:
         async with Connection(
-            mosquitto.endpoint, client_id="one", subscriptions=["t"], reconnects=False
+            mosquitto.endpoint,
+            client_id="one",
+            subscriptions=["t"],
+            options=ConnectionOptions(reconnects=False),
         ) as leaving:
             await sender.publish(Message("t", b"in hand"))
             await leaving.receive(1)
@@ -132,7 +140,10 @@ async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
 ) -> None:
     async with (
         Connection(
-            mosquitto.endpoint, client_id="slow", subscriptions=["t"], receive_maximum=5
+            mosquitto.endpoint,
+            client_id="slow",
+            subscriptions=["t"],
+            options=ConnectionOptions(receive_maximum=5),
         ) as slow,
         Connection(mosquitto.endpoint, client_id="from") as sender,
     ):
@@ -162,7 +173,9 @@ async def test_nobody_there_is_unreachable_after_the_timeout() -> None:
         taken.bind(("127.0.0.1", 0))
         endpoint = Endpoint(host="127.0.0.1", port=taken.getsockname()[1])
         with pytest.raises(Unreachable, match=r"no MQTT broker at 127\.0\.0\.1"):
-            async with Connection(endpoint, client_id="c", connect_timeout_s=0.2):
+            async with Connection(
+                endpoint, client_id="c", options=ConnectionOptions(connect_timeout_s=0.2)
+            ):
                 pass
 
 
@@ -170,20 +183,26 @@ async def test_a_silent_server_is_unreachable_after_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = Endpoint(host="127.0.0.1", port=silent.getsockname()[1])
         with pytest.raises(Unreachable):
-            async with Connection(endpoint, client_id="c", connect_timeout_s=0.2):
+            async with Connection(
+                endpoint, client_id="c", options=ConnectionOptions(connect_timeout_s=0.2)
+            ):
                 pass
 
 
 async def test_leaving_sends_what_was_still_waiting(mosquitto: BrokerProcess) -> None:
     async with Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver:
-        async with Connection(mosquitto.endpoint, client_id="from", window=1) as sender:
+        async with Connection(
+            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=1)
+        ) as sender:
             futures = [sender.publish_nowait(message) for message in numbered(50)]
         assert all(future.result() is PubAckReasonCode.SUCCESS for future in futures)
         assert len(await take(receiver, 50)) == 50
 
 
 async def test_a_batch_given_up_sends_no_more_of_itself(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c", window=10) as connection:
+    async with Connection(
+        mosquitto.endpoint, client_id="c", options=ConnectionOptions(window=10)
+    ) as connection:
         batch = asyncio.create_task(connection.publish_batch(numbered(100_000)))
         await asyncio.sleep(0)
         batch.cancel()
@@ -196,7 +215,10 @@ async def test_a_batch_given_up_sends_no_more_of_itself(mosquitto: BrokerProcess
 async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mosquitto: BrokerProcess) -> None:
     async with (
         Connection(
-            mosquitto.endpoint, client_id="to", subscriptions=["t"], max_queue=10
+            mosquitto.endpoint,
+            client_id="to",
+            subscriptions=["t"],
+            options=ConnectionOptions(max_queue=10),
         ) as receiver,
         Connection(mosquitto.endpoint, client_id="from") as sender,
     ):
@@ -210,7 +232,9 @@ async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mosquitto: BrokerPr
 async def test_back_pressure_of_the_network_bounds_what_is_buffered(
     mosquitto: BrokerProcess,
 ) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c", drain_timeout_s=0.05) as connection:
+    async with Connection(
+        mosquitto.endpoint, client_id="c", options=ConnectionOptions(drain_timeout_s=0.05)
+    ) as connection:
         mosquitto.send(signal.SIGSTOP)
         try:
             messages = [Message("t", bytes(100_000), qos=0) for _ in range(500)]

@@ -10,6 +10,8 @@ import structlog
 from broker.mqtt import (
     Connection,
     ConnectionClosed,
+    ConnectionHooks,
+    ConnectionOptions,
     Endpoint,
     Message,
     Overloaded,
@@ -49,7 +51,9 @@ async def test_a_batch_survives_kill_9_of_the_mqtt_broker(mosquitto: BrokerProce
     count, window, seen = 20_000, 20, set[int]()
     async with (
         Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver,
-        Connection(mosquitto.endpoint, client_id="from", window=window) as sender,
+        Connection(
+            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=window)
+        ) as sender,
         asyncio.timeout(60),
     ):
         collector = asyncio.create_task(collect(receiver, seen))
@@ -88,7 +92,9 @@ async def test_a_graceful_end_leaves_no_last_will(mosquitto: BrokerProcess) -> N
 
 
 async def test_a_stopped_mqtt_broker_is_noticed_by_keep_alive(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c", keep_alive_s=1) as connection:
+    async with Connection(
+        mosquitto.endpoint, client_id="c", options=ConnectionOptions(keep_alive_s=1)
+    ) as connection:
         mosquitto.send(signal.SIGSTOP)
         try:
             await disconnected(connection)
@@ -145,7 +151,9 @@ async def test_a_client_id_in_use_twice_is_fought_over_ever_more_slowly(
 
 async def test_what_waits_too_long_meets_a_bound(mosquitto: BrokerProcess) -> None:
     async with Connection(
-        mosquitto.endpoint, client_id="c", max_queue=3, drain_timeout_s=0.05
+        mosquitto.endpoint,
+        client_id="c",
+        options=ConnectionOptions(max_queue=3, drain_timeout_s=0.05),
     ) as connection:
         mosquitto.kill()
         await disconnected(connection)
@@ -160,7 +168,7 @@ async def test_what_waits_too_long_meets_a_bound(mosquitto: BrokerProcess) -> No
 async def test_the_owner_is_told_of_every_connect(mosquitto: BrokerProcess) -> None:
     connects = asyncio.Semaphore(0)
     async with Connection(
-        mosquitto.endpoint, client_id="c", on_connect=connects.release
+        mosquitto.endpoint, client_id="c", hooks=ConnectionHooks(on_connect=connects.release)
     ) as connection:
         async with asyncio.timeout(WITHIN_S):
             await connects.acquire()
@@ -177,7 +185,10 @@ async def test_a_session_with_more_in_flight_than_our_receive_maximum_is_resumed
     broker = start_mosquitto("max_inflight_messages 100")
     async with (
         Connection(
-            broker.endpoint, client_id="to", subscriptions=["t"], receive_maximum=100
+            broker.endpoint,
+            client_id="to",
+            subscriptions=["t"],
+            options=ConnectionOptions(receive_maximum=100),
         ) as before,
         Connection(broker.endpoint, client_id="from") as sender,
     ):
@@ -187,6 +198,9 @@ async def test_a_session_with_more_in_flight_than_our_receive_maximum_is_resumed
             while len(held) < 60:
                 held += await before.receive(100)
     async with Connection(
-        broker.endpoint, client_id="to", subscriptions=["t"], receive_maximum=5
+        broker.endpoint,
+        client_id="to",
+        subscriptions=["t"],
+        options=ConnectionOptions(receive_maximum=5),
     ) as after:
         assert sorted(map(int, await take(after, 60))) == list(range(60))

@@ -7,7 +7,7 @@ a PUBACK loses what its own desks did not get, and the judge sees it.
 import contextlib
 from collections.abc import AsyncIterator
 
-from broker.mqtt import Connection, Endpoint
+from broker.mqtt import Connection, ConnectionOptions, Endpoint
 from verify.chaos.chaos_world import ChaosWorld
 
 _STRANGERS = 2
@@ -23,7 +23,7 @@ async def strangers(world: ChaosWorld) -> AsyncIterator[None]:
                 Endpoint.from_url(world.mqtt.url_for(account)),
                 client_id=f"stranger-{number}",
                 subscriptions=["#", "nabij/v1/police/#", "nabij/v1/city/#"],
-                session_expiry_s=0,
+                options=ConnectionOptions(session_expiry_s=0),
             )
             await stack.enter_async_context(connection)
         yield

@@ -1,0 +1,46 @@
+"""How a connection behaves, and what it calls: what most connections leave as it is."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionOptions:
+    """How a connection behaves. The first six say how the MQTT broker is to treat its session.
+
+    Up to `window` messages are on their way at once, and `max_queue` wait in all. With `reconnects`
+    false the first loss is the end; without `must_connect` the first attempt may fail. `shown_as` is
+    what logs say in the place of a client id that is a secret.
+    """
+
+    subscribe_qos: int = 1
+    session_expiry_s: int = 86_400
+    receive_maximum: int = 1_000
+    keep_alive_s: int = 30
+    clean_start: bool = False
+    max_packet_bytes: int = 1_048_576
+    window: int = 500
+    max_queue: int = 20_000
+    connect_timeout_s: float = 10.0
+    drain_timeout_s: float = 5.0
+    must_connect: bool = True
+    reconnects: bool = True
+    shown_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionHooks:
+    """What a connection calls.
+
+    `on_connect` after every connect, the first included, for retained state that must be restored on
+    a replaced MQTT broker; `on_lost` as soon as the connection is gone; `before_reconnect` is awaited
+    before every further attempt.
+    """
+
+    before_reconnect: Callable[[], Awaitable[None]] | None = None
+    on_connect: Callable[[], None] | None = None
+    on_lost: Callable[[], None] | None = None
+
+
+DEFAULTS = ConnectionOptions()
+NO_HOOKS = ConnectionHooks()
