@@ -4,8 +4,8 @@
 def wordless(error: BaseException) -> BaseException:
     """Return what a log may say of an error over a message: its type and frames, and where it is from.
 
-    Not its words: «'Ann' is not …», «could not convert string …» repeat what a sender wrote, who they
-    are, or where.
+    Not its words: «'Ann' is not …», «could not convert string …» repeat what a sender wrote, who
+    they are, or where.
     """
     name, of = type(error).__name__, {"__module__": type(error).__module__}
     plain: BaseException

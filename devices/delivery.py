@@ -5,8 +5,8 @@
        └──────────┴── no receipt: again, over reconnections and restarts, for 72 hours
 
 A message is on disk before it is first sent. Repeats wait a second and full jitter, and go in the
-order of their making after each new connection. The message's id makes repeats harmless: the services keep their
-receipts for 7 days (docs/protocol.md), longer than any journal goes on.
+order of their making after each new connection. The message's id makes repeats harmless: the
+services keep their receipts for 7 days (docs/protocol.md), longer than any journal goes on.
 """
 
 import asyncio

@@ -9,8 +9,8 @@ Built on aiomqtt as it comes, around its habits:
 - It waits with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that meets the
   result (bpo-42130). So after each such wait `heed_cancellation` looks.
 - It reports refused publishes as successes, and does not wait for the second CONNACK when a client
-  is used again. So nothing here believes a PUBACK (see `devices/await_receipt.py`), and each connection
-  has a client of its own.
+  is used again. So nothing here believes a PUBACK (see `devices/await_receipt.py`), and each
+  connection has a client of its own.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
 RETRY_MOST_S = 30.0
-# How long the MQTT broker has to answer at first, since one that has just restarted may never; a slow
-# network gets more each time.
+# How long the MQTT broker has to answer at first, since one that has just restarted may never; a
+# slow network gets more each time.
 ANSWER_BASE_S = 4.0
 ANSWER_MOST_S = 30.0
 _CANCEL_AGAIN_S = 1.0

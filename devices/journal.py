@@ -4,12 +4,12 @@
         async with Participant("ann", password, broker, journal=journal) as ann:
             await ann.report(report)
 
-One file, one device, one process at a time. A message is committed and on disk before `add` returns:
-`journal_mode=DELETE, synchronous=EXTRA` under an exclusive lock, which makes SQLite zero its
-rollback journal's header instead of unlinking the file, with four fdatasyncs in their right order
-(seen with strace). On ext4 here that is 1.3 ms p50, and WAL with `synchronous=FULL` 1.1 ms: near
-enough to prefer one file at rest. A WAL that was cut short is taken by SQLite for a shorter history,
-a loss that nobody would notice; this file, cut short, is refused with a JournalError.
+One file, one device, one process at a time. A message is committed and on disk before `add`
+returns: `journal_mode=DELETE, synchronous=EXTRA` under an exclusive lock, which makes SQLite zero
+its rollback journal's header instead of unlinking the file, with four fdatasyncs in their right
+order (seen with strace). On ext4 here that is 1.3 ms p50, and WAL with `synchronous=FULL` 1.1 ms:
+near enough to prefer one file at rest. A WAL that was cut short is taken by SQLite for a shorter
+history, a loss that nobody would notice; this file, cut short, is refused with a JournalError.
 
 Writes run in a few threads that all journals of the process share, never in the event loop, and
 those that wait for the same journal are committed together. Four threads did 1,250 commits a second
@@ -68,8 +68,8 @@ class Journal:
     """The journal of one device, open while the `async with` lasts; `path` may be ":memory:".
 
     `seen` are the ids (16 bytes) of alerts, group events and questions, with the Unix time at which
-    they came; `heard` is the newest group sequence of each incident; `synced_at` is until when nothing
-    was missed, by the services' clock.
+    they came; `heard` is the newest group sequence of each incident; `synced_at` is until when
+    nothing was missed, by the services' clock.
 
     Raises:
         JournalError: on entering: the file is damaged, in use, or cannot be written.

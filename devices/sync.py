@@ -84,8 +84,8 @@ class CatchUp:
     async def _lost_soon(self, lost: asyncio.Future[None]) -> bool:
         """Leave the services a moment to come back too; return whether the connection is lost.
 
-        When the MQTT broker has restarted they may not have subscribed yet, and it drops what has no
-        subscriber. Nor need all devices ask at once.
+        When the MQTT broker has restarted they may not have subscribed yet, and it drops what has
+        no subscriber. Nor need all devices ask at once.
         """
         waits: set[asyncio.Future[None]] = {lost}
         await asyncio.wait(waits, timeout=random.uniform(_BACK_S / 2, _BACK_S))

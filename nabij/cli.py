@@ -133,7 +133,8 @@ def tail(
     """Print the messages on the MQTT broker, decoded, until Ctrl-C.
 
     FILTER is an MQTT topic filter. All topics of Nabij begin with nabij/v1/, which may be left out.
-    The probe that each worker sends itself each second is printed only if FILTER names it (ops/probe/#).
+    The probe that each worker sends itself each second is printed only if FILTER names it
+    (ops/probe/#).
 
     nabij tail 'police/gent/#'
 

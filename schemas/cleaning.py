@@ -1,7 +1,8 @@
 """A detail never costs a message: what is odd and not needed is mended or left out, and noted.
 
-Walks over a message that strict decoding refuses, by the types of its fields (`schemas/lenient.py`).
-What is left is decoded strictly all the same: so what comes out is always well formed.
+Walks over a message that strict decoding refuses, by the types of its fields
+(`schemas/lenient.py`). What is left is decoded strictly all the same: so what comes out is always
+well formed.
 """
 
 import difflib

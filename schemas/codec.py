@@ -1,8 +1,9 @@
 """JSON on the wire: decoding that says what is wrong and where, and encoding.
 
-What is well formed is decoded strictly, and fast. For the rest `schemas/cleaning.py` mends or leaves
-out what is not needed: unknown keys too, so that a newer device can speak to an older broker. No
-message may have invalid UTF-8, nest deeper than `MAX_DEPTH`, or be longer than `MAX_PAYLOAD_BYTES`.
+What is well formed is decoded strictly, and fast. For the rest `schemas/cleaning.py` mends or
+leaves out what is not needed: unknown keys too, so that a newer device can speak to an older
+broker. No message may have invalid UTF-8, nest deeper than `MAX_DEPTH`, or be longer than
+`MAX_PAYLOAD_BYTES`.
 """
 
 import json

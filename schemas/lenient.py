@@ -35,10 +35,11 @@ class Lenient:
 
     `mend` gives what was meant, or None if it does not know better. What cannot be used all the
     same is left out: then `otherwise` of the whole message stands in (`told` to the sender), or the
-    field's default; a message that has neither is refused. With `near_miss` a field whose name is close to this one is
-    read as this one: who restricts something and misspells it must not be taken to have said
-    nothing. With `as_word` so is one that has its name as a word: targetAudience. `unknown` is what a
-    reader takes for a value that a later version has (see `may_grow`).
+    field's default; a message that has neither is refused. With `near_miss` a field whose name is
+    close to this one is read as this one: who restricts something and misspells it must not be
+    taken to have said nothing. With `as_word` so is one that has its name as a word:
+    targetAudience. `unknown` is what a reader takes for a value that a later version has (see
+    `may_grow`).
     """
 
     mend: Mend | None = None

@@ -158,9 +158,9 @@ class Form(enum.StrEnum):
 class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates.
 
-    Of an availability that is not understood `muted` is taken. Without alerts the place is forgotten
-    whatever `at` says: a time that cannot be read, or is missing, counts as now. `form` holds for all alerts from now
-    on; without it what was asked for last does.
+    Of an availability that is not understood `muted` is taken. Without alerts the place is
+    forgotten whatever `at` says: a time that cannot be read, or is missing, counts as now. `form`
+    holds for all alerts from now on; without it what was asked for last does.
     """
 
     at: Annotated[Time, Lenient(instant, otherwise=_if_withdrawn, told="It counts as now.")]

@@ -50,8 +50,9 @@ class Code(enum.StrEnum):
 class Invalid(ValueError):  # noqa: N818 - an adjective of the message, read as `except Invalid`
     """A message that its sender must mend: `code`, `field` (JSON path) and `reason` (a sentence).
 
-    `notes` say what else was odd in it. Field and reason may repeat what the sender wrote, which is up to 16 KiB of anything: they are cut, and
-    made printable UTF-8, so that the receipt can always be sent and shown.
+    `notes` say what else was odd in it. Field and reason may repeat what the sender wrote, which is
+    up to 16 KiB of anything: they are cut, and made printable UTF-8, so that the receipt can always
+    be sent and shown.
     """
 
     def __init__(self, code: Code, field: str, reason: str) -> None:

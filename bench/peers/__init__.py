@@ -1,8 +1,9 @@
 """The same job as users would otherwise write it, beside ours: aiomqtt, FastStream, paho-mqtt.
 
 Each peer is a program, `python -m bench.peers.NAME MQTT_URL REDIS_URL`, which speaks what
-`bench/peer_protocol.py` says: a report comes, the police are told, those within 500 m are found with Redis'
-GEOSEARCH and alerted. Short and idiomatic; nothing of it is durable, merged, or known to have come.
+`bench/peer_protocol.py` says: a report comes, the police are told, those within 500 m are found
+with Redis' GEOSEARCH and alerted. Short and idiomatic; nothing of it is durable, merged, or known
+to have come.
 """
 
 from redis.asyncio import Redis

@@ -95,7 +95,8 @@ def touched(place: int, radius_m: float, resolution: int) -> tuple[int, ...]:
     """Return cells of `resolution` (8 or 9) that hold every point within `radius_m` of a place.
 
     As `cover`, but without the cells that are too far from wherever in the place: to measure each
-    takes 20 µs in all, to write to it ten each. For what is filed under cells, not for what is read.
+    takes 20 µs in all, to write to it ten each. For what is filed under cells, not for what is
+    read.
     """
     within_m = radius_m + _REACH * (_EDGE_M[resolution] + _EDGE_M[PLACE_RESOLUTION])
     lat, lon = centre_of(place)

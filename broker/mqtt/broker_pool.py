@@ -1,9 +1,9 @@
 """Several independent MQTT brokers that serve one city as one: a connection to each.
 
-A message for one device goes by the broker that it speaks on (`Message.broker_index`), where that is known;
-everything else by all, and a client gets it where it has subscribed. A broker that is gone holds up
-nothing: a message for its devices alone has failed, and is sent again later like one that an MQTT
-broker refuses.
+A message for one device goes by the broker that it speaks on (`Message.broker_index`), where that
+is known; everything else by all, and a client gets it where it has subscribed. A broker that is
+gone holds up nothing: a message for its devices alone has failed, and is sent again later like one
+that an MQTT broker refuses.
 """
 
 import asyncio
@@ -67,7 +67,8 @@ class BrokerPool:
     def publish_nowait(self, message: Message) -> Outcome:
         """Publish by the broker of the message, or by all; the outcome is the best of theirs.
 
-        By those too that are gone: they get it when they are back. Only if all are is it waited for.
+        By those too that are gone: they get it when they are back. Only if all are is it waited
+        for.
 
         Raises:
             MqttError: none of them can take it.

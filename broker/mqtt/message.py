@@ -12,9 +12,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """An application message: topic, payload, and the MQTT 5 properties that Nabij uses.
 
     `expiry_s` is the message expiry interval in seconds (section 3.3.2.3.3), `correlation` the
-    correlation data. `qos` is 0 or 1: Nabij never uses QoS 2, whose exactly-once ends at the
-    MQTT broker, while ours must reach into the store. `broker_index` is the number of the MQTT broker that it
-    goes by, of several; None: all.
+    correlation data. `qos` is 0 or 1: Nabij never uses QoS 2, whose exactly-once ends at the MQTT
+    broker, while ours must reach into the store. `broker_index` is the number of the MQTT broker
+    that it goes by, of several; None: all.
     """
 
     topic: str

@@ -344,10 +344,10 @@ class Session:
             packet_id = packet.packet_id or 0
             if not packet_id:
                 raise _violation("a packet id of 0 (section 2.2.1)")
-            # More than our Receive Maximum may be in flight: rumqttd ignores it, and Mosquitto 2.0.11
-            # exceeds it when it resumes a session, before it answers SUBSCRIBE. To disconnect, as
-            # section 4.9 allows, made it do so again at each attempt, and intake never came back.
-            # There are only 65,535 packet ids.
+            # More than our Receive Maximum may be in flight: rumqttd ignores it, and Mosquitto
+            # 2.0.11 exceeds it when it resumes a session, before it answers SUBSCRIBE. To
+            # disconnect, as section 4.9 allows, made it do so again at each attempt, and intake
+            # never came back. There are only 65,535 packet ids.
             self._unacknowledged[packet_id] = False
         elif packet.qos is mqtt5.QoS.EXACTLY_ONCE:
             raise ProtocolError(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 was not asked for")

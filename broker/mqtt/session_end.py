@@ -1,8 +1,8 @@
 """How a session ends without losing what is queued for it: nothing new comes, all that came is done.
 
-A session that ends takes its queue with it. So it is unsubscribed first, which leaves the queue; then
-a message to itself is published, behind everything that is queued (section 4.6); when that has come,
-and everything before it is acknowledged, nothing is left that the session could take with it.
+A session that ends takes its queue with it. So it is unsubscribed first, which leaves the queue;
+then a message to itself is published, behind everything that is queued (section 4.6); when that has
+come, and everything before it is acknowledged, nothing is left that the session could take with it.
 """
 
 import asyncio

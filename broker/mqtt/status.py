@@ -27,8 +27,8 @@ _AT_ONCE = 200
 class ServerStatus:
     """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
 
-    `is_lossy` says that it loses messages without a word, as rumqttd does under kills; `number` which
-    of several it is.
+    `is_lossy` says that it loses messages without a word, as rumqttd does under kills; `number`
+    which of several it is.
     """
 
     def __init__(

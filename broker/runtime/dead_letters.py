@@ -57,7 +57,8 @@ def letter_of_refused(
 ) -> DeadLetter:
     """Return the dead letter of a sender that is none of ours: one for all that comes from it.
 
-    Nothing of what it says is kept: no service will ever handle it, and it may say where people are.
+    Nothing of what it says is kept: no service will ever handle it, and it may say where people
+    are.
     """
     return DeadLetter(
         id=uuid5(NAMESPACE, f"refused|{service}|{message.topic}"),

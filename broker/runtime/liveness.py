@@ -1,8 +1,8 @@
 """Who has died: whose sign of life has not changed over several looks, whatever any clock says.
 
 Times of other hosts, or of Redis, are not compared: one that jumps would make the living dead. Who
-looks counts its own looks, each some time after the one before; one that did not succeed, because Redis
-was away and nobody could give a sign of life, makes all that was seen before worth nothing.
+looks counts its own looks, each some time after the one before; one that did not succeed, because
+Redis was away and nobody could give a sign of life, makes all that was seen before worth nothing.
 """
 
 import asyncio
@@ -59,8 +59,9 @@ class Liveness:
 class Lease:
     """How long the other workers are sure to hold us alive, by the clock of our event loop.
 
-    Without Redis we give no sign of life, and another worker may take over our MQTT session. Then we
-    must not take it back: both would connect under the same client id for ever, and handle nothing.
+    Without Redis we give no sign of life, and another worker may take over our MQTT session. Then
+    we must not take it back: both would connect under the same client id for ever, and handle
+    nothing.
     """
 
     def __init__(self) -> None:

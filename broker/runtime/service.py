@@ -49,9 +49,10 @@ _CLOCK = Clock()
 class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use. `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
 
-    `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes` what
-    was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`), `broker_index` the number of the MQTT broker that it came
-    by. `servers` tell what the MQTT brokers say of themselves; `mqtt` is the one that it is about.
+    `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes`
+    what was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`),
+    `broker_index` the number of the MQTT broker that it came by. `servers` tell what the MQTT
+    brokers say of themselves; `mqtt` is the one that it is about.
     """
 
     store: Store
@@ -247,8 +248,8 @@ class Service:
         """Add a subscription.
 
         Raises:
-            ValueError: its topic is not for services, is another's too, or is of one partition where
-                messages of all are handled together.
+            ValueError: its topic is not for services, is another's too, or is of one partition
+                where messages of all are handled together.
         """
         topic = new.topic
         if not topic.is_received:

@@ -1,9 +1,9 @@
 """A worker's place among those of its service: it is registered, and takes over the dead ones' sessions.
 
-A persistent session outlives its worker, with its place in the shared subscriptions. A living worker
-of the same service ends it: connects under its client id, handles what is queued, unsubscribes and
-leaves for good. A worker that leaves while others stay does so itself; the last one keeps its session,
-so that nothing is lost while all are down.
+A persistent session outlives its worker, with its place in the shared subscriptions. A living
+worker of the same service ends it: connects under its client id, handles what is queued,
+unsubscribes and leaves for good. A worker that leaves while others stay does so itself; the last
+one keeps its session, so that nothing is lost while all are down.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ Receive = Callable[[int, Connection], Awaitable[None]]
 class TakeOver:
     """One worker's own sessions, at each MQTT broker, and those that it takes over.
 
-    `receive` handles what comes by a connection, until it is cancelled. `lease` is renewed with each
-    sign of life.
+    `receive` handles what comes by a connection, until it is cancelled. `lease` is renewed with
+    each sign of life.
     """
 
     def __init__(
@@ -227,8 +227,8 @@ class TakeOver:
     async def _end(self, claimed: WorkerSession, receive: Receive) -> bool:
         """Handle what is queued in a session and end it; return whether there was one.
 
-        Its retained status goes by the same connection: a worker that comes back ends that connection
-        before it says that it is ready.
+        Its retained status goes by the same connection: a worker that comes back ends that
+        connection before it says that it is ready.
         """
         connection = Connection(
             self._endpoints[claimed.server],

@@ -372,8 +372,8 @@ class _Worker:
     async def _gathered(self, store: Store, consumer: str, *, looks: int) -> list[StreamEntry]:
         """Wait for entries; return them, with what comes in the moment after.
 
-        While there are some, a service that gathers polls `looks` times: a blocking read would wake it
-        for each entry, before Redis answers the worker that wrote it.
+        While there are some, a service that gathers polls `looks` times: a blocking read would wake
+        it for each entry, before Redis answers the worker that wrote it.
         """
         name, count, read = self._service.name, self._service.read_count, store.events.read
         for _ in range(looks):

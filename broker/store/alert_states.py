@@ -131,8 +131,8 @@ class AlertStore:
     ) -> list[Claimed]:
         """Claim `users` as recipients; return who is to be sent to now, each at most once ever.
 
-        With `unsent` also those claimed for this before and not recorded as sent: a worker that died
-        in between leaves them, and they may have moved since.
+        With `unsent` also those claimed for this before and not recorded as sent: a worker that
+        died in between leaves them, and they may have moved since.
         """
         if not users and not unsent:
             return []

@@ -1,9 +1,10 @@
 """Conversations: an incident as its participants know it, and what was said to them about it.
 
-An incident with a group has one, under its own id. Of an incident for the police alone (or the city)
-each report has one of its own, between its reporter and the desk, under an id that follows from the
-report: so nobody learns whether there are others. What it holds is filed as that of an incident,
-in the incident's partition; its id names the region of the report's place, as any incident's would.
+An incident with a group has one, under its own id. Of an incident for the police alone (or the
+city) each report has one of its own, between its reporter and the desk, under an id that follows
+from the report: so nobody learns whether there are others. What it holds is filed as that of an
+incident, in the incident's partition; its id names the region of the report's place, as any
+incident's would.
 """
 
 from collections.abc import Sequence

@@ -27,10 +27,10 @@ _LONGEST_SENDER = 60
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """A message or event that `service` could not handle, or, `outgoing`, that nobody took from it.
 
-    `topic` is the message's, or `events:` and the service whose stream it was on, with the number of
-    its partition where that is not the first. `replay_of` is
-    the dead letter that was replayed, where this is what came of it. One that is `bare` says that
-    something came from a sender that is none of ours, and has nothing of what it was.
+    `topic` is the message's, or `events:` and the service whose stream it was on, with the number
+    of its partition where that is not the first. `replay_of` is the dead letter that was replayed,
+    where this is what came of it. One that is `bare` says that something came from a sender that is
+    none of ours, and has nothing of what it was.
     """
 
     id: UUID

@@ -244,7 +244,8 @@ class Partitions(Sequence[Store]):
     async def locked(self, partitions: Sequence[Store], what: str) -> AsyncIterator[None]:
         """Hold the lock on `what` at the borders of these partitions, for some seconds.
 
-        A worker that has waited long enough goes on without: two incidents instead of one are no loss.
+        A worker that has waited long enough goes on without: two incidents instead of one are no
+        loss.
         """
         token, held = str(new_id()), []
         try:

@@ -1,7 +1,8 @@
 """Where open incidents are found by place: by who reports near them, and by who comes near.
 
 A cell is of the partition of its region. Around most incidents all are of the incident's own, and
-are written with its commit; what lies beyond a border is filed by `broker/store/partition_locks.py`.
+are written with its commit; what lies beyond a border is filed by
+`broker/store/partition_locks.py`.
 """
 
 from collections.abc import Sequence

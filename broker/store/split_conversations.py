@@ -1,8 +1,8 @@
 """The migration to schema version 3: what was a group of an incident for the police alone is none.
 
 Before, all reporters of such an incident were one group under its id, and read each other. Now each
-report has a conversation of its own (`broker/store/conversations.py`). The words of one reporter are
-with that reporter, the desk's with everybody who was told them.
+report has a conversation of its own (`broker/store/conversations.py`). The words of one reporter
+are with that reporter, the desk's with everybody who was told them.
 """
 
 from collections.abc import AsyncIterator, Sequence

@@ -26,8 +26,9 @@ People = Mapping[str, Member]
 class Neighbourhood(NamedTuple):
     """What a report's decision rests on; `marker` changes with the open incidents of its cell.
 
-    At a border there may be more `elsewhere`, in other partitions, and the report may be `routed` to
-    the one of a region: committed there, if at all. Without a marker nothing is sure of the cell.
+    At a border there may be more `elsewhere`, in other partitions, and the report may be `routed`
+    to the one of a region: committed there, if at all. Without a marker nothing is sure of the
+    cell.
     """
 
     received: KnownReceipt | None

@@ -1,7 +1,7 @@
 """What one participant may have missed: seen at a glance for a sync, and read where it is new.
 
-After the loss of the MQTT broker every device asks at once, and was in a hundred incidents since; to
-read each of them whole was most of what `groups` did.
+After the loss of the MQTT broker every device asks at once, and was in a hundred incidents since;
+to read each of them whole was most of what `groups` did.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """Which MQTT sessions the workers have, who answers for each, and the last sign of life of it.
 
-A worker's session outlives it, with its place in the shared subscriptions: until a living worker has
-ended it, it swallows its share. Every change requires that the record is as it was read, so of
+A worker's session outlives it, with its place in the shared subscriptions: until a living worker
+has ended it, it swallows its share. Every change requires that the record is as it was read, so of
 several who claim a session one gets it, and of two last workers that leave at once one stays.
 """
 

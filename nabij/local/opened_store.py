@@ -25,8 +25,8 @@ async def opened_store(
 ) -> AsyncIterator[Partitions]:
     """Give the partitions of the store that is configured, or of the data directory.
 
-    Where nothing runs in a data directory, its Redis is started for that long. To read, there must be
-    something: a wrong directory is not reported as an empty one.
+    Where nothing runs in a data directory, its Redis is started for that long. To read, there must
+    be something: a wrong directory is not reported as an empty one.
 
     Raises:
         ConfigError: the data directory cannot be used, or there is nothing to read.

@@ -1,7 +1,7 @@
 """Becomes another program, one that ends when its parent ends.
 
-Run as a script, not imported: `python -I -S parent_death.py PARENT_PID PROGRAM [ARGUMENT]…`. It asks
-the kernel for SIGTERM at the parent's death (prctl(2), PR_SET_PDEATHSIG, kept across execve),
+Run as a script, not imported: `python -I -S parent_death.py PARENT_PID PROGRAM [ARGUMENT]…`. It
+asks the kernel for SIGTERM at the parent's death (prctl(2), PR_SET_PDEATHSIG, kept across execve),
 raises the limit on open files, and replaces itself. A `preexec_fn` could do the same, but runs
 Python between fork and exec, which is unsafe once the parent has threads.
 """

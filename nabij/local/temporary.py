@@ -1,7 +1,8 @@
 """Temporary directories that do not outlive their process for long, however it ends.
 
-A process that is killed (SIGKILL, out of memory) leaves its directories behind, with passwords and places
-in them. Each has a lock that its process holds; the next start removes those whose lock is free.
+A process that is killed (SIGKILL, out of memory) leaves its directories behind, with passwords and
+places in them. Each has a lock that its process holds; the next start removes those whose lock is
+free.
 """
 
 import contextlib

@@ -3,8 +3,9 @@
     python -m nabij.local.worker_process SERVICE INDEX PIPE PARENT
 
 Configured through its environment. PIPE is a file descriptor to which it writes a line for each
-change of state, a beat and its health (JSON) each second, and on SIGUSR2 its stacks; PARENT the supervisor's process id, with which it ends.
-Exit status: 0 drained, 2 badly configured, 75 (EX_TEMPFAIL) something is not there yet, else 1.
+change of state, a beat and its health (JSON) each second, and on SIGUSR2 its stacks; PARENT the
+supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly configured, 75
+(EX_TEMPFAIL) something is not there yet, else 1.
 """
 
 import asyncio

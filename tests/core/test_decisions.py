@@ -1,6 +1,7 @@
 """What is decided, whole: each value against a golden file, and whose words, place and time it has.
 
-After a change that is meant: `python -m tests.core.test_decisions` writes the golden file; read its diff.
+After a change that is meant: `python -m tests.core.test_decisions` writes the golden file; read its
+diff.
 """
 
 from collections.abc import Callable

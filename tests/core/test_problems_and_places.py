@@ -1,6 +1,7 @@
 """What is said of each wrong policy and zone, word by word, and how large what covers a place is.
 
-After a change that is meant: `python -m tests.core.test_problems_and_places` writes the golden file.
+After a change that is meant: `python -m tests.core.test_problems_and_places` writes the golden
+file.
 """
 
 import json

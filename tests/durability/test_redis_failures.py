@@ -214,7 +214,8 @@ async def test_a_truncated_aof_loses_whole_commits_from_its_end_and_nothing_befo
             assert list(client.scan_iter(f"*{lost}*")) == []
             assert client.xlen(KEYS.events("alerting")) == 39
 
-        # The device that had no receipt, or had it and asks again, is served as if for the first time.
+        # The device that had no receipt, or had it and asks again, is served as if for the first
+        # time.
         seen = await store.incidents.neighbourhood(placed(reports[39]))
         assert await commit(store, reports[39], opened(reports[39]), seen=seen) == 40
 

@@ -26,7 +26,8 @@ from tests.mutants.trial import Baseline, is_killed, record
 ROOMS = {"broker/core": 95, "schemas": 95, "broker/mqtt": 90}  # per cent that must be killed
 TESTS = ("tests/core", "tests/schemas", "tests/mqtt")
 ACCEPTED = Path(__file__).with_name("accepted.toml")
-# Who imports one of these speaks to the network, the clock or the log: the tests with servers cover it.
+# Who imports one of these speaks to the network, the clock or the log: the tests with servers cover
+# it.
 IMPURE = frozenset({"socket", "time", "structlog"})
 
 

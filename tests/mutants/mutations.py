@@ -2,7 +2,8 @@
 
 Comparisons, arithmetic, constants, conditions, return values, statements, arguments and their
 order, elements of tables; and what people mix up: a field of another parameter that has it too, the
-next field of the same type, the next member of an enum. Docstrings, type unions and decorators stay.
+next field of the same type, the next member of an enum. Docstrings, type unions and decorators
+stay.
 """
 
 import ast

@@ -2,7 +2,8 @@
 
 A device knows when it said where it is and when that was confirmed, so a place, a radius and an
 open incident each are in effect possibly from the one on and certainly from the other on (see
-`verify/oracle/coverage.py`). What is certain must have been answered by an alert, what is possible may.
+`verify/oracle/coverage.py`). What is certain must have been answered by an alert, what is possible
+may.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """The world that chaos strikes: servers, two workers of each service, desks and devices.
 
-All of them are real processes. What dies is started again: servers by `nabij/local/servers.py`, workers
-by `nabij/local/supervisor.py`, and processes of devices here, with their journals.
+All of them are real processes. What dies is started again: servers by `nabij/local/servers.py`,
+workers by `nabij/local/supervisor.py`, and processes of devices here, with their journals.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """An operator who hears everything, and sends what is garbled, retained too, on every topic.
 
-So a run can say which topics of the contract it did not exercise, and that nothing which was published
-retained on `up/` topics and commands stays at the MQTT broker.
+So a run can say which topics of the contract it did not exercise, and that nothing which was
+published retained on `up/` topics and commands stays at the MQTT broker.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Whether every service answers every message: what a session without a worker swallows has no answer.
 
-Each message is sent once, and is one that its service rejects, so that nothing follows from it. Where
-one of n sessions in a shared subscription has no worker, one message in n gets no receipt.
+Each message is sent once, and is one that its service rejects, so that nothing follows from it.
+Where one of n sessions in a shared subscription has no worker, one message in n gets no receipt.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Real streams of incidents: a CSV file and a mapping become reports around a place of one's choice.
 
-A mapping (TOML, see `verify/datasets/mappings/`) names the columns, the time zone and the rules that turn
-the stream's categories into ours. No row is dropped in silence: what no rule knows is counted by
-its category, what cannot be read by its reason, with the first such row.
+A mapping (TOML, see `verify/datasets/mappings/`) names the columns, the time zone and the rules
+that turn the stream's categories into ours. No row is dropped in silence: what no rule knows is
+counted by its category, what cannot be read by its reason, with the first such row.
 """
 
 import heapq

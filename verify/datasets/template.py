@@ -20,8 +20,9 @@ class Field:
 class Template:
     """Literal texts and columns by turns. `{{` and `}}` stand for the braces themselves.
 
-    A column whose own name ends so is written `{its:02:00}` (see `field`). Nothing but `{column}` and `{column:02}` is understood: a column may have any name, and no
-    text reaches into Python's objects as those of `str.format` do.
+    A column whose own name ends so is written `{its:02:00}` (see `field`). Nothing but `{column}`
+    and `{column:02}` is understood: a column may have any name, and no text reaches into Python's
+    objects as those of `str.format` do.
     """
 
     parts: tuple[str | Field, ...]

@@ -98,9 +98,9 @@ class Geofence:
         """Take the zones of one kind from the features of GeoJSON files.
 
         Each feature has an id, as the property `id_property` or (if that is `id`) its own, and its
-        kind as `nabij zones import` reads it: in `kind`, or `level` (`politiezone`, `gemeente`; others are skipped), else a
-        municipality if it has a property `politiezone`, else a police zone. What has no polygon is
-        none.
+        kind as `nabij zones import` reads it: in `kind`, or `level` (`politiezone`, `gemeente`;
+        others are skipped), else a municipality if it has a property `politiezone`, else a police
+        zone. What has no polygon is none.
 
         Raises:
             ValueError, LookupError, TypeError, AttributeError: a feature is none of that.

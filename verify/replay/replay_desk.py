@@ -1,7 +1,7 @@
 """A desk of a replay: hears every escalation or case with its topic, and acknowledges.
 
-Slimmer than `devices/police_desk.py`: it keeps nothing, subscribes to no states, and knows the topic
-each message came on, which is what the oracle judges.
+Slimmer than `devices/police_desk.py`: it keeps nothing, subscribes to no states, and knows the
+topic each message came on, which is what the oracle judges.
 """
 
 from collections.abc import Callable

@@ -63,8 +63,9 @@ class ReplayPlan:
     `origin` is (lat, lon), `speed` how many times faster than it was (None: as fast as it goes).
     `zones` are the GeoJSON files of the police zones that the broker uses too, `municipalities`
     those of the municipalities (None: the same files), `id_property` the property with their ids;
-    without any, every report is outside every zone. `between` are ISO times that narrow the mapping's window. `acceptance` is the range of everybody's probability of accepting
-    an alert, `settle_s` how long to wait at most for the last of what is due.
+    without any, every report is outside every zone. `between` are ISO times that narrow the
+    mapping's window. `acceptance` is the range of everybody's probability of accepting an alert,
+    `settle_s` how long to wait at most for the last of what is due.
     """
 
     stream: Path

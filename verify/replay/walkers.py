@@ -100,8 +100,8 @@ class Walkers:
             password,
             broker,
             on_alert=partial(self._alerted, number),
-            # The oracle judges no group events, and a hot spot's groups grow to hundreds who hear of
-            # each other: reading that took most of this process's time.
+            # The oracle judges no group events, and a hot spot's groups grow to hundreds who hear
+            # of each other: reading that took most of this process's time.
             deaf_to=(topics.GROUP, topics.QUESTION),
             receipt_timeout_s=RECEIPT_TIMEOUT_S,
             connect_timeout_s=CONNECT_TIMEOUT_S,

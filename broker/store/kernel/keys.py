@@ -1,7 +1,8 @@
 """Every key, once. All of a partition carry its tag, so that one script touches one cluster slot.
 
-Every key begins with the tag of its partition, `nabij:{p0}:` of the first. What concerns an incident
-is in the partition of the region that its id names, what is filed by place in that of the place.
+Every key begins with the tag of its partition, `nabij:{p0}:` of the first. What concerns an
+incident is in the partition of the region that its id names, what is filed by place in that of the
+place.
 
 | key | type | holds | lives |
 |---|---|---|---|

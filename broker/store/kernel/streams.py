@@ -100,8 +100,9 @@ class Events:
     ) -> list[StreamEntry]:
         """Return entries that a worker which is gone has left unacknowledged, now ours.
 
-        `gone` are instances; each consumer is named by its instance and a number. Consumers of which
-        nothing is left are deleted, and those that nobody has answered for since `_FORGOTTEN_MS`.
+        `gone` are instances; each consumer is named by its instance and a number. Consumers of
+        which nothing is left are deleted, and those that nobody has answered for since
+        `_FORGOTTEN_MS`.
         """
         stream = self._keys.events(group)
         for row in await self._redis.call("XINFO", "CONSUMERS", stream, group):

@@ -1,7 +1,7 @@
 """How a stream of incidents is read: its columns, its time zone, and its categories as ours.
 
-Mappings that ship are the TOML files beside this module; `verify/datasets/mappings/montgomery.toml` shows
-every key. `--map FILE` takes one's own, `nabij replay --inspect FILE` proposes one.
+Mappings that ship are the TOML files beside this module; `verify/datasets/mappings/montgomery.toml`
+shows every key. `--map FILE` takes one's own, `nabij replay --inspect FILE` proposes one.
 """
 
 import tomllib
