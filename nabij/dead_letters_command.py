@@ -71,6 +71,8 @@ def run_show(settings: Settings, identifier: str, *, as_json: bool) -> bool:
         print_json(described)
     else:
         for name, value in described.items():
+            if value is None:
+                continue
             shown = _time(value) if isinstance(value, datetime) else str(value)
             print_line(f"{name}: {one_line(shown)}")
     return True

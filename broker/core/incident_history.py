@@ -27,6 +27,7 @@ _WHY = {
     AlertReason.NEARBY: "nearby at commit",
     AlertReason.WALKED_IN: "came within the radius",
     AlertReason.WIDENED: "within the wider radius",
+    AlertReason.OTHER: "for another reason",  # of a later version
 }
 
 

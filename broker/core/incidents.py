@@ -197,11 +197,12 @@ def advanced(incident: Incident, status: Status, *, by: str | None = None) -> In
     if status is incident.status:
         return incident
     if status not in LIFE_CYCLE[incident.status]:
+        follows = " or ".join(sorted(LIFE_CYCLE[incident.status]))
         raise Rejected(
             Code.INCIDENT_CLOSED if incident.status is Status.CLOSED else Code.BAD_TRANSITION,
             "$.status",
-            f"An incident that is {incident.status} cannot become {status}: only "
-            f"{', '.join(sorted(LIFE_CYCLE[incident.status])) or 'nothing else'}.",
+            f"An incident that is {incident.status} cannot become {status}: "
+            + (f"only {follows}." if follows else "it stays so."),
         )
     return replace(incident, status=status, acknowledged_by=incident.acknowledged_by or by)
 

@@ -258,11 +258,8 @@ def _area_of(raw: msgspec.Raw, index: int, kind: ZoneKind | None, id_property: s
 
 
 def _named(raw: msgspec.Raw) -> str:
-    """Return the feature's name in brackets, for messages."""
-    try:
-        feature = msgspec.json.decode(raw, type=_Feature)
-    except (msgspec.DecodeError, RecursionError):
-        return ""
+    """Return the name of a feature, which was read before, in brackets, for messages."""
+    feature = msgspec.json.decode(raw, type=_Feature)
     properties = feature.properties or {}
     name = properties.get("name") or properties.get("id") or feature.id
     return f" ({str(name)[:60]!r})" if name else " (no name)"

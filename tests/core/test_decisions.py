@@ -48,7 +48,7 @@ ADVICE = Names(nl="Bel 112", fr="Appelez le 112", en="Call 112")
 ANSWER = Answer(id=identifier(3), question=identifier(4), text="the answer's words")
 MESSAGE = GroupMessage(id=identifier(5), incident=identifier(6), text="the message's words")
 ORDER: dict[str, Any] = {"id": identifier(7), "incident": identifier(8), "by": "desk 2"}
-REASONS = (AlertReason.NEARBY, AlertReason.WALKED_IN, AlertReason.WIDENED)
+REASONS = tuple(AlertReason)
 PEOPLE = {
     "zoe": Member(Part.REPORTER, "reporter-1"),
     "ann": Member(Part.HELPER, "helper-1", 60, on_scene=True, hears_from=4),

@@ -89,6 +89,35 @@ def test_category_is_found_by_its_code_and_unknown_ones_are_none() -> None:
     assert (policy.max_overdue, policy.timers.accept_s, policy.advice.en) == (3, 90, "Call 112")
 
 
+@pytest.mark.parametrize("accuracy", ["", "[accuracy]\n", "[accuracy]\nmax_presence_m = 70\n"])
+def test_a_policy_that_says_no_more_has_the_settings_of_the_shipped_one(accuracy: str) -> None:
+    policy, shipped = Policy.parse(HEAD + accuracy + THEFT), Policy.parse(default_policy_text())
+    theft = policy.file.categories["theft"]
+    assert [policy.first_radius_m(theft, accuracy_m) for accuracy_m in (0, 499, 501, 9_000)] == [
+        300,
+        799,
+        800,
+        800,
+    ]
+    assert policy.max_presence_accuracy_m == (70 if "70" in accuracy else 500)
+    for name, value in (("alert_if_seen_within_s", 3_600), ("unattended_s", 10)):
+        assert getattr(policy.timers, name) == getattr(shipped.timers, name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most", "beyond"),
+    [("max_overdue", 1, 20, (0, 21)), ("max_waves", 1, 10, (0, 11)), ("factor", 1.01, 4, (1, 4.1))],
+)
+def test_each_number_of_the_ladder_has_its_bounds(
+    name: str, least: float, most: float, beyond: tuple[float, float]
+) -> None:
+    (written,) = (line for line in HEAD.splitlines() if line.startswith(name))
+    for value in (least, most):
+        Policy.parse(HEAD.replace(written, f"{name} = {value}") + THEFT)
+    for value in beyond:
+        assert name in problem_of(HEAD.replace(written, f"{name} = {value}") + THEFT)
+
+
 def test_radius_grows_by_the_factor_until_the_most_and_the_last_wave() -> None:
     policy = Policy.parse(HEAD + THEFT)
     assert policy.next_radius_m(1, 300.0) == 600.0

@@ -86,5 +86,6 @@ async def test_what_a_stranger_wrote_does_not_steer_the_operators_terminal(
         _, text = await printed(system, "dead-letters", "show", str(kept.id))
         assert [line for line in text.splitlines() if line.startswith("id: ")] == [f"id: {kept.id}"]
         assert r"\x1b[2J" in text
+        assert "replay_of" not in text  # it is none
         _, whole = await nabij(system, "dead-letters", "show", str(kept.id))
         assert whole["payload"].encode() == kept.payload  # for machines nothing is lost

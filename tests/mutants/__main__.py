@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.mutants.mutations import Mutation, Shape, mutations_of
-from tests.mutants.trial import Baseline, is_killed, record
+from tests.mutants.trial import Baseline, baseline_of, is_killed
 
 ROOMS = {"broker/core": 95, "schemas": 95, "broker/mqtt": 90}  # per cent that must be killed
 TESTS = ("tests/core", "tests/schemas", "tests/mqtt")
@@ -53,7 +53,7 @@ def main() -> int:
     modules = list(_modules(options.only))
     accepted = tomllib.loads(ACCEPTED.read_text("utf-8"))
     began = time.monotonic()
-    baseline = record([*ROOMS], TESTS)
+    baseline = baseline_of([*ROOMS], TESTS)
     for module in modules:
         _try(module, baseline, options, accepted.get(str(module.path), {}))
         _progress(module)
@@ -121,7 +121,9 @@ def _try(
         if f"{was} → {now}" in accepted:
             module.accepted += 1
         else:
-            module.survivors.append({"line": f"{module.path}:{line}", "was": was, "now": now})
+            survivor = {"line": f"{module.path}:{line}", "was": was, "now": now}
+            module.survivors.append(survivor)
+            print(_told(survivor), file=sys.stderr, flush=True)  # a run may be interrupted
 
 
 def _line(text: bytes, mutation: Mutation) -> str:
@@ -139,6 +141,10 @@ def _share(modules: list[Module], room: str) -> float | None:
 
 def _progress(module: Module) -> None:
     print(f"{module.path}: {module.killed}/{module.tried}", file=sys.stderr, flush=True)
+
+
+def _told(survivor: dict[str, str]) -> str:
+    return f"{survivor['line']}\n  - {survivor['was']}\n  + {survivor['now']}"
 
 
 def _report(modules: list[Module], shares: dict[str, float | None], seed: int) -> dict[str, object]:
@@ -168,7 +174,7 @@ def _print(modules: list[Module], shares: dict[str, float | None], seconds: floa
         )
     for one in modules:
         for each in one.survivors:
-            print(f"\n{each['line']}\n  - {each['was']}\n  + {each['now']}")
+            print(f"\n{_told(each)}")
     print()
     for room, share in shares.items():
         if share is not None:

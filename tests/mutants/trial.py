@@ -6,6 +6,7 @@ child imports it. What is not ours is imported before, once; so a mutant takes a
 
 import ast
 import contextlib
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -18,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any
@@ -25,7 +27,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-_OURS = ("schemas", "broker", "services", "devices", "nabij", "bench", "tests")
+_OURS = ("schemas", "broker", "services", "devices", "verify", "nabij", "bench", "tests")
+_READ = (*_OURS, "docs", "ops", "pyproject.toml")  # by the fast tests
+_CACHE = Path(".pytest_cache/mutants")  # git ignores it, `make clean` removes it
 _DATA_FIXTURES = frozenset({"shared_data", "data_dir"})
 _MEMORY_BYTES = 6 << 30
 _EXAMPLES = 20  # of each property
@@ -174,8 +178,39 @@ class _Recorder:
         return self.baseline
 
 
-def record(rooms: Sequence[str], tests: Sequence[str]) -> Baseline:
-    """Run the fast tests on the code as it is; ends the program if one fails."""
+def baseline_of(rooms: Sequence[str], tests: Sequence[str]) -> Baseline:
+    """Return what the tests do on the code as it is, recorded once for each state of the files."""
+    known = _CACHE / f"{_fingerprint()}.json"
+    if known.exists():
+        text = known.read_text("utf-8")
+    else:
+        text = _record(rooms, tests)
+        _CACHE.mkdir(parents=True, exist_ok=True)
+        for outdated in _CACHE.iterdir():
+            outdated.unlink()
+        known.write_text(text, "utf-8")
+    baseline = Baseline(**json.loads(text))
+    for name in baseline.imported:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    return baseline
+
+
+def _fingerprint() -> str:
+    """A hash of all that the baseline depends on: our files, what is installed, and Python."""
+    digest = hashlib.sha256(sys.version.encode())
+    for one in sorted(f"{each.name} {each.version}" for each in distributions()):
+        digest.update(one.encode())
+    for name in _READ:
+        top = Path(name)
+        for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(f"{path}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _record(rooms: Sequence[str], tests: Sequence[str]) -> str:
+    """Run the fast tests, and return the baseline as JSON; ends the program if one fails."""
     read, write = os.pipe()
 
     def run() -> int:
@@ -193,11 +228,7 @@ def record(rooms: Sequence[str], tests: Sequence[str]) -> Baseline:
         text = pipe.read()
     if os.waitpid(pid, 0)[1]:
         raise SystemExit("the fast tests fail on the code as it is: see above")
-    baseline = Baseline(**json.loads(text))
-    for name in baseline.imported:
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    return baseline
+    return text
 
 
 def is_killed(

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import topics
+from schemas.cleaning import choices_of
 from schemas.codec import Code, Invalid, encode, glance
 from schemas.examples import AT, EXAMPLES, V5, V7
 from schemas.ids import new_id
@@ -393,6 +394,32 @@ def test_a_desks_word_counts_for_the_ids_that_can_be_read() -> None:
     assert (delivered.ids, notes) == ({V5}, ("ids: of 2 ids 1 were read",))
     with pytest.raises(Invalid, match="Expected an array that is not empty"):
         topics.DESK_DELIVERED.read(b'{"ids": ["x"]}')
+
+
+@pytest.mark.parametrize(
+    ("lat", "code"),
+    [
+        ("NaN", Code.NOT_FINITE),
+        ("[NaN]", Code.NOT_FINITE),
+        ("[51, [-Infinity]]", Code.NOT_FINITE),
+        ('{"a": 1, "a": 2}', Code.DUPLICATE_KEY),
+        ('[51, {"a": 1, "a": 2}]', Code.DUPLICATE_KEY),
+        ("[51]", Code.WRONG_TYPE),
+    ],
+)
+def test_what_json_does_not_have_is_named_also_within_an_array(lat: str, code: Code) -> None:
+    wire = json.dumps(BASE["report"] | {"location": "?"})
+    with pytest.raises(Invalid) as refused:
+        read_raw("report", wire.replace('"?"', f'{{"lat": {lat}, "lon": 3.72}}').encode())
+    assert (refused.value.code, refused.value.field) == (code, "$.location.lat")
+
+
+def test_a_choice_that_does_not_say_how_it_is_mended_is_needed() -> None:
+    class Plain(msgspec.Struct, frozen=True):
+        mode: Mode
+
+    assert {name: one.needed for name, one in choices_of(Plain).items()} == {"mode": True}
+    assert not choices_of(Report)["mode"].needed
 
 
 # -- names ---------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The modelled Redis beside a real one: what a simulated city asked, asked again, same answers."""
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
@@ -168,6 +169,43 @@ def test_a_workers_record_changes_in_the_model_as_on_a_real_server(
         assert records == dict(database.value(raw(keys[0])) or {})
         assert set(client.hgetall(keys[1])) == set(records)
         client.delete(*keys)
+
+
+NAMES = st.sampled_from("abcdef")
+KEPT = st.tuples(
+    NAMES, st.integers(0, 9_000), st.integers(1, 6), st.sampled_from("xy"), st.lists(NAMES)
+)
+
+
+@settings(max_examples=40)
+@given(st.lists(KEPT | st.lists(NAMES, min_size=1), min_size=1, max_size=14))
+def test_dead_letters_are_kept_and_dropped_in_the_model_as_on_a_real_server(
+    redis_server: EmbeddedRedis, changes: list[tuple[str, int, int, str, list[str]] | list[str]]
+) -> None:
+    """The simulation lays few aside, so that it never comes to a limit."""
+    source = resources.files("broker.store.kernel").joinpath("scripts", "bury.lua").read_text()
+    everything = ["{m}letters", "{m}times", "{m}counts"]
+    now_ms = 1_000 * int(time.time())
+    database = Database(lambda: now_ms, lambda _: None)
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+        client.delete(*everything, "{m}of-x", "{m}of-y")
+        for change in changes:
+            keys, words = list(everything), [4, 15, 0, 0, "", 0, "", *change]
+            if isinstance(change, tuple):
+                name, later_ms, size, sender, replaced = change
+                at_ms = now_ms + 600_000 + later_ms
+                keys.append("{m}of-" + sender)
+                words = [4, 15, at_ms - 5_000, 2, name, at_ms, name * size, *replaced]
+            found = client.eval(source, len(keys), *keys, *words)
+            assert found == SCRIPTS["bury"](database, keys, words)
+            for key in everything[::2]:
+                assert client.hgetall(key) == dict(database.value(raw(key)) or {}), change
+            for key in (everything[1], "{m}of-x", "{m}of-y"):
+                rows = client.zrange(key, 0, -1)
+                assert rows == database.execute("ZRANGE", key, 0, -1), change
+                due_ms = client.pexpiretime(key)
+                assert due_ms == database._expires.get(raw(key), min(0, due_ms))
+        client.delete(*everything, "{m}of-x", "{m}of-y")
 
 
 def test_a_consumer_is_deleted_in_the_model_as_on_a_real_server(redis_url: str) -> None:

@@ -182,9 +182,10 @@ def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
         database.do_zadd(times, at, letter)
         database.do_hincrby(counts, b"bytes", b"%d" % len(body))
         database.do_zadd(own[0], at, letter)
-        kept = database.do_zrange(own[0], b"0", b"-1")
-        for gone in [one for one in kept if not database.do_hstrlen(letters, one)]:
-            database.do_zrem(own[0], gone)
+        database.do_pexpire(own[0], b"%d" % (2 * int(at) - oldest - database.now_ms()))
+        if len(kept := database.do_zrange(own[0], b"0", b"-1")) > most_of_one:
+            for gone in [one for one in kept if not database.do_hstrlen(letters, one)]:
+                database.do_zrem(own[0], gone)
         for over in database.do_zrange(own[0], b"0", b"-1")[:-most_of_one]:
             database.do_zrem(own[0], over)
             forget(over)
