@@ -49,6 +49,7 @@ from broker.redaction import wordless
 _log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT_S = 1.0
+_END_TIMEOUT_S = 3.0  # so long the MQTT broker has to read that a session ends
 _STABLE_AFTER_S = 30.0
 _SUSPICIOUS_ENDS = 5
 
@@ -326,7 +327,11 @@ class Connection:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.disconnect()
-            await asyncio.wait([wire.closed], timeout=_CLOSE_TIMEOUT_S)
+            if self._session_end is None:
+                wire.close()
+                await asyncio.wait([wire.closed], timeout=_CLOSE_TIMEOUT_S)
+            else:  # the session has ended when the MQTT broker closes
+                await asyncio.wait([wire.closed], timeout=_END_TIMEOUT_S)
             wire.abort(ConnectionClosed("closed"))
 
     def _supervisor_ended(self, supervisor: asyncio.Task[None]) -> None:

@@ -108,11 +108,16 @@ class SessionTransport(asyncio.Protocol):
             self._loop.call_soon(self.flush)
 
     def disconnect(self) -> None:
-        """Send DISCONNECT and close once it is written."""
+        """Send DISCONNECT; the MQTT broker closes the connection when it has read it."""
+        if self._transport is None:
+            return
+        self.flush()
+        self._session.disconnect()
+        self.flush()
+
+    def close(self) -> None:
+        """Close once all is written, without waiting for the MQTT broker."""
         if self._transport is not None:
-            self.flush()
-            self._session.disconnect()
-            self.flush()
             self._transport.close()
 
     def abort(self, error: MqttError) -> None:

@@ -260,10 +260,10 @@ class TakeOver:
         if not was_there and claimed.ended_ms:
             await self._workers.still_ended(claimed, found)
             return
-        await self._workers.ended(claimed)
-        if was_there:
+        if was_there:  # counted although Redis may be away now: the next who looks finds no session
             metrics.SESSIONS_ADOPTED.labels(self._service.name).inc()
             _log.warning("took over the session of a worker that is gone", **_named(claimed))
+        await self._workers.ended(claimed)
 
     # -- leaving -----------------------------------------------------------------------------------
 

@@ -97,6 +97,19 @@ async def test_a_session_that_ends_takes_nothing_that_is_queued_with_it(
             assert not fresh.session_present
 
 
+async def test_a_session_has_ended_when_its_connection_is_closed_also_at_a_slow_mqtt_broker(
+    mosquitto: BrokerProcess,
+) -> None:
+    async with Connection(mosquitto.endpoint, client_id="dead") as adopter:
+        await adopter.end_session([], Message("last", b"", correlation=b"1"))
+        mosquitto.send(signal.SIGSTOP)
+        for _ in range(500):  # before the goodbye: Mosquitto reads one packet of a client in turn
+            adopter.publish_nowait(Message("t", b"", qos=0))
+        asyncio.get_running_loop().call_later(0.2, mosquitto.send, signal.SIGCONT)
+    async with Connection(mosquitto.endpoint, client_id="dead") as fresh:
+        assert not fresh.session_present
+
+
 async def test_a_session_ends_only_when_all_is_acknowledged(mosquitto: BrokerProcess) -> None:
     async with (
         Connection(mosquitto.endpoint, client_id="one", subscriptions=["t"]) as leaving,
