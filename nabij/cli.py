@@ -374,7 +374,7 @@ def _status_of(error: Exception, say: Callable[[str], None] | None = None) -> in
             say(f"nabij: {told(str(cause))}")
         else:
             say(
-                f"nabij: a mistake of ours: {type(cause).__name__}: {cause} "
+                f"nabij: a fault in Nabij: {type(cause).__name__}: {cause} "
                 f"({_where(cause)}). Please report it."
             )
     return status

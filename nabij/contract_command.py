@@ -45,7 +45,7 @@ def _read(path: Path) -> Any:
         document = json.loads(path.read_text(encoding="utf-8"))
         int(document["info"]["version"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        why = f"no AsyncAPI document of ours ({error!r}), so that breaking changes cannot be seen"
+        why = f"not an AsyncAPI document of Nabij ({error!r}), so that breaking changes cannot be seen"
         mend = f"Restore it (git checkout HEAD -- {path}), or write elsewhere."
         raise ConfigError([f"{path}: {why}. {mend}"]) from None
     return document

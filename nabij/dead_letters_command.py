@@ -183,7 +183,7 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
         letters, unknown = await _chosen(store, wanted)
         bare = [letter.id for letter in letters if letter.bare]
         if bare:
-            say("nothing was kept of messages whose sender is none of ours: rename the account")
+            say("nothing was kept of messages from unknown senders: rename the account")
         letters = [letter for letter in letters if not letter.bare]
         mqtt: Connection | None = None
         throttler = Throttler(rate_limit=A_SECOND)

@@ -1,4 +1,4 @@
-"""A detail never costs a message: what is odd and not needed is mended or left out, and noted.
+"""A detail never costs a message: what is odd and not needed is repaired or left out, and noted.
 
 Walks over a message that strict decoding refuses, by the types of its fields
 (`schemas/lenient.py`). What is left is decoded strictly all the same: so what comes out is always
@@ -61,7 +61,7 @@ def _nested(hint: Any) -> type[msgspec.Struct] | None:
 
 
 def has_lenient(kind: Any) -> bool:
-    """Whether anything in a `kind` is mended: in what devices send, not in what they are sent."""
+    """Whether anything in a `kind` is repaired: in what devices send, not in what they are sent."""
     return any(
         one.lenient is not None or (one.nested is not None and has_lenient(one.nested))
         for struct in bare(kind)
@@ -102,7 +102,7 @@ class Cleaning:
         """Return the value of `kind` that `raw`, a message as JSON has it, stands for.
 
         Raises:
-            Invalid: what is wrong could not be mended, and is needed.
+            Invalid: what is wrong could not be repaired, and is needed.
         """
         struct, chosen = _chosen(kind, raw)
         if chosen is not raw:
@@ -258,7 +258,7 @@ def _short(path: str) -> str:
 
 
 def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
-    """Return which Struct of the union `kind` a message is, and the message with its tag mended."""
+    """Return which Struct of the union `kind` a message is, and the message with its tag repaired."""
     structs: list[type[msgspec.Struct]] = bare(kind)
     if len(structs) == 1 or not isinstance(raw, dict):
         return structs[0], raw

@@ -1,6 +1,6 @@
 """JSON on the wire: decoding that says what is wrong and where, and encoding.
 
-What is well formed is decoded strictly, and fast. For the rest `schemas/cleaning.py` mends or
+What is well formed is decoded strictly, and fast. For the rest `schemas/cleaning.py` repairs or
 leaves out what is not needed: unknown keys too, so that a newer device can speak to an older
 broker. No message may have invalid UTF-8, nest deeper than `MAX_DEPTH`, or be longer than
 `MAX_PAYLOAD_BYTES`.
@@ -72,7 +72,7 @@ class Decoder:
         return self.read(payload)[0]
 
     def read(self, payload: bytes) -> tuple[Any, Notes]:
-        """Return the typed value of `payload`, and what was mended, left out or not known in it.
+        """Return the typed value of `payload`, and what was repaired, left out or not known in it.
 
         Raises:
             Invalid: with the code, the JSON path, the reason, and `notes`.
@@ -82,7 +82,7 @@ class Decoder:
             try:
                 return self._decoder.decode(text), ()
             except msgspec.MsgspecError:
-                pass  # what may be mended is, and what may not is explained
+                pass  # what can be repaired is, and what cannot is explained
         cleaning = Cleaning()
         try:
             raw = _loaded(text, fault, cleaning)

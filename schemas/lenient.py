@@ -1,4 +1,4 @@
-"""How fields that are odd are mended, and what stands in when they cannot be.
+"""How fields that are odd are repaired, and what stands in when they cannot be.
 
 A field whose type carries a `Lenient` costs no message, unless the message is useless without it:
 

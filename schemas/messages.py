@@ -41,7 +41,7 @@ Accuracy = Annotated[
 Time = Annotated[datetime, Meta(tz=True)]
 Eta = Annotated[int, Meta(ge=0, le=86_400)]
 
-# What comes in, as it may be mended: what may be left out has a default, what is needed has none.
+# What comes in, as it may be repaired: what may be left out has a default, what is needed has none.
 Moment = Annotated[Time, Lenient(instant)]
 Text = Annotated[str, Meta(max_length=2_000), Lenient(text(2_000))]
 Words = Annotated[str, Meta(min_length=1, max_length=2_000), Lenient(text(2_000))]

@@ -1,4 +1,4 @@
-"""What a worker says of its own health: whether reports get through, and if not why and what mends it."""
+"""What a worker says of its own health: whether reports get through, and if not, why and how to fix it."""
 
 import enum
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ class Severity(enum.StrEnum):
 
 
 class Cause(Struct, frozen=True, kw_only=True):
-    """One thing that is wrong: a code for programs, what it is and what mends it for people."""
+    """One thing that is wrong: a code for programs; for people, what it is and how to fix it."""
 
     code: str
     what: str
@@ -110,7 +110,7 @@ def redis_cause(problem: str, where: str) -> Cause:
 
 
 def told(problem: str) -> str:
-    """Return an error's text; a full disk is named, with what mends it."""
+    """Return an error's text; a full disk is named, with how to fix it."""
     if not is_disk_full(problem):
         return problem
     cause = disk_full(problem)

@@ -1,6 +1,6 @@
 """What happened to an incident and why, in short sentences: what `nabij explain` tells.
 
-A note holds no position of anybody: where the incident is says the incident itself.
+A note holds no one's position: the incident itself says where it is.
 """
 
 from datetime import datetime

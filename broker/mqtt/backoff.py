@@ -8,7 +8,7 @@ _MAX_S = 10.0
 
 
 def full_jitter() -> Iterator[float]:
-    """Seconds to wait, for ever: uniform below a bound that doubles from 0.1 s to 10 s.
+    """Seconds to wait, forever: uniform below a bound that doubles from 0.1 s to 10 s.
 
     Full jitter spreads the return of all services to a restarted MQTT broker best
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).

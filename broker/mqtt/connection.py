@@ -57,7 +57,7 @@ _SUSPICIOUS_ENDS = 5
 class Connection:
     """One MQTT session, kept alive over broken networks and killed brokers.
 
-    `async with` connects, subscribes, and from then on reconnects for ever; what was published
+    `async with` connects, subscribes, and from then on reconnects forever; what was published
     and not acknowledged is sent again, and its future resolves then. Iterate for deliveries, and
     acknowledge each once its effect is durable.
 
@@ -275,7 +275,7 @@ class Connection:
         return await self._connect(timeout_s)
 
     async def _supervise(self, wire: SessionTransport | None) -> None:
-        """Reconnect for ever, unless another client is known to use our client id.
+        """Reconnect forever, unless another client is known to use our client id.
 
         Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
         connection that keeps breaking early lets the delays grow, and the log name the suspicion.

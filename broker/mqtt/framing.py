@@ -16,7 +16,7 @@ class PacketDecoder:
 
     `mqtt5.read` signals an incomplete packet by IndexError and a malformed one by ValueError, but
     it says IndexError too when a complete packet's contents point beyond its end, and panics (a
-    BaseException) on invalid UTF-8. Taking either for «wait for more» would hang for ever.
+    BaseException) on invalid UTF-8. Taking either for «wait for more» would hang forever.
     """
 
     def __init__(self, max_packet_bytes: int) -> None:

@@ -132,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
         "NABIJ_PARTITIONS",
         _count,
         1,
-        "in how many partitions everything is filed, the same for all and for ever: more than "
+        "in how many partitions everything is filed, the same for all and forever: more than "
         "one lets a Redis Cluster share the work",
     ),
     Setting(
@@ -209,7 +209,7 @@ def device_password() -> str | None:
 
 
 class ServiceManager(NamedTuple):
-    """Where systemd listens, if it started us, and how often it wants a sign of life."""
+    """Where systemd listens, if it started us, and how often it wants a watchdog message."""
 
     socket: str | None
     watchdog_s: float

@@ -17,7 +17,7 @@ from schemas.validation_errors import sayable
 REPLAY = "nabij-replay"  # user property of a message that is a dead letter replayed: its secret
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _SHOWN_BYTES = 1_024  # how much of a dead letter's payload operators see
-_TOPIC_BYTES = 200  # of a sender that is none of ours; a topic may have 64 KiB
+_TOPIC_BYTES = 200  # of an unknown sender; a topic may have 64 KiB
 
 
 def letter_of(
@@ -55,7 +55,7 @@ def letter_of(
 def letter_of_refused(
     message: Message, error: Invalid, *, service: str, replay_of: UUID | None, now: datetime
 ) -> DeadLetter:
-    """Return the dead letter of a sender that is none of ours: one for all that comes from it.
+    """Return the dead letter of an unknown sender: one for all that comes from it.
 
     Nothing of what it says is kept: no service will ever handle it, and it may say where people
     are.
@@ -83,7 +83,7 @@ def _letter_id(service: str, topic: str, payload: bytes, replay_of: UUID | None)
 def replay_token(delivery: Delivery) -> str | None:
     """Return what a message has for the secret of a replay: the store knows whether it is one."""
     for name, value in delivery.message.user_properties:
-        if name == REPLAY and _TOKEN.fullmatch(value):  # anybody can write anything there
+        if name == REPLAY and _TOKEN.fullmatch(value):  # any sender can write anything there
             return value
     return None
 

@@ -1,8 +1,8 @@
-"""Who has died: whose sign of life has not changed over several looks, whatever any clock says.
+"""Which workers have died: their heartbeat has not changed over several looks, whatever clocks say.
 
 Times of other hosts, or of Redis, are not compared: one that jumps would make the living dead. Who
 looks counts its own looks, each some time after the one before; one that did not succeed, because
-Redis was away and nobody could give a sign of life, makes all that was seen before worth nothing.
+Redis was away and no worker could write its heartbeat, makes all that was seen before worth nothing.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ class Liveness:
         self._failures: dict[str, int] = {}
 
     def look(self, signs: Mapping[str, Hashable]) -> None:
-        """Take in everybody's last sign of life."""
+        """Take in each worker's last heartbeat."""
         before, self._seen = self._seen, {}
         for name, sign in signs.items():
             known, looks = before.get(name, (None, 0))
@@ -36,7 +36,7 @@ class Liveness:
         self._has_moved.clear()
 
     def is_alive(self, name: str) -> bool:
-        """Whether it has given a sign of life while we looked."""
+        """Whether its heartbeat has changed while we looked."""
         return name in self._has_moved and self._looks(name) < DEAD_LOOKS
 
     def is_dead(self, name: str) -> bool:
@@ -59,8 +59,8 @@ class Liveness:
 class Lease:
     """How long the other workers are sure to hold us alive, by the clock of our event loop.
 
-    Without Redis we give no sign of life, and another worker may take over our MQTT session. Then
-    we must not take it back: both would connect under the same client id for ever, and handle
+    Without Redis we give no heartbeat, and another worker may take over our MQTT session. Then
+    we must not take it back: both would connect under the same client id forever, and handle
     nothing.
     """
 
@@ -69,7 +69,7 @@ class Lease:
         self._renewed = asyncio.Event()
 
     def renew(self, *, given_at: float, look_s: float) -> None:
-        """We gave a sign of life at `given_at` at the earliest; the others look each `look_s`."""
+        """Our heartbeat was written at `given_at` at the earliest; the others look each `look_s`."""
         self._ends_at = given_at + (DEAD_LOOKS - 1) * look_s
         self._renewed.set()
 

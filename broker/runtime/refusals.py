@@ -74,7 +74,7 @@ def _notes(payload: bytes, topic: Topic[object]) -> tuple[str, ...]:
 def _on_own_topic(
     message: Message, topic: Topic[object], receipt: Receipt, broker_index: int
 ) -> Message | None:
-    """Return the receipt to an account or zone whose name is no topic level of ours, such as `Ann`.
+    """Return the receipt to an account or zone whose name is no valid topic level, such as `Ann`.
 
     The ACL lets them read their own topics, whatever the name. Nothing of ours listens on them, so
     this cannot loop.
@@ -92,7 +92,7 @@ def levels_of(topic: Topic[object], message: Message) -> Mapping[str, str]:
     """Return the levels of a message's topic.
 
     Raises:
-        Invalid: one of them is not a name of ours.
+        Invalid: one of them is not a valid name.
     """
     levels = topic.parse(message.topic)
     if levels is None:

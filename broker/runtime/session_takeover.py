@@ -48,7 +48,7 @@ class TakeOver:
     """One worker's own sessions, at each MQTT broker, and those that it takes over.
 
     `receive` handles what comes by a connection, until it is cancelled. `lease` is renewed with
-    each sign of life.
+    each heartbeat.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class TakeOver:
         self._reconnected.add(server)
 
     async def beat(self) -> None:
-        """Give signs of life and look for those of others, for ever."""
+        """Write our heartbeat and look for those of others, forever."""
         while True:
             await asyncio.sleep(BEAT_S)
             began = _now()
@@ -124,9 +124,7 @@ class TakeOver:
     async def _give_sign(self, session: WorkerSession) -> None:
         if not await self._workers.beat(session):
             if self._lease.has_ended:
-                _log.info(
-                    "taken over while we gave no sign of life; we are back", **_named(session)
-                )
+                _log.info("taken over while we gave no heartbeat; we are back", **_named(session))
             else:
                 _log.warning(
                     "another process answered for our session; registered again: is NABIJ_INSTANCE "
@@ -164,7 +162,7 @@ class TakeOver:
     # -- the sessions of others --------------------------------------------------------------------
 
     async def take_over(self, receive: Receive) -> None:
-        """End the sessions of the dead, for ever; side by side, so that a long queue holds up none."""
+        """End the sessions of the dead, forever; side by side, so that a long queue holds up none."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 await self._looked.wait()

@@ -175,7 +175,7 @@ async def _zones(store: Store) -> tuple[Zones, int]:
 
 
 def _calm_collector() -> None:
-    """Let the garbage collector leave alone what lives for ever; it took 6 % of intake's time."""
+    """Let the garbage collector leave alone what lives forever; it took 6 % of intake's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

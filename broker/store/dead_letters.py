@@ -15,7 +15,7 @@ from broker.store.kernel.transaction import Transaction
 MOST = 10_000
 MOST_BYTES = 64 * 1024 * 1024
 MOST_OF_ONE = 200  # of one sender: who sends nothing else pushes out nobody else's
-MOST_REFUSED = 100  # of all senders together that are none of ours
+MOST_REFUSED = 100  # of all unknown senders together
 MOST_EVENTS = MOST_OUTGOING = 4_000  # the rest is for what devices and desks sent
 LIFETIME = timedelta(days=30)  # they hold what people said, and where
 REPLAY_S = 86_400  # so long an MQTT broker keeps a message for a service that is down

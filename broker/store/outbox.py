@@ -2,7 +2,7 @@
 
 The service that commits publishes at once. What its reader - a desk, or a user who was asked - has
 not confirmed by id when it is due is sent again by the police service, each time a little later. A
-PUBACK changes nothing here: it is given if anybody at all subscribed. Readers drop repeats by id.
+PUBACK changes nothing here: it is given if any client at all has subscribed. Readers drop repeats by id.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -81,7 +81,7 @@ class Partitions(Sequence[Store]):
 
         Who comes over a border is forgotten where they were, at the time of the new place: an older
         update that comes later changes nothing there. A withdrawal is told to all partitions: one
-        may still have a place that its writer did not live to forget.
+        may still have a place, if its writer died before it removed it.
         """
         if self._count == 1:
             [only] = self._partitions

@@ -94,14 +94,14 @@ class Store:
         return bool(await self._redis.call("EXISTS", *counters))
 
     async def partition_count(self) -> int | None:
-        """Return in how many partitions is filed what is here; None if nothing of ours is."""
+        """Return in how many partitions is filed what is here; None if there is no store yet."""
         count = await self._redis.call("GET", self.keys.partitions)
         if count is None and await self.is_used():
             return 1  # it is older than partitions
         return count and int(count)
 
     async def schema_version(self) -> int | None:
-        """Return the version of the layout of what is here; None if nothing of ours is.
+        """Return the version of the layout of what is here; None if there is no store yet.
 
         Raises:
             ConfigError: a newer release has stored it.

@@ -1,4 +1,4 @@
-"""Which MQTT sessions the workers have, who answers for each, and the last sign of life of it.
+"""Which MQTT sessions the workers have, which worker holds each, and its last heartbeat.
 
 A worker's session outlives it, with its place in the shared subscriptions: until a living worker
 has ended it, it swallows its share. Every change requires that the record is as it was read, so of
@@ -64,7 +64,7 @@ class Registered(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """Whether its holder has given a sign of life lately."""
+        """Whether its holder has given a heartbeat lately."""
         return self.session.state is not WorkerState.GONE and self.age_ms < ALIVE_MS
 
     @property
@@ -104,7 +104,7 @@ class WorkerStore:
         await self._change(session)
 
     async def beat(self, session: WorkerSession) -> bool:
-        """Give a sign of life; False if another answers for the session now."""
+        """Write a heartbeat; False if another worker holds the session now."""
         return await self._change(session, was=msgspec.json.encode(session))
 
     async def claim(self, found: Registered, *, holder: str, by: str) -> WorkerSession | None:

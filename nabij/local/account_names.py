@@ -1,6 +1,6 @@
 """Names of accounts: one level of a topic, or what the account sends is never heard.
 
-An MQTT broker lets in `Ann` and gives her a PUBACK for each report; no service of ours can tell
+An MQTT broker lets in `Ann` and gives her a PUBACK for each report; no service can tell
 whose it is, since `nabij/v1/u/Ann/up/report` is no topic of the contract.
 """
 

@@ -289,7 +289,7 @@ class Run:
         give_up_at = time.monotonic() + within_s
         while not condition():
             if time.monotonic() > give_up_at:
-                self._unfinished.append(f"waited {within_s:g} s in vain for {what}")
+                self._unfinished.append(f"waited {within_s:g} s for {what}, which did not come")
                 return
             await asyncio.sleep(LOOK_S / 2)
             self._progress.look()

@@ -24,7 +24,7 @@ _LEVELS = {"user": "probe", "zone": "gent", "municipality": "gent"}
 
 
 class Observer:
-    """Counts what is heard; `left` are the topics on which something of ours is still retained."""
+    """Counts what is heard; `left` are the topics on which a message is still retained."""
 
     def __init__(self, world: ChaosWorld) -> None:
         self.exercised = Exercised()
@@ -38,7 +38,7 @@ class Observer:
         )
 
     async def listen(self) -> None:
-        """Count all that comes, for ever."""
+        """Count all that comes, forever."""
         while True:
             for delivery in await self._connection.receive(_AT_ONCE):
                 delivery.acknowledge()

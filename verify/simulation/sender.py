@@ -15,7 +15,7 @@ from verify.world.exercised import Exercised
 
 _RETRY_S, _PATIENT_S = (0.8, 2.5), (20.0, 40.0)
 _LONG_S = (
-    60.0  # from then on it is tried seldom: all has healed, and a judge only waits for the end
+    60.0  # from then on it is tried seldom: all faults are over, and a judge only waits for the end
 )
 _GARBLED = b"{"  # what no service can read: it is refused on every topic
 

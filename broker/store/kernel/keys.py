@@ -7,8 +7,8 @@ place.
 | key | type | holds | lives |
 |---|---|---|---|
 | `receipt:{message}` | hash | user, digest, body of the receipt, sequence, cause; or the region to which a report at a border was routed | 7 days |
-| `sequence` | string | how many reports were committed whose receipt has a number | for ever |
-| `sequence-apart` | string | how many others: of incidents without a group | for ever |
+| `sequence` | string | how many reports were committed whose receipt has a number | forever |
+| `sequence-apart` | string | how many others: of incidents without a group | forever |
 | `incident:{conversation}` | hash | of a reporter's own conversation about an incident without a group: `of` that incident, `report`, `told`; with `people` and `group` of the same id | as incident |
 | `incident:{incident}` | hash | `v` version, `incident` JSON, `active` ms of the last activity, `told` ms of the last group event, `stated` version of the retained state; `conversation:{user}` of a reporter who had a group before schema version 3 | retention after close |
 | `open:{cell8}` | hash | incident whose alerts reach in → lat, lon, radius, since ms | while open |
@@ -29,8 +29,8 @@ place.
 | `home:{bucket}` | hash | user, of those who hash to the partition → the partition in which they are, ms, whether withdrawn, what the last withdrawal said; only with several | as `at` |
 | `short-forms` | zset | user who wants short alerts too by ms when they asked, in the first | 30 days |
 | `border:{category}` | hash | `token` of the worker that decides on reports at the partition's borders | 3 s |
-| `partitions` | string | in how many everything is filed, in the first | for ever |
-| `schema-version` | string | the version of the layout of all this (`broker.store.migrations`), in the first | for ever |
+| `partitions` | string | in how many everything is filed, in the first | forever |
+| `schema-version` | string | the version of the layout of all this (`broker.store.migrations`), in the first | forever |
 | `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
 | `events:{service}` | stream | `broker.core.changes` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
@@ -41,22 +41,22 @@ place.
 | `undelivered-readers` | hash | desks that have such → nothing | until they have none |
 | `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |
 | `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
-| `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | for ever |
-| `dropped` | string | how many messages the MQTT broker had dropped when alerts were last resent for it | for ever |
-| `restored` | string | last time (ms) at which the MQTT broker was known to have all retained states | for ever |
+| `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | forever |
+| `dropped` | string | how many messages the MQTT broker had dropped when alerts were last resent for it | forever |
+| `restored` | string | last time (ms) at which the MQTT broker was known to have all retained states | forever |
 | `restoring` | string | a worker is about to publish all retained states again | 5 s |
 | `retained` | string | a worker looks for retained messages | 10 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
 | `dead-letters-of:{sender}` | zset | id by ms: of one sender at most 200 | 30 days after the last |
 | `dead-letter-replay:{token}` | string | the dead letter whose replay carries this secret | until it has worked; 1 day |
-| `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | for ever |
+| `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | forever |
 | `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |
-| `worker-beats:{service}` | hash | client id and MQTT broker → ms of its last sign of life | as workers |
+| `worker-beats:{service}` | hash | client id and MQTT broker → ms of its last heartbeat | as workers |
 | `zones` | hash | zone → name, kind, cells | until the next import |
 | `clock-jump` | string | the last jump of the clock that came to count: until when (ms) the time before did, and by how much (ms) it moved | 8 days |
 | `probe` | string | when a worker last made sure that this server writes (Unix s) | 60 s |
-| `zones-version` | string | how often zones were imported | for ever |
+| `zones-version` | string | how often zones were imported | forever |
 """
 
 import binascii
@@ -130,7 +130,7 @@ class Keys:
         return f"{self.prefix}workers:{service}"
 
     def worker_beats(self, service: str) -> str:
-        """Return the key of their last signs of life."""
+        """Return the key of their last heartbeats."""
         return f"{self.prefix}worker-beats:{service}"
 
     def events(self, reader: str) -> str:

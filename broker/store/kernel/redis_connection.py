@@ -41,7 +41,7 @@ _DIGESTS = {
 ANSWER_S = 10.0
 _REPLICA_MS = 1_000  # so long a replica has to say that it has a write
 _HOPS = 5
-# What no repetition mends: a key or an entry that is not what we stored.
+# What no retry fixes: a key or an entry that is not what we stored.
 _CORRUPT = ("WRONGTYPE", "ERR user_script", "ERR Error running script")
 _PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY")  # may stand inside a script's error
 

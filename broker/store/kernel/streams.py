@@ -1,4 +1,4 @@
-"""The streams between services, one for each that reads: take-over from the dead, and striking off."""
+"""The streams between services, one for each that reads: take-over from dead workers, acknowledging and deleting."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _FORGOTTEN_MS = 3_600_000  # a reader asks each second
 
 
 class StreamEntry(NamedTuple):
-    """One entry of the stream; `event` is None when it is none of ours (`data` is kept for that).
+    """One entry of the stream; `event` is None when it cannot be read (`data` is kept for that).
 
     `replay_of` is the dead letter that was put back on the stream with it.
     """
