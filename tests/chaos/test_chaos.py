@@ -13,7 +13,7 @@ from nabij.local.embedded import MqttEngine
 from verify.chaos.chaos_run import Run
 from verify.chaos.chaos_world import ChaosWorld, Scale
 from verify.chaos.judgement import Judgement
-from verify.chaos.plan import Strike, Victim
+from verify.chaos.plan import VICTIMS, Strike
 
 SABOTAGED = Path(__file__).with_name("sabotaged_worker.py")
 NABIJ = (sys.executable, "-m", "nabij.cli")
@@ -37,7 +37,7 @@ def test_nothing_is_lost_or_happens_twice_while_everything_is_killed_in_turn(
         result["reports"] >= 1_000
     )  # what a device had not journaled when it died, it makes again
     assert sum(result["kills"].values()) == 16
-    assert set(result["kills"]) == set(Victim)
+    assert set(result["kills"]) == set(VICTIMS)
     assert result["unexercised"] == []
 
 
@@ -71,7 +71,7 @@ def _chaos(data_dir: Path, engine: MqttEngine, *words: str) -> dict[str, Any]:
 async def test_skipped_idempotency_and_a_dropped_alert_are_caught(
     tmp_path: Path, engine: MqttEngine
 ) -> None:
-    strikes = [Strike(0.3, Victim.INTAKE, pick, pause_s=2.0) for pick in (0.0, 0.9)]
+    strikes = [Strike(0.3, "intake", pick, pause_s=2.0) for pick in (0.0, 0.9)]
 
     judgement = await _sabotaged(tmp_path, engine, "skip-idempotency,drop-an-alert", strikes)
 
@@ -85,7 +85,7 @@ async def test_skipped_idempotency_and_a_dropped_alert_are_caught(
 async def test_a_receipt_before_the_commit_and_a_puback_taken_for_a_reader_are_caught(
     tmp_path: Path, engine: MqttEngine
 ) -> None:
-    strikes = [Strike(share, Victim.INTAKE, pick) for share, pick in ((0.3, 0.0), (0.6, 0.9))]
+    strikes = [Strike(share, "intake", pick) for share, pick in ((0.3, 0.0), (0.6, 0.9))]
 
     judgement = await _sabotaged(
         tmp_path, engine, "acknowledge-before-commit,believe-puback", strikes

@@ -265,9 +265,9 @@ class ChaosWorld:
     def pid_of(self, strike: Strike) -> int | None:
         """Return the process to strike, if it is there now."""
         if strike.victim in SERVERS:
-            server: Child = self.mqtt if strike.victim is Victim.MQTT else self.redis
+            server: Child = self.mqtt if strike.victim == Victim.MQTT else self.redis
             return server.pid if server.running else None
-        if strike.victim is Victim.DEVICE:
+        if strike.victim == Victim.DEVICE:
             return self.devices[int(strike.pick * len(self.devices))].pid
         workers = [each for each in self.hosts.workers if each.service == strike.victim]
         return workers[int(strike.pick * len(workers))].pid if workers else None

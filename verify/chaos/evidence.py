@@ -37,7 +37,7 @@ class Blow:
     """A strike that fell, at `t` (Unix time); `process` is the name of the process that it hit."""
 
     t: float
-    victim: Victim
+    victim: str  # as in a Strike
     process: str
     pause_s: float | None = None
 

@@ -4,39 +4,35 @@ import enum
 from dataclasses import dataclass
 from random import Random
 
+from services import ALL as SERVICES
+
 PAUSES_PER_KILL = 0.25
 PAUSE_S = (0.5, 3.0)
 FROM, UNTIL = 0.03, 0.88  # of the reports: something must be going on, before and after
 
 
 class Victim(enum.StrEnum):
-    """Who can be struck: a server, one worker of a service, or a process of devices."""
+    """What can be struck beside a worker of a service: a server, or a process of devices."""
 
     MQTT = "mqtt"
     REDIS = "redis"
     DEVICE = "device"
-    INTAKE = "intake"
-    PRESENCE = "presence"
-    ALERTING = "alerting"
-    GROUPS = "groups"
-    POLICE = "police"
-    CITY = "city"
-    DEADLINES = "deadlines"
 
 
 SERVERS = (Victim.MQTT, Victim.REDIS)
-SERVICES = tuple(Victim)[3:]
+VICTIMS: tuple[str, ...] = (*Victim, *SERVICES)
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
     """One blow, due when this share of the reports has its receipts; no pause: SIGKILL.
 
-    `pick` (0 to 1) says which worker or process of several; a pause is SIGSTOP for `pause_s`.
+    `victim` is a Victim, or a service, of which one worker is struck. `pick` (0 to 1) says which
+    worker or process of several; a pause is SIGSTOP for `pause_s`.
     """
 
     share: float
-    victim: Victim
+    victim: str
     pick: float
     pause_s: float | None = None
 
@@ -92,8 +88,8 @@ def strikes_of(kills: int, seed: int) -> list[Strike]:
     ]
 
 
-def _in_turn(random: Random, count: int) -> list[Victim]:
-    victims: list[Victim] = []
+def _in_turn(random: Random, count: int) -> list[str]:
+    victims: list[str] = []
     while len(victims) < count:
-        victims += random.sample(list(Victim), len(Victim))
+        victims += random.sample(VICTIMS, len(VICTIMS))
     return victims[:count]

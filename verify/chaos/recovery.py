@@ -31,23 +31,23 @@ def recovery_s(
 ) -> dict[str, dict[str, float]]:
     """Return p50 and max for each kind of victim that was killed; nothing where nothing tells.
 
-    `backlog_max` is the longest time until all that a kill may have hit was done.
+    A service whose work no device sees has no figures. `backlog_max` is the longest time until all that a kill may have hit was done.
     """
     work = _work(evidence, policy)
-    times: dict[Victim, list[float]] = defaultdict(list)
-    backlogs: dict[Victim, list[float]] = defaultdict(list)
+    times: dict[str, list[float]] = defaultdict(list)
+    backlogs: dict[str, list[float]] = defaultdict(list)
     for blow in blows:
         if blow.pause_s is not None:
             continue
-        some = work[blow.victim]
-        if blow.victim is Victim.DEVICE:
+        some = work.get(blow.victim, ())
+        if blow.victim == Victim.DEVICE:
             some = [each for each in some if each.process == blow.process]
         next_done = [each.done - blow.t for each in some if each.began >= blow.t]
         if next_done:
             times[blow.victim].append(min(next_done))
             backlogs[blow.victim].append(max(_hit(blow.t, some), default=0.0))
     return {
-        victim.value: {
+        str(victim): {
             "p50": round(sorted(each)[(len(each) - 1) // 2], 3),
             "max": round(max(each), 3),
             "backlog_max": round(max(backlogs[victim]), 3),
@@ -65,7 +65,7 @@ def _hit(killed_at: float, work: Iterable[Work]) -> list[float]:
     ]
 
 
-def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]]:
+def _work(evidence: Evidence, policy: PolicyFile) -> dict[str, Sequence[Work]]:
     reports = [
         Work(
             evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, "")
@@ -92,13 +92,13 @@ def _work(evidence: Evidence, policy: PolicyFile) -> dict[Victim, Sequence[Work]
         Victim.MQTT: reports,
         Victim.REDIS: reports,
         Victim.DEVICE: reports,
-        Victim.INTAKE: reports,
-        Victim.PRESENCE: places,
-        Victim.ALERTING: _alerts(evidence),
-        Victim.GROUPS: talk,
-        Victim.POLICE: commands,
-        Victim.CITY: _cases(evidence),
-        Victim.DEADLINES: _overdue(evidence, policy),
+        "intake": reports,
+        "presence": places,
+        "alerting": _alerts(evidence),
+        "groups": talk,
+        "police": commands,
+        "city": _cases(evidence),
+        "deadlines": _overdue(evidence, policy),
     }
 
 

@@ -12,8 +12,8 @@ from verify.chaos.judgement import INVARIANTS
 def as_json(outcome: ChaosOutcome, *, seed: int, engine: str, began: float) -> dict[str, Any]:
     """Return the run as one object."""
     judgement = outcome.judgement
-    kills = Counter(blow.victim.value for blow in outcome.blows if blow.pause_s is None)
-    pauses = Counter(blow.victim.value for blow in outcome.blows if blow.pause_s is not None)
+    kills = Counter(str(blow.victim) for blow in outcome.blows if blow.pause_s is None)
+    pauses = Counter(str(blow.victim) for blow in outcome.blows if blow.pause_s is not None)
     evidence = outcome.evidence
     return {
         "passed": judgement.passed,

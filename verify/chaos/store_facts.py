@@ -14,9 +14,9 @@ from broker.store.desk_alarms import DeskAlarms
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.worker_sessions import WorkerStore
+from services import ALL
 from verify.chaos.evidence import StoreFacts
 from verify.chaos.growth import queue_sizes
-from verify.chaos.plan import SERVICES
 
 _COUNT = 1_000
 _LATE_MS = 2_000  # a deadline that passed so long ago ought to have fired
@@ -45,7 +45,7 @@ async def undone(redis: RedisConnection, partitions: Sequence[Keys]) -> dict[str
             pending = await redis.call("XPENDING", keys.events(reader), reader)
             found[f"pending of {reader}"] += int(pending[0])
         found["deadlines"] += int(await redis.call("ZCOUNT", keys.deadlines, 0, late_ms))
-    for service in SERVICES:
+    for service in ALL:
         registered = await WorkerStore(redis).of(service)
         found["sessions of workers that are gone"] += sum(one.is_dead for one in registered)
     return dict(found)

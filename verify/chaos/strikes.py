@@ -143,7 +143,7 @@ class Striker:
         if strike.pause_s is not None:
             self._note(strike, name)
             await _paused(pid, strike.pause_s)
-        elif strike.victim is Victim.REDIS:
+        elif strike.victim == Victim.REDIS:
             await self._probe.receipt_then(self._once(strike, name, pid))
         else:
             self._once(strike, name, pid)()
