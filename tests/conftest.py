@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 import redis
+import structlog
 from hypothesis import settings
 
 from nabij.local.embedded import (
@@ -29,6 +30,17 @@ from tests.times import Times
 # On a machine with other work an example takes as long as it takes; and CI repeats what it tells.
 settings.register_profile("nabij", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("nabij")
+
+# Tracebacks as the services log them. Rich's show every local, which takes a handler's failure up to
+# twenty seconds: so long the event loop of all that runs in the test stands still.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 REPOSITORY = Path(__file__).parents[1]
 ZONES = ("gent", "kortrijk", "maaseik", "unassigned")

@@ -14,6 +14,7 @@ from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from tests.conftest import needs_acl
 from tests.services.system import Servers, System
 
+_COMMAND_S = 120.0  # its start alone takes ten seconds on a machine with much other work
 Nabij = Callable[..., Awaitable[tuple[int, Any]]]
 
 
@@ -81,7 +82,7 @@ async def printed(system: System, *arguments: str) -> tuple[int, str]:
         env={**os.environ, **environment(system)},
         stdout=asyncio.subprocess.PIPE,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    output, _ = await asyncio.wait_for(process.communicate(), _COMMAND_S)
     status = process.returncode
     assert status is not None
     return status, output.decode()

@@ -45,6 +45,21 @@ async def until_kept(system: System, count: int) -> list[DeadLetter]:
     return await system.store.dead_letters.all()
 
 
+async def of_service(system: System, service: str) -> DeadLetter:
+    """The one dead letter of a service, when it is there: others, too, may have read what is corrupt."""
+
+    async def found() -> list[DeadLetter]:
+        letters = await system.store.dead_letters.all()
+        return [one for one in letters if service in (one.stream, one.service)]
+
+    async def is_kept() -> bool:
+        return len(await found()) > 0
+
+    await polled(is_kept)
+    (letter,) = await found()
+    return letter
+
+
 async def test_poison_on_a_stream_is_kept_and_acknowledged_and_holds_up_nobody(
     servers: Servers,
 ) -> None:
@@ -93,19 +108,19 @@ async def test_a_replayed_message_that_works_has_its_effect_and_is_gone(servers:
         incident = (await system.report(ann, system.place()))["incident"]
         name, field = f"incident:{incident}", "incident"
         with redis.Redis.from_url(servers.redis_url) as client:
+            await at_rest(system)
             whole = client.hget(KEYS.incident(incident), field)
             assert isinstance(whole, bytes)
-            await at_rest(system)
             system.corrupt(name, field)
             message = {"id": str(new_id()), "incident": incident, "text": "Hallo"}
             await ann.publish("u/ann/up/message", message)
-            (kept,) = [one for one in await until_kept(system, 1) if one.service == "groups"]
+            kept = await of_service(system, "groups")
             status, shown = await nabij(system, "dead-letters", "show", str(kept.id))
             assert (status, shown["topic"]) == (0, "nabij/v1/u/ann/up/message")
             assert "Hallo" in shown["payload"]
 
             status, outcome = await nabij(system, "dead-letters", "replay", str(kept.id))
-            (again,) = [one for one in await until_kept(system, 1) if one.service == "groups"]
+            again = await of_service(system, "groups")
             assert (status, outcome["failed"]) == (1, [str(kept.id)])
             assert again.id != kept.id
             assert again.replay_of == kept.id
@@ -126,18 +141,18 @@ async def test_a_replayed_event_goes_back_on_its_stream(servers: Servers) -> Non
         place = system.place()
         incident = (await system.report(ann, place))["incident"]
         with redis.Redis.from_url(servers.redis_url) as client:
+            await at_rest(system)
             whole = client.hget(KEYS.incident(incident), "incident")
             assert isinstance(whole, bytes)
-            await at_rest(system)
             system.corrupt(f"incident:{incident}", "incident")
             await system.be_at(bob, place)  # walks in, and cannot be alerted
-            (kept,) = await until_kept(system, 1)
-            assert kept.stream == "alerting"
+            kept = await of_service(system, "alerting")
             client.hset(KEYS.incident(incident), "incident", whole)
 
         status, outcome = await nabij(system, "dead-letters", "replay", "--all")
 
-        assert (status, outcome["done"]) == (0, [str(kept.id)])
+        assert status == 0
+        assert str(kept.id) in outcome["done"]
         await bob.expect("u/bob/down/alert", incident=incident, reason="walked_in")
 
 
