@@ -103,7 +103,7 @@ async def _alert(
 ) -> Effects:
     """Alert `users`, some at a time: while these are sent, the next are claimed.
 
-    With `unsent` also those whom somebody claimed before and did not live to alert. The last of
+    With `unsent` also those whom a worker claimed before and died before it alerted them. The last of
     several portions (`began`: there was one before) tells that the incident's counts have changed.
     """
     some, others = users[:_AT_ONCE], users[_AT_ONCE:]
@@ -261,7 +261,7 @@ async def _record(
 
 @service.every(0.5)
 async def see_to_unconfirmed(ctx: Context) -> Effects:
-    """Send again what was refused, or claimed by somebody who died; expire what is too late.
+    """Send again what was refused, or claimed by a worker that died; expire what is too late.
 
     And once more what a lossy MQTT broker took and no device has confirmed.
     """
@@ -278,7 +278,7 @@ async def resend_dropped(ctx: Context) -> Effects:
     for server in ctx.servers:
         mqtt_outages = ctx.store.mqtt_outages.of(server.number)
         count, healed = await server.dropped(), await mqtt_outages.dropped()
-        if count == 0 and healed:  # it has started anew
+        if count == 0 and healed:  # it has restarted
             await mqtt_outages.healed(0)
         elif count is not None and count != healed:
             _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
@@ -316,7 +316,7 @@ async def _again(
     doubted: bool = False,
     most_tries: int = MOST_TRIES,
 ) -> Effects:
-    """See to the unconfirmed alerts of these incidents, and send what is to be sent again."""
+    """Go through the unconfirmed alerts of these incidents; send what is to be sent again."""
 
     async def look(identifier: UUID) -> _Again | None:
         claimed, expired = await ctx.store.alerts.sweep_unconfirmed(

@@ -42,7 +42,7 @@ _SILENT = "silent"  # the outcome of an incident that closed by itself
 
 @service.every(0.1)
 async def fire_due(ctx: Context) -> Effects:
-    """Fire every deadline that has passed; each takes effect once, whoever else tries.
+    """Fire every deadline that has passed; each takes effect once, however many workers try.
 
     Together: one after another they fell minutes behind in a replay of 99,477 calls.
     """

@@ -201,7 +201,7 @@ async def _open_and_theirs(seen: _Seen) -> StoredIncident:
 async def _commit(
     receipt: Receipt, filed: StoredIncident, changed: _Change, seen: _Seen, *, note: Note
 ) -> Effects | None:
-    """Commit a message that was accepted; None when its incident has changed meanwhile."""
+    """Commit a message that was accepted; None when its incident has changed since."""
     ctx, incident, member = seen.ctx, filed.incident, changed.member
     assert receipt.id is not None
     transaction = ctx.store.transaction()
@@ -264,7 +264,7 @@ def _for_desk(
 def _call_again(
     transaction: Transaction, filed: StoredIncident, people: People, ctx: Context
 ) -> None:
-    """Set the deadline for somebody to accept again, if the last one who had accepted is gone."""
+    """Set the deadline to accept again, if the last one who had accepted is gone."""
     due = accept_again_by(
         filed.incident,
         accepted=membership.helpers(filed.people),
@@ -387,7 +387,7 @@ async def _tell(
     incident: Incident,
     ctx: Context,
 ) -> list[tuple[Conversation, GroupEvent]] | None:
-    """File an event in each of `those` once, whoever tries again; None: all changed meanwhile."""
+    """File an event in each of `those` once, however often it is tried; None: all have changed since."""
     transaction, told, is_new = ctx.store.transaction(), [], False
     for one in those:
         event = draw_up(one)
@@ -412,7 +412,7 @@ async def sync(request: Sync, ctx: Context) -> Effects:
     # Few at once: after an outage every device asks, and what else this worker does must go on.
     async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
         if ctx.is_expired:
-            return NOTHING  # the device has stopped waiting, and asks anew when it is ready
+            return NOTHING  # the device has stopped waiting, and asks again when it is ready
         glimpses = await ctx.partitions.missed(
             ctx.user,
             request.since,

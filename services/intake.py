@@ -91,7 +91,7 @@ def _refuse_expired(report: Report, ctx: Context) -> None:
             Code.EXPIRED,
             "$.id",
             "The id was made more than 7 days ago: whether it was received before is not known any "
-            "more. If it still matters, report it anew.",
+            "more. If it still matters, report it again.",
         )
 
 
@@ -144,7 +144,7 @@ async def _commit_at_border(one: PlacedReport, ctx: Context) -> _Decision:
     """Commit a report that may join an incident of another partition: there, in one commit as ever.
 
     To which partition it goes is filed before, in that of its place, and never changes: so it is
-    committed once, however often it is repeated and whatever closes meanwhile.
+    committed once, however often it is repeated and whatever closes in between.
     """
     partitions = ctx.partitions
 
@@ -183,7 +183,7 @@ async def _commit_elsewhere(
 async def _commit_as(
     one: PlacedReport, seen: Neighbourhood, ctx: Context, *, region: int | None = None
 ) -> _Decision | None:
-    """Decide on what was seen and commit that; None when it has changed meanwhile."""
+    """Decide on what was seen and commit that; None when it has changed since."""
     report, decision = one.report, _decide(one, seen, ctx, region=region)
     incident = decision.incident
     assert incident is not None

@@ -273,7 +273,7 @@ async def _bring(given: Answer, question: Question, ctx: Context) -> Effects:
 async def _bring_to(
     incident: Incident, given: Answer, question: Question, ctx: Context
 ) -> Effects | None:
-    """Commit an answer to a question about `incident`; None when it has changed meanwhile."""
+    """Commit an answer to a question about `incident`; None when it has changed since."""
     after = replace(incident, version=incident.version + 1)
     escalation = answer_of(given, after, question.report, ctx.now)
     topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
@@ -343,7 +343,7 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     if filed is None or filed.incident.desk is not Desk.POLICE:
         return NOTHING
     if filed.stated == filed.incident.version and change.change is not Change.RESTATED:
-        return NOTHING  # whoever published it has seen this change too
+        return NOTHING  # the worker that published it has seen this change too
     people = filed.people if filed.incident.has_group else {}
     state = state_of(
         filed.incident,
@@ -359,12 +359,12 @@ async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
 async def _record_state(
     ctx: Context, change: IncidentChanged, state: IncidentState, before: int, _: object
 ) -> None:
-    """Record a published state; if another worker published one meanwhile, ours may not stay."""
+    """Record a published state; if another worker has published one since, ours may not stay."""
     incidents = ctx.store.incidents
     if await incidents.state_published(state.incident, state.version, before=before):
         return
     if await incidents.version(state.incident) is None:
-        # Erased meanwhile: the clearing may have come before our state.
+        # Erased in between: the clearing may have come before our state.
         await ctx.store.events.put([Erased(incident=state.incident, zone=state.zone)])
     else:
         await ctx.store.events.put([replace(change, change=Change.RESTATED, at=ctx.now)])

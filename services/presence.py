@@ -94,7 +94,7 @@ def _withdraws(presence: Presence) -> bool:
 
 
 def _is_inexact(presence: Presence, ctx: Context) -> bool:
-    """Whether it says too little to call somebody: then it is as if it had not been said."""
+    """Whether it says too little to alert anyone by: then it counts as not sent."""
     if _withdraws(presence) or presence.location is None:
         return False
     return presence.location.accuracy_m > ctx.policy.max_presence_accuracy_m

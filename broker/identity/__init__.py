@@ -1,1 +1,1 @@
-"""Who somebody is at the MQTT broker, and what they may do there."""
+"""Who a client is at the MQTT broker, and what it may do there."""

@@ -2,7 +2,7 @@
 
 An MQTT broker that dies forgets what it had acknowledged, and its successor says nothing. So a
 worker of the police service that comes to a server that may be a new one publishes the states again;
-while one stays connected it bears witness that nothing died. Messages need none of it: they are sent
+while one stays connected it records that the server is the same. Messages need none of it: they are sent
 until their reader confirms them (`broker/runtime/outbox_relay.py`).
 """
 
@@ -17,15 +17,15 @@ from schemas.taxonomy import Desk
 _log = structlog.get_logger()
 
 _POLICE = "police"
-_BEHIND = 100  # so many entries may wait on the stream while states are published anew
+_BEHIND = 100  # so many entries may wait on the stream while states are published again
 _LOOK_S, _CLAIMED_S = 0.05, 0.5
 
 
 async def republish_all(ctx: Context) -> Effects:
-    """Have every retained state published anew, if need be.
+    """Have every retained state published again, if need be.
 
     The server may be a new one, which knows nothing. It is not if it runs since before it was last
-    known to have been given all, or if somebody did so while we were connected to it.
+    known to have been given all, or if a worker did so while we were connected to it.
     """
     started_ms = await ctx.mqtt.started_at_ms()
     while True:
@@ -44,7 +44,7 @@ async def republish_all(ctx: Context) -> Effects:
     await ctx.store.mqtt_outages.of(ctx.broker_index).restored(
         now[1] if now and now[0] == heard[0] else heard[1]
     )
-    _log.info("published anew", states=restated)
+    _log.info("retained states published again", states=restated)
     return NOTHING
 
 
@@ -68,11 +68,11 @@ async def enqueue_all_states(ctx: Context) -> int:
 
 
 async def witness(ctx: Context) -> Effects:
-    """Bear witness that the servers of this moment are still those that were given all anew."""
+    """Record that the servers of this moment are still those that have all retained states."""
     for server in ctx.servers:
         mqtt_outages = ctx.store.mqtt_outages.of(server.number)
         restored_ms = await mqtt_outages.restored_ms()
-        heard = server.heard_ms()  # after the wait: meanwhile a broken connection has been noticed
+        heard = server.heard_ms()  # after the wait, in which a broken connection is noticed
         if heard and heard[0] <= restored_ms < heard[1]:
             await mqtt_outages.witnessed(heard[1])
     return NOTHING

@@ -128,7 +128,7 @@ class EmbeddedMqtt(Child):
         super().__init__(data_dir.absolute() / "mqtt")
         self.port = port or free_port()
         self.port_v311 = self.port
-        # Nobody else knows this account: whoever lets it in is the broker that we started.
+        # No other process knows this account: a broker that lets it in is the one that we started.
         self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
         self._accounts = (*accounts, self._probe)
         self._mosquitto = None if engine is MqttEngine.IOTCORE else find_program("mosquitto")
