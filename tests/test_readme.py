@@ -1,4 +1,7 @@
-"""The README's tables are the code's: topics, settings, commands; and nothing is unnamed."""
+"""The README's tables are the code's: topics, settings, commands; and nothing is unnamed.
+
+After a change of topics or services: `.venv/bin/python -m tests.test_readme` writes them into it.
+"""
 
 import re
 import tomllib
@@ -7,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import services
 from broker.runtime.config import SETTINGS
 from nabij.cli import app
 from schemas.topics import TOPICS
@@ -44,20 +48,31 @@ def rows(heading: str) -> list[list[str]]:
     return table
 
 
-def test_topic_table_is_the_codes() -> None:
-    table = {
-        row[0]: (row[1], row[2], row[3], row[4], row[5] == "yes") for row in rows("topic | payload")
-    }
-    code = {
-        topic.template: (
-            getattr(topic.payload, "__name__", "PoliceCommand"),
-            *topic.from_and_to,
-            "0 or 1" if topic.name == "presence" else str(topic.qos),
-            topic.retain,
-        )
+def topic_rows() -> list[str]:
+    """The table of topics, as the contract has it."""
+    return [
+        f"| `{topic.template}` | {getattr(topic.payload, '__name__', 'PoliceCommand')} "
+        f"| {' | '.join(topic.from_and_to)} | {'0 or 1' if topic.name == 'presence' else topic.qos} "
+        f"| {'yes ' if topic.retain else ''}|"
         for topic in TOPICS
-    }
-    assert table == code
+    ]
+
+
+def rewritten(readme: str) -> str:
+    """The README with the table of topics and the list of services that the code has."""
+    table = "\n".join(topic_rows())
+    readme = re.sub(r"(?<=\| topic \| payload )(.*\n.*\n)(?:\|.*\n)+", rf"\1{table}\n", readme)
+    return re.sub(r"(?<=one file each: ).*", " ".join(services.ALL), readme)
+
+
+def test_topics_and_services_are_the_codes() -> None:
+    assert rewritten(README) == README, "run `.venv/bin/python -m tests.test_readme`"
+
+
+def test_another_topic_or_service_would_be_noticed() -> None:
+    [row] = re.findall(r"^\| `u/\{user\}/down/alert`.*\n", README, re.MULTILINE)
+    assert rewritten(README.replace(row, "")) == README
+    assert rewritten(README.replace("one file each: intake", "one file each:")) == README
 
 
 def test_settings_table_is_the_codes() -> None:
@@ -83,3 +98,7 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     linked = {(document.parent / name) for name in re.findall(r"\]\(([\w./-]+)[)#]", text)}
     named = {Path(name) for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)}
     assert [str(name) for name in linked | named if not (REPOSITORY / name).exists()] == []
+
+
+if __name__ == "__main__":
+    (REPOSITORY / "README.md").write_text(rewritten(README), encoding="utf-8")
