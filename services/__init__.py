@@ -1,7 +1,10 @@
 """The microservices, one file each, named here once; none imports another."""
 
 import importlib
+from functools import cache
 from typing import TYPE_CHECKING
+
+from broker.core.changes import Routes
 
 if TYPE_CHECKING:  # the command line names services without loading what runs them
     from broker.runtime.service import Service
@@ -17,3 +20,9 @@ def load(name: str) -> "Service":
     """
     service: Service = importlib.import_module(f"services.{name}").service
     return service
+
+
+@cache
+def routes() -> Routes:
+    """Return which services read which events, as they say: for the store that services write."""
+    return Routes({name: load(name).interests for name in ALL})

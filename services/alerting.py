@@ -28,6 +28,7 @@ from broker.store.place_index import reached_cells
 from schemas import topics
 from schemas.codec import encode
 from schemas.messages import AlertReason, Status
+from schemas.taxonomy import Desk
 
 service = Service("alerting", niceness=1)
 _log = structlog.get_logger()
@@ -58,7 +59,7 @@ _REASONS = {
 }
 
 
-@service.on(changes.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED, changes=_REASONS, desks={Desk.POLICE})
 async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     """Alert every eligible participant within the incident's radius, nearest first."""
     reason = _REASONS.get(change.change)

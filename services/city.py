@@ -12,11 +12,12 @@ from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from schemas import topics
 from schemas.ids import case_id
 from schemas.messages import DeskSync, Receipt
+from schemas.taxonomy import Desk
 
 service = Service("city", niceness=3)
 
 
-@service.on(changes.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED, changes={Change.OPENED, Change.MERGED}, desks={Desk.CITY})
 async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish the case of a report whose category is the city's."""
     if change.change not in (Change.OPENED, Change.MERGED) or change.report is None:

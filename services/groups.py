@@ -346,7 +346,7 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
     return await decide_and_commit(partial(ctx.store.incidents.get, informed.incident), tell)
 
 
-@service.on(changes.INCIDENT_CHANGED)
+@service.on(changes.INCIDENT_CHANGED, changes={Change.CLOSED})
 async def close(change: IncidentChanged, ctx: Context) -> Effects:
     """Tell everyone who was alerted, and the reporters, that an incident has ended."""
     if change.change is not Change.CLOSED:

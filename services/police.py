@@ -334,7 +334,11 @@ async def sync(request: DeskSync, ctx: Context) -> Effects:
     return await outbox_relay.take_sync(request, ctx, _answer)
 
 
-@service.on(changes.INCIDENT_CHANGED, newest_of=lambda change: change.incident)
+@service.on(
+    changes.INCIDENT_CHANGED,
+    desks={Desk.POLICE},
+    newest_of=lambda change: change.incident,
+)
 async def keep_state(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish how the incident stands, retained, for operations that subscribe later."""
     filed, alerted = await asyncio.gather(

@@ -1,9 +1,11 @@
-"""What services tell each other on Redis streams: typed Structs, and who reads each of them."""
+"""What services tell each other on Redis streams: typed Structs, and which services read which."""
 
 import enum
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -66,22 +68,6 @@ class Erased(Struct, frozen=True, kw_only=True, tag="erased"):
     zone: str
 
 
-READERS = ("alerting", "groups", "police", "city")
-
-# Who acts on a change. To wake everybody for everything cost more than the commit itself: on two
-# cores the readers ran just when intake wanted to publish the escalation.
-_READERS_OF_CHANGE: dict[Change, tuple[str, ...]] = {
-    Change.OPENED: ("alerting", "police"),
-    Change.RENEWED: ("alerting", "police"),
-    Change.WIDENED: ("alerting", "police"),
-    Change.CLOSED: ("groups", "police"),
-}
-_READERS_OF_CITY_CHANGE: dict[Change, tuple[str, ...]] = {
-    Change.OPENED: ("city",),
-    Change.MERGED: ("city",),
-    Change.CLOSED: ("groups",),
-}
-
 Event = IncidentChanged | WalkedIn | Informed | Erased
 T = TypeVar("T")
 
@@ -102,19 +88,42 @@ _DECODER = msgspec.json.Decoder(Event)
 _ENCODER = msgspec.json.Encoder()
 
 
-def readers(event: Event) -> tuple[str, ...]:
-    """Return the services that act on `event`; each has a stream of its own."""
-    match event:
-        case IncidentChanged(desk=Desk.CITY):
-            return _READERS_OF_CITY_CHANGE.get(event.change, ())
-        case IncidentChanged():
-            return _READERS_OF_CHANGE.get(event.change, ("police",))
-        case WalkedIn():
-            return ("alerting",)
-        case Informed():
-            return ("groups",)
-        case Erased():
-            return ("police",)
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """Which events a service reads: all of a kind, or of the changes those of some kinds and desks."""
+
+    payload: type[Any]
+    changes: Collection[Change] = tuple(Change)
+    desks: Collection[Desk] = tuple(Desk)
+
+    def kinds(self) -> list[object]:
+        """Return what `Routes` tells events apart by."""
+        if self.payload is not IncidentChanged:
+            return [self.payload]
+        return [*itertools.product(self.changes, self.desks)]
+
+
+class Routes:
+    """Which services read which event; each that reads any has a stream of its own.
+
+    To wake all for everything cost more than the commit itself: on two cores the readers ran just
+    when intake wanted to publish the escalation.
+    """
+
+    def __init__(self, interests: Mapping[str, Sequence[Interest]]) -> None:
+        self.readers = tuple(name for name, some in interests.items() if some)
+        found: dict[object, dict[str, None]] = {}
+        for name, some in interests.items():
+            for kind in itertools.chain.from_iterable(one.kinds() for one in some):
+                found.setdefault(kind, {})[name] = None
+        self._readers_of = {kind: tuple(names) for kind, names in found.items()}
+
+    def readers_of(self, event: Event) -> tuple[str, ...]:
+        """Return the services that read `event`."""
+        kind: object = type(event)
+        if isinstance(event, IncidentChanged):
+            kind = (event.change, event.desk)
+        return self._readers_of.get(kind, ())
 
 
 def encode(event: Event) -> bytes:

@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, overload
@@ -21,13 +21,14 @@ from typing import Any, TypeVar, overload
 from msgspec import Struct
 from msgspec.structs import replace
 
-from broker.core.changes import EventKind
+from broker.core.changes import Change, EventKind, IncidentChanged, Interest
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
 from broker.runtime.clock import Clock
 from broker.store import Partitions, Store
 from schemas import codec
+from schemas.taxonomy import Desk
 from schemas.topics import Topic
 
 T = TypeVar("T")
@@ -196,6 +197,7 @@ class Service:
         self.niceness = niceness
         self.subscriptions: list[Subscription] = []
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
+        self.interests: list[Interest] = []
         self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}
         self.periodic: list[tuple[float, Periodic]] = []
         self.restorers: list[Periodic] = []
@@ -206,15 +208,27 @@ class Service:
     def on(
         self, source: EventKind[T], *, newest_of: Callable[[T], Hashable] | None = None
     ) -> Callable[[Handler[T]], Handler[T]]: ...
+    @overload
+    def on(
+        self,
+        source: EventKind[IncidentChanged],
+        *,
+        changes: Collection[Change] = ...,
+        desks: Collection[Desk] = ...,
+        newest_of: Callable[[IncidentChanged], Hashable] | None = None,
+    ) -> Callable[[Handler[IncidentChanged]], Handler[IncidentChanged]]: ...
 
     def on(
         self,
         source: Topic[T] | EventKind[T],
         *,
+        changes: Collection[Change] = tuple(Change),
+        desks: Collection[Desk] = tuple(Desk),
         newest_of: Callable[[T], Hashable] | None = None,
     ) -> Callable[[Handler[T]], Handler[T]]:
         """Handle each message on a topic, or each event of a kind.
 
+        Of what happened to incidents a service is told the `changes` of those of these `desks`.
         With `newest_of`, of the events that are read together only the newest of each key is
         handled: for handlers that look at how things stand, not at what has happened.
         """
@@ -223,7 +237,10 @@ class Service:
             if isinstance(source, Topic):
                 self._subscribe(Subscription(source, handler=handler))
             else:
+                if source.payload in self.event_handlers:
+                    raise ValueError(f"{self.name}: two handlers of {source.payload.__name__}")
                 self.event_handlers[source.payload] = handler
+                self.interests.append(Interest(source.payload, changes, desks))
                 if newest_of is not None:
                     self.newest_of[source.payload] = newest_of
             return handler

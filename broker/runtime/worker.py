@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from broker.core.changes import Routes
 from broker.core.health import Health, stops
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex, ZoneKind
@@ -57,6 +58,7 @@ async def run_worker(
     settings: Settings,
     *,
     worker: int,
+    routes: Routes,
     stop: asyncio.Event,
     on_state: OnState,
     on_health: OnHealth = lambda _: None,
@@ -64,7 +66,7 @@ async def run_worker(
 ) -> None:
     """Run one worker of `service` until `stop` is set, then drain and return.
 
-    `on_health` is told each second how it is.
+    `routes` say which services read which events. `on_health` is told each second how it is.
 
     Raises:
         ConfigError: the settings or the policy are wrong.
@@ -77,7 +79,7 @@ async def run_worker(
     clock = clock or Clock()
     policy = load_policy(settings.policy)
     instance = f"{settings.instance}-{worker}"
-    async with open_partitions(settings.redis_url, settings.partitions) as stores:
+    async with open_partitions(settings.redis_url, settings.partitions, routes=routes) as stores:
         await _refuse_unsafe(stores, settings)
         for store in stores:
             await store.events.ensure_groups()

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from broker.core.changes import WalkedIn
+from broker.core.changes import Routes, WalkedIn
 from broker.core.grid import PLACE_RESOLUTION, cover, place_of, region_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
@@ -324,16 +324,18 @@ def _shares(glimpses: Iterable[SyncRow]) -> dict[int, list[UUID]]:
 
 @asynccontextmanager
 async def open_partitions(
-    url: str, count: int = 1, *, opening: Opening = Opening.USE
+    url: str, count: int = 1, *, opening: Opening = Opening.USE, routes: Routes | None = None
 ) -> AsyncIterator[Partitions]:
     """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
+
+    `routes` say who reads which events: without them none can be written.
 
     Raises:
         UnavailableError: Redis cannot be reached.
         ConfigError: what is there was filed in another number of partitions, or by a newer release.
     """
     nodes = Nodes(url, answer_s=ANSWER_S)
-    stores = [Store(url, Keys(number, count), nodes) for number in range(count)]
+    stores = [Store(url, Keys(number, count), nodes, routes=routes) for number in range(count)]
     partitions = Partitions(stores)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(nodes.close)

@@ -4,6 +4,7 @@ import enum
 from typing import Self
 from uuid import UUID
 
+from broker.core.changes import Routes
 from broker.store.alert_states import AlertStore
 from broker.store.conversations import Conversations
 from broker.store.dead_letters import DeadLetters
@@ -41,12 +42,21 @@ class Opening(enum.Enum):
 class Store:
     """One partition. `async with` connects, where it is the only one (see `open_partitions`).
 
+    `routes` say who reads which events: services need them to write any.
+
     Raises:
         UnavailableError: from every method, when Redis cannot serve.
     """
 
-    def __init__(self, url: str, keys: Keys | None = None, nodes: Nodes | None = None) -> None:
-        self._redis = redis = RedisConnection(url, keys, nodes)
+    def __init__(
+        self,
+        url: str,
+        keys: Keys | None = None,
+        nodes: Nodes | None = None,
+        *,
+        routes: Routes | None = None,
+    ) -> None:
+        self._redis = redis = RedisConnection(url, keys, nodes, routes)
         self.incidents = IncidentStore(redis)
         self.alerts = AlertStore(redis)
         self.conversations = Conversations(redis, self.incidents)

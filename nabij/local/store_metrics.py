@@ -14,11 +14,11 @@ import structlog
 from msgspec import Struct
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
-from broker.core.changes import READERS
 from broker.core.health import Cause, Severity
 from broker.errors import ConfigError, UnavailableError
 from broker.store import Partitions, Reader, open_partitions
 from schemas.taxonomy import Desk
+from services import routes
 
 KEPT_S = 3.0
 ANSWER_S = 2.0
@@ -145,7 +145,7 @@ async def _read(stores: Partitions) -> StoreSnapshot:
         unattended_s={desk: now_s - alarm.since_ms / 1000 for desk, alarm in alarms.items()},
         dead_letters=letters.kept,
         dead_letters_dropped=letters.dropped,
-        backlog={service: await _backlog(stores, service) for service in READERS},
+        backlog={service: await _backlog(stores, service) for service in routes().readers},
         deadlines_late=sum([len(await store.deadlines.due(now_ms - 1_000)) for store in stores]),
     )
 

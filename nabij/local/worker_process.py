@@ -79,7 +79,7 @@ class Pulse:
 async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     """Run the worker until SIGTERM, SIGINT or the supervisor's end, then drain."""
     from broker.runtime.worker import run_worker  # noqa: PLC0415 - after the log has been set up
-    from services import load  # noqa: PLC0415 - as above
+    from services import load, routes  # noqa: PLC0415 - as above
 
     service = load(name)
     os.nice(service.niceness)
@@ -98,7 +98,13 @@ async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     async with asyncio.TaskGroup() as tasks:
         beating = tasks.create_task(pulse.beat(), name="heartbeat")
         await run_worker(
-            service, settings, worker=index, stop=stop, on_state=pulse.state, on_health=pulse.health
+            service,
+            settings,
+            worker=index,
+            routes=routes(),
+            stop=stop,
+            on_state=pulse.state,
+            on_health=pulse.health,
         )
         beating.cancel()
 

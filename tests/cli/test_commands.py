@@ -14,6 +14,7 @@ import redis
 from broker.runtime.config import SETTINGS
 from broker.store import Store
 from schemas.taxonomy import default_policy_text
+from services import routes
 from tests.core.samples import report
 from tests.store.samples import open_incident
 from verify.commands.replay_command import _in_words
@@ -117,7 +118,7 @@ def test_policy_check_says_all_that_is_wrong(tmp_path: Path) -> None:
 async def test_policy_check_warns_of_what_is_open_and_has_no_category_any_more(
     tmp_path: Path, redis_url: str
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         await open_incident(store, report())
     file = tmp_path / "policy.toml"
     file.write_text(default_policy_text().replace("[categories.fire]", "[categories.blaze]"))

@@ -25,7 +25,7 @@ from schemas.codec import encode
 from schemas.ids import alert_id
 from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject
 from schemas.taxonomy import Names, Urgency
-from services import load
+from services import load, routes
 from tests.conftest import needs_acl
 
 Answer = Callable[["Received"], Receipt | None]
@@ -173,7 +173,9 @@ async def running_services(
     async with asyncio.TaskGroup() as tasks:
         for name in names:
             service = load(name)
-            run = run_worker(service, settings, worker=1, stop=stop, on_state=on_state)
+            run = run_worker(
+                service, settings, worker=1, routes=routes(), stop=stop, on_state=on_state
+            )
             tasks.create_task(run, name=name)
         try:
             async with asyncio.timeout(WITHIN_S):
@@ -210,7 +212,7 @@ async def stack(
 ) -> AsyncIterator[Stack]:
     needs_acl(own_mqtt)
     async with (
-        Store(own_redis.url) as store,
+        Store(own_redis.url, routes=routes()) as store,
         running_services(
             own_mqtt.url_for(accounts["nabij"]),
             own_redis.url,

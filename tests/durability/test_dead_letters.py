@@ -17,6 +17,7 @@ from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
 from schemas.messages import Availability
 from schemas.taxonomy import Desk
+from services import routes
 from tests.durability.conftest import nabij
 from tests.services.system import Servers, System, a_presence, polled, running
 
@@ -242,7 +243,7 @@ OTHERS = [
 @pytest.mark.parametrize("flood", OTHERS, ids=str)
 async def test_nobody_pushes_out_what_others_sent(flood: dict[str, object], redis_url: str) -> None:
     """Before, 10,000 of one sender's were all that was left."""
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         real = [letter(number, **fields) for number, fields in enumerate(OTHERS) if fields != flood]
         for one in real:
             await store.dead_letters.keep(one)
@@ -261,7 +262,7 @@ async def test_what_was_dropped_or_replayed_takes_no_room_of_its_senders(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "MOST_OF_ONE", 4)
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         own = [letter(number, topic="nabij/v1/u/bob/up/message") for number in range(7)]
         for one in own[:4]:
             assert await store.dead_letters.keep(one)
@@ -293,7 +294,7 @@ async def test_many_are_replayed_slowly_enough_for_what_comes_in_now(servers: Se
 async def test_beyond_the_limit_the_oldest_are_dropped_and_counted(
     limit: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         several = [letter(number) for number in range(8)]
         size = len(dead_letters.msgspec.msgpack.encode(several[0]))
         monkeypatch.setattr(dead_letters, limit, 3 if limit == "MOST" else 3 * size + 10)
@@ -306,7 +307,7 @@ async def test_beyond_the_limit_the_oldest_are_dropped_and_counted(
 
 
 async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         old = letter(0, at=datetime.now(UTC) - dead_letters.LIFETIME - timedelta(hours=1))
         await store.dead_letters.keep(old)
         new = letter(1)

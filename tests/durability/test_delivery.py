@@ -13,6 +13,7 @@ from broker.store.alert_states import DOUBT_MS, LOSSY_LOOK_MS, MOST_TRIES, SENDI
 from schemas.ids import alert_id
 from schemas.messages import AlertReason
 from schemas.taxonomy import Desk
+from services import routes
 from tests.core.samples import START, report
 from tests.services.system import Servers, System, polled, running
 from tests.store.samples import open_incident
@@ -194,7 +195,10 @@ async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -
 async def test_what_a_dead_worker_claimed_is_given_to_one_other_and_only_after_a_while(
     redis_url: str,
 ) -> None:
-    async with Store(redis_url) as store, Store(redis_url) as other:
+    async with (
+        Store(redis_url, routes=routes()) as store,
+        Store(redis_url, routes=routes()) as other,
+    ):
         incident = await open_incident(store, report())
         await store.alerts.claim(
             incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
@@ -214,7 +218,7 @@ async def test_what_a_dead_worker_claimed_is_given_to_one_other_and_only_after_a
 async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_times(
     redis_url: str,
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         incident = await open_incident(store, report())
         claimed = await store.alerts.claim(
             incident, ["bob", "cleo"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
@@ -236,7 +240,7 @@ async def test_what_may_have_been_dropped_is_sent_again_a_bounded_number_of_time
 async def test_who_took_what_is_in_doubt_and_died_is_not_waited_for_until_the_alert_expires(
     redis_url: str,
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         incident = await open_incident(store, report())
         claimed = await store.alerts.claim(
             incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S
@@ -260,7 +264,7 @@ async def test_who_took_what_is_in_doubt_and_died_is_not_waited_for_until_the_al
 
 
 async def test_an_alert_expires_though_its_incident_stays_open(redis_url: str) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         incident = await open_incident(store, report())
         claimed = await store.alerts.claim(
             incident, ["bob"], reason=AlertReason.NEARBY, now=START, retention_s=LASTS_S

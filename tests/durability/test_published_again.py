@@ -5,6 +5,7 @@ import structlog
 
 from broker.mqtt import ServerStatus
 from broker.store import Store
+from services import routes
 from tests.services.system import Servers, polled, running
 
 TOLD = ("retained states published again", "kept by the MQTT broker")
@@ -34,7 +35,7 @@ async def test_what_a_running_mqtt_broker_keeps_is_not_published_again(
 
     monkeypatch.setattr(ServerStatus, "started_at_ms", long_ago)
     assert await republished(own_servers) == 0
-    async with Store(own_servers.redis_url) as store:
+    async with Store(own_servers.redis_url, routes=routes()) as store:
         await store.mqtt_outages.witnessed(999)
     assert await republished(own_servers) == 1  # what was given all was another server
     assert await republished(own_servers) == 0

@@ -12,7 +12,6 @@ import pytest
 import redis
 import structlog
 
-from broker.core.changes import READERS
 from broker.core.health import redis_cause, told
 from broker.errors import UnavailableError
 from broker.store import Store
@@ -21,6 +20,7 @@ from broker.store.kernel.redis_connection import CorruptError, RedisConnection
 from broker.store.kernel.streams import Events
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from nabij.local.surroundings import disk
+from services import routes
 from tests.conftest import needs_acl
 from tests.core.samples import north, placed, report
 from tests.services.client import Client
@@ -110,7 +110,7 @@ async def test_a_full_disk_is_named_by_what_redis_says_and_by_what_is_free(tmp_p
         almost = disk(directory)
         assert almost is not None
         assert almost.code == "disk_low"
-        async with EmbeddedRedis(directory) as server, Store(server.url) as store:
+        async with EmbeddedRedis(directory) as server, Store(server.url, routes=routes()) as store:
             with redis.Redis.from_url(server.url) as client:
                 client.config_set("appendfsync", "everysec")  # else it ends rather than refuse
             filler = fill(directory, leave=0)
@@ -189,7 +189,7 @@ async def test_a_truncated_aof_loses_whole_commits_from_its_end_and_nothing_befo
     own_redis: EmbeddedRedis,
 ) -> None:
     reports = [report(north(3_000.0 * number)) for number in range(40)]
-    async with Store(own_redis.url) as store:
+    async with Store(own_redis.url, routes=routes()) as store:
         await store.events.ensure_groups()
         for one in reports:
             assert await commit(store, one, opened(one)) is not None
@@ -268,7 +268,7 @@ async def test_what_redis_refuses_for_now_is_unavailable_and_sent_once(answer: s
 async def test_an_error_that_no_repetition_mends_is_poison_and_not_unavailable(
     redis_url: str,
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         with redis.Redis.from_url(redis_url) as client:
             client.set(KEYS.deadlines, "no sorted set")
         with pytest.raises(CorruptError, match="WRONGTYPE"):
@@ -331,7 +331,7 @@ async def test_what_a_reader_could_not_acknowledge_is_its_again_at_once(
 
     async def unavailable_at_first(self: Events, group: str, identifiers: Sequence[str]) -> None:
         nonlocal failed
-        if failed < len(READERS):
+        if failed < len(routes().readers):
             failed += 1
             raise UnavailableError("Redis: the connection broke")
         await acknowledge(self, group, identifiers)
@@ -345,8 +345,8 @@ async def test_what_a_reader_could_not_acknowledge_is_its_again_at_once(
         await bob.expect("u/bob/down/alert", incident=receipt["incident"])
 
         async def all_done() -> bool:
-            lengths = [await system.store.events.length(reader) for reader in READERS]
-            return failed == len(READERS) and not any(lengths)
+            lengths = [await system.store.events.length(reader) for reader in routes().readers]
+            return failed == len(routes().readers) and not any(lengths)
 
         async with asyncio.timeout(5.0):  # a take-over comes after 30 s
             await polled(all_done)

@@ -15,7 +15,7 @@ from broker.runtime.connections import client_id_of
 from broker.runtime.worker import run_worker
 from broker.store import Registered, Store, WorkerState
 from schemas.messages import ServiceState
-from services import load
+from services import load, routes
 from tests.services.client import WITHIN_S, Client, Connect
 from tests.services.system import (
     KORENMARKT,
@@ -49,7 +49,9 @@ class City:
 
         settings = replace(self.settings, instance=instance)
         settings = replace(settings, redis_url=redis_url or settings.redis_url)
-        work = run_worker(service, settings, worker=int(number), stop=stop, on_state=on_state)
+        work = run_worker(
+            service, settings, worker=int(number), routes=routes(), stop=stop, on_state=on_state
+        )
         self._running[name] = (asyncio.create_task(work, name=name), stop)
         async with asyncio.timeout(WITHIN_S):
             await ready.wait()

@@ -25,7 +25,7 @@ from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
-from services import ALL, load
+from services import ALL, load, routes
 from tests.services.client import WITHIN_S, Client, Connect, connecting
 
 KORENMARKT = (51.0543, 3.7217)
@@ -279,7 +279,7 @@ async def running(
     settings = settings or settings_of(servers, timers or {}, policy_extra)
     assert settings.redis_url is not None
     async with (
-        open_partitions(settings.redis_url, settings.partitions) as partitions,
+        open_partitions(settings.redis_url, settings.partitions, routes=routes()) as partitions,
         connecting(servers.mqtt, servers.accounts) as connect,
     ):
         for kind, some in zones().items():
@@ -336,6 +336,7 @@ async def _start(
                     service,
                     system.settings,
                     worker=worker,
+                    routes=routes(),
                     stop=stop,
                     on_state=on_state,
                     clock=clock,

@@ -26,11 +26,13 @@ from schemas.ids import new_id
 from schemas.roles import Role
 from schemas.taxonomy import Desk, default_policy_text
 from schemas.topics import RECEIPT, ROOT, Topic
+from services import routes
 
 
 def dispatcher_of(service: Service, partitions: int = 1) -> Dispatcher:
     stores = [
-        Store("redis://127.0.0.1:1", Keys(number, partitions)) for number in range(partitions)
+        Store("redis://127.0.0.1:1", Keys(number, partitions), routes=routes())
+        for number in range(partitions)
     ]
     return Dispatcher(
         service,

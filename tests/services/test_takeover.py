@@ -17,6 +17,7 @@ from broker.store import WorkerState, open_partitions
 from schemas import topics
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
+from services import routes
 from tests.mqtt.exchange import drop, until
 from tests.services.city import BEAT_S, City, Relay, all_receipts, send_reports, statuses
 from tests.services.client import Connect
@@ -40,7 +41,7 @@ async def city(
     monkeypatch.setattr(session_takeover, "BEAT_S", BEAT_S)
     settings = settings_of(servers, {})
     assert settings.redis_url
-    async with open_partitions(settings.redis_url, settings.partitions) as stores:
+    async with open_partitions(settings.redis_url, settings.partitions, routes=routes()) as stores:
         started = City(settings, stores[0], connect)
         yield started
         await started.end()

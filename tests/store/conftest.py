@@ -6,11 +6,12 @@ import pytest
 import redis
 
 from broker.store import Store
+from services import routes
 
 
 @pytest.fixture
 async def store(redis_url: str) -> AsyncIterator[Store]:
-    async with Store(redis_url) as connected:
+    async with Store(redis_url, routes=routes()) as connected:
         await connected.events.ensure_groups()
         yield connected
 
@@ -18,7 +19,7 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def other_store(redis_url: str) -> AsyncIterator[Store]:
     """The store of another worker, with a connection of its own."""
-    async with Store(redis_url) as connected:
+    async with Store(redis_url, routes=routes()) as connected:
         yield connected
 
 

@@ -14,6 +14,7 @@ from broker.errors import ConfigError
 from broker.store import Opening, Reader, Store, WorkerSession, WorkerState, open_partitions
 from broker.store.migrations import SCHEMA_VERSION
 from schemas import topics
+from services import routes
 from tests.store.samples import NOW_MS
 
 PREFIX = "nabij:{p0}:"
@@ -76,7 +77,7 @@ async def test_old_messages_of_the_outbox_are_delivered_after_the_migration(
 
     assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert not client.exists(f"{PREFIX}outbox-sent", f"{PREFIX}outbox-again", LOCK)
-    async with open_partitions(redis_url) as [store]:
+    async with open_partitions(redis_url, routes=routes()) as [store]:
         taken = await store.outbox.take(int(time.time() * 1000))
         assert [(one.id, one.topic, one.payload, one.made_ms) for one in taken] == [
             ("m-1", TOPIC, b"{}", NOW_MS),
@@ -91,7 +92,7 @@ async def test_every_partition_is_migrated(redis_url: str, client: redis.Redis) 
     client.set(f"{PREFIX}partitions", 2)
     client.hset("nabij:{p1}:outbox-messages", "m-9", old_message("m-9"))
 
-    async with open_partitions(redis_url, 2) as [_, second]:
+    async with open_partitions(redis_url, 2, routes=routes()) as [_, second]:
         [message] = await second.outbox.take(int(time.time() * 1000))
     assert message.id == "m-9"
 
@@ -137,7 +138,7 @@ async def test_a_migration_that_is_killed_half_way_is_finished_by_the_next(
 
     assert client.get(SCHEMA) == str(SCHEMA_VERSION)
     assert client.zcard(f"{PREFIX}outbox") == 6_000
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         taken = await store.outbox.take(int(time.time() * 1000), limit=6_000)
     assert len(taken) == 6_000
 
@@ -156,7 +157,7 @@ async def test_nothing_is_migrated_while_workers_of_an_older_release_run(
         holder="h",
         state=WorkerState.RUNNING,
     )
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         await store.workers.register(session)
 
     with pytest.raises(ConfigError, match=r"intake host-a-1.*stop `nabij up` on every host"):

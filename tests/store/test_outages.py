@@ -16,6 +16,7 @@ from broker.store import OutboxMessage, Reader, Store, Update
 from nabij.local.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability
+from services import routes
 from tests.core.samples import START, placed, report
 from tests.store.samples import NOW_MS, TIMERS, commit, open_incident, opened
 
@@ -44,7 +45,7 @@ QUESTIONS: dict[str, Question] = {
 async def test_every_question_is_refused_as_unavailable_when_redis_is_gone(
     own_redis: EmbeddedRedis,
 ) -> None:
-    async with Store(own_redis.url) as store:
+    async with Store(own_redis.url, routes=routes()) as store:
         await store.events.ensure_groups()
         reading = asyncio.create_task(store.events.read("alerting", "1", count=1, block_ms=30_000))
         await store.ping()
@@ -60,7 +61,7 @@ async def test_every_question_is_refused_as_unavailable_when_redis_is_gone(
 async def test_store_serves_again_when_redis_is_back_with_everything_committed(
     own_redis: EmbeddedRedis,
 ) -> None:
-    async with Store(own_redis.url) as store:
+    async with Store(own_redis.url, routes=routes()) as store:
         await store.events.ensure_groups()
         incident = await open_incident(store, report())
         await own_redis.kill()
@@ -87,7 +88,7 @@ async def _served_within(question: Question, store: Store, *, attempts: int) -> 
 async def test_connecting_to_nothing_is_unavailable(tmp_path: Path) -> None:
     for url in ("redis://127.0.0.1:1/0", f"unix://{tmp_path}/no.sock"):
         with pytest.raises(UnavailableError, match="Redis"):
-            async with Store(url):
+            async with Store(url, routes=routes()):
                 pass
 
 
@@ -95,7 +96,7 @@ async def test_wrong_password_is_unavailable_and_not_repeated(own_redis: Embedde
     url = own_redis.url.replace("redis://:", "redis://:wrong-")
 
     with pytest.raises(UnavailableError) as refused:
-        async with Store(url):
+        async with Store(url, routes=routes()):
             pass
 
     assert "wrong-" not in str(refused.value)
@@ -105,7 +106,7 @@ async def test_commit_without_memory_is_refused_and_nothing_half_written(
     own_redis: EmbeddedRedis,
 ) -> None:
     client = redis.Redis.from_url(own_redis.url)
-    async with Store(own_redis.url) as store:
+    async with Store(own_redis.url, routes=routes()) as store:
         await store.events.ensure_groups()
         one, two = report(), report()
         seen = await store.incidents.neighbourhood(placed(two))
@@ -138,7 +139,7 @@ async def test_every_setting_that_may_lose_something_is_named_with_what_mends_it
     own_redis: EmbeddedRedis,
 ) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
-        async with Store(own_redis.url) as store:
+        async with Store(own_redis.url, routes=routes()) as store:
             assert await store.server.unsafe() == []
             assert await store.server.disk() == []
             client.config_set("appendfsync", "everysec")
@@ -159,7 +160,7 @@ async def test_a_server_that_refuses_config_says_in_info_what_it_has_and_the_res
     own_redis: EmbeddedRedis,
 ) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
-        async with Store(own_redis.url) as store:
+        async with Store(own_redis.url, routes=routes()) as store:
             client.acl_setuser("default", commands=["-config"])
             [note] = await store.server.unsafe()
             assert (note.code, note.severity) == ("redis_unchecked", Severity.NOTE)
@@ -179,5 +180,5 @@ async def test_a_server_that_refuses_config_says_in_info_what_it_has_and_the_res
 
 
 async def test_the_servers_write_tells_its_clock(redis_url: str) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         assert abs(await store.server.write() - time.time()) < 60

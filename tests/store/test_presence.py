@@ -17,6 +17,7 @@ from broker.core.incidents import Incident
 from broker.core.recipients import Located
 from broker.store import Hit, Store, Update, open_partitions
 from schemas.messages import AlertReason, Availability, Position
+from services import routes
 from tests.core.samples import KORENMARKT, START, north, report
 from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
 
@@ -303,7 +304,7 @@ async def test_who_has_not_been_heard_of_is_forgotten_in_every_partition(
 ) -> None:
     """Also in which partition they were: a bucket that others keep alive held it for ever."""
     stale, fresh = NOW_MS - PRESENCE_S * 1000, NOW_MS - 1_000
-    async with open_partitions(redis_url, 2) as stores:
+    async with open_partitions(redis_url, 2, routes=routes()) as stores:
         everywhere = stores
         updates = [
             Update("gone", PLACES[0], ON, stale),

@@ -15,6 +15,7 @@ from broker.core.grid import filed, place_of
 from broker.store import Partitions, Store, Update, open_partitions
 from broker.store.kernel.keys import Keys
 from schemas.messages import Availability
+from services import routes
 from services.presence import worth_applying
 from tests.core.samples import north
 from tests.store.samples import NOW_MS
@@ -97,7 +98,7 @@ async def test_no_order_brings_back_a_place_that_is_not_newer_than_every_withdra
             assert placed > hid, workers  # at equal times the withdrawal holds
             assert Said(place, placed) in everything, workers  # of places the newest
 
-    async with open_partitions(redis_url, parts) as stores:
+    async with open_partitions(redis_url, parts, routes=routes()) as stores:
         await asyncio.gather(*(check(stores, seed) for seed in range(300)))
 
 
@@ -110,5 +111,5 @@ async def test_a_place_that_is_newer_than_all_and_comes_after_every_withdrawal_i
         last = Said(1, 6)
         assert await where(stores, f"user-{seed}", [[*batches, [last]]]) == last.place, batches
 
-    async with open_partitions(redis_url, parts) as stores:
+    async with open_partitions(redis_url, parts, routes=routes()) as stores:
         await asyncio.gather(*(check(stores, seed) for seed in range(100)))

@@ -18,6 +18,7 @@ from broker.store.migrations import SCHEMA_VERSION
 from schemas.ids import group_event_id
 from schemas.messages import GroupEvent, GroupEventKind, Report, Sync
 from schemas.taxonomy import Audience
+from services import routes
 from tests.core.samples import START, placed, report
 from tests.store.samples import milliseconds
 
@@ -116,7 +117,7 @@ async def test_each_reporter_of_a_group_of_before_keeps_their_words_and_the_desk
     incident, his = fill_as_version_2(client)
     own = incident.conversation_of(his)
 
-    async with open_partitions(redis_url) as [store]:
+    async with open_partitions(redis_url, routes=routes()) as [store]:
         assert client.get(SCHEMA) == str(SCHEMA_VERSION) == "3"
         assert await heard(store, "zoe") == {(incident.id, 1): HERS, (incident.id, 2): WE_COME}
         assert await heard(store, "mallory") == {(own, 1): WE_COME, (own, 2): HIS}
@@ -137,7 +138,7 @@ async def test_what_a_device_sends_under_the_id_of_before_is_of_its_own_conversa
 ) -> None:
     incident, his = fill_as_version_2(client)
 
-    async with open_partitions(redis_url) as [store]:
+    async with open_partitions(redis_url, routes=routes()) as [store]:
         own = await store.conversations.own(incident.id, "mallory")
         assert own == incident.conversation_of(his)
         assert await store.conversations.own(incident.id, "zoe") is None
@@ -152,18 +153,18 @@ async def test_the_migration_may_run_again_and_leaves_groups_as_they_are(
     redis_url: str, client: redis.Redis
 ) -> None:
     fill_as_version_2(client)
-    async with open_partitions(redis_url):
+    async with open_partitions(redis_url, routes=routes()):
         pass
     client.set(SCHEMA, 2)
     once = contents(client)
-    async with open_partitions(redis_url):
+    async with open_partitions(redis_url, routes=routes()):
         pass
     client.set(SCHEMA, 2)
     assert contents(client) == once
 
     client.flushall()
     incident, _ = fill_as_version_2(client, Audience.POLICE_AND_NEARBY)
-    async with open_partitions(redis_url, opening=Opening.USE) as [store]:
+    async with open_partitions(redis_url, opening=Opening.USE, routes=routes()) as [store]:
         filed = await store.conversations.get(incident.id)
     assert filed is not None
     assert {*filed.people} == {"zoe", "mallory"}
@@ -173,7 +174,7 @@ async def test_what_is_left_of_an_incident_of_before_is_erased_with_it(
     redis_url: str, client: redis.Redis
 ) -> None:
     incident, _ = fill_as_version_2(client)
-    async with open_partitions(redis_url) as [store]:
+    async with open_partitions(redis_url, routes=routes()) as [store]:
         await store.events.ensure_groups()
         filed = await store.incidents.get(incident.id)
         assert filed is not None

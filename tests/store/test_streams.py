@@ -12,6 +12,7 @@ from broker.store import Store
 from broker.store.kernel import streams
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
+from services import routes
 from tests.core.samples import START, incident
 from tests.store.samples import changed
 
@@ -32,9 +33,9 @@ async def test_change_is_on_the_streams_of_its_readers_alone(
     event = replace(changed(ONE, change), desk=desk)
     await store.events.put([event])
 
-    found = {name for name in changes.READERS if await store.events.length(name)}
+    found = {name for name in routes().readers if await store.events.length(name)}
 
-    assert found == set(changes.readers(event)) <= set(changes.READERS)
+    assert found == set(routes().readers_of(event)) <= set(routes().readers)
 
 
 @pytest.mark.parametrize(
@@ -50,10 +51,18 @@ async def test_change_is_on_the_streams_of_its_readers_alone(
 async def test_event_arrives_as_it_was_put(store: Store, event: changes.Event) -> None:
     await store.events.put([event])
 
-    for name in changes.readers(event):
+    for name in routes().readers_of(event):
         (entry,) = await store.events.read(name, "1", count=9, block_ms=20)
         assert entry.event == event
         assert changes.decode(entry.data) == event
+
+
+async def test_a_store_that_was_opened_without_routes_writes_no_event_that_would_reach_nobody(
+    redis_url: str,
+) -> None:
+    async with Store(redis_url) as store:
+        with pytest.raises(RuntimeError, match="without routes"):
+            await store.events.put([WALKED_IN])
 
 
 async def test_blocking_read_wakes_when_something_comes(store: Store, other_store: Store) -> None:
@@ -160,13 +169,13 @@ async def test_entry_that_is_none_of_ours_is_handed_on_with_its_data(
 async def test_groups_are_made_once_and_see_what_came_before_them(
     redis_url: str, client: redis.Redis
 ) -> None:
-    async with Store(redis_url) as store:
+    async with Store(redis_url, routes=routes()) as store:
         await store.events.put([WALKED_IN])
         await store.events.ensure_groups()
         await store.events.ensure_groups()
 
         assert await read(store, "1") == [WALKED_IN]
-    assert len(client.keys("nabij:{p0}:events:*")) == len(changes.READERS)
+    assert len(client.keys("nabij:{p0}:events:*")) == len(routes().readers)
 
 
 async def test_what_a_worker_that_is_gone_left_is_taken_over_once_and_nothing_of_others(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.errors import UnavailableError
 from broker.store import Store, Transaction
+from services import routes
 
 KEY, SET, OTHER = "nabij:{p0}:t:hash", "nabij:{p0}:t:zset", "nabij:{p0}:t:other"
 
@@ -46,7 +47,7 @@ def test_one_failing_guard_stops_every_call(
     client.zadd(SET, {"m": 7})
 
     async def run() -> list[object] | None:
-        async with Store(redis_url) as store:
+        async with Store(redis_url, routes=routes()) as store:
             transaction = guarded(store, guards)
             transaction.call("SET", OTHER, "1")
             transaction.call("HSET", KEY, "v", "9")

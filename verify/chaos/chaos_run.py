@@ -11,7 +11,6 @@ from uuid import UUID
 
 import structlog
 
-from broker.core.changes import READERS
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.store.kernel.redis_connection import RedisConnection as Redis
@@ -19,6 +18,7 @@ from devices.device_connection import Broker, DeviceConnection, Identity
 from nabij.local.embedded import Account
 from schemas import topics
 from schemas.messages import IncidentState, Subject
+from services import routes
 from verify.chaos.chaos_judge import judge
 from verify.chaos.chaos_log import (
     Created,
@@ -358,7 +358,10 @@ class Run:
         number = 0
         while True:
             if self._progress.done >= number * POISON_EVERY:
-                payload, reader = f"poison {number}", READERS[number % len(READERS)]
+                payload, reader = (
+                    f"poison {number}",
+                    routes().readers[number % len(routes().readers)],
+                )
                 keys = self._world.partitions[number % len(self._world.partitions)]
                 with contextlib.suppress(UnavailableError):
                     await redis.call("XADD", keys.events(reader), "*", "e", payload)

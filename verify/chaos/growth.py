@@ -15,9 +15,9 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from broker.core.changes import READERS
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
+from services import routes
 
 EVERY_S = 0.5
 LEAST_SAMPLES = 24
@@ -97,7 +97,7 @@ async def queue_sizes(redis: RedisConnection, partitions: Sequence[Keys]) -> dic
         (what, words)
         for keys in partitions
         for what, words in (
-            *((f"stream {reader}", ("XLEN", keys.events(reader))) for reader in READERS),
+            *((f"stream {reader}", ("XLEN", keys.events(reader))) for reader in routes().readers),
             ("outbox", ("ZCARD", keys.outbox)),
         )
     ]

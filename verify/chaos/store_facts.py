@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
-from broker.core.changes import READERS
 from broker.store.dead_letters import DeadLetters
 from broker.store.desk_alarms import DeskAlarms
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.worker_sessions import WorkerStore
-from services import ALL
+from services import ALL, routes
 from verify.chaos.evidence import StoreFacts
 from verify.chaos.growth import queue_sizes
 
@@ -41,7 +40,7 @@ async def undone(redis: RedisConnection, partitions: Sequence[Keys]) -> dict[str
     late_ms = int(time.time() * 1_000) - _LATE_MS
     found["alarms of unattended desks"] += len(await DeskAlarms(redis).alarms())
     for keys in partitions:
-        for reader in READERS:
+        for reader in routes().readers:
             pending = await redis.call("XPENDING", keys.events(reader), reader)
             found[f"pending of {reader}"] += int(pending[0])
         found["deadlines"] += int(await redis.call("ZCOUNT", keys.deadlines, 0, late_ms))

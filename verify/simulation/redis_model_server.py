@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from broker.core.changes import Routes
 from broker.errors import UnavailableError
 from broker.store.kernel.keys import Keys
 from verify.simulation.redis_model import Database, Word, raw
@@ -59,6 +60,7 @@ class Line:
         self._delay = delay
         self._arrived_at = self._answered_at = 0.0
         self.keys = Keys()
+        self.routes: Routes | None = None
         self.dead = False
 
     async def call(self, *words: Word) -> Any:

@@ -20,6 +20,7 @@ from broker.runtime.dispatch import Dispatcher
 from broker.runtime.service import Context, Effects, Service, Zones
 from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.keys import Keys
+from services import routes
 from verify.simulation.mqtt_model import Client, MqttBroker, matches
 from verify.simulation.redis_model import raw
 from verify.simulation.redis_model_server import Line, RedisServer
@@ -104,7 +105,7 @@ class SimulatedWorker:
     def start(self) -> None:
         """Connect and begin."""
         around = self._around
-        self.store = Store(self.name)
+        self.store = Store(self.name, routes=routes())
         self.partitions = Partitions([self.store])
         self._dispatcher = Dispatcher(
             self.service,

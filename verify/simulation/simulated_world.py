@@ -11,13 +11,13 @@ from typing import Any
 from h3.api import basic_int as h3
 from msgspec.structs import replace
 
-from broker.core import changes
+from broker.core.changes import Routes
 from broker.core.policy import Policy
 from broker.core.zones import Zone, ZoneIndex, ZoneKind
 from broker.runtime.service import Service, Zones
 from broker.store.kernel.keys import Keys
 from schemas.taxonomy import Timers, Widening, default_policy_text
-from services import ALL, load
+from services import ALL, load, routes
 from verify.simulation.broken import Broken, break_worker, break_world, broken_policy
 from verify.simulation.mqtt_model import MqttBroker
 from verify.simulation.redis_model import raw
@@ -143,13 +143,15 @@ class SimulatedWorld:
             return self.rng.uniform(0.05, 1.0)
         return 0.0005 + 0.004 * dice * dice
 
-    def _line(self, name: str, *_: object) -> Line:
-        return self.workers[name].line
+    def _line(self, name: str, _keys: object, _nodes: object, routes: Routes | None) -> Line:
+        line = self.workers[name].line
+        line.routes = routes
+        return line
 
     # -- the story --------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        for reader in changes.READERS:
+        for reader in routes().readers:
             self.redis.database.execute("XGROUP", "CREATE", KEYS.events(reader), reader, "0")
         for service in map(load, ALL):
             for number in (1, 2) if service.name in _TWICE else (1,):
@@ -208,7 +210,7 @@ class SimulatedWorld:
             one = rng.choice(self._reporting)
             self._at(rng.uniform(_BEGIN_S, 7.0), "blunders", one.blunder)
         if rng.random() < _POISONED:
-            reader = rng.choice(changes.READERS)
+            reader = rng.choice(routes().readers)
             self._at(rng.uniform(_BEGIN_S, 7.0), f"poisons {reader}", self._poison, reader)
         if rng.random() < _ASLEEP:
             self._at(rng.uniform(_BEGIN_S, 4.0), "the desk sleeps", self.desk.sleep)
@@ -343,7 +345,7 @@ class SimulatedWorld:
             "undelivered readers": database.do_hlen(raw(KEYS.undelivered_readers)),
             "alarms": database.do_hlen(raw(KEYS.unattended)),
         }
-        for reader in changes.READERS:
+        for reader in routes().readers:
             stream = database.stream(raw(KEYS.events(reader)))
             left[f"events of {reader}"] = len(stream.entries)
             left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())

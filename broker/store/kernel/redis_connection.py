@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib import resources
 from typing import Any, Self
 
+from broker.core.changes import Routes
 from broker.errors import UnavailableError
 from broker.store.kernel.keys import Keys
 from broker.store.kernel.nodes import Nodes, has_replica
@@ -53,11 +54,19 @@ class CorruptError(Exception):
 class RedisConnection:
     """Commands and scripts on one partition. `async with` connects.
 
-    `nodes` may be shared by the connections of several partitions; else it has its own.
+    `nodes` may be shared by the connections of several partitions; else it has its own. `routes` say
+    who reads which events; without them none can be written.
     """
 
-    def __init__(self, url: str, keys: Keys | None = None, nodes: Nodes | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        keys: Keys | None = None,
+        nodes: Nodes | None = None,
+        routes: Routes | None = None,
+    ) -> None:
         self.keys = keys or Keys()
+        self.routes = routes
         self._shares_nodes = nodes is not None
         self._nodes = nodes or Nodes(url, answer_s=ANSWER_S)
         self._blocking: dict[str, tuple[str, RedisPipeline]] = {}

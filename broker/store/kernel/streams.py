@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from broker.core import changes
-from broker.core.changes import Event
+from broker.core.changes import Event, Routes
 from broker.errors import UnavailableError
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.transaction import Transaction
@@ -37,7 +37,7 @@ class Events:
 
     async def ensure_groups(self) -> None:
         """Create the consumer groups that do not exist yet, from the beginning of the stream."""
-        for reader in changes.READERS:
+        for reader in _needed(self._redis.routes).readers:
             stream = self._keys.events(reader)
             try:
                 await self._redis.call("XGROUP", "CREATE", stream, reader, "0", "MKSTREAM")
@@ -162,5 +162,12 @@ def _entry(identifier: bytes, fields: Sequence[bytes]) -> StreamEntry:
 def emit(transaction: Transaction, event: Event) -> None:
     """Put `event` on its readers' streams with the commit of `transaction`."""
     data = changes.encode(event)
-    for reader in changes.readers(event):
+    for reader in _needed(transaction.routes).readers_of(event):
         transaction.call("XADD", transaction.keys.events(reader), "*", "e", data)
+
+
+def _needed(routes: Routes | None) -> Routes:
+    """Return the routes. An event that is written without them would reach nobody, in silence."""
+    if routes is None:
+        raise RuntimeError("this store was opened without routes: it cannot write events")
+    return routes

@@ -27,6 +27,7 @@ class Transaction:
 
     def __init__(self, redis: RedisConnection) -> None:
         self.keys = redis.keys
+        self.routes = redis.routes
         self._redis = redis
         self._guards: list[Sequence[Any]] = []
         self._calls: list[Sequence[Any]] = []
