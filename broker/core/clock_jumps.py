@@ -4,6 +4,9 @@ A wall clock follows small corrections. One that is suddenly off against a clock
 (`steady`, which counts suspension too) has been set: by an operator, a time server or a restored
 virtual machine. Whether it is right now nobody knows yet, so the services keep the time from before
 for a grace. Only then do they go by the new one.
+
+A worker that starts knows no time from before. It takes that of the workers that run, or of Redis: a
+wall clock that shows another is held off as a jump is.
 """
 
 import enum
@@ -33,9 +36,31 @@ class Timekeeper(Struct, frozen=True, kw_only=True):
     jumped_at: float = 0.0
 
 
+class SharedTime(Struct, frozen=True, array_like=True):
+    """What the workers go by (Unix s), and how much longer they hold a jump off (0: they hold none).
+
+    `from_redis`: no worker has said it lately, so that it is the clock of Redis.
+    """
+
+    seconds: float
+    held_for_s: float = 0.0
+    from_redis: bool = False
+
+
 def started(wall_s: float, steady_s: float) -> Timekeeper:
     """Return a timekeeper that takes the wall clock as it is."""
     return Timekeeper(offset_s=wall_s - steady_s)
+
+
+def started_from(
+    shared: SharedTime, wall_s: float, steady_s: float, *, grace_s: float = GRACE_S
+) -> Timekeeper:
+    """Return a timekeeper that holds the wall clock off where it does not show the shared time."""
+    off_s = wall_s - shared.seconds
+    if abs(off_s) <= AGREE_S:
+        return started(wall_s, steady_s)
+    held_s = grace_s - shared.held_for_s if 0 < shared.held_for_s <= grace_s else 0.0
+    return Timekeeper(offset_s=shared.seconds - steady_s, jump_s=off_s, jumped_at=steady_s - held_s)
 
 
 def read(

@@ -6,7 +6,16 @@ from datetime import UTC, datetime
 
 import structlog
 
-from broker.core.clock_jumps import AGREE_S, GRACE_S, Timekeeper, Turn, read, started
+from broker.core.clock_jumps import (
+    AGREE_S,
+    GRACE_S,
+    SharedTime,
+    Timekeeper,
+    Turn,
+    read,
+    started,
+    started_from,
+)
 
 _log = structlog.get_logger()
 
@@ -53,6 +62,33 @@ class Clock:
         if turn is not Turn.STEADY:
             self._notice(turn, before, steady)
         return steady + self._known.offset_s
+
+    def start_from(self, shared: SharedTime, redis_s: float) -> None:
+        """Go by the time of the workers that run, or of Redis, if the wall clock shows another.
+
+        Nothing may have gone by this clock before.
+        """
+        if abs(shared.seconds - self.seconds()) <= AGREE_S:
+            return
+        self._known = started_from(shared, self._wall_s(), self._steady(), grace_s=self._grace_s)
+        self.compare(redis_s)
+        self.jumps += 1
+        _log.error(
+            "the clock of this host is wrong, or it alone is right: the shared time is taken",
+            ahead_s=round(self._known.jump_s, 1),
+            shared_by="Redis" if shared.from_redis else "the workers that run",
+            redis_shows_ours=self.redis_agrees,
+        )
+
+    @property
+    def redis_agrees(self) -> bool:
+        """Whether Redis shows what the wall clock shows."""
+        return self._others_agree
+
+    @property
+    def shared(self) -> SharedTime:
+        """What a worker that starts now is to go by."""
+        return SharedTime(self.seconds(), self.held_for_s if self._known.jump_s else 0.0)
 
     def compare(self, other_s: float) -> float:
         """Take in what another host's clock shows; return how far it is from ours."""

@@ -150,7 +150,10 @@ class Probes:
         began = loop.time()
         try:
             async with asyncio.timeout(GONE_S):
-                times = await asyncio.gather(*(store.server.write() for store in self._stores))
+                shared = self._clock.shared
+                times = await asyncio.gather(
+                    *(store.server.write(shared) for store in self._stores)
+                )
                 self._redis_s = loop.time() - began
                 if turn % _SETTINGS_EVERY == 0:
                     self._settings = await self._server_settings()
@@ -198,12 +201,21 @@ class Probes:
         return [
             Cause(
                 code="clock_jumped",
-                what=f"the clock of this host has jumped by {self._clock.held_jump_s:+.0f} s; "
-                f"the services keep the time from before for {self._clock.held_for_s:.0f} s more",
-                mend="set the clock right (chronyc makestep); if it is right now, wait",
+                what=f"the clock of this host is {self._clock.held_jump_s:+.0f} s from the time that "
+                f"the services go by; {self._which_clock()}",
+                mend="set the clocks right (chronyc makestep); if this one is right, set that of "
+                "Redis and wait",
                 severity=Severity.DEGRADES,
             )
         ]
+
+    def _which_clock(self) -> str:
+        if not self._clock.redis_agrees:
+            return "Redis does not show this host's time either: this host's clock stands alone"
+        return (
+            f"Redis shows this host's time, which counts in {self._clock.held_for_s:.0f} s "
+            "if it stays"
+        )
 
     # -- MQTT -------------------------------------------------------------------------------------
 

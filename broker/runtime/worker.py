@@ -81,6 +81,7 @@ async def run_worker(
     instance = f"{settings.instance}-{worker}"
     async with open_partitions(settings.redis_url, settings.partitions, routes=routes) as stores:
         await _refuse_unsafe(stores, settings)
+        clock.start_from(*await stores[0].server.shared_time())
         for store in stores:
             await store.events.ensure_groups()
         endpoints = endpoints_of(settings)

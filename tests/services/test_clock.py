@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -10,7 +11,9 @@ import pytest
 import redis
 import structlog
 
+from broker.core.clock_jumps import SharedTime
 from broker.runtime.clock import Clock
+from broker.store import open_partitions
 from broker.store.kernel.keys import Keys
 from schemas.messages import Status
 from tests.services.system import KORENMARKT, Place, Servers, System, polled, running
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 _PLACES = itertools.count()
 HOUR_S = 3_600.0
+DAY_S = 24 * HOUR_S
 SOME = ("intake", "presence", "alerting", "deadlines")
 
 
@@ -113,6 +117,80 @@ async def test_a_jump_of_days_gives_up_nothing_that_waits_for_its_desk(servers: 
         waiting = await system.partitions.at(*KORENMARKT).outbox.get(UUID(escalation["id"]))
         assert waiting is not None
         assert (await system.store.dead_letters.counts()).kept == 0
+
+
+@pytest.mark.parametrize("ahead_s", [8 * DAY_S, -3_000 * DAY_S], ids=["8 days", "-3000 days"])
+async def test_workers_started_with_a_wrong_clock_refuse_and_close_nothing(
+    ahead_s: float, servers: Servers
+) -> None:
+    clock = Clock(lambda: time.time() + ahead_s)
+    with structlog.testing.capture_logs() as logs:
+        async with running(servers, services=SOME, clock=clock) as system:
+            ann, bob = await system.connect("ann"), await system.connect("bob")
+            place = fresh_place(system)
+            await system.be_at(bob, place)
+            receipt = await system.report(ann, place, "fight")
+            assert receipt["outcome"] == "accepted"
+            alert = await bob.expect("u/bob/down/alert", incident=receipt["incident"])
+            assert abs(datetime.fromisoformat(alert["seen_at"]).timestamp() - time.time()) < 60
+
+            async def is_told() -> bool:
+                return any(entry.get("code") == "clock_jumped" for entry in logs)
+
+            await polled(is_told)
+            filed = await system.filed(receipt["incident"])
+            assert filed is not None
+            assert filed.incident.status is Status.OPEN
+            assert abs(clock.held_jump_s - ahead_s) < 5
+    assert [entry["shared_by"] for entry in logs if "shared time" in entry["event"]] == ["Redis"]
+
+
+async def test_a_deadlines_worker_started_a_day_ahead_closes_nothing_of_the_healthy_ones(
+    servers: Servers,
+) -> None:
+    async with running(servers, services=SOME) as system:
+        ann = await system.connect("ann")
+        receipt = await system.report(ann, fresh_place(system), "fight")
+        before = due_of(system.settings.redis_url, receipt["incident"])
+        clock = Clock(lambda: time.time() + DAY_S)
+        other = replace(system.settings, instance="another-host")
+        async with running(servers, services=("deadlines",), settings=other, clock=clock):
+            await asyncio.sleep(0.5)  # five of its turns
+            assert due_of(system.settings.redis_url, receipt["incident"]) == before
+            filed = await system.filed(receipt["incident"])
+        assert filed is not None
+        assert filed.incident.status is Status.OPEN
+        assert abs(clock.held_jump_s - DAY_S) < 5
+
+
+async def test_a_worker_started_in_the_grace_holds_the_jump_no_longer_than_the_others(
+    servers: Servers,
+) -> None:
+    async with open_partitions(servers.redis_url) as partitions:
+        server = partitions.first.server
+        await server.write(SharedTime(time.time() - HOUR_S, 0.5))
+        clock = Clock(grace_s=600.0)
+        clock.start_from(*await server.shared_time())
+        assert clock.redis_agrees
+        assert abs(clock.held_jump_s - HOUR_S) < 2
+        assert 0 < clock.held_for_s <= 0.5
+        assert abs(clock.shared.seconds - (time.time() - HOUR_S)) < 2
+        await polled(lambda: asyncio.sleep(0, not clock.held_jump_s))
+        assert [round(by_s / HOUR_S) for _, by_s in clock.adopted] == [1]
+
+
+async def test_a_worker_agrees_with_those_that_run_when_the_clock_of_redis_has_jumped(
+    servers: Servers,
+) -> None:
+    async with open_partitions(servers.redis_url) as partitions:
+        server = partitions.first.server
+        await server.write(SharedTime(time.time() + 2))
+        shared, redis_s = await server.shared_time()
+        right, wrong = Clock(), Clock(lambda: time.time() + 8 * DAY_S)
+        for clock in (right, wrong):
+            clock.start_from(shared, redis_s + 8 * DAY_S)
+        assert right.held_jump_s == 0
+        assert abs(wrong.seconds() - right.seconds()) < 5
 
 
 def fresh_place(system: System) -> Place:

@@ -56,6 +56,7 @@ place.
 | `zones` | hash | zone → name, kind, cells | until the next import |
 | `clock-jump` | string | the last jump of the clock that came to count: until when (ms) the time before did, and by how much (ms) it moved | 8 days |
 | `probe` | string | when a worker last made sure that this server writes (Unix s) | 60 s |
+| `shared-time` | string | what the workers go by (Unix s), and how long they still hold a jump off (s), each second, for those that start | 15 min |
 | `zones-version` | string | how often zones were imported | forever |
 """
 
@@ -107,6 +108,7 @@ class Keys:
         self.migrating = f"{self.prefix}migrating"
         self.jump = f"{self.prefix}clock-jump"
         self.probe = f"{self.prefix}probe"
+        self.shared_time = f"{self.prefix}shared-time"
         self.zones_version = f"{self.prefix}zones-version"
 
     def replay(self, token: str) -> str:

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Sequence
 
+import msgspec
+
+from broker.core.clock_jumps import GRACE_S, SharedTime
 from broker.core.health import Cause, Severity, redis_cause
 from broker.errors import UnavailableError
 from broker.store.kernel.redis_connection import RedisConnection
@@ -15,6 +18,7 @@ _LOSES = {
     "maxmemory-policy": "it deletes reports when its memory is full",
 }
 _PROBE_MS = 60_000
+_SHARED_MS = int(GRACE_S * 1000)  # as long as a jump is held off: a restart must not end that
 
 
 class Server:
@@ -23,17 +27,38 @@ class Server:
     def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
 
-    async def write(self) -> float:
+    async def write(self, shared: SharedTime | None = None) -> float:
         """Write something, as a receipt's commit does; return the server's clock (Unix s).
+
+        `shared` is what a worker goes by, for those that start.
 
         Raises:
             UnavailableError: it cannot be reached, or refuses to write.
         """
-        key = self._redis.keys.probe
-        _, clock = await self._redis.calls(
-            [("SET", key, int(time.time()), "PX", _PROBE_MS), ("TIME",)]
-        )
+        commands: list[tuple[str | int | bytes, ...]] = [
+            ("SET", self._redis.keys.probe, int(time.time()), "PX", _PROBE_MS)
+        ]
+        if shared is not None:
+            told = msgspec.json.encode(shared)
+            commands.append(("SET", self._redis.keys.shared_time, told, "PX", _SHARED_MS))
+        *_, clock = await self._redis.calls([*commands, ("TIME",)])
         return _unix_s(clock)
+
+    async def shared_time(self) -> tuple[SharedTime, float]:
+        """Return what the workers go by, else the server's clock; and the server's clock (Unix s).
+
+        Raises:
+            UnavailableError: it cannot be reached.
+        """
+        key = self._redis.keys.shared_time
+        told, left_ms, clock = await self._redis.calls([("GET", key), ("PTTL", key), ("TIME",)])
+        redis_s = _unix_s(clock)
+        age_s = (_SHARED_MS - left_ms) / 1000
+        if told is None or not 0 <= age_s <= GRACE_S:  # else the server's clock went back since
+            return SharedTime(redis_s, from_redis=True), redis_s
+        shared = msgspec.json.decode(told, type=SharedTime)
+        held_for_s = max(0.0, shared.held_for_s - age_s)
+        return SharedTime(shared.seconds + age_s, held_for_s), redis_s
 
     async def clock(self) -> float:
         """Return the server's clock (Unix s).
