@@ -417,12 +417,13 @@ def test_a_command_that_came_too_late_violates_nothing(small_run: Run) -> None:
 
 
 def test_every_kind_of_victim_has_its_turn_and_the_seed_decides() -> None:
-    strikes = strikes_of(10, seed=7)
+    kills = len(VICTIMS)
+    strikes = strikes_of(kills, seed=7)
 
     assert {strike.victim for strike in strikes if strike.pause_s is None} == set(VICTIMS)
     assert [strike.share for strike in strikes] == sorted(strike.share for strike in strikes)
-    assert strikes == strikes_of(10, seed=7)
-    assert strikes != strikes_of(10, seed=8)
+    assert strikes == strikes_of(kills, seed=7)
+    assert strikes != strikes_of(kills, seed=8)
 
 
 def test_recovery_is_the_time_until_the_next_report_has_its_receipt(small_run: Run) -> None:
