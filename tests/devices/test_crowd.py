@@ -21,11 +21,14 @@ from schemas.messages import (
     ReplyKind,
 )
 from verify.world.crowd import Crowd, CrowdCounts
+from verify.world.habits import Habits
 from verify.world.tracks import synthetic_tracks
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 USERS = [f"p-{number}" for number in range(1, 21)]
 ACCOUNTS = {user: f"secret-of-{user}" for user in USERS}
+# Who says all the time where they are leaves a busy machine no time for the receipts of replies.
+STILL = Habits(presence_s=(600.0, 900.0), presence_m=5_000.0)
 
 
 def crowd_on(broker: Any, **options: Any) -> Crowd:
@@ -70,7 +73,7 @@ async def test_the_crowd_goes_on_saying_where_it_is(broker: Any, services: Any) 
 async def test_everybody_alerted_answers_as_the_seed_decided(
     broker: Any, services: Any, alert: Alert
 ) -> None:
-    async with crowd_on(broker, on_alert=lambda *_: None) as crowd:
+    async with crowd_on(broker, on_alert=lambda *_: None, habits=STILL) as crowd:
         decisions = {person.user: person.decide(alert.incident) for person in crowd.people}
         expected = CrowdCounts(
             alerts=20,
