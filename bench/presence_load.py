@@ -1,4 +1,4 @@
-"""Position updates a second into the index, beside what the MQTT broker takes of the same messages."""
+"""Position updates a second into the index, beside what the MQTT broker takes of them."""
 
 import asyncio
 import math
@@ -46,7 +46,7 @@ def updates(count: int, random: Random, *, elsewhere: bool = False) -> list[byte
 
 
 class PositionProbe:
-    """A person whose position is sent with a receipt asked for: it comes when the place can be found."""
+    """A person who asks for a receipt with a position: it comes when the place can be found."""
 
     def __init__(self) -> None:
         self._connection: Connection

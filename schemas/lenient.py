@@ -216,7 +216,7 @@ def ids(limit: int) -> Mend:
 
 
 def numbers_by_id(limit: int, numbers: int) -> Mend:
-    """Keep, of an object of arrays of numbers, what stands under an id: up to `limit`, and each so many."""
+    """Keep what stands under an id in an object of arrays of numbers: up to `limit`, and each too."""
 
     def mend(value: Any) -> Mended | None:
         if not isinstance(value, dict):

@@ -387,7 +387,7 @@ async def _tell(
     incident: Incident,
     ctx: Context,
 ) -> list[tuple[Conversation, GroupEvent]] | None:
-    """File an event in each of `those` once, however often it is tried; None: all have changed since."""
+    """Add an event to each of `those`, once for all tries; None: all have changed since."""
     transaction, told, is_new = ctx.store.transaction(), [], False
     for one in those:
         event = draw_up(one)

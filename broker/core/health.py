@@ -1,4 +1,4 @@
-"""What a worker says of its own health: whether reports get through, and if not, why and how to fix it."""
+"""What a worker says of its health: whether reports get through; if not, why and what to do."""
 
 import enum
 from collections.abc import Iterable

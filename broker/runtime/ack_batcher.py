@@ -10,7 +10,7 @@ TOGETHER_S = 0.05  # so long entries that are done wait for others
 
 
 class AckBatcher:
-    """The entries of one partition's stream that are done: acknowledged at once, or together later."""
+    """The done entries of one partition's stream: acknowledged at once, or together later."""
 
     def __init__(self, store: Store, dispatcher: Dispatcher) -> None:
         self.store = store

@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 def steady_s() -> float:
-    """Return seconds that only run: CLOCK_BOOTTIME (it counts suspension), else the monotonic clock."""
+    """Return seconds that only run: CLOCK_BOOTTIME (counts suspension), else the monotonic clock."""
     boottime = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if boottime is None else time.clock_gettime(boottime)
 

@@ -1,4 +1,4 @@
-"""A worker's connections to the MQTT broker, or to each of several, and what these say of themselves."""
+"""A worker's connections to the MQTT broker, or to each of several, and their status."""
 
 import asyncio
 import hashlib

@@ -67,7 +67,7 @@ _handled: TallyOf[tuple[str, str]] = TallyOf()
 
 
 def prepare(service: str, topics: Iterable[str]) -> None:
-    """Show this service's counters from the start, at 0: of a first step from nothing a rule sees none."""
+    """Show this service's counters from the start, at 0: else an alarm misses the first step."""
     for counter in (DEAD_LETTERS, RETRIES, SESSIONS_ADOPTED):
         counter.labels(service)
     for topic in topics:

@@ -48,8 +48,9 @@ _CLOCK = Clock()
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """What a handler may use. `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
+    """What a handler may use.
 
+    `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
     `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes`
     what was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`),
     `broker_index` the number of the MQTT broker that it came by. `servers` tell what the MQTT
@@ -300,7 +301,7 @@ class Service:
         return register
 
     def on_connect(self, handler: Periodic) -> Periodic:
-        """Run something after each connection: the MQTT broker may be another one, or have lost all."""
+        """Run something after each connection: the MQTT broker may be new, or have lost all."""
         self.restorers.append(handler)
         return handler
 

@@ -1,4 +1,4 @@
-"""A worker's place among those of its service: it is registered, and takes over the dead ones' sessions.
+"""A worker registers among those of its service, and takes over the sessions of dead ones.
 
 A persistent session outlives its worker, with its place in the shared subscriptions. A living
 worker of the same service ends it: connects under its client id, handles what is queued,

@@ -1,4 +1,4 @@
-"""Dead letters: what no handler or desk could take, kept whole until an operator replays or drops it."""
+"""Dead letters: what no handler or desk could take, kept until an operator replays or drops it."""
 
 import secrets
 from collections.abc import Iterable

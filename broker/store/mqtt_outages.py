@@ -23,7 +23,7 @@ class MqttOutages:
         return MqttOutages(self._redis, server)
 
     async def dropped(self) -> int:
-        """Return how many messages the MQTT broker had dropped when alerts were last resent for it."""
+        """Return how many messages the broker had dropped when alerts were last resent for it."""
         return int(await self._redis.call("GET", self._dropped) or 0)
 
     async def healed(self, dropped: int) -> None:

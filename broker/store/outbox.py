@@ -291,7 +291,7 @@ class Outbox:
 
 
 def _decoded(body: bytes) -> OutboxMessage | None:
-    """Return a message; one that cannot be read stays, told again and again, and holds up no other."""
+    """Return a message; one that cannot be read stays, is logged, and holds up no other."""
     try:
         return msgspec.msgpack.decode(body, type=OutboxMessage)
     except msgspec.MsgspecError as error:

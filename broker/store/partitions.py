@@ -1,4 +1,4 @@
-"""What concerns several partitions: where people are, what one has missed, what reaches over a border.
+"""What concerns several partitions: where people are, what a user missed, and borders.
 
 No script touches two partitions, so what follows from one write in another is written after it, and
 again by the service that reads an event of it: each such write may be repeated.

@@ -81,7 +81,7 @@ class WorkerStore:
         self._keys = redis.keys
 
     async def of(self, service: str) -> list[Registered]:
-        """Return the sessions of a service's workers: alive, dead, and those that have ended lately."""
+        """Return the sessions of a service's workers: alive, dead, and lately ended."""
         records, beats, time = await self._redis.calls(
             [
                 ("HGETALL", self._keys.workers(service)),
@@ -120,7 +120,7 @@ class WorkerStore:
         return claimed if done else None
 
     async def leave(self, session: WorkerSession, staying: Registered) -> WorkerSession | None:
-        """Record that a worker leaves for good because another stays; None if that is no longer so."""
+        """Record that a worker leaves because another stays; None if that is no longer so."""
         leaving = replace(session, state=WorkerState.LEAVING)
         done = await self._change(leaving, was=msgspec.json.encode(session), staying=staying)
         return leaving if done else None

@@ -1,4 +1,4 @@
-"""The judge sees it when a report for the police alone tells of another, or its reporter is not heard."""
+"""The judge sees when a report for the police alone tells of another, or is not heard."""
 
 import uuid
 from typing import Any

@@ -1,4 +1,4 @@
-"""After the loss of the MQTT broker all retained states are published again, by one worker, and only then."""
+"""After the loss of the MQTT broker one worker publishes all retained states again."""
 
 import pytest
 import structlog

@@ -1,4 +1,4 @@
-"""A detail never costs a report: it is mended or left out, its sender is told, and the rest goes on."""
+"""A detail never costs a report: it is repaired or left out, and its sender is told."""
 
 import json
 from collections.abc import AsyncIterator

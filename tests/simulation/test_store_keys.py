@@ -1,4 +1,4 @@
-"""Every family of keys of the store is written in some simulated world, or says who proves it instead."""
+"""Some simulated world writes every family of keys, or another test is named."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""Each participant is alerted to an incident once, whichever worker asks, however often, and dies when."""
+"""Each participant is alerted to an incident once, however often workers ask, and die."""
 
 import asyncio
 import random

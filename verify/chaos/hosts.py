@@ -1,4 +1,4 @@
-"""The hosts that the services run on, each with a name: started, stopped, killed, swapped and scaled."""
+"""The hosts that the services run on: started, stopped, killed, swapped and scaled."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Whether every service answers every message: what a session without a worker swallows has no answer.
+"""Whether every service answers every message: a session without a worker swallows some.
 
 Each message is sent once, and is one that its service rejects, so that nothing follows from it.
 Where one of n sessions in a shared subscription has no worker, one message in n gets no receipt.

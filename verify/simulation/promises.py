@@ -116,7 +116,7 @@ def sequences_are_one(logs: Logs) -> Iterator[str]:
 
 
 def _joined_at(log: DeviceLog) -> dict[UUID, int]:
-    """Return the number of the joining event of each incident that a participant joined by accepting."""
+    """Return the number of the joining event in each incident joined by accepting."""
     joined: dict[UUID, int] = {}
     for _, event in log.events:
         if event.kind is GroupEventKind.JOINED and event.member == event.you:

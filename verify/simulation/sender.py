@@ -1,4 +1,4 @@
-"""What every device and desk has: a client, a journal, and messages that are sent until their receipt."""
+"""What every device and desk has: a client, a journal, and messages sent until their receipt."""
 
 import random
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which topics of the contract a run exercised: derived from `schemas/topics.py`, so that none is forgotten.
+"""Which topics of the contract a run exercised: derived from `schemas/topics.py`.
 
 A topic that a service subscribes to must have been sent, accepted and refused; any other heard.
 """

@@ -70,7 +70,7 @@ class Nodes:
         return found
 
     async def place(self, slot: int) -> tuple[str, bool]:
-        """Return the URL of the node that has `slot`, and whether it has a replica; raises as `wire`."""
+        """Return the URL of the node with `slot`, and whether it has a replica; raises as `wire`."""
         if self._slots is None:
             await self._learn()
         assert self._slots is not None

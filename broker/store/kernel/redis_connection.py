@@ -101,7 +101,7 @@ class RedisConnection:
         return answers
 
     async def _ask(self, send: Callable[[RedisPipeline, bool], Awaitable[Any]]) -> Any:
-        """Send to the node that has the partition; again if another has it, since nothing was done."""
+        """Send to the node with the partition; again if another has it, since nothing was done."""
         nodes = self._nodes
         for _ in range(_HOPS):
             wire, is_replicated = nodes.known(self.keys.slot) or await nodes.wire(self.keys.slot)

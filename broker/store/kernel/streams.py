@@ -1,4 +1,4 @@
-"""The streams between services, one for each that reads: take-over from dead workers, acknowledging and deleting."""
+"""The streams between services, one for each that reads; entries of dead workers are taken over."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ class Events:
         await transaction.run()
 
     async def replay(self, group: str, data: bytes, replay_of: UUID) -> None:
-        """Put the event of a dead letter back on its stream; when it has worked, the letter is gone."""
+        """Put the event of a dead letter back on its stream; the letter goes once it has worked."""
         stream = self._keys.events(group)
         await self._redis.call("XADD", stream, "*", "e", data, "replay", str(replay_of))
 
