@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -21,7 +21,7 @@ from uuid import UUID
 
 from devices.await_receipt import NotConfirmed, Request, accepted, key_of
 from devices.device_connection import DeviceConnection, DeviceLink, Incoming, end, ended
-from devices.journal import Journal, UnsentMessage
+from devices.journal import Journal, OnEntry, UnsentMessage
 from schemas.messages import Receipt
 
 LIFETIME = timedelta(hours=72)
@@ -33,8 +33,6 @@ _ENDED = 256  # receipts that may be repeated, and are told once
 _PUBACK_S = 2.0  # so long a message may hold up the ones behind it
 
 log = logging.getLogger(__name__)
-
-OnEntry = Callable[[UnsentMessage], None]
 
 
 @dataclass(eq=False, slots=True)

@@ -13,10 +13,10 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from devices.device_connection import Incoming
-from devices.journal import Journal
+from devices.journal import Journal, OnEntry
 from devices.reading import read
 from schemas import topics
-from schemas.messages import Alert, Brief, GroupEvent, GroupEventKind, Question, Sync
+from schemas.messages import Alert, Brief, GroupEvent, GroupEventKind, Question, Receipt, Sync
 
 KEPT = 200  # alerts, briefs, questions, groups and repeats
 _NAMED, _NAMED_EVENTS = 200, 50  # alerts and groups in a sync, and events of each
@@ -25,16 +25,24 @@ OnAlert = Callable[[Alert, float], None]
 OnBrief = Callable[[Brief, float], None]
 OnGroup = Callable[[GroupEvent, float], None]
 OnQuestion = Callable[[Question, float], None]
+OnReceipt = Callable[[Receipt, float], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listeners:
-    """Who is told what has come, with its Unix time of receipt in seconds."""
+    """What a participant's device calls; see `Participant`. Each is a plain and quick function."""
 
-    on_alert: OnAlert | None
-    on_brief: OnBrief | None
-    on_group: OnGroup | None
-    on_question: OnQuestion | None
+    on_alert: OnAlert | None = None
+    on_brief: OnBrief | None = None
+    on_group: OnGroup | None = None
+    on_question: OnQuestion | None = None
+    on_receipt: OnReceipt | None = None
+    on_journaled: OnEntry | None = None
+    on_unconfirmed: OnEntry | None = None
+    on_expired: OnEntry | None = None
+
+
+NOBODY = Listeners()
 
 
 class DeviceInbox:

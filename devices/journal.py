@@ -57,6 +57,9 @@ class UnsentMessage:
     last_error: str | None = None
 
 
+OnEntry = Callable[[UnsentMessage], None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Write:
     sql: str

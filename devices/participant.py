@@ -1,6 +1,7 @@
 """A participant's device: reports, presence, alerts, replies and the talk of the group.
 
-    async with Participant("ann", password, Broker("localhost", 1883), on_alert=show) as ann:
+    broker, listeners = Broker("localhost", 1883), Listeners(on_alert=show)
+    async with Participant("ann", password, broker, listeners=listeners) as ann:
         receipt = await ann.report(report)      # stored when this returns
         await ann.reply(alert.incident, ReplyKind.ACCEPTED, eta_s=240)
 
@@ -8,7 +9,7 @@ With a journal nothing that was promised is lost, whatever dies (see `devices/jo
 
     async with (
         Journal("ann.journal") as journal,
-        Participant("ann", password, broker, journal=journal, on_unconfirmed=warn) as ann,
+        Participant("ann", password, broker, journal=journal, listeners=listeners) as ann,
     ):
         await ann.report(report)      # NotConfirmed after 10 s; it goes on trying for 72 hours
 
@@ -33,18 +34,16 @@ from devices.await_receipt import (
     accepted,
     fresh_key,
 )
-from devices.delivery import Courier, OnEntry
+from devices.delivery import Courier
 from devices.delivery_receipts import DeliveryReceipts
 from devices.device_connection import (
-    SESSION_EXPIRY_S,
     Broker,
     DeviceConnection,
-    Identity,
     Incoming,
     WhenUnreachable,
-    client_id,
 )
-from devices.device_inbox import DeviceInbox, Listeners, OnAlert, OnBrief, OnGroup, OnQuestion
+from devices.device_inbox import NOBODY, DeviceInbox, Listeners
+from devices.device_options import DEFAULTS, DeviceOptions
 from devices.journal import Journal, UnsentMessage
 from devices.journal_file import JournalError
 from devices.reading import read
@@ -71,8 +70,10 @@ from schemas.topics import Topic
 __all__ = [
     "Broker",
     "Confirm",
+    "DeviceOptions",
     "Journal",
     "JournalError",
+    "Listeners",
     "MessageRejected",
     "NotConfirmed",
     "Participant",
@@ -81,8 +82,6 @@ __all__ = [
 ]
 
 _SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
-
-OnReceipt = Callable[[Receipt, float], None]
 
 
 class Confirm(enum.Enum):
@@ -114,84 +113,76 @@ class Participant:
     gets what is given up after 72 hours.
     """
 
-    def __init__(  # noqa: PLR0913 - a device has that many ends
+    def __init__(
         self,
         user: str,
         password: str | None,
         broker: Broker,
         *,
-        on_alert: OnAlert | None = None,
-        on_brief: OnBrief | None = None,
-        on_group: OnGroup | None = None,
-        on_question: OnQuestion | None = None,
-        on_receipt: OnReceipt | None = None,
-        receipt_timeout_s: float = 10.0,
-        connect_timeout_s: float = 10.0,
-        device: str = "device",
-        session_expiry_s: int = SESSION_EXPIRY_S,
+        listeners: Listeners = NOBODY,
+        options: DeviceOptions = DEFAULTS,
         journal: Journal | None = None,
-        on_journaled: OnEntry | None = None,
-        on_unconfirmed: OnEntry | None = None,
-        on_expired: OnEntry | None = None,
         deaf_to: Collection[Topic[Any]] = (),
     ) -> None:
         self.user = user
-        self._inbox = DeviceInbox(
-            journal,
-            Listeners(
-                on_alert=on_alert, on_brief=on_brief, on_group=on_group, on_question=on_question
-            ),
-            on_gap=self._note_gap,
-        )
+        self._inbox = DeviceInbox(journal, listeners, on_gap=self._note_gap)
         self.alerts = self._inbox.alerts
         self.briefs = self._inbox.briefs
         self.questions = self._inbox.questions
         self.groups = self._inbox.groups
         self.repeats = self._inbox.repeats
         self._known_alerts = self.briefs if topics.ALERT in deaf_to else self.alerts
-        self._on_receipt = on_receipt
+        self._on_receipt = listeners.on_receipt
         self._receipt_topic = topics.RECEIPT.topic(user=user)
+        self._handlers = self._handlers_but(deaf_to, brief=listeners.on_brief is not None)
+        self._connection = DeviceConnection(
+            broker,
+            options.identity(user, password, usual="device"),
+            filters=tuple(self._handlers),
+            on_message=self._take,
+            connect_timeout_s=options.connect_timeout_s,
+            when_unreachable=WhenUnreachable.KEEP_TRYING if journal else WhenUnreachable.FAIL,
+        )
+        self._receipts = Receipts(self._connection, timeout_s=options.receipt_timeout_s)
+        self._delivery = DeliveryReceipts(self._connection)
+        self._entered: AsyncExitStack
+        self._journal = journal
+        if journal:
+            self._keep_in(journal, listeners, options)
+
+    def _handlers_but(
+        self, deaf_to: Collection[Topic[Any]], *, brief: bool
+    ) -> dict[str, Callable[[Incoming], None]]:
         handlers: dict[Topic[Any], Callable[[Incoming], None]] = {
             topics.RECEIPT: self._take_receipt,
             topics.ALERT: self._inbox.take_alert,
             topics.GROUP: self._inbox.take_group,
             topics.QUESTION: self._take_question,
         }
-        if on_brief:
+        if brief:
             handlers[topics.BRIEF] = self._inbox.take_brief
-        self._handlers = {
-            topic.topic(user=user): handler
+        return {
+            topic.topic(user=self.user): handler
             for topic, handler in handlers.items()
             if topic not in deaf_to
         }
-        self._connection = DeviceConnection(
-            broker,
-            Identity(user, password, client_id(user, device, password), session_expiry_s),
-            filters=tuple(self._handlers),
-            on_message=self._take,
-            connect_timeout_s=connect_timeout_s,
-            when_unreachable=WhenUnreachable.KEEP_TRYING if journal else WhenUnreachable.FAIL,
+
+    def _keep_in(self, journal: Journal, listeners: Listeners, options: DeviceOptions) -> None:
+        self._courier = Courier(
+            self._connection,
+            journal,
+            response_topic=self._receipt_topic,
+            unconfirmed_after_s=options.receipt_timeout_s,
+            on_journaled=listeners.on_journaled,
+            on_unconfirmed=listeners.on_unconfirmed,
+            on_expired=listeners.on_expired,
         )
-        self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
-        self._delivery = DeliveryReceipts(self._connection)
-        self._entered: AsyncExitStack
-        self._journal = journal
-        if journal:
-            self._courier = Courier(
-                self._connection,
-                journal,
-                response_topic=self._receipt_topic,
-                unconfirmed_after_s=receipt_timeout_s,
-                on_journaled=on_journaled,
-                on_unconfirmed=on_unconfirmed,
-                on_expired=on_expired,
-            )
-            self._catch_up = CatchUp(
-                self._connection,
-                journal,
-                self._sync_once,
-                is_missing=lambda: bool(self._inbox.missing),
-            )
+        self._catch_up = CatchUp(
+            self._connection,
+            journal,
+            self._sync_once,
+            is_missing=lambda: bool(self._inbox.missing),
+        )
 
     @property
     def connected(self) -> bool:

@@ -10,6 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -18,13 +19,11 @@ from devices.await_receipt import MessageRejected, NotConfirmed, Receipts, Reque
 from devices.delivery_receipts import DeliveryReceipts
 from devices.desk_sync import DeskSynchronizer, Scope
 from devices.device_connection import (
-    SESSION_EXPIRY_S,
     Broker,
     DeviceConnection,
-    Identity,
     Incoming,
-    client_id,
 )
+from devices.device_options import DEFAULTS, DeviceOptions
 from devices.reading import read
 from schemas import topics
 from schemas.codec import encode_within_limit
@@ -45,13 +44,25 @@ from schemas.messages import (
 )
 from schemas.topics import Topic
 
-__all__ = ["MessageRejected", "NotConfirmed", "PoliceDesk"]
+__all__ = ["DeskListeners", "DeviceOptions", "MessageRejected", "NotConfirmed", "PoliceDesk"]
 
 OnEscalation = Callable[[Escalation, float], None]
 OnState = Callable[[IncidentState, float], None]
 OnReceipt = Callable[[Receipt, float], None]
 
 _NAMED = 200  # escalations in a sync
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeskListeners:
+    """What a desk calls; see `PoliceDesk`."""
+
+    on_escalation: OnEscalation | None = None
+    on_state: OnState | None = None
+    on_receipt: OnReceipt | None = None
+
+
+NOBODY = DeskListeners()
 
 
 class PoliceDesk:
@@ -64,7 +75,7 @@ class PoliceDesk:
     `by` is who signs the commands.
     """
 
-    def __init__(  # noqa: PLR0913 - a desk has that many ends
+    def __init__(
         self,
         username: str,
         password: str | None,
@@ -72,13 +83,8 @@ class PoliceDesk:
         *,
         zones: Sequence[str],
         by: str | None = None,
-        on_escalation: OnEscalation | None = None,
-        on_state: OnState | None = None,
-        on_receipt: OnReceipt | None = None,
-        receipt_timeout_s: float = 10.0,
-        connect_timeout_s: float = 10.0,
-        device: str = "desk",
-        session_expiry_s: int = SESSION_EXPIRY_S,
+        listeners: DeskListeners = NOBODY,
+        options: DeviceOptions = DEFAULTS,
     ) -> None:
         self.escalations: dict[UUID, Escalation] = {}
         self.received_at: dict[UUID, float] = {}
@@ -86,9 +92,7 @@ class PoliceDesk:
         self.repeats: Counter[UUID] = Counter()
         self._zone_of: dict[UUID, str] = {}
         self._by = by or username
-        self._on_escalation = on_escalation
-        self._on_state = on_state
-        self._on_receipt = on_receipt
+        self._listeners = listeners
         self._waiting: asyncio.Queue[Escalation] = asyncio.Queue()
         self._handlers: Sequence[tuple[Topic[Any], Callable[[Incoming], None]]] = (
             (topics.ESCALATION, self._take_escalation),
@@ -97,12 +101,12 @@ class PoliceDesk:
         )
         self._connection = DeviceConnection(
             broker,
-            Identity(username, password, client_id(username, device, password), session_expiry_s),
+            options.identity(username, password, usual="desk"),
             filters=[topic.filter(zone=zone) for zone in zones for topic, _ in self._handlers],
             on_message=self._take,
-            connect_timeout_s=connect_timeout_s,
+            connect_timeout_s=options.connect_timeout_s,
         )
-        self._receipts = Receipts(self._connection, timeout_s=receipt_timeout_s)
+        self._receipts = Receipts(self._connection, timeout_s=options.receipt_timeout_s)
         self._delivery = DeliveryReceipts(self._connection)
         scopes = [
             Scope(topics.DESK_SYNC.topic(zone=zone), topics.COMMAND_RECEIPT.topic(zone=zone))
@@ -222,8 +226,8 @@ class PoliceDesk:
         if escalation.id in self.escalations:
             self.repeats[escalation.id] += 1
             return
-        if self._on_escalation:
-            self._on_escalation(escalation, incoming.received_at)
+        if self._listeners.on_escalation:
+            self._listeners.on_escalation(escalation, incoming.received_at)
         self.escalations[escalation.id] = escalation
         self.received_at[escalation.id] = incoming.received_at
         # Commands go where this desk may write: what climbed to it came on its own zone's topic.
@@ -242,10 +246,10 @@ class PoliceDesk:
             return
         self.states[state.incident] = state
         self._zone_of[state.incident] = state.zone
-        if self._on_state:
-            self._on_state(state, incoming.received_at)
+        if self._listeners.on_state:
+            self._listeners.on_state(state, incoming.received_at)
 
     def _take_receipt(self, incoming: Incoming) -> None:
         receipt = read(topics.COMMAND_RECEIPT, incoming.payload)
-        if not self._receipts.take(receipt, incoming) and self._on_receipt:
-            self._on_receipt(receipt, incoming.received_at)
+        if not self._receipts.take(receipt, incoming) and self._listeners.on_receipt:
+            self._listeners.on_receipt(receipt, incoming.received_at)

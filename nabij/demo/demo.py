@@ -18,8 +18,8 @@ from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, ZoneKind
 from broker.runtime.config import Settings
 from devices.device_connection import Broker
-from devices.participant import MessageRejected, NotConfirmed, Participant
-from devices.police_desk import PoliceDesk
+from devices.participant import Listeners, MessageRejected, NotConfirmed, Participant
+from devices.police_desk import DeskListeners, PoliceDesk
 from nabij.demo.demo_desks import LIVELY, QUICK, Pace, answer_escalations
 from nabij.demo.demo_log import DemoLog, DemoReport
 from nabij.demo.live import View, in_words, short
@@ -169,8 +169,7 @@ class Demo:
             self._stack.credentials[user],
             self._broker,
             zones=[zone],
-            on_escalation=self._escalated,
-            on_state=self._changed,
+            listeners=DeskListeners(on_escalation=self._escalated, on_state=self._changed),
         )
 
     async def _answer(self, desk: PoliceDesk, pace: Pace) -> None:
@@ -187,8 +186,10 @@ class Demo:
             user,
             self._stack.credentials[user],
             self._broker,
-            on_group=self._grouped,
-            on_question=lambda question, _: self._asked(witness, question),
+            listeners=Listeners(
+                on_group=self._grouped,
+                on_question=lambda question, _: self._asked(witness, question),
+            ),
         )
         return witness
 

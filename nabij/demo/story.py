@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from broker.core.grid import distance_m
-from devices.participant import Broker, Confirm, Participant
+from devices.participant import Broker, Confirm, Listeners, Participant
 from devices.police_desk import PoliceDesk
 from nabij.output import console_err, say, say_wrapped
 from schemas.ids import new_id
@@ -68,15 +68,15 @@ class Story:
     @asynccontextmanager
     async def _actors(self) -> AsyncIterator[tuple[Participant, Participant]]:
         """Connect the witness, the neighbour near the fire, and a participant who is far away."""
-        on: dict[str, dict[str, Any]] = {
-            WITNESS: {"on_group": lambda event, _: self._heard.put_nowait(event)},
-            NEIGHBOUR: {"on_alert": lambda *alert: self._alerts.put_nowait(alert)},
-            FAR_AWAY: {},
+        on = {
+            WITNESS: Listeners(on_group=lambda event, _: self._heard.put_nowait(event)),
+            NEIGHBOUR: Listeners(on_alert=lambda *alert: self._alerts.put_nowait(alert)),
+            FAR_AWAY: Listeners(),
         }
         async with AsyncExitStack() as stack:
             ann, bob, cleo = [
                 await stack.enter_async_context(
-                    Participant(user, self.passwords(user), self.broker, **on[user])
+                    Participant(user, self.passwords(user), self.broker, listeners=on[user])
                 )
                 for user in ACTORS
             ]

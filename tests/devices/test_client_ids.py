@@ -7,7 +7,7 @@ import aiomqtt
 import pytest
 
 from devices.device_connection import Broker, client_id
-from devices.police_desk import PoliceDesk
+from devices.police_desk import DeviceOptions, PoliceDesk
 from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas import topics
 from schemas.codec import encode
@@ -63,7 +63,13 @@ async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queu
         username="nabij",
         password=accounts["nabij"].password,
     )
-    desk = PoliceDesk("desk-gent", "secret-of-gent", broker, zones=["gent"], session_expiry_s=0)
+    desk = PoliceDesk(
+        "desk-gent",
+        "secret-of-gent",
+        broker,
+        zones=["gent"],
+        options=DeviceOptions(session_expiry_s=0),
+    )
     async with desk, stranger, services:
         topic = topics.ESCALATION.topic(zone="gent", priority="p1")
         await services.publish(topic, encode(escalation), qos=1)

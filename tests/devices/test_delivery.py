@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 import pytest
 
 from devices import delivery, sync
+from devices.device_inbox import Listeners
 from devices.journal import UnsentMessage
 from devices.participant import (
     Broker,
@@ -38,6 +39,7 @@ from schemas.messages import (
     Report,
     Subject,
 )
+from tests.devices.options import words_of
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 WITHIN_S = 10.0
@@ -89,7 +91,9 @@ def sent(services: Any, subject: Subject) -> list[Any]:
 
 def device(broker: Broker, journal: Journal, **options: Any) -> Participant:
     options = {"receipt_timeout_s": 5.0, "session_expiry_s": 0, "connect_timeout_s": 1.0, **options}
-    return Participant("ann", "secret-of-ann", broker, journal=journal, **options)
+    return Participant(
+        "ann", "secret-of-ann", broker, journal=journal, **words_of(Listeners, options)
+    )
 
 
 @pytest.fixture

@@ -11,8 +11,15 @@ import pytest
 from msgspec import Struct
 from msgspec.structs import replace
 
-from devices.participant import Broker, Journal, MessageRejected, Participant
-from devices.police_desk import PoliceDesk
+from devices.participant import (
+    Broker,
+    DeviceOptions,
+    Journal,
+    Listeners,
+    MessageRejected,
+    Participant,
+)
+from devices.police_desk import DeskListeners, PoliceDesk
 from schemas import topics
 from schemas.codec import Code, encode
 from schemas.examples import EXAMPLES
@@ -47,7 +54,13 @@ async def test_a_report_refused_with_a_later_code_is_refused_once_and_for_all(
     report = Report(id=new_id(), category="fire", location=KORENMARKT, seen_at=datetime.now(UTC))
     async with (
         Journal(tmp_path / "ann.journal") as journal,
-        Participant("ann", "secret-of-ann", broker, journal=journal, session_expiry_s=0) as ann,
+        Participant(
+            "ann",
+            "secret-of-ann",
+            broker,
+            journal=journal,
+            options=DeviceOptions(session_expiry_s=0),
+        ) as ann,
     ):
         sending = asyncio.create_task(ann.report(report))
         await services.until(lambda: any(m.topic.endswith("report") for m in services.received))
@@ -73,7 +86,9 @@ async def test_a_later_outcome_is_none_that_a_report_is_taken_by(
 ) -> None:
     services.answer = lambda _: None
     report = Report(id=new_id(), category="fire", location=KORENMARKT, seen_at=datetime.now(UTC))
-    async with Participant("ann", "secret-of-ann", broker, session_expiry_s=0) as ann:
+    async with Participant(
+        "ann", "secret-of-ann", broker, options=DeviceOptions(session_expiry_s=0)
+    ) as ann:
         sending = asyncio.create_task(ann.report(report))
         await services.until(lambda: bool(services.received))
         receipt = Receipt(
@@ -93,8 +108,8 @@ async def test_an_alert_of_a_later_reason_in_a_later_language_is_shown(
         "ann",
         "secret-of-ann",
         broker,
-        session_expiry_s=0,
-        on_alert=lambda alert, _: shown.put_nowait(alert),
+        listeners=Listeners(on_alert=lambda alert, _: shown.put_nowait(alert)),
+        options=DeviceOptions(session_expiry_s=0),
     ):
         alert = EXAMPLES["alert"]
         names = {**json.loads(encode(alert.names)), "de": "Brand"}
@@ -114,8 +129,8 @@ async def test_a_desk_hears_and_confirms_an_escalation_and_a_state_of_a_later_ve
         "secret-of-gent",
         broker,
         zones=["gent"],
-        session_expiry_s=0,
-        on_state=lambda state, _: states.put_nowait(state),
+        listeners=DeskListeners(on_state=lambda state, _: states.put_nowait(state)),
+        options=DeviceOptions(session_expiry_s=0),
     ) as desk:
         escalation: Escalation = replace(EXAMPLES["escalation"], zone="gent")
         payload = later(escalation, kind="drone", priority="p0", language="de")

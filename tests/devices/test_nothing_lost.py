@@ -15,18 +15,20 @@ from uuid import UUID
 import pytest
 
 from devices.device_connection import Broker
+from devices.device_inbox import Listeners
 from devices.journal import Journal
 from devices.participant import MessageRejected, NotConfirmed, Participant
 from nabij.local.managed_process import free_port
 from schemas.ids import new_id
 from schemas.messages import Outcome, Position, Receipt, Report
+from tests.devices.options import words_of
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 DEVICE = """
     import asyncio, sys
     from datetime import UTC, datetime, timedelta
     from uuid import UUID
-    from devices.participant import Broker, Journal, Participant
+    from devices.participant import Broker, DeviceOptions, Journal, Listeners, Participant
     from schemas.messages import Position, Report
 
     def say(*words):
@@ -35,9 +37,11 @@ DEVICE = """
     async def live(path, port, *reports):
         async with Journal(path) as journal, Participant(
             "ann", "secret-of-ann", Broker("127.0.0.1", int(port)), journal=journal,
-            connect_timeout_s=0.1, session_expiry_s=0,
-            on_journaled=lambda entry: say("journaled", entry.id),
-            on_receipt=lambda receipt, _: say(receipt.outcome, receipt.id),
+            options=DeviceOptions(connect_timeout_s=0.1, session_expiry_s=0),
+            listeners=Listeners(
+                on_journaled=lambda entry: say("journaled", entry.id),
+                on_receipt=lambda receipt, _: say(receipt.outcome, receipt.id),
+            ),
         ) as ann:
             say("ready")
             for report in reports:
@@ -97,7 +101,9 @@ class Device:
 
 def participant(broker: Broker, journal: Journal, **options: Any) -> Participant:
     options = {"session_expiry_s": 60, **options}
-    return Participant("ann", "secret-of-ann", broker, journal=journal, **options)
+    return Participant(
+        "ann", "secret-of-ann", broker, journal=journal, **words_of(Listeners, options)
+    )
 
 
 async def emptied(journal: Journal) -> None:

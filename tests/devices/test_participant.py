@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from devices import await_receipt as waiting
 from devices import device_connection, device_inbox
 from devices.device_connection import BrokerUnreachable, ConnectionRefused
+from devices.device_inbox import Listeners
 from devices.participant import Broker, Confirm, MessageRejected, NotConfirmed, Participant
 from nabij.local.embedded import EmbeddedMqtt
 from nabij.local.managed_process import free_port
@@ -32,6 +33,7 @@ from schemas.messages import (
     Report,
     Subject,
 )
+from tests.devices.options import words_of
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 
@@ -57,7 +59,7 @@ def rejection_of(message: Any) -> Receipt:
 
 def device(broker: Broker, **options: Any) -> Participant:
     options = {"receipt_timeout_s": 5.0, "session_expiry_s": 0, **options}
-    return Participant("ann", "secret-of-ann", broker, **options)
+    return Participant("ann", "secret-of-ann", broker, **words_of(Listeners, options))
 
 
 @pytest.fixture

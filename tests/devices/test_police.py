@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 
-from devices.police_desk import MessageRejected, PoliceDesk
+from devices.police_desk import DeskListeners, MessageRejected, PoliceDesk
 from schemas import topics
 from schemas.codec import Code, encode
 from schemas.ids import escalation_id, new_id
@@ -30,6 +30,7 @@ from schemas.messages import (
     Subject,
 )
 from schemas.taxonomy import Priority
+from tests.devices.options import words_of
 
 KORENMARKT = Position(lat=51.0543, lon=3.7217)
 TOPIC = topics.ESCALATION.topic(zone="gent", priority="p1")
@@ -73,7 +74,7 @@ def state(incident: UUID) -> IncidentState:
 
 def desk_in(broker: Any, **options: Any) -> PoliceDesk:
     options = {"zones": ["gent"], "receipt_timeout_s": 5.0, "session_expiry_s": 0, **options}
-    return PoliceDesk("desk-gent", "secret-of-gent", broker, **options)
+    return PoliceDesk("desk-gent", "secret-of-gent", broker, **words_of(DeskListeners, options))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from broker.core.health import Cause, Severity
 from broker.store.kernel.transaction import Transaction
 from broker.store.outbox import post
 from devices.device_connection import Broker
-from devices.police_desk import PoliceDesk
+from devices.police_desk import DeviceOptions, PoliceDesk
 from nabij.local.store_metrics import StoreFigures
 from schemas.messages import EscalationKind
 from tests.services.client import Client, Connect
@@ -112,7 +112,9 @@ async def test_our_own_desk_confirms_what_a_later_version_sends_and_it_is_not_se
 
     broker = Broker(servers.mqtt.host, servers.mqtt.port)
     password = servers.accounts["desk-gent"].password
-    async with PoliceDesk("desk-gent", password, broker, zones=["gent"], device="later") as desk:
+    async with PoliceDesk(
+        "desk-gent", password, broker, zones=["gent"], options=DeviceOptions(device="later")
+    ) as desk:
         while (heard := await asyncio.wait_for(desk.next_escalation(), 20)).report != UUID(report):
             pass
         assert (heard.kind, heard.text) == (EscalationKind.OTHER, "Later.")

@@ -16,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.runtime import metrics
 from broker.store import DeliveryState
-from devices.participant import Broker, Confirm, Participant
+from devices.participant import Broker, Confirm, DeviceOptions, Listeners, Participant
 from nabij.local.embedded import find_program
 from schemas.messages import Brief, Form, Position
 from schemas.topics import ALERT, REPORT
@@ -195,9 +195,9 @@ async def test_a_participant_asks_for_alerts_in_short_and_for_no_more_of_them(
         "bob",
         servers.accounts["bob"].password,
         Broker(servers.mqtt.host, servers.mqtt.port),
-        on_brief=lambda brief, _: came.put_nowait(brief),
         deaf_to=(ALERT,),
-        session_expiry_s=0,
+        listeners=Listeners(on_brief=lambda brief, _: came.put_nowait(brief)),
+        options=DeviceOptions(session_expiry_s=0),
     ) as bob:
         here = Position(lat=first[0], lon=first[1])
         await bob.presence(here, form=Form.SHORT, confirm=Confirm.YES)

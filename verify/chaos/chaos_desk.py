@@ -21,7 +21,7 @@ import msgspec
 
 from devices.city_desk import CityDesk
 from devices.device_connection import Broker
-from devices.police_desk import MessageRejected, NotConfirmed, PoliceDesk
+from devices.police_desk import DeskListeners, MessageRejected, NotConfirmed, PoliceDesk
 from schemas.ids import new_id
 from schemas.messages import (
     Acknowledge,
@@ -81,8 +81,7 @@ class ChaosDesk:
             password,
             Broker.from_url(orders.broker),
             zones=[zone],
-            on_escalation=self._escalated,
-            on_state=self._stated,
+            listeners=DeskListeners(on_escalation=self._escalated, on_state=self._stated),
         )
 
     async def stand_at_ease(self) -> None:

@@ -24,7 +24,14 @@ from uuid import UUID
 import msgspec
 
 from devices.journal import Journal, UnsentMessage
-from devices.participant import Broker, Confirm, MessageRejected, NotConfirmed, Participant
+from devices.participant import (
+    Broker,
+    Confirm,
+    Listeners,
+    MessageRejected,
+    NotConfirmed,
+    Participant,
+)
 from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import (
@@ -128,13 +135,15 @@ class Phone:
             user,
             orders.users[user],
             Broker.from_url(orders.broker),
-            on_alert=self._alerted,
-            on_brief=self._briefed if self._is_small else None,
             deaf_to=(topics.ALERT,) if self._is_small else (),
-            on_group=self._grouped,
-            on_question=self._asked,
-            on_receipt=self._receipted,
             journal=self.journal,
+            listeners=Listeners(
+                on_alert=self._alerted,
+                on_brief=self._briefed if self._is_small else None,
+                on_group=self._grouped,
+                on_question=self._asked,
+                on_receipt=self._receipted,
+            ),
         )
 
     def place(self, now: float) -> Position:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-from devices.participant import Broker, MessageRejected, NotConfirmed, Participant
+from devices.participant import Broker, Listeners, MessageRejected, NotConfirmed, Participant
 from schemas.ids import new_id
 from schemas.messages import GroupEvent, Position, Question, Receipt, Report, Subject
 from schemas.taxonomy import Audience
@@ -38,9 +38,9 @@ class ReceiptProbe:
             world.accounts["probe"].password,
             Broker.from_url(world.broker_url),
             journal=self._journal,
-            on_receipt=self._late,
-            on_group=self._grouped,
-            on_question=self._asked,
+            listeners=Listeners(
+                on_receipt=self._late, on_group=self._grouped, on_question=self._asked
+            ),
         )
         self._late_tasks: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()

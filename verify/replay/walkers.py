@@ -19,7 +19,14 @@ from uuid import UUID
 import msgspec
 
 from devices.device_connection import Broker
-from devices.participant import Confirm, MessageRejected, NotConfirmed, Participant
+from devices.participant import (
+    Confirm,
+    DeviceOptions,
+    Listeners,
+    MessageRejected,
+    NotConfirmed,
+    Participant,
+)
 from schemas import topics
 from schemas.ids import new_id
 from schemas.messages import Alert, AlertReason, Position, ReplyKind, Report
@@ -99,14 +106,16 @@ class Walkers:
             self._history.participants[number],
             password,
             broker,
-            on_alert=partial(self._alerted, number),
             # The oracle judges no group events, and a hot spot's groups grow to hundreds who hear
             # of each other: reading that took most of this process's time.
             deaf_to=(topics.GROUP, topics.QUESTION),
-            receipt_timeout_s=RECEIPT_TIMEOUT_S,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
-            device=device,
-            session_expiry_s=SESSION_EXPIRY_S,
+            listeners=Listeners(on_alert=partial(self._alerted, number)),
+            options=DeviceOptions(
+                receipt_timeout_s=RECEIPT_TIMEOUT_S,
+                connect_timeout_s=CONNECT_TIMEOUT_S,
+                device=device,
+                session_expiry_s=SESSION_EXPIRY_S,
+            ),
         )
 
     def _walker(self, number: int, track: Track, participant: Participant) -> Walker:

@@ -17,7 +17,15 @@ from typing import Self
 from uuid import UUID
 
 from devices.device_connection import end
-from devices.participant import Broker, Confirm, MessageRejected, NotConfirmed, Participant
+from devices.participant import (
+    Broker,
+    Confirm,
+    DeviceOptions,
+    Listeners,
+    MessageRejected,
+    NotConfirmed,
+    Participant,
+)
 from schemas.messages import (
     Alert,
     AlertReason,
@@ -153,10 +161,13 @@ class Crowd:
             person.user,
             self._accounts[person.user],
             self._broker,
-            on_alert=lambda alert, received_at: self._alerted(person, device, alert, received_at),
-            on_group=lambda event, _: self._heard(person, event),
-            connect_timeout_s=60.0,
-            session_expiry_s=SESSION_EXPIRY_S,
+            listeners=Listeners(
+                on_alert=lambda alert, received_at: self._alerted(
+                    person, device, alert, received_at
+                ),
+                on_group=lambda event, _: self._heard(person, event),
+            ),
+            options=DeviceOptions(connect_timeout_s=60.0, session_expiry_s=SESSION_EXPIRY_S),
         )
         return device
 
