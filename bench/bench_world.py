@@ -5,6 +5,8 @@ recipients in a process of their own. The load is open: a report goes out when i
 whatever became of those before it, and its latency counts from then (no coordinated omission).
 """
 
+# long: what every benchmark shares is one context, with its processes in the order of their start
+
 import asyncio
 import enum
 import itertools

@@ -104,6 +104,7 @@ async def floor_of(here: BenchWorld, volley: Volley, size: int) -> float:
     return group.last - began
 
 
+# long: one measurement, told in its order
 async def measure(*, quick: bool) -> BenchResult:
     """Measure each size in rounds of one report and one volley."""
     rounds = (

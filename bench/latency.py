@@ -23,6 +23,7 @@ async def measure(*, quick: bool) -> BenchResult:
     return told(ours, floors)
 
 
+# long: one table, its rows in their order
 def told(
     ours: Sequence[Sequence[TimedReport]], floors: Sequence[Sequence[TimedReport]]
 ) -> BenchResult:

@@ -126,6 +126,7 @@ async def at_rate(
     return await probe.all()
 
 
+# long: one measurement, told in its order
 async def measure(*, quick: bool) -> BenchResult:
     """Measure the ingest in one go, then the staleness at growing rates."""
     rounds, count, lasts_s = (3, 30_000, 2.0) if quick else (9, 60_000, 5.0)

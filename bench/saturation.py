@@ -38,6 +38,7 @@ async def step(
     return sent, late.ms(99), sum(one.alerts for one in sent) / (ended - began)
 
 
+# long: one measurement, told in its order
 async def measure(*, quick: bool) -> BenchResult:
     """Raise the rate by a quarter a step until the 99th percentile passes a second."""
     lasts_s = 3.0 if quick else 8.0

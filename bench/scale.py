@@ -57,6 +57,7 @@ async def _start_up_s(here: BenchWorld) -> float:
     return sent.police - killed_at
 
 
+# long: one measurement, told in its order
 async def measure(*, quick: bool) -> BenchResult:
     """Measure at each size in turn, in one and the same system."""
     sizes = (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000)

@@ -45,9 +45,6 @@ def press(
     properties.ResponseTopic, properties.CorrelationData = down, report.id.bytes
     receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
 
-    def without_nagle(_client: mqtt.Client, _data: object, sock: Any) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # with it 44 ms a round trip
-
     def subscribe(client: mqtt.Client, *_: object) -> None:
         client.subscribe(down, qos=1)
 
@@ -60,14 +57,8 @@ def press(
         if correlation == report.id.bytes or receipt.id == report.id:
             receipts.put(receipt)
 
-    name = client_id(user, "button", password)
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
-    client.username_pw_set(user, password)
-    if broker.tls:
-        client.tls_set_context(broker.tls)
-    client.reconnect_delay_set(1, 2)
-    client.suppress_exceptions = True  # a receipt that cannot be read must not end the thread
-    client.on_socket_open, client.on_connect, client.on_message = without_nagle, subscribe, take
+    client = _client(user, password, broker)
+    client.on_connect, client.on_message = subscribe, take
     client.on_subscribe = send  # only now can the receipt reach us
     client.connect_async(broker.host, broker.port, keepalive=30)
     client.loop_start()
@@ -82,6 +73,22 @@ def press(
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+def _client(user: str, password: str | None, broker: Broker) -> mqtt.Client:
+    name = client_id(user, "button", password)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv5)
+    client.username_pw_set(user, password)
+    if broker.tls:
+        client.tls_set_context(broker.tls)
+    client.reconnect_delay_set(1, 2)
+    client.suppress_exceptions = True  # a receipt that cannot be read must not end the thread
+    client.on_socket_open = _without_nagle
+    return client
+
+
+def _without_nagle(_client: mqtt.Client, _data: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # with it 44 ms a round trip
 
 
 def main(arguments: list[str] | None = None) -> int:

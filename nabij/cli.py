@@ -30,6 +30,7 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(dead_letters_app, name="dead-letters")
 
 
+# long: the options with their help; the work is in nabij/up.py
 @app.command()
 def up(
     *,
@@ -205,6 +206,7 @@ def explain(
         raise typer.Exit(1)
 
 
+# long: the options with their help; the work is in verify/commands
 @app.command()
 def chaos(
     *,

@@ -5,6 +5,8 @@ a device makes them, version 5 where the broker derives them, so that repeating 
 the id. See `schemas/topics.py` for who sends which payload where.
 """
 
+# long: the payloads refer to each other, and are read as one
+
 import enum
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta

@@ -75,9 +75,7 @@ async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects:
     people = await partitions.near(reached_cells(incident))
     users = recipients(people, incident, presence_s=ctx.policy.timers.presence_s, now=ctx.now)
     vias = {one.user: one.broker_index for one in people} if len(ctx.servers) > 1 else {}
-    return await _alert(
-        incident, users, ctx, reason=reason, since=change.at, unsent=True, vias=vias
-    )
+    return await _alert(_Wave(incident, reason, change.at, vias), users, ctx, unsent=True)
 
 
 @service.on(changes.WALKED_IN)
@@ -86,21 +84,26 @@ async def alert_arrivals(arrival: WalkedIn, ctx: Context) -> Effects:
     filed = await ctx.store.incidents.get(arrival.incident)
     if filed is None or filed.incident.status is Status.CLOSED:
         return NOTHING
-    return await _alert(
-        filed.incident, arrival.users, ctx, reason=AlertReason.WALKED_IN, since=ctx.now
-    )
+    wave = _Wave(filed.incident, AlertReason.WALKED_IN, ctx.now)
+    return await _alert(wave, arrival.users, ctx)
+
+
+class _Wave(NamedTuple):
+    """Why people are alerted to an incident, since when, and by which MQTT broker each."""
+
+    incident: Incident
+    reason: AlertReason
+    since: datetime
+    vias: Vias = _ANY
 
 
 async def _alert(
-    incident: Incident,
+    wave: _Wave,
     users: Sequence[str],
     ctx: Context,
     *,
-    reason: AlertReason,
-    since: datetime,
     unsent: bool = False,
     began: bool = False,
-    vias: Vias = _ANY,
 ) -> Effects:
     """Alert `users`, some at a time: while these are sent, the next are claimed.
 
@@ -108,16 +111,12 @@ async def _alert(
     several portions (`began`: there was one before) tells that the incident's counts have changed.
     """
     some, others = users[:_AT_ONCE], users[_AT_ONCE:]
-    more = partial(_alert, incident, others, ctx, reason=reason, since=since, began=True, vias=vias)
-    rest = more if others else None
+    incident, reason, since, vias = wave
+    rest = partial(_alert, wave, others, ctx, began=True) if others else None
+    retention_s = ctx.policy.timers.retention_s
     claimed, short = await asyncio.gather(
         ctx.store.alerts.claim(
-            incident,
-            some,
-            reason=reason,
-            now=ctx.now,
-            retention_s=ctx.policy.timers.retention_s,
-            unsent=unsent,
+            incident, some, reason=reason, now=ctx.now, retention_s=retention_s, unsent=unsent
         ),
         ctx.store.forms.short(some),
     )
@@ -343,15 +342,16 @@ async def _again(
     messages = [message for one in rounds for message in one.messages]
     _AGAIN.labels(why).inc(len(messages))
 
-    async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
-        told = iter(outcomes)
-        some = {
-            one.incident: one.alerts.of_both([*islice(told, len(one.alerts))]) for one in rounds
-        }
+    return Effects(messages, partial(_record_all, rounds, ctx))
 
-        async def record_one(one: _Again) -> None:
-            await _record(one.incident, one.claimed, some[one.incident], ctx)
 
-        await each(rounds, record_one, what="record of alerts sent again")
+async def _record_all(
+    rounds: Sequence[_Again], ctx: Context, outcomes: Sequence[PubAckReasonCode]
+) -> None:
+    told = iter(outcomes)
+    some = {one.incident: one.alerts.of_both([*islice(told, len(one.alerts))]) for one in rounds}
 
-    return Effects(messages, record)
+    async def record_one(one: _Again) -> None:
+        await _record(one.incident, one.claimed, some[one.incident], ctx)
+
+    await each(rounds, record_one, what="record of alerts sent again")

@@ -4,9 +4,7 @@ Of an incident for the police alone there is no group: each reporter speaks with
 what the desk tells them, under an id of their own (`broker/store/conversations.py`).
 """
 
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -15,14 +13,14 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from broker.core import changes, membership
-from broker.core.alerts import alerts_of, brief_of
 from broker.core.changes import Change, IncidentChanged, Informed
 from broker.core.escalation import accept_again_by, said_to_city, said_to_police
 from broker.core.incident_history import Note, replied
 from broker.core.incidents import Incident
-from broker.core.membership import Member
+from broker.core.membership import Author, Group, Member
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
+from broker.runtime import participant_sync
 from broker.runtime.decide import decide_and_commit, refuse_other
 from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
@@ -33,8 +31,6 @@ from broker.store import (
     People,
     ReceiptRecord,
     StoredIncident,
-    SyncEvents,
-    SyncRow,
     Transaction,
     add_receipt,
     add_reply,
@@ -63,14 +59,8 @@ from schemas.taxonomy import Desk
 
 service = Service("groups", niceness=2)
 
-_SYNC_AT_MOST = 200  # incidents in one sync
-_SYNCS_AT_ONCE = 4
-
-# So much a device's clock may be ahead of ours: what it says to have seen before `since` less this,
-# it has seen.
-_CLOCKS_DIFFER = timedelta(minutes=5)
-
-_EPOCH = datetime.fromtimestamp(0, UTC)  # before it nothing of ours happened
+_POLICE = Author(membership.POLICE, GroupRole.POLICE)
+_NABIJ = Author(membership.NABIJ, GroupRole.NABIJ)
 
 
 class _Change(NamedTuple):
@@ -93,17 +83,9 @@ async def reply(answer: Reply, ctx: Context) -> Effects:
         member, kind = membership.replied(filed.people, ctx.user, answer, sequence=sequence)
         if kind is None:
             return _Change(member)
-        people = {**filed.people, ctx.user: member}
+        group = Group(filed.conversation, {**filed.people, ctx.user: member}, sequence)
         event = membership.event(
-            filed.conversation,
-            answer.id,
-            kind,
-            sequence=sequence,
-            name=member.name,
-            role=member.role,
-            people=people,
-            at=ctx.now,
-            eta_s=member.eta_s,
+            group, answer.id, kind, member.author, at=ctx.now, eta_s=member.eta_s
         )
         return _Change(member, event)
 
@@ -117,16 +99,9 @@ async def say(message: GroupMessage, ctx: Context) -> Effects:
 
     def change(filed: StoredIncident) -> _Change:
         speaker = membership.speaker(filed.people, ctx.user)
+        group = Group(filed.conversation, filed.people, filed.group_events + 1)
         event = membership.event(
-            filed.conversation,
-            message.id,
-            GroupEventKind.SAID,
-            sequence=filed.group_events + 1,
-            name=speaker.name,
-            role=speaker.role,
-            people=filed.people,
-            at=ctx.now,
-            text=message.text,
+            group, message.id, GroupEventKind.SAID, speaker.author, at=ctx.now, text=message.text
         )
         return _Change(event=event, posted=_for_desk(message, filed, ctx))
 
@@ -143,7 +118,9 @@ async def _take(
     """
     message, known_as = ids
     # Of one incident one after another: at once all but one of them would fail, again and again.
-    async with ctx.exclusively(_SYNCS_AT_ONCE + known_as.int % (len(ctx.locks) - _SYNCS_AT_ONCE)):
+    async with ctx.exclusively(
+        participant_sync.AT_ONCE + known_as.int % (len(ctx.locks) - participant_sync.AT_ONCE)
+    ):
 
         async def commit(seen: _Seen) -> Effects | None:
             if seen.received is not None:
@@ -293,26 +270,17 @@ def _effects(receipt: Receipt, changed: _Change, people: People, ctx: Context) -
     messages = _to_members(event, people, ctx) if event else []
     mine = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     if event is not None and event.kind is GroupEventKind.LEFT:
-        messages += _to(event, [ctx.user], people, ctx)  # who left hears that it worked
+        messages += participant_sync.group_messages(
+            event, [ctx.user], people, ctx
+        )  # who left hears that it worked
     to_desk = [Message(one.topic, one.payload) for one in changed.posted]
     return Effects([*to_desk, mine, *messages])
 
 
 def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message]:
-    return _to(event, membership.hearers(people, event.sequence), people, ctx)
-
-
-def _to(event: GroupEvent, users: Iterable[str], people: People, ctx: Context) -> list[Message]:
-    expiry_s = ctx.policy.timers.silence_s
-    return [
-        outgoing(
-            topics.GROUP,
-            replace(event, you=people[user].name or None),
-            expiry_s=expiry_s,
-            user=user,
-        )
-        for user in users
-    ]
+    return participant_sync.group_messages(
+        event, membership.hearers(people, event.sequence), people, ctx
+    )
 
 
 @service.on(changes.INFORMED)
@@ -321,13 +289,10 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
 
     def draw_up(to: Conversation) -> GroupEvent:
         return membership.event(
-            to.id,
+            _group_of(to),
             informed.command,
             GroupEventKind.SAID,
-            sequence=len(to.events) + 1,
-            name=membership.POLICE,
-            role=GroupRole.POLICE,
-            people=to.people,
+            _POLICE,
             at=ctx.now,  # as told: a sync asks from a moment on
             text=informed.text,
         )
@@ -360,7 +325,10 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
         if told is None:
             return None
-        to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
+        to_each = (
+            participant_sync.group_messages(event, sorted(to.people), to.people, ctx)
+            for to, event in told
+        )
         return Effects([*chain.from_iterable(to_each)])
 
     return await decide_and_commit(partial(ctx.store.incidents.get, change.incident), tell)
@@ -369,16 +337,17 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
 def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
     by_police = incident.acknowledged_by is not None
     return membership.event(
-        to.id,
+        _group_of(to),
         "closed",
         GroupEventKind.CLOSED,
-        sequence=len(to.events) + 1,
-        name=membership.POLICE if by_police else membership.NABIJ,
-        role=GroupRole.POLICE if by_police else GroupRole.NABIJ,
-        people=to.people,
+        _POLICE if by_police else _NABIJ,
         at=ctx.now,
         text=incident.outcome,
     )
+
+
+def _group_of(to: Conversation) -> Group:
+    return Group(to.id, to.people, len(to.events) + 1)
 
 
 async def _tell(
@@ -404,61 +373,4 @@ async def _tell(
 @service.on(topics.SYNC)
 async def sync(request: Sync, ctx: Context) -> Effects:
     """Repeat the alerts, group events and questions that a participant may have missed."""
-    if request.since > ctx.now + _CLOCKS_DIFFER:
-        raise Rejected(
-            Code.TOO_FAR_AHEAD, "$.since", "The time is more than 5 minutes ahead of ours."
-        )
-    request = replace(request, since=max(request.since, _EPOCH))
-    # Few at once: after an outage every device asks, and what else this worker does must go on.
-    async with ctx.exclusively(zlib.crc32(ctx.user.encode()) % _SYNCS_AT_ONCE):
-        if ctx.is_expired:
-            return NOTHING  # the device has stopped waiting, and asks again when it is ready
-        glimpses = await ctx.partitions.missed(
-            ctx.user,
-            request.since,
-            _SYNC_AT_MOST,
-            told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
-        )
-        new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
-        read = await ctx.partitions.read(new)
-        wants_brief = ctx.user in await ctx.store.forms.short([ctx.user] if new else [])
-        asked = await ctx.partitions.questions(ctx.user, request.since)
-    messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
-    for glimpse in new:
-        if (missed := read.get(glimpse.incident)) is not None:
-            if glimpse.lacks_alert(request, ctx.user):
-                messages += _missed_alert(glimpse, missed, ctx, brief=wants_brief)
-            messages += _missed_events(glimpse, missed, request, ctx)
-    sure = request.since - _CLOCKS_DIFFER
-    told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
-    if told:
-        await ctx.partitions.confirm(told, ctx.user, ctx.now)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
-    done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
-    return Effects([*messages, done])
-
-
-def _missed_alert(
-    glimpse: SyncRow, missed: SyncEvents, ctx: Context, *, brief: bool
-) -> list[Message]:
-    alert, incident = glimpse.alert, missed.incident
-    if alert is None or incident is None or incident.status is Status.CLOSED:
-        return []
-    expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
-    draw_up = alerts_of(incident, ctx.policy.advice, expires_at=expires_at)
-    drawn_up = draw_up(ctx.user, alert.wave, alert.reason)
-    messages = [outgoing(topics.ALERT, drawn_up, user=ctx.user)]
-    return (
-        [*messages, outgoing(topics.BRIEF, brief_of(drawn_up), user=ctx.user)]
-        if brief
-        else messages
-    )
-
-
-def _missed_events(
-    glimpse: SyncRow, missed: SyncEvents, request: Sync, ctx: Context
-) -> list[Message]:
-    people = {ctx.user: glimpse.member}
-    told = missed.told_to(glimpse.member)
-    events = [event for event in told if glimpse.lacks(event, request)]
-    return [message for event in events for message in _to(event, [ctx.user], people, ctx)]
+    return await participant_sync.take(request, ctx)

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Mapping
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -47,6 +48,11 @@ class Member(Struct, frozen=True):
     def role(self) -> GroupRole:
         """As what they speak: as what they first joined, whatever they did since."""
         return GroupRole.REPORTER if self.name.startswith(_REPORTER) else GroupRole.RESPONDER
+
+    @property
+    def author(self) -> "Author":
+        """As whom they speak."""
+        return Author(self.name, self.role)
 
 
 def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) -> Member:
@@ -139,31 +145,44 @@ def helpers(people: Mapping[str, Member]) -> int:
     return sum(member.part is Part.HELPER for member in people.values())
 
 
+class Group(NamedTuple):
+    """A group as an event finds it, or each reporter's conversation where there is none.
+
+    `incident` is the id by which its members know it, and `sequence` that of the event.
+    """
+
+    incident: UUID
+    people: Mapping[str, Member]
+    sequence: int
+
+
+class Author(NamedTuple):
+    """As whom somebody speaks: their name in the group, and their role."""
+
+    name: str
+    role: GroupRole
+
+
 def event(
-    incident: UUID,
+    group: Group,
     cause: object,
     kind: GroupEventKind,
+    author: Author,
     *,
-    sequence: int,
-    name: str,
-    role: GroupRole,
-    people: Mapping[str, Member],
     at: datetime,
     text: str | None = None,
     eta_s: int | None = None,
 ) -> GroupEvent:
-    """Return the group event that `cause` (a message's id, or a word) brings about.
-
-    `incident` is the id by which its members know it.
-    """
+    """Return the group event that `cause` (a message's id, or a word) brings about."""
+    people = group.people
     return GroupEvent(
-        id=group_event_id(incident, cause),
-        incident=incident,
-        sequence=sequence,
+        id=group_event_id(group.incident, cause),
+        incident=group.incident,
+        sequence=group.sequence,
         kind=kind,
         at=at,
-        member=name,
-        role=role,
+        member=author.name,
+        role=author.role,
         members=len(members(people)),
         on_scene=sum(member.on_scene for member in people.values()),
         eta_s=eta_s,

@@ -17,6 +17,7 @@ from broker.mqtt.connection_options import (
     NO_HOOKS,
     ConnectionHooks,
     ConnectionOptions,
+    session_of,
 )
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
@@ -30,7 +31,6 @@ from broker.mqtt.mqtt_errors import (
 )
 from broker.mqtt.outbound import Publication
 from broker.mqtt.reason_codes import PubAckReasonCode
-from broker.mqtt.session import Session
 from broker.mqtt.session_end import SessionEnd
 from broker.mqtt.session_events import (
     Accepted,
@@ -38,7 +38,6 @@ from broker.mqtt.session_events import (
     Closed,
     Event,
     PublishReceived,
-    SessionConfig,
     Subscribed,
 )
 from broker.mqtt.stats import ConnectionStats
@@ -80,21 +79,8 @@ class Connection:
         self._options = options
         self._hooks = hooks
         self._shown_as = options.shown_as or client_id
-        self._session = Session(
-            SessionConfig(
-                client_id=client_id,
-                username=endpoint.username,
-                password=endpoint.password,
-                subscriptions=tuple(subscriptions),
-                subscribe_qos=options.subscribe_qos,
-                will=will,
-                session_expiry_s=options.session_expiry_s,
-                receive_maximum=options.receive_maximum,
-                keep_alive_s=options.keep_alive_s,
-                window=options.window,
-                clean_start=options.clean_start,
-                max_packet_bytes=options.max_packet_bytes,
-            )
+        self._session = session_of(
+            endpoint, options, client_id=client_id, subscriptions=subscriptions, will=will
         )
         self._inbox = Inbox(options.max_queue)
         self._online = asyncio.Event()

@@ -1,7 +1,12 @@
 """How a connection behaves, and what it calls: what most connections leave as it is."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+
+from broker.mqtt.endpoint import Endpoint
+from broker.mqtt.message import Message
+from broker.mqtt.session import Session
+from broker.mqtt.session_events import SessionConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +49,29 @@ class ConnectionHooks:
 
 DEFAULTS = ConnectionOptions()
 NO_HOOKS = ConnectionHooks()
+
+
+def session_of(
+    endpoint: Endpoint,
+    options: ConnectionOptions,
+    *,
+    client_id: str,
+    subscriptions: Sequence[str],
+    will: Message | None,
+) -> Session:
+    """Return the session that a connection with these options has."""
+    config = SessionConfig(
+        client_id=client_id,
+        username=endpoint.username,
+        password=endpoint.password,
+        subscriptions=tuple(subscriptions),
+        subscribe_qos=options.subscribe_qos,
+        will=will,
+        session_expiry_s=options.session_expiry_s,
+        receive_maximum=options.receive_maximum,
+        keep_alive_s=options.keep_alive_s,
+        window=options.window,
+        clean_start=options.clean_start,
+        max_packet_bytes=options.max_packet_bytes,
+    )
+    return Session(config)

@@ -5,6 +5,8 @@ when it has worked, anything else is logged with its traceback and dead-lettered
 cannot loop. A broad `except` stands here, and in `broker/store/kernel/isolation.py` for one item of several.
 """
 
+# long: what becomes of a delivery, from its topic to its acknowledgement, is read as one
+
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence

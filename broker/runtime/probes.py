@@ -68,6 +68,7 @@ class _Ear:
 class Probes:
     """Watches one worker; `on_health` is called each second with what was found."""
 
+    # long: what it looks at, each a part of the worker, and whom it tells
     def __init__(
         self,
         service: str,

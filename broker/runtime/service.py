@@ -6,7 +6,7 @@
     async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects: ...
 
 A service never holds a connection. Handlers return what is to be published and what to record when
-that is done; `broker/runtime/worker.py` does both, then acknowledges.
+that is done; `broker/runtime/dispatch.py` does both, then acknowledges.
 """
 
 import asyncio

@@ -119,6 +119,7 @@ class AlertStore:
 
     # -- committing -------------------------------------------------------------------------------
 
+    # long: the keys and words of one script, one a line
     async def claim(
         self,
         incident: Incident,
@@ -212,6 +213,7 @@ class AlertStore:
         confirm(transaction, incident, user, now)
         await transaction.run()
 
+    # long: the keys and words of one script, one a line
     async def sweep_unconfirmed(
         self,
         incident: UUID,

@@ -33,7 +33,7 @@ from nabij.output import print_json, say, say_wrapped
 from schemas.messages import Alert, Escalation, GroupEvent, IncidentState, Question, Report
 from verify.oracle.observations import HeardCase
 from verify.replay.replay_desk import CaseWatch, Login
-from verify.world.crowd import Crowd
+from verify.world.crowd import Crowd, CrowdOptions
 
 WITNESSES = 12
 TIME_SCALE = 8.0  # the crowd decides and walks that much faster than people do
@@ -198,8 +198,7 @@ class Demo:
             self._broker,
             {user: self._stack.credentials[user] for user in users},
             crowd_tracks(len(users), self._options.seed),
-            seed=self._options.seed,
-            time_scale=TIME_SCALE,
+            options=CrowdOptions(seed=self._options.seed, time_scale=TIME_SCALE),
             on_alert=self._alerted,
         )
 

@@ -72,6 +72,7 @@ class StoreFigures:
             self.latest = None
         self._read_at = time.monotonic()
 
+    # long: one figure after another, with its name and help
     def collect(self) -> Iterator[Metric]:
         """Yield what was read last."""
         yield GaugeMetricFamily(

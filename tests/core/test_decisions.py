@@ -181,14 +181,9 @@ def _reply(kind: ReplyKind, eta_s: int | None = 45) -> Reply:
 
 
 def _of_groups() -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "sequence": 8,
-        "name": "helper-1",
-        "role": GroupRole.RESPONDER,
-        "people": PEOPLE,
-        "at": NOW,
-    }
-    said = (INCIDENT.id, identifier(12), GroupEventKind.SAID)
+    group = membership.Group(INCIDENT.id, PEOPLE, 8)
+    author = membership.Author("helper-1", GroupRole.RESPONDER)
+    said = (group, identifier(12), GroupEventKind.SAID, author)
     return {
         "what a reply makes of each": {
             f"{user} {kind}": membership.replied(PEOPLE, user, _reply(kind), sequence=7)
@@ -206,8 +201,8 @@ def _of_groups() -> dict[str, Any]:
             str(each): membership.hearers(PEOPLE, each) for each in range(1, 8)
         },
         "helpers": membership.helpers(PEOPLE),
-        "group event": membership.event(*said, **given),
-        "group event with more": membership.event(*said, **given, text="words", eta_s=33),
+        "group event": membership.event(*said, at=NOW),
+        "group event with more": membership.event(*said, at=NOW, text="words", eta_s=33),
     }
 
 

@@ -97,13 +97,10 @@ class Group(RuleBasedStateMachine):
     @invariant()
     def event_counts_who_is_there(self) -> None:
         told = membership.event(
-            INCIDENT,
+            membership.Group(INCIDENT, self.people, 1),
             "x",
             GroupEventKind.SAID,
-            sequence=1,
-            name="police",
-            role=GroupRole.POLICE,
-            people=self.people,
+            membership.Author("police", GroupRole.POLICE),
             at=at(0),
         )
         assert told.members == len(self.inside)
@@ -161,13 +158,10 @@ def test_group_event_of_one_cause_has_one_id() -> None:
     cause = new_id()
     one, other = (
         membership.event(
-            INCIDENT,
+            membership.Group(INCIDENT, {}, n),
             cause,
             GroupEventKind.SAID,
-            sequence=n,
-            name="a",
-            role=GroupRole.NABIJ,
-            people={},
+            membership.Author("a", GroupRole.NABIJ),
             at=at(n),
         )
         for n in (1, 2)

@@ -20,7 +20,7 @@ from schemas.messages import (
     Receipt,
     ReplyKind,
 )
-from verify.world.crowd import Crowd, CrowdCounts
+from verify.world.crowd import Crowd, CrowdCounts, CrowdOptions
 from verify.world.habits import Habits
 from verify.world.tracks import synthetic_tracks
 
@@ -33,8 +33,9 @@ STILL = Habits(presence_s=(600.0, 900.0), presence_m=5_000.0)
 
 def crowd_on(broker: Any, **options: Any) -> Crowd:
     tracks = synthetic_tracks(7, 1, KORENMARKT, spread_m=200.0)
-    options = {"seed": 3, "time_scale": 200.0, "batch": 5, **options}
-    return Crowd(broker, ACCOUNTS, tracks, **options)
+    heard = {name: options.pop(name) for name in [*options] if name.startswith("on_")}
+    how = CrowdOptions(**{"seed": 3, "time_scale": 200.0, "batch": 5, **options})
+    return Crowd(broker, ACCOUNTS, tracks, options=how, **heard)
 
 
 def replies(services: Any) -> list[tuple[str, ReplyKind]]:

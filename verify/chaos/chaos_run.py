@@ -146,6 +146,7 @@ class Run:
         )
         self._unfinished: list[str] = []
 
+    # long: one run, told in its order
     async def run(self) -> ChaosOutcome:
         """Start desks and devices, strike, settle, judge."""
         world = self._world

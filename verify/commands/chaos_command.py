@@ -28,6 +28,7 @@ class ChaosOptions:
     as_json: bool = False
 
 
+# long: as many parameters as the command has options
 def chaos(
     *,
     reports: int,

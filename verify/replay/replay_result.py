@@ -88,6 +88,7 @@ class ReplayResult:
         """Return it for JSON."""
         return asdict(self)
 
+    # long: one field a line
     @classmethod
     def of(
         cls,

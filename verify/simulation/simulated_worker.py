@@ -1,7 +1,7 @@
 """One worker of a service: the real handlers and dispatcher, on modelled connections.
 
-Its loops mean what those of `broker/runtime/worker.py` mean; what waits for time to pass there
-waits here until there is something due, which is why a simulated minute costs milliseconds.
+Its loops mean what those of `broker/runtime/worker_loops.py` mean; what waits for time to pass
+there waits here until there is something due, which is why a simulated minute costs milliseconds.
 """
 
 import asyncio

@@ -65,12 +65,29 @@ class CrowdCounts:
     alert_latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdOptions:
+    """How a crowd lives: `time_scale` times as fast as in reality, connecting `batch` at a time.
+
+    `placing` says whether each first presence waits for its receipt.
+    """
+
+    seed: int = 0
+    time_scale: float = 1.0
+    habits: Habits = field(default_factory=Habits)
+    placing: Confirm = Confirm.YES
+    batch: int = 50
+
+
+DEFAULTS = CrowdOptions()
+
+
 class Crowd:
     """An async context manager; entered, everybody is connected and has said where they are.
 
     `accounts` maps users to passwords; the first user takes the first track, and so on around.
     `on_alert` gets the user, the alert and its Unix time of receipt. `on_progress` gets how many
-    are there, and of how many. `placing` says whether each first presence waits for its receipt.
+    are there, and of how many.
     """
 
     def __init__(
@@ -79,25 +96,21 @@ class Crowd:
         accounts: Mapping[str, str | None],
         tracks: Sequence[Track],
         *,
-        seed: int = 0,
-        time_scale: float = 1.0,
-        habits: Habits | None = None,
-        placing: Confirm = Confirm.YES,
-        batch: int = 50,
+        options: CrowdOptions = DEFAULTS,
         on_alert: OnAlert | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
         self.tally = CrowdCounts()
-        self._habits = habits or Habits()
+        self._habits = options.habits
         self.people = [
-            Person(user, tracks[number % len(tracks)], seed, self._habits)
+            Person(user, tracks[number % len(tracks)], options.seed, options.habits)
             for number, user in enumerate(accounts)
         ]
         self._broker = broker
         self._accounts = accounts
-        self._time_scale = time_scale
-        self._placing = placing
-        self._batch = batch
+        self._time_scale = options.time_scale
+        self._placing = options.placing
+        self._batch = options.batch
         self._on_alert = on_alert
         self._on_progress = on_progress
         self._began_at: float
