@@ -39,7 +39,7 @@ async def sync(request: DeskSync, ctx: Context) -> Effects:
 
 
 def _answer(receipt: Receipt, ctx: Context) -> Effects:
-    municipality = ctx.levels["municipality"]
+    municipality = ctx.principal.municipality
     message = outgoing(
         topics.CITY_RECEIPT, receipt, correlation=ctx.correlation, municipality=municipality
     )

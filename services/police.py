@@ -74,7 +74,7 @@ async def command(order: PoliceCommand, ctx: Context) -> Effects:
 
 
 async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
-    sender, store = f"police-{ctx.levels['zone']}", ctx.store
+    sender, store = f"police-{ctx.principal.zone}", ctx.store
 
     async def commit(seen: tuple[KnownReceipt | None, StoredIncident | None]) -> Effects | None:
         received, filed = seen
@@ -115,7 +115,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
 
 
 def _in_zone(filed: StoredIncident, ctx: Context) -> StoredIncident:
-    zone = ctx.levels["zone"]
+    zone = ctx.principal.zone
     if zone not in (filed.incident.zone, ctx.policy.duty_zone):
         raise Rejected(Code.WRONG_ZONE, "$.incident", f"The incident is not in zone {zone}.")
     return filed
@@ -234,7 +234,7 @@ def _now_ms(ctx: Context) -> int:
 
 def _answer(receipt: Receipt, ctx: Context, *questions: OutboxMessage) -> Effects:
     message = outgoing(
-        topics.COMMAND_RECEIPT, receipt, correlation=ctx.correlation, zone=ctx.levels["zone"]
+        topics.COMMAND_RECEIPT, receipt, correlation=ctx.correlation, zone=ctx.principal.zone
     )
     return Effects([*(Message(p.topic, p.payload) for p in questions), message])
 

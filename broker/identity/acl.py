@@ -8,15 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from broker.identity.principal import OWN_LEVEL
 from schemas.roles import Role
 from schemas.topics import ROOT, TOPICS, Topic
 
-# The level of a topic that says whose it is. A role without one is bound to nothing.
-_OWN_LEVEL = {
-    Role.PARTICIPANT: "user",
-    Role.POLICE_DESK: "zone",
-    Role.CITY_DESK: "municipality",
-}
 _PLACEHOLDER = re.compile(r"\{([a-z]+)\}")
 _SERVICES = (f"readwrite {ROOT}/#", "read $SYS/#")
 
@@ -45,7 +40,7 @@ def _outermost(role: Role, topics: Iterable[Topic[Any]]) -> list[str]:
 
 def _branch_of(topic: Topic[Any], role: Role) -> str:
     """Return the levels of a topic before the one that names it."""
-    branch, own = topic.template.rpartition(f"/{topic.name}")[0], _OWN_LEVEL.get(role)
+    branch, own = topic.template.rpartition(f"/{topic.name}")[0], OWN_LEVEL.get(role)
     if not branch or (own is not None and f"{{{own}}}" not in branch):
         raise ValueError(
             f"{topic.template}: every {role} would have the branch {branch or '#'!r}: "
@@ -58,7 +53,7 @@ def rights(role: Role, own: str | None = None, topics: Iterable[Topic[Any]] = TO
     """Return what an account may do; `own` is its level of the topics (None: all there are)."""
     if role is Role.SERVICE:
         return [*_SERVICES]
-    level = _OWN_LEVEL.get(role)
+    level = OWN_LEVEL.get(role)
     levels = {level: own} if level and own else {}
     read, written = ([_filter(one, levels) for one in some] for some in branches(role, topics))
     every = dict.fromkeys([*read, *written])

@@ -9,7 +9,7 @@ cannot loop. A broad `except` stands here, and in `broker/store/kernel/isolation
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
+from broker.identity.principal import NOBODY, Principal, principal_of
 from broker.mqtt import (
     BrokerPool,
     Connection,
@@ -40,6 +41,7 @@ from broker.store.kernel.isolation import isolated
 from schemas import topics
 from schemas.codec import Code, Invalid
 from schemas.messages import Position
+from schemas.roles import Role
 from schemas.topics import Topic
 
 T = TypeVar("T")
@@ -102,7 +104,7 @@ class Dispatcher:
     def context(
         self,
         delivery: Delivery | None = None,
-        levels: Mapping[str, str] | None = None,
+        principal: Principal = NOBODY,
         store: Store | None = None,
         broker_index: int = 0,
         *,
@@ -116,7 +118,7 @@ class Dispatcher:
             zones=self.zones,
             now=self._clock.now(),
             clock=self._clock,
-            levels=levels or {},
+            principal=principal,
             message=delivery.message if delivery else None,
             received_at=delivery.received_at if delivery else 0.0,
             locks=self._locks,
@@ -148,20 +150,21 @@ class Dispatcher:
 
         async def handle() -> Effects:
             levels = levels_of(subscription.topic, delivery.message)
+            principal = principal_of(subscription.topic, levels)
             value, notes = subscription.topic.read(delivery.message.payload)
             home = self._home_of(subscription.topic, value)
             effects = await handler(
-                value, self.context(delivery, levels, home, broker_index, notes=notes)
+                value, self.context(delivery, principal, home, broker_index, notes=notes)
             )
-            return self._by_way_of(broker_index, levels, traced(effects, delivery.message))
+            return self._by_way_of(broker_index, principal, traced(effects, delivery.message))
 
         await self._settle(handle, [delivery], broker_index=broker_index)
 
-    def _by_way_of(self, broker_index: int, levels: Mapping[str, str], effects: Effects) -> Effects:
+    def _by_way_of(self, broker_index: int, principal: Principal, effects: Effects) -> Effects:
         """Send what is for the sender's own device by the MQTT broker that it speaks on."""
-        if len(self._servers) == 1 or "user" not in levels:
+        if len(self._servers) == 1 or principal.role is not Role.PARTICIPANT:
             return effects
-        mine = f"{topics.ROOT}/u/{levels['user']}/down/"
+        mine = f"{topics.ROOT}/u/{principal.user}/down/"
         messages = [
             replace(one, broker_index=broker_index) if one.topic.startswith(mine) else one
             for one in effects.messages
@@ -179,9 +182,9 @@ class Dispatcher:
         good: list[Delivery] = []
         for delivery in deliveries:
             try:
-                levels = levels_of(topic, delivery.message)
+                principal = principal_of(topic, levels_of(topic, delivery.message))
                 value, notes = topic.read(delivery.message.payload)
-                context = together.about(delivery, levels, notes)
+                context = together.about(delivery, principal, notes)
                 if check is not None:
                     check(value, context)
             except Exception as error:  # noqa: BLE001 - one message must not fail the others

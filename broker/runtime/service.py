@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, overload
@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from broker.core.changes import Change, EventKind, IncidentChanged, Interest
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
+from broker.identity.principal import NOBODY, OWN_LEVEL, Principal
 from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
 from broker.runtime.clock import Clock
 from broker.store import Partitions, Store
@@ -51,7 +52,7 @@ class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use.
 
     `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
-    `levels` are the topic's levels and `message` the MQTT message, where one is handled, `notes`
+    `principal` is the sender of `message`, the MQTT message, where one is handled, `notes`
     what was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`),
     `broker_index` the number of the MQTT broker that it came by. `servers` tell what the MQTT
     brokers say of themselves; `mqtt` is the one that it is about.
@@ -62,7 +63,7 @@ class Context(Struct, frozen=True, kw_only=True):
     policy: Policy
     zones: Zones
     now: datetime
-    levels: Mapping[str, str] = {}
+    principal: Principal = NOBODY
     message: Message | None = None
     received_at: float = 0.0
     locks: Sequence[asyncio.Lock] = ()
@@ -71,12 +72,12 @@ class Context(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     clock: Clock = _CLOCK
 
-    def about(
-        self, delivery: Delivery, levels: Mapping[str, str], notes: tuple[str, ...]
-    ) -> "Context":
+    def about(self, delivery: Delivery, principal: Principal, notes: tuple[str, ...]) -> "Context":
         """Return this context for one of several messages that are handled together."""
         message, received_at = delivery.message, delivery.received_at
-        return replace(self, levels=levels, message=message, received_at=received_at, notes=notes)
+        return replace(
+            self, principal=principal, message=message, received_at=received_at, notes=notes
+        )
 
     def exclusively(self, what: int) -> asyncio.Lock:
         """Return the lock of this worker for `what`: to queue for what could only fail together."""
@@ -90,7 +91,7 @@ class Context(Struct, frozen=True, kw_only=True):
     @property
     def user(self) -> str:
         """The sender, from the topic: the MQTT broker has checked it."""
-        return self.levels["user"]
+        return self.principal.user
 
     @property
     def correlation(self) -> bytes | None:
@@ -272,6 +273,10 @@ class Service:
         topic = new.topic
         if not topic.is_received:
             raise ValueError(f"{self.name}: {topic.template} is not received from a device or desk")
+        if OWN_LEVEL.get(topic.sender) not in topic.levels:
+            raise ValueError(
+                f"{self.name}: {topic.template} does not say which {topic.sender} it is"
+            )
         for other in self.subscriptions:
             if topic.overlaps(other.topic):
                 raise ValueError(

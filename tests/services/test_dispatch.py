@@ -13,6 +13,7 @@ from broker.core.changes import Change, IncidentChanged
 from broker.core.policy import Policy
 from broker.core.zones import ZoneIndex
 from broker.errors import UnavailableError
+from broker.identity.principal import Principal
 from broker.mqtt import Connection, Delivery, Endpoint, Message
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.refusals import refusal_of
@@ -229,3 +230,38 @@ def test_a_sender_whose_name_is_none_of_ours_is_told_so_on_its_own_topic(
     assert told is not None
     assert told.topic == f"{ROOT}/{own}"
     assert refused("") is None  # nobody reads there
+
+
+@pytest.mark.parametrize(
+    ("topic", "example", "sender"),
+    [
+        (topics.REPLY, "reply", Principal(Role.PARTICIPANT, "x")),
+        (topics.COMMAND, "command-close", Principal(Role.POLICE_DESK, "x")),
+        (topics.CITY_SYNC, "desk-sync", Principal(Role.CITY_DESK, "x")),
+    ],
+    ids=["participant", "police desk", "city desk"],
+)
+async def test_a_handler_is_told_who_sent_it_and_as_what(
+    topic: Topic[Any], example: str, sender: Principal
+) -> None:
+    service, senders = Service("test"), []
+
+    @service.on(topic)
+    async def handle(_value: object, ctx: Context) -> Effects:
+        senders.append(ctx.principal)
+        return NOTHING
+
+    levels = dict.fromkeys(topic.levels, "x")
+    payload = encode(EXAMPLES[example])
+    await dispatcher_of(service).deliver(delivery_of(topic.topic(**levels), payload, []))
+
+    assert senders == [sender]
+
+
+def test_a_desk_is_never_taken_for_a_user_nor_a_user_for_a_desk() -> None:
+    user, desk = Principal(Role.PARTICIPANT, "gent"), Principal(Role.POLICE_DESK, "gent")
+
+    assert (user.user, desk.zone) == ("gent", "gent")
+    for read in (lambda: desk.user, lambda: user.zone, lambda: desk.municipality):
+        with pytest.raises(LookupError, match="the sender is"):
+            read()

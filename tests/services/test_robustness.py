@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from broker.core.zones import ZoneIndex, ZoneKind
+from broker.identity.principal import Principal
 from broker.mqtt import Message
 from broker.runtime.config import Settings
 from broker.runtime.service import Context, Zones
@@ -23,6 +24,7 @@ from broker.store import Partitions
 from schemas import topics
 from schemas.ids import escalation_id
 from schemas.messages import Report, ServiceState
+from schemas.roles import Role
 from services import ALL, intake
 from tests.services.client import Client, connecting
 from tests.services.system import (
@@ -172,7 +174,7 @@ def _context(system: System, payload: dict[str, Any]) -> Context:
         policy=load_policy(system.settings.policy),
         zones=Zones(indices[ZoneKind.POLICE], indices[ZoneKind.MUNICIPALITY]),
         now=datetime.now(UTC),
-        levels={"user": "ann"},
+        principal=Principal(Role.PARTICIPANT, "ann"),
         message=Message("nabij/v1/u/ann/up/report", _bytes(payload)),
         locks=[asyncio.Lock()],
     )
