@@ -265,6 +265,7 @@ async def see_to_unconfirmed(ctx: Context) -> Effects:
 
     And once more what a lossy MQTT broker took and no device has confirmed.
     """
+    await ctx.store.deadlines.follow(ctx.clock.adopted)  # else what is set now moves along too
     due = await ctx.store.alerts.due(ctx.now_ms)
     if ctx.mqtt.is_lossy:
         return await _again(due, ctx, why="doubted", doubted=True, most_tries=LOSSY_TRIES)

@@ -94,6 +94,7 @@ def _duty_desk(ctx: Context) -> Reader | None:
 
 async def relay_due(ctx: Context) -> Effects:
     """Send what was committed and not confirmed, each time a little later."""
+    await ctx.store.deadlines.follow(ctx.clock.adopted)  # else what is taken moves along twice
     taken = await ctx.store.outbox.take(ctx.now_ms)
     stale = await _stale(taken, ctx)
     await _give_up(stale.values(), ctx)
@@ -134,8 +135,6 @@ async def _give_up(stale: Iterable[OutboxMessage], ctx: Context) -> None:
     """Lay aside what its reader has not confirmed for days, for an operator to see."""
 
     async def lay_aside(message: OutboxMessage) -> None:
-        if message.attended:
-            return
         _log.error("no reader has confirmed a message", id=message.id)
         letter = DeadLetter(
             id=UUID(message.id),

@@ -16,7 +16,7 @@ MOST = 10_000
 MOST_BYTES = 64 * 1024 * 1024
 MOST_OF_ONE = 200  # of one sender: who sends nothing else pushes out nobody else's
 MOST_REFUSED = 100  # of all unknown senders together
-MOST_EVENTS = MOST_OUTGOING = 4_000  # the rest is for what devices and desks sent
+MOST_EVENTS = MOST_OF_READER = 4_000  # of one reader: what others did not take stays
 LIFETIME = timedelta(days=30)  # they hold what people said, and where
 REPLAY_S = 86_400  # so long an MQTT broker keeps a message for a service that is down
 
@@ -50,12 +50,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         """Whose it is, and how many of these are kept."""
         if self.bare:
             return "refused", MOST_REFUSED
-        if self.outgoing:
-            return "outgoing", MOST_OUTGOING
         if self.stream is not None:
             return "events", MOST_EVENTS
         own = "/".join(self.topic.split("/")[2:4])
-        return own if len(own) <= _LONGEST_SENDER else "others", MOST_OF_ONE
+        if len(own) > _LONGEST_SENDER:
+            own = "others"
+        return (f"to {own}", MOST_OF_READER) if self.outgoing else (own, MOST_OF_ONE)
 
     @property
     def stream(self) -> str | None:
@@ -88,30 +88,39 @@ _DECODER = msgspec.msgpack.Decoder(DeadLetter)
 class DeadLetters:
     """The dead letters, in the first partition: the newest `MOST`, none older than `LIFETIME`.
 
-    Of one sender the newest `MOST_OF_ONE` are kept, so that nobody can push out what others sent.
+    Each sender, and each reader of what goes out, has a share. Of one sender the newest `MOST_OF_ONE`
+    are kept; where there is no more room, the oldest of the largest share goes. So nobody pushes out
+    what others sent, and no desk that is away what another one did not take.
     """
 
     def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = keys = redis.keys
-        self._all = [keys.dead_letters, keys.dead_letter_times, keys.dead_letter_counts]
+        self._all = [
+            keys.dead_letters,
+            keys.dead_letter_times,
+            keys.dead_letter_counts,
+            keys.dead_letter_shares,
+            keys.dead_letter_bytes,
+        ]
 
     async def keep(self, letter: DeadLetter) -> bool:
         """Keep `letter`, once, in the place of the one that it is a replay of; return if it is new."""
-        oldest_ms = milliseconds(letter.at - LIFETIME)
         replaced = [str(letter.replay_of)] if letter.replay_of else []
-        sender, most_of_sender = letter.share
+        share, most_of_share = letter.share
         replaced_some = await self._redis.script(
             "bury",
-            [*self._all, self._keys.dead_letters_of(sender)],
+            self._all,
             [
                 MOST,
                 MOST_BYTES,
-                oldest_ms,
-                most_of_sender,
+                LIFETIME // timedelta(milliseconds=1),
+                most_of_share,
+                self._keys.dead_letters_of(""),
                 str(letter.id),
                 milliseconds(letter.at),
                 msgspec.msgpack.encode(letter),
+                share,
                 *replaced,
             ],
         )
@@ -122,7 +131,18 @@ class DeadLetters:
         found = await self._redis.script(
             "bury",
             self._all,
-            [MOST, MOST_BYTES, 0, 0, "", 0, "", *(str(one) for one in identifiers)],
+            [
+                MOST,
+                MOST_BYTES,
+                0,
+                0,
+                self._keys.dead_letters_of(""),
+                "",
+                0,
+                "",
+                "",
+                *(str(one) for one in identifiers),
+            ],
         )
         return int(found)
 

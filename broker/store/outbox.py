@@ -131,7 +131,11 @@ class Outbox:
                 for name, score in zip(rows[::2], rows[1::2], strict=True)
             }
             found = await self._bodies(scores)
-            if await self._postpone(scores, found, now_ms):
+            waits_ms = {
+                message.id: again_after_ms(now_ms - due_ms)
+                for message, due_ms in await self._due(found.values(), now_ms)
+            }
+            if await self._postpone(scores, found, now_ms, waits_ms):
                 return [message for body in found.values() if (message := _decoded(body))]
             limit //= 4  # others took some, or their readers confirmed them: fewer are sooner ours
         return []
@@ -146,8 +150,29 @@ class Outbox:
         bodies = [body for answer in answers for body in answer]
         return {name: body for name, body in zip(asked, bodies, strict=True) if body}
 
+    async def _due(self, bodies: Iterable[bytes], now_ms: int) -> list[tuple[OutboxMessage, int]]:
+        """Return each message and when it was due (ms), as the clock of now would have shown it.
+
+        A jump that came to count makes nothing older: what is a second old is sent in seconds.
+        """
+        jump = await self._redis.call("GET", self._keys.jump)
+        until_ms, by_ms = map(int, jump.split()) if jump else (0, 0)
+
+        def is_before(due_ms: int) -> bool:
+            return due_ms <= until_ms + _GRACE_MS if by_ms > 0 else due_ms > now_ms
+
+        return [
+            (message, message.due_ms + by_ms if is_before(message.due_ms) else message.due_ms)
+            for body in bodies
+            if (message := _decoded(body))
+        ]
+
     async def _postpone(
-        self, scores: Mapping[str, int], found: Mapping[str, bytes], now_ms: int
+        self,
+        scores: Mapping[str, int],
+        found: Mapping[str, bytes],
+        now_ms: int,
+        waits_ms: Mapping[str, int],
     ) -> bool:
         """Set messages for later; False if one of them has changed since it was read."""
         transaction = Transaction(self._redis)
@@ -159,7 +184,7 @@ class Outbox:
                 continue
             transaction.call("HINCRBY", self._keys.outbox_tries, name, 1)
             message = _decoded(found[name])
-            wait_ms = again_after_ms(now_ms - message.due_ms) if message else LAST_RETRY_MS
+            wait_ms = waits_ms.get(name, LAST_RETRY_MS)
             transaction.call("ZADD", self._keys.outbox, now_ms + wait_ms, name)
             if message is not None and message.reader.is_desk and not message.attended:
                 transaction.require_field(self._keys.outbox_messages, name, found[name])

@@ -11,7 +11,7 @@ import structlog
 
 from broker.core.changes import Change, IncidentChanged
 from broker.runtime import outbox_relay
-from broker.store import DeadLetter, Store, dead_letters
+from broker.store import DeadLetter, Reader, Store, dead_letters
 from broker.store.kernel.keys import Keys, where_bucket
 from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
@@ -306,6 +306,34 @@ async def test_beyond_the_limit_the_oldest_are_dropped_and_counted(
         assert await store.dead_letters.counts() == (3, 5)
 
 
+@pytest.mark.parametrize("limit", ["MOST", "MOST_BYTES"])
+async def test_what_one_desk_does_not_take_pushes_out_nothing_of_another(
+    limit: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Store(redis_url, routes=routes()) as store:
+        topics = {zone: f"nabij/v1/police/{zone}/escalation/p1" for zone in ("gent", "mons")}
+        gents = [letter(number, topic=topics["gent"], outgoing=True) for number in range(3)]
+        others = [letter(10 + number, topic=topics["mons"], outgoing=True) for number in range(30)]
+        size = len(dead_letters.msgspec.msgpack.encode(gents[0]))
+        monkeypatch.setattr(dead_letters, limit, 10 if limit == "MOST" else 10 * size + 10)
+
+        for one in (*gents, *others):
+            await store.dead_letters.keep(one)
+
+        assert await store.dead_letters.all() == [*gents, *others[-7:]]
+        assert await store.dead_letters.counts() == (10, 23)
+
+
+@pytest.mark.parametrize("days", [31, -3_000])
+async def test_one_that_is_dated_wrongly_wipes_no_other(days: int, redis_url: str) -> None:
+    async with Store(redis_url, routes=routes()) as store:
+        some = [letter(0), letter(1, at=datetime.now(UTC) + timedelta(days=days))]
+        for one in some:
+            await store.dead_letters.keep(one)
+
+        assert {one.id for one in await store.dead_letters.all()} == {one.id for one in some}
+
+
 async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
     async with Store(redis_url, routes=routes()) as store:
         old = letter(0, at=datetime.now(UTC) - dead_letters.LIFETIME - timedelta(hours=1))
@@ -318,14 +346,25 @@ async def test_too_old_ones_are_dropped_and_counted(redis_url: str) -> None:
         assert await store.dead_letters.counts() == (1, 1)
 
 
+@pytest.mark.parametrize("attended", [False, True], ids=["", "attended by the duty desk"])
 async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is_replayed(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
+    attended: bool,  # noqa: FBT001 - an example
+    servers: Servers,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(outbox_relay, "_GIVE_UP_MS", 1_000)
     monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
     async with running(servers) as system:
         ann = await system.connect("ann")
         receipt = await system.report(ann, system.place())  # and no desk has subscribed
+        if attended:
+            with redis.Redis.from_url(servers.redis_url) as client:
+                (name,) = client.hkeys(Keys(0).outbox_messages)
+            duty = Reader("police", "kortrijk")
+            await system.store.outbox.confirm({duty: {name.decode()}}, duty=duty)
+            waiting = await system.waiting(name.decode())
+            assert waiting is not None
+            assert waiting.attended
 
         async def laid_aside() -> bool:
             return (await system.store.dead_letters.counts()).kept == 1

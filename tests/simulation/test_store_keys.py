@@ -24,6 +24,7 @@ EXEMPT = {
     "workers": "the sessions of dead workers: tests/services/test_takeover.py, `chaos --scale`",
     "worker-beats": "as above",
     "clock-jump": "clocks that jump: tests/services/test_clock.py",
+    "shared-time": "as above",
     "probe": "readiness: tests/cli/test_readiness.py",
     "dropped": "what Mosquitto tells of lost messages; the modelled broker loses none so",
     "dead-letter-replay": "an operator's replay: tests/durability/test_dead_letters.py",

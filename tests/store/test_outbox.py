@@ -137,6 +137,23 @@ async def test_a_clock_that_went_back_does_not_have_it_sent_without_a_pause(stor
     assert await take(store, NOW_MS + 299_000) == []
 
 
+@pytest.mark.parametrize("by_s", [-86_400, -3_600, -3, 3, 3_600, 86_400])
+async def test_a_jump_that_comes_to_count_makes_no_message_older(store: Store, by_s: int) -> None:
+    await add(store, message(1, due_ms=NOW_MS + 1_000))
+    assert await take(store, NOW_MS + 1_000)
+    await store.deadlines.follow([(NOW_MS / 1000 + 2, by_s)])
+    new_ms = NOW_MS + 1_000 * by_s
+    await add(store, message(2, due_ms=new_ms + 3_000))
+
+    sent_ms = [
+        (one.id, after_ms)
+        for after_ms in range(2_000, 10_000, 500)
+        for one in await take(store, new_ms + after_ms)
+    ]
+    for name in ("m-1", "m-2"):
+        assert [ms for one, ms in sent_ms if one == name][:3] == [3_000, 5_000, 7_000]
+
+
 async def test_many_are_confirmed_at_once_by_many(store: Store, client: redis.Redis) -> None:
     several = [message(n) for n in range(2_500)]
     await add(store, *several)

@@ -163,9 +163,9 @@ def _retry_at(parts: Sequence[bytes], words: Sequence[Word]) -> float:
 
 def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
     """Keep a dead letter or forget some; the oldest go when there is no more room or time."""
-    letters, times, counts, *own = map(raw, keys)
-    most, most_bytes, oldest, most_of_one = (int(word) for word in words[:4])
-    letter, at, body = map(raw, words[4:7])
+    letters, times, counts, shares, sizes = map(raw, keys)
+    most, most_bytes, lifetime, most_of_one = (int(word) for word in words[:4])
+    prefix, letter, at, body, share = map(raw, words[4:9])
 
     def forget(one: bytes) -> int:
         size = database.do_hstrlen(letters, one)
@@ -173,30 +173,49 @@ def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
             database.do_hdel(letters, one)
             database.do_zrem(times, one)
             database.do_hincrby(counts, b"bytes", b"%d" % -size)
+            if its := database.do_hget(shares, one):
+                database.do_hdel(shares, one)
+                database.do_zrem(prefix + its, one)
+                _add_score(database, sizes, its, -size)
         return int(size > 0)
 
-    forgotten = sum(forget(one) for one in map(raw, words[7:]))
+    def drop(one: bytes) -> None:
+        forget(one)
+        database.do_hincrby(counts, b"dropped", b"1")
+
+    forgotten = sum(forget(one) for one in map(raw, words[9:]))
+    oldest = 0.0
     if letter:
         forgotten += forget(letter)
+        own = prefix + share
         database.do_hset(letters, letter, body)
+        database.do_hset(shares, letter, share)
         database.do_zadd(times, at, letter)
         database.do_hincrby(counts, b"bytes", b"%d" % len(body))
-        database.do_zadd(own[0], at, letter)
-        database.do_pexpire(own[0], b"%d" % (2 * int(at) - oldest - database.now_ms()))
-        if len(kept := database.do_zrange(own[0], b"0", b"-1")) > most_of_one:
-            for gone in [one for one in kept if not database.do_hstrlen(letters, one)]:
-                database.do_zrem(own[0], gone)
-        for over in database.do_zrange(own[0], b"0", b"-1")[:-most_of_one]:
-            database.do_zrem(own[0], over)
-            forget(over)
-            database.do_hincrby(counts, b"dropped", b"1")
+        _add_score(database, sizes, share, len(body))
+        database.do_zadd(own, at, letter)
+        database.do_pexpire(own, b"%d" % lifetime)
+        for over in database.do_zrange(own, b"0", b"-1")[:-most_of_one]:
+            drop(over)
+        oldest = min(int(at), database.now_ms()) - lifetime
     while rows := database.do_zrange(times, b"0", b"0", b"WITHSCORES"):
         size = int(database.do_hget(counts, b"bytes") or 0)
-        if database.do_zcard(times) <= most and size <= most_bytes and float(rows[1]) >= oldest:
+        if float(rows[1]) < oldest:
+            drop(rows[0])
+        elif database.do_zcard(times) > most or size > most_bytes:
+            largest = database.do_zrange(sizes, b"0", b"0", b"REV")[0]
+            drop(database.do_zrange(prefix + largest, b"0", b"0")[0])
+        else:
             break
-        forget(rows[0])
-        database.do_hincrby(counts, b"dropped", b"1")
     return forgotten
+
+
+def _add_score(database: Database, key: bytes, member: bytes, by: int) -> None:
+    score = int(float(database.do_zscore(key, member) or 0)) + by
+    if score > 0:
+        database.do_zadd(key, b"%d" % score, member)
+    else:
+        database.do_zrem(key, member)
 
 
 def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[Any]:

@@ -48,7 +48,9 @@ place.
 | `retained` | string | a worker looks for retained messages | 10 s |
 | `dead-letters` | hash | id → DeadLetter, the newest 10,000, 64 MiB at most | until dropped or replayed; 30 days |
 | `dead-letter-times` | zset | id by ms | as dead-letters |
-| `dead-letters-of:{sender}` | zset | id by ms: of one sender at most 200 | 30 days after the last |
+| `dead-letters-of:{share}` | zset | id by ms: of one sender at most 200, to one reader 4,000 | 30 days after the last |
+| `dead-letter-shares` | hash | id → its share | as dead-letters |
+| `dead-letter-bytes` | zset | share by the bytes of its letters | as dead-letters |
 | `dead-letter-replay:{token}` | string | the dead letter whose replay carries this secret | until it has worked; 1 day |
 | `dead-letter-counts` | hash | `bytes` kept, `dropped` for want of room | forever |
 | `workers:{service}` | hash | client id and MQTT broker → WorkerSession JSON, in the first | until its session has ended, and a day more |
@@ -101,6 +103,8 @@ class Keys:
         self.dead_letters = f"{self.prefix}dead-letters"
         self.dead_letter_times = f"{self.prefix}dead-letter-times"
         self.dead_letter_counts = f"{self.prefix}dead-letter-counts"
+        self.dead_letter_shares = f"{self.prefix}dead-letter-shares"
+        self.dead_letter_bytes = f"{self.prefix}dead-letter-bytes"
         self.short_forms = f"{self.prefix}short-forms"
         self.zones = f"{self.prefix}zones"
         self.partitions = f"{self.prefix}partitions"
@@ -115,9 +119,9 @@ class Keys:
         """Return the key of which dead letter is replayed under a token."""
         return f"{self.prefix}dead-letter-replay:{token}"
 
-    def dead_letters_of(self, sender: str) -> str:
+    def dead_letters_of(self, share: str) -> str:
         """Return the key of which dead letters are of one sender."""
-        return f"{self.prefix}dead-letters-of:{sender}"
+        return f"{self.prefix}dead-letters-of:{share}"
 
     def owns(self, cell: int) -> bool:
         """Whether what is filed under `cell` is of this partition."""

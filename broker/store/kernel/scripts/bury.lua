@@ -1,10 +1,11 @@
--- Keep a dead letter, or forget some. KEYS: letters, their times, counts; the times of those of its
--- sender. ARGV: at most so many, so many bytes, none older (ms), so many of a sender; the letter's id
--- (empty: none), its time (ms), the letter; then ids to forget. What is over is dropped, the oldest
--- first, and counted: of the sender's own before anybody else's. Answers how many of the ids were
--- there, the letter's own included.
-local most, most_bytes, oldest, most_of_one = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local id = ARGV[5]
+-- Keep a dead letter, or forget some. KEYS: letters, their times, counts, the share of each, the bytes
+-- of each share. ARGV: at most so many, so many bytes, none older (ms before the earlier of its time and
+-- the server's), so many of a share, what the keys of the shares' times begin with; the letter's id
+-- (empty: none), its time (ms), the letter, its share; then ids to forget. What is over is dropped, the
+-- oldest first, and counted: of the letter's share, then of whichever share has the most bytes. Answers
+-- how many of the ids were there, the letter's own included.
+local most, most_bytes, lifetime, most_of_one = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local prefix, id, at, share = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[9]
 
 local function forget(letter)
   local size = redis.call('HSTRLEN', KEYS[1], letter)
@@ -14,39 +15,65 @@ local function forget(letter)
   redis.call('HDEL', KEYS[1], letter)
   redis.call('ZREM', KEYS[2], letter)
   redis.call('HINCRBY', KEYS[3], 'bytes', -size)
+  local its = redis.call('HGET', KEYS[4], letter)
+  if its then -- an older release recorded none
+    redis.call('HDEL', KEYS[4], letter)
+    redis.call('ZREM', prefix .. its, letter)
+    if tonumber(redis.call('ZINCRBY', KEYS[5], -size, its)) <= 0 then
+      redis.call('ZREM', KEYS[5], its)
+    end
+  end
   return 1
 end
 
+local function drop(letter)
+  forget(letter)
+  redis.call('HINCRBY', KEYS[3], 'dropped', 1)
+end
+
 local forgotten = 0
-for index = 8, #ARGV do
+for index = 10, #ARGV do
   forgotten = forgotten + forget(ARGV[index])
 end
+local oldest = 0
 if id ~= '' then
+  local own = prefix .. share
   forgotten = forgotten + forget(id)
-  redis.call('HSET', KEYS[1], id, ARGV[7])
-  redis.call('ZADD', KEYS[2], ARGV[6], id)
-  redis.call('HINCRBY', KEYS[3], 'bytes', #ARGV[7])
-  redis.call('ZADD', KEYS[4], ARGV[6], id)
-  redis.call('PEXPIREAT', KEYS[4], ARGV[6] - oldest + ARGV[6])
-  if redis.call('ZCARD', KEYS[4]) > most_of_one then
-    for _, one in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-      if redis.call('HEXISTS', KEYS[1], one) == 0 then -- replayed or dropped since
-        redis.call('ZREM', KEYS[4], one)
+  redis.call('HSET', KEYS[1], id, ARGV[8])
+  redis.call('ZADD', KEYS[2], ARGV[7], id)
+  redis.call('HINCRBY', KEYS[3], 'bytes', #ARGV[8])
+  redis.call('HSET', KEYS[4], id, share)
+  redis.call('ZINCRBY', KEYS[5], #ARGV[8], share)
+  redis.call('ZADD', own, ARGV[7], id)
+  redis.call('PEXPIRE', own, ARGV[3])
+  if redis.call('ZCARD', own) > most_of_one then
+    for _, one in ipairs(redis.call('ZRANGE', own, 0, -1)) do
+      if redis.call('HEXISTS', KEYS[1], one) == 0 then -- an older release forgot it
+        redis.call('ZREM', own, one)
       end
     end
   end
-  while redis.call('ZCARD', KEYS[4]) > most_of_one do
-    forget(redis.call('ZPOPMIN', KEYS[4])[1])
-    redis.call('HINCRBY', KEYS[3], 'dropped', 1)
+  while redis.call('ZCARD', own) > most_of_one do
+    drop(redis.call('ZPOPMIN', own)[1])
   end
+  local time = redis.call('TIME')
+  oldest = math.min(at, time[1] * 1000) - lifetime
 end
 while true do
   local first = redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')
   local bytes = tonumber(redis.call('HGET', KEYS[3], 'bytes') or 0)
-  if not first[1] or (redis.call('ZCARD', KEYS[2]) <= most and bytes <= most_bytes
-      and tonumber(first[2]) >= oldest) then
+  if not first[1] then
+    return forgotten
+  elseif tonumber(first[2]) < oldest then
+    drop(first[1])
+  elseif redis.call('ZCARD', KEYS[2]) > most or bytes > most_bytes then
+    local of_largest
+    if redis.call('HEXISTS', KEYS[4], first[1]) == 1 then
+      local largest = redis.call('ZRANGE', KEYS[5], 0, 0, 'REV')[1]
+      of_largest = redis.call('ZRANGE', prefix .. largest, 0, 0)[1]
+    end
+    drop(of_largest or first[1])
+  else
     return forgotten
   end
-  forget(first[1])
-  redis.call('HINCRBY', KEYS[3], 'dropped', 1)
 end
