@@ -5,29 +5,30 @@ Walks over a message that strict decoding refuses, by the types of its fields
 well formed.
 """
 
-import difflib
 import enum
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 
 from schemas.lenient import Ambiguous, Lenient, NotFinite, choice
 from schemas.reasons import bare, explained
+from schemas.restrictions import LONGEST, Restriction, closest, meant, style_free
 from schemas.validation_errors import Code, Invalid, sayable
 
+_T = TypeVar("_T")
+
 MAX_NOTES, MAX_NOTE = 8, 160  # bytes of each
-_SHOWN, _LONGEST = 5, 40  # unknown names in a note, and characters of each
+_SHOWN = 5  # unknown names in a note
 _COMPARED = 30  # with more unknown names than that nothing is a slip of the pen
-_NEAR = 0.8  # so alike are names of which one is read as the other; to ask, 0.6 is enough
 
 
 class _Field(NamedTuple):
     hint: Any
     lenient: Lenient | None
+    restriction: Restriction | None
     is_required: bool
     default: str | None  # of a choice
     nested: type[msgspec.Struct] | None
@@ -39,7 +40,8 @@ def _fields(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
     return {
         one.encode_name: _Field(
             hints[one.name],
-            _lenient(hints[one.name]),
+            _said(Lenient, hints[one.name]),
+            _said(Restriction, hints[one.name]),
             one.required,
             str(one.default) if isinstance(one.default, enum.Enum) else None,
             _nested(hints[one.name]),
@@ -48,9 +50,10 @@ def _fields(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
     }
 
 
-def _lenient(hint: Any) -> Lenient | None:
+def _said(kind: type[_T], hint: Any) -> _T | None:
+    """Return what the annotation of a field says of this kind."""
     said = getattr(hint, "__metadata__", ())
-    return next((one for one in said if isinstance(one, Lenient)), None)
+    return next((one for one in said if isinstance(one, kind)), None)
 
 
 def _nested(hint: Any) -> type[msgspec.Struct] | None:
@@ -85,6 +88,9 @@ class Cleaning:
     _first: list[str] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _left_out: dict[str, Invalid] = field(default_factory=dict)
+    _restrictions: dict[str, Restriction] = field(default_factory=dict)  # by field
+    _owners: set[tuple[str, str]] = field(default_factory=set)  # paths that have a field, and it
+    _heard: list[tuple[str, str, Any]] = field(default_factory=list)  # path, field, value
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -107,7 +113,12 @@ class Cleaning:
         struct, chosen = _chosen(kind, raw)
         if chosen is not raw:
             self.note("the name of the command was read in lower case")
-        cleaned = self._clean(struct, chosen, "$")
+        for path, name, restriction in _restricting(struct) if struct else ():
+            self._restrictions[name] = restriction
+            self._owners.add((path, name))
+        named = self._named(struct, chosen, "$")
+        self._restrict(struct, named, "$")
+        cleaned = self._clean(struct, named, "$")
         try:
             return _strict(cleaned, struct or kind, "$")
         except Invalid as error:
@@ -119,7 +130,7 @@ class Cleaning:
         if kind is None or not isinstance(raw, dict):
             return raw
         known = _fields(kind)
-        cleaned = self._with_known_names(kind, raw, path)
+        cleaned = {**raw}
         for name, one in known.items():
             where = f"{path}.{name}"
             if name in cleaned:
@@ -178,21 +189,33 @@ class Cleaning:
 
     # -- names ------------------------------------------------------------------------------------
 
+    def _named(self, kind: type[msgspec.Struct] | None, raw: Any, path: str) -> Any:
+        """Return the message with the fields that are known; keep what the others may restrict."""
+        if kind is None or not isinstance(raw, dict):
+            return raw
+        named = self._with_known_names(kind, raw, path)
+        for name, one in _fields(kind).items():
+            if one.nested and name in named:
+                where = f"{path}.{name}"
+                named[name] = self._named(one.nested, self._once(named[name], where), where)
+        return named
+
     def _with_known_names(
         self, kind: type[msgspec.Struct], raw: Mapping[str, Any], path: str
     ) -> dict[str, Any]:
         """Return the fields that are known; tell of the others, and what they may have meant."""
         known = {*_fields(kind), *filter(None, [kind.__struct_config__.tag_field])}
         named = {name: value for name, value in raw.items() if name in known}
+        missing = {style_free(name): name for name in known - raw.keys()}
         ignored = []
         for number, name in enumerate(name for name in raw if name not in known):
-            meant = _meant(name, kind, (known - raw.keys()) | _restricting(kind))
-            if meant is not None:
-                named[meant] = _both(named[meant], raw[name]) if meant in named else raw[name]
-                self._first.append(
-                    f"unknown field '{_in(path, name)}': did you mean '{meant}'? It was read so."
-                )
-            elif number < _COMPARED and (close := _closest(name, known, 0.6)):
+            value = raw[name]
+            if field := missing.get(style_free(name)):
+                named[field] = _both(named[field], value) if field in named else value
+                self._tell_read_as(_in(path, name), field)
+            elif self._hear(name, value, path, _in(path, name)):
+                pass
+            elif number < _COMPARED and (close := closest(name, known, 0.6)):
                 self._first.append(f"unknown field '{_in(path, name)}': did you mean '{close}'?")
             else:
                 ignored.append(f"'{_in(path, name)}'")
@@ -202,24 +225,68 @@ class Cleaning:
             self._notes.append(f"unknown field{'s' * (len(ignored) > 1)} {names}{more}: ignored")
         return named
 
+    def _tell_read_as(self, shown: str, field: str) -> None:
+        self._first.append(f"unknown field '{shown}': did you mean '{field}'? It was read so.")
 
-def _meant(name: str, kind: type[msgspec.Struct], missing: set[str]) -> str | None:
-    """Return the missing field that `name` is read as: seenAt, and what is near to a restriction."""
-    for one in missing:
-        if _style_free(one) == _style_free(name):
-            return one
-    words = {word.casefold() for word in _WORD.findall(name)}
-    for one in missing & words:
-        lenient = _fields(kind)[one].lenient
-        if lenient is not None and lenient.as_word:
-            return one
-    return _closest(name, missing & _restricting(kind), _NEAR)
+    # -- what restricts ---------------------------------------------------------------------------
+
+    def _hear(self, name: str, value: Any, path: str, shown: str) -> bool:
+        """Keep what an unknown field says of one that restricts; whether it does."""
+        field = meant(name, value, self._restrictions)
+        if field is None:
+            for key, one in _within(name, value):
+                self._hear(key, one, path, f"{shown}.{key}" if isinstance(value, dict) else shown)
+            return False
+        for one in value.values if isinstance(value, Ambiguous) else (value,):
+            said = self._restrictions[field].value(name, one)
+            if said is not None:
+                self._heard.append((path, field, said))
+        self._tell_read_as(shown, field)
+        return True
+
+    def _restrict(self, kind: type[msgspec.Struct] | None, named: Any, path: str) -> None:
+        """Add what unknown fields said: to the field of their own object, else to each in the message."""
+        if kind is None or not isinstance(named, dict):
+            return
+        for name, one in _fields(kind).items():
+            self._restrict(one.nested, named.get(name), f"{path}.{name}")
+            if one.restriction is None:
+                continue
+            said = [
+                value
+                for at, field, value in self._heard
+                if field == name and (at == path or (at, name) not in self._owners)
+            ]
+            if said and named.get(name) is not None:
+                said.append(named[name])
+            if said:
+                named[name] = _both(*said) if len(said) > 1 else said[0]
+
+
+def _within(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """Return what an unknown field holds, by name."""
+    if isinstance(value, dict):
+        return value.items()
+    inner = value.values if isinstance(value, Ambiguous) else value
+    return [(name, one) for one in inner] if isinstance(inner, list | tuple) else []
+
+
+class _Restricting(NamedTuple):
+    path: str  # of its object
+    name: str
+    restriction: Restriction
 
 
 @cache
-def _restricting(kind: type[msgspec.Struct]) -> set[str]:
-    fields = _fields(kind).items()
-    return {name for name, one in fields if one.lenient and one.lenient.near_miss}
+def _restricting(kind: type[msgspec.Struct], path: str = "$") -> tuple[_Restricting, ...]:
+    """Return the fields of a message that restrict, also those of its objects."""
+    found = []
+    for name, one in _fields(kind).items():
+        if one.restriction is not None:
+            found.append(_Restricting(path, name, one.restriction))
+        if one.nested is not None:
+            found.extend(_restricting(one.nested, f"{path}.{name}"))
+    return tuple(found)
 
 
 def _both(*values: Any) -> Ambiguous:
@@ -232,22 +299,8 @@ def _both(*values: Any) -> Ambiguous:
     )
 
 
-def _closest(name: str, known: set[str], cutoff: float) -> str | None:
-    if len(name) > _LONGEST:
-        return None
-    close = difflib.get_close_matches(name.casefold(), sorted(known), n=1, cutoff=cutoff)
-    return close[0] if close else None
-
-
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of targetAudience, target-audience, AUDIENCE
-
-
-def _style_free(name: str) -> str:
-    return name.casefold().replace("_", "").replace("-", "")
-
-
 def _in(path: str, name: str) -> str:
-    return sayable(f"{_short(path)}.{name}" if path != "$" else name, _LONGEST)
+    return sayable(f"{_short(path)}.{name}" if path != "$" else name, LONGEST)
 
 
 def _short(path: str) -> str:

@@ -35,18 +35,13 @@ class Lenient:
 
     `mend` gives what was meant, or None if it does not know better. What cannot be used all the
     same is left out: then `otherwise` of the whole message stands in (`told` to the sender), or the
-    field's default; a message that has neither is refused. With `near_miss` a field whose name is
-    close to this one is read as this one: who restricts something and misspells it must not be
-    taken to have said nothing. With `as_word` so is one that has its name as a word:
-    targetAudience. `unknown` is what a reader takes for a value that a later version has (see
-    `may_grow`).
+    field's default; a message that has neither is refused. `unknown` is what a reader takes for a
+    value that a later version has (see `may_grow`).
     """
 
     mend: Mend | None = None
     otherwise: Callable[[Mapping[str, Any]], Any] | None = None
     told: str = "Read as {}."
-    near_miss: bool = False
-    as_word: bool = False
     needed: bool = False
     unknown: str | None = None
 
@@ -76,6 +71,8 @@ def may_grow(unknown: enum.StrEnum) -> Lenient:
     def mend(value: Any) -> Mended | None:
         if value is None or (isinstance(value, str) and value in known):
             return None
+        if not isinstance(value, str):
+            return Mended(unknown, f"what stands there was read as '{unknown}'")
         return Mended(unknown, f"'{value}' is not known here, and was read as '{unknown}'")
 
     return Lenient(mend, otherwise=always(unknown), unknown=unknown)
@@ -109,11 +106,18 @@ def _is_text(value: Any) -> bool:
 
 
 def number(limit: float, *, unknown: float | None = None) -> Mend:
-    """Bound a number above, also one in a string; what stands there and is none is `unknown`."""
+    """Bound a number above, also one in a string; what stands there and is none is `unknown`.
+
+    With `unknown`, of several numbers the largest is taken.
+    """
 
     def mend(value: Any) -> Mended | None:
-        if isinstance(value, str) and (found := _NUMBER.fullmatch(value)):
-            meant = min(float(found[1]), limit)
+        if isinstance(value, Ambiguous) and unknown is not None:
+            found = [(mend(one) or Mended(one, "")).value for one in value.values]
+            largest = max(one if _is_number(one) and one >= 0 else unknown for one in found)
+            return Mended(largest, f"of several the largest was read: {largest:g}")
+        if isinstance(value, str) and (digits := _NUMBER.fullmatch(value)):
+            meant = min(float(digits[1]), limit)
             return Mended(meant, f"'{value}' was read as {meant:g}")
         if _is_number(value):
             if not value > limit:  # NaN is not

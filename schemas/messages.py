@@ -30,6 +30,7 @@ from schemas.lenient import (
     text,
     whole,
 )
+from schemas.restrictions import Restriction, as_it_is, availability_said, inexactness_m
 from schemas.taxonomy import Audience, Desk, Language, Names, Priority, Urgency
 from schemas.validation_errors import Code, FieldError
 
@@ -38,7 +39,13 @@ Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
 Accuracy = Annotated[
     float,
     Meta(ge=0.0, le=10_000.0),
-    Lenient(number(10_000, unknown=10_000), near_miss=True),
+    Lenient(number(10_000, unknown=10_000)),
+    Restriction(
+        ("accurac", "nauwkeurig", "precision"),
+        inexactness_m,
+        alike=("accuracy",),
+        unrelated=("vertical", "altitude", "speed", "course", "heading", "bearing"),
+    ),
 ]
 Time = Annotated[datetime, Meta(tz=True)]
 Eta = Annotated[int, Meta(ge=0, le=86_400)]
@@ -121,7 +128,8 @@ class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     emergency_call: Annotated[EmergencyCall, Lenient(choice(EmergencyCall))] = EmergencyCall.UNKNOWN
     audience: Annotated[
         Audience,
-        Lenient(choice(Audience), otherwise=always(Audience.POLICE), near_miss=True, as_word=True),
+        Lenient(choice(Audience), otherwise=always(Audience.POLICE)),
+        Restriction(("audience",), as_it_is),
     ] = Audience.POLICE_AND_NEARBY
     language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
     mode: Annotated[Mode, Lenient(choice(Mode))] = Mode.REAL
@@ -169,7 +177,15 @@ class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     location: Annotated[Position | None, Lenient()] = None
     availability: Annotated[
         Availability,
-        Lenient(choice(Availability), otherwise=always(Availability.MUTED), near_miss=True),
+        Lenient(choice(Availability), otherwise=always(Availability.MUTED)),
+        Restriction(
+            ("availab", "mute"),
+            availability_said,
+            alike=("available", "muted"),
+            unrelated=("commute",),
+            words=frozenset({"mute", "muted", "away", "off", "offduty", "unavailable"}),
+            word="muted",
+        ),
     ] = Availability.AVAILABLE
     form: Annotated[Form | None, Lenient(choice(Form))] = None
 
@@ -530,7 +546,7 @@ class SetStatus(_Command, tag="status", frozen=True, kw_only=True):
     status: Annotated[Status, Lenient(choice(Status))]
 
 
-OneReport = Annotated[UUID | None, Lenient(near_miss=True, needed=True)]
+OneReport = Annotated[UUID | None, Lenient(needed=True), Restriction((), as_it_is)]
 
 
 class Reporters(enum.StrEnum):

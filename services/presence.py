@@ -57,7 +57,7 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     if forms := {one.user: presence.form for presence, one in batch if presence.form is not None}:
         await ctx.store.forms.ask(forms, ctx.now_ms)
     metrics.PRESENCE.inc(len(batch))
-    receipts = [_receipt(presence, one) for presence, one in batch if _wants_receipt(presence, one)]
+    receipts = [_receipt(presence, one) for presence, one in batch if _wants_receipt(one)]
     return Effects(receipts) if receipts else NOTHING
 
 
@@ -106,12 +106,12 @@ def _is_inside(hit: Hit) -> bool:
     return distance_m(hit.lat, hit.lon, *centre_of(hit.place)) <= hit.radius_m
 
 
-def _wants_receipt(presence: Presence, ctx: Context) -> bool:
+def _wants_receipt(ctx: Context) -> bool:
     """Whether the sender asked, by a response topic that is their own and no other.
 
-    Or is to hear that they get no alerts, because what they wrote was not understood.
+    Or is to hear what was odd in it: it may be why they get no alerts, or get them.
     """
-    if ctx.notes and (_withdraws(presence) or _is_inexact(presence, ctx)):
+    if ctx.notes:
         return True
     wanted = ctx.message and ctx.message.response_topic
     return bool(wanted) and wanted == topics.RECEIPT.topic(user=ctx.user)

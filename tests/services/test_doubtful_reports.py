@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.services.client import Client, Connect
-from tests.services.system import System, ago, moved
+from tests.services.system import System, a_presence, ago, moved
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,6 +76,32 @@ async def test_a_position_whose_accuracy_cannot_be_read_calls_nobody_and_its_sen
 
     await eva.expect("u/eva/down/alert", incident=incident)
     assert bob.on("u/bob/down/alert", incident=incident) == []
+
+
+async def test_who_hides_under_another_name_is_not_alerted_and_is_told_so(
+    system: System, connect: Connect
+) -> None:
+    fleet = await connect("nabij", "u/+/down/#")
+    place = system.place()
+    odd = {
+        "hider-1": {"availability_status": "muted"},
+        "hider-2": {"available": False},
+        "hider-3": {"status": "muted"},
+        "hider-4": {"muted": True},
+        "hider-5": {"horizontalAccuracy": 5_000},
+        "seen": {"available": True},
+    }
+    for user, said in odd.items():
+        await fleet.publish(f"u/{user}/up/presence", a_presence(place, **said))
+        told = await fleet.expect(f"u/{user}/down/receipt", subject="presence")
+        assert (told["outcome"], told["notes"][0][:13]) == ("accepted", "unknown field")
+
+    hidden = await system.report(fleet, place, user="reporter", targetaudience="police")
+    incident = (await system.report(fleet, place, user="other-reporter"))["incident"]
+
+    await fleet.expect("u/seen/down/alert", incident=incident)
+    assert [fleet.on(f"u/{user}/down/alert", incident=incident) for user in odd][:5] == [[]] * 5
+    assert fleet.on("u/seen/down/alert", incident=hidden["incident"]) == []
 
 
 @pytest.mark.parametrize(
