@@ -8,7 +8,7 @@ import structlog
 from msgspec.structs import replace
 
 from broker.core import membership
-from broker.core.changes import Change, Erased, IncidentChanged
+from broker.core.changes import Change, ConversationSilent, Erased, IncidentChanged
 from broker.core.escalation import (
     accept_by,
     acknowledge_by,
@@ -16,7 +16,7 @@ from broker.core.escalation import (
     overdue_of,
     silence,
 )
-from broker.core.incidents import Incident, closed, widened
+from broker.core.incidents import SILENT, Incident, closed, widened
 from broker.errors import UnavailableError
 from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import (
@@ -24,6 +24,8 @@ from broker.store import (
     DeadlineKind,
     OutboxMessage,
     StoredIncident,
+    emit,
+    fell_silent,
     fire,
     schedule,
 )
@@ -37,7 +39,6 @@ _log = structlog.get_logger()
 
 _POISON = timedelta(seconds=60)  # one that fails must not hold up all that are due after it
 _FAR_MS = 2**52  # later than any time that is recorded
-_SILENT = "silent"  # the outcome of an incident that closed by itself
 
 
 @service.every(0.1)
@@ -68,7 +69,7 @@ async def _fire_alone(deadline: Deadline, ctx: Context) -> None:
 
 
 async def _fire(deadline: Deadline, ctx: Context) -> None:
-    filed = await ctx.store.incidents.get(deadline.incident)
+    filed = await ctx.store.conversations.get(deadline.incident)
     if filed is None:
         await ctx.store.deadlines.drop(deadline)
         return
@@ -79,6 +80,8 @@ async def _fire(deadline: Deadline, ctx: Context) -> None:
             await _escalate_again(deadline, filed, ctx)
         case DeadlineKind.SILENCE:
             await _close_if_silent(deadline, filed, ctx)
+        case DeadlineKind.CONVERSATION:
+            await _end_conversation(deadline, filed, ctx)
         case DeadlineKind.ERASE:
             incident = filed.incident
             erased = Erased(incident=incident.id, zone=incident.zone)
@@ -125,8 +128,28 @@ async def _close_if_silent(deadline: Deadline, filed: StoredIncident, ctx: Conte
     if quiet_from > ctx.now + timedelta(milliseconds=1):
         await ctx.store.deadlines.postpone(deadline, quiet_from)
         return
-    after = closed(filed.incident, _SILENT, ctx.now)
+    after = closed(filed.incident, SILENT, ctx.now)
     await _change(deadline, filed, after, ctx, change=Change.CLOSED)
+
+
+async def _end_conversation(deadline: Deadline, filed: StoredIncident, ctx: Context) -> None:
+    """Nothing was said between a reporter and the desk for so long.
+
+    Whatever the incident does: else its reporter would learn whether others speak of it.
+    """
+    incident = filed.incident
+    if incident.status is Status.CLOSED:  # its end is told to all
+        await ctx.store.deadlines.drop(deadline)
+        return
+    transaction = ctx.store.transaction()
+    fire(transaction, deadline)
+    fell_silent(transaction, deadline.incident, ctx.now)
+    emit(
+        transaction,
+        ConversationSilent(incident=incident.id, conversation=deadline.incident, at=ctx.now),
+    )
+    after = replace(incident, version=incident.version + 1)
+    await ctx.store.incidents.touch(incident, after, transaction)
 
 
 async def _change(

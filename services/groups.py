@@ -5,6 +5,7 @@ what the desk tells them, under an id of their own (`broker/store/conversations.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -13,10 +14,10 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from broker.core import changes, membership
-from broker.core.changes import Change, IncidentChanged, Informed
-from broker.core.escalation import accept_again_by, said_to_city, said_to_police
+from broker.core.changes import Change, ConversationSilent, IncidentChanged, Informed
+from broker.core.escalation import accept_again_by, said_to_city, said_to_police, silence
 from broker.core.incident_history import Note, replied
-from broker.core.incidents import Incident
+from broker.core.incidents import SILENT, Incident
 from broker.core.membership import Author, Group, Member
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
@@ -35,8 +36,10 @@ from broker.store import (
     add_receipt,
     add_reply,
     confirm,
+    desk_spoke,
     log,
     posted,
+    reporter_spoke,
     schedule_no_later,
 )
 from schemas import topics
@@ -61,6 +64,7 @@ service = Service("groups", niceness=2)
 
 _POLICE = Author(membership.POLICE, GroupRole.POLICE)
 _NABIJ = Author(membership.NABIJ, GroupRole.NABIJ)
+_CLOSED = "The incident is closed. If there is something new, report it; if it is urgent, call 112."
 
 
 class _Change(NamedTuple):
@@ -164,14 +168,14 @@ async def _open_and_theirs(seen: _Seen) -> StoredIncident:
         Rejected: there is none, it is closed, or a stranger must not learn that there is one.
     """
     filed, ctx = seen.filed, seen.ctx
-    if filed is None or not _takes_part(filed, ctx):
+    if filed is None or not _takes_part(filed, ctx) or _is_forgotten(filed, ctx):
         raise Rejected(
             Code.UNKNOWN_INCIDENT, "$.incident", f"There is no incident {seen.known_as}."
         )
-    if filed.incident.status is Status.CLOSED:
-        if ctx.user in filed.people:
+    if filed.incident.status is Status.CLOSED or filed.silent_at is not None:
+        if filed.incident.has_group and ctx.user in filed.people:
             await ctx.store.alerts.confirm(filed.incident.id, ctx.user, ctx.now)
-        raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
+        raise Rejected(Code.INCIDENT_CLOSED, "$.incident", _CLOSED)
     return filed
 
 
@@ -189,6 +193,9 @@ async def _commit(
     if incident.has_group:
         confirm(transaction, incident.id, ctx.user, ctx.now)
         _call_again(transaction, filed, people, ctx)
+    else:
+        silent_at = ctx.now + silence(incident, ctx.policy.timers)
+        reporter_spoke(transaction, filed.conversation, silent_at)
     log(transaction, incident.id, note)
     told = IncidentChanged(
         incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
@@ -207,6 +214,12 @@ async def _commit(
 
 def _takes_part(filed: StoredIncident, ctx: Context) -> bool:
     return filed.incident.has_group or ctx.user in filed.people
+
+
+def _is_forgotten(filed: StoredIncident, ctx: Context) -> bool:
+    """Whether a silent conversation is as old as an incident of its own would be when it is erased."""
+    retention = timedelta(seconds=ctx.policy.timers.retention_s)
+    return filed.silent_at is not None and filed.silent_at + retention < ctx.now
 
 
 async def _own(filed: StoredIncident | None, ctx: Context) -> UUID | None:
@@ -302,7 +315,7 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
             return NOTHING
         everyone = await ctx.store.conversations.of(filed.incident)
         those = [one for one in everyone if informed.report in (None, one.report)]
-        told = await _tell(those, draw_up, filed.incident, ctx)
+        told = await _tell(those, draw_up, filed.incident, ctx, is_word=True)
         if told is None:
             return None
         to_each = (_to_members(event, to.people, ctx) for to, event in told)
@@ -321,7 +334,8 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         if filed is None:
             return NOTHING
         await ctx.partitions.remove_beyond(filed.incident)
-        those = await ctx.store.conversations.of(filed.incident)
+        everyone = await ctx.store.conversations.of(filed.incident)
+        those = [one for one in everyone if not one.is_silent]  # they know already
         told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
         if told is None:
             return None
@@ -334,8 +348,38 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
     return await decide_and_commit(partial(ctx.store.incidents.get, change.incident), tell)
 
 
+@service.on(changes.CONVERSATION_SILENT)
+async def end(silent: ConversationSilent, ctx: Context) -> Effects:
+    """Tell a reporter that their conversation with the desk has ended."""
+
+    async def tell(filed: StoredIncident | None) -> Effects | None:
+        if filed is None:
+            return NOTHING
+        everyone = await ctx.store.conversations.of(filed.incident)
+        those = [one for one in everyone if one.id == silent.conversation]
+        told = await _tell(those, partial(_falling_silent, silent, ctx), filed.incident, ctx)
+        if told is None:
+            return None
+        to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
+        return Effects([*chain.from_iterable(to_each)])
+
+    return await decide_and_commit(partial(ctx.store.incidents.get, silent.incident), tell)
+
+
+def _falling_silent(silent: ConversationSilent, ctx: Context, to: Conversation) -> GroupEvent:
+    return membership.event(
+        _group_of(to),
+        f"silent {silent.at.isoformat()}",  # the desk may speak again, and it be silent again
+        GroupEventKind.CLOSED,
+        _NABIJ,
+        at=ctx.now,
+        text=SILENT,
+    )
+
+
 def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
-    by_police = incident.acknowledged_by is not None
+    is_silent = incident.outcome == SILENT and not incident.has_group  # as `_falling_silent`
+    by_police = incident.acknowledged_by is not None and not is_silent
     return membership.event(
         _group_of(to),
         "closed",
@@ -355,8 +399,15 @@ async def _tell(
     draw_up: Callable[[Conversation], GroupEvent],
     incident: Incident,
     ctx: Context,
+    *,
+    is_word: bool = False,
 ) -> list[tuple[Conversation, GroupEvent]] | None:
-    """Add an event to each of `those`, once for all tries; None: all have changed since."""
+    """Add an event to each of `those`, once for all tries; None: all have changed since.
+
+    A word of the desk keeps a reporter's conversation open, or opens it again.
+    """
+    silent_at = ctx.now + silence(incident, ctx.policy.timers)
+    opens = is_word and not incident.has_group and incident.status is not Status.CLOSED
     transaction, told, is_new = ctx.store.transaction(), [], False
     for one in those:
         event = draw_up(one)
@@ -364,6 +415,8 @@ async def _tell(
         if known is None:
             is_new = True
             add_reply(transaction, one.id, user="", member=None, event=event)
+            if opens:
+                desk_spoke(transaction, one.id, silent_at)
         told.append((one, known or event))
     if is_new and not await ctx.store.incidents.touch(incident, _next(incident), transaction):
         return None

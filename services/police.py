@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from broker.core import changes, membership
 from broker.core.changes import Change, Erased, Event, IncidentChanged, Informed
-from broker.core.escalation import answer_of
+from broker.core.escalation import answer_of, silence
 from broker.core.incident_history import Note, commanded
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
@@ -24,10 +24,13 @@ from broker.store import (
     ReceiptRecord,
     StoredIncident,
     StoredReport,
+    Transaction,
     add_question,
     add_receipt,
+    desk_spoke,
     log,
     posted,
+    reporter_spoke,
 )
 from schemas import topics
 from schemas.codec import encode
@@ -98,6 +101,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
         for user, question in plan.questions:
             add_question(transaction, question, user)
             questions.append(_posted(question, user, ctx))
+            _keep_open(transaction, question, filed.incident, ctx)
         is_committed = await store.incidents.change(
             filed.incident,
             replace(plan.after, version=filed.incident.version + 1),
@@ -112,6 +116,15 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
     return await decide_and_commit(
         partial(store.incidents.get_for, order.id, order.incident), commit
     )
+
+
+def _keep_open(
+    transaction: Transaction, question: Question, incident: Incident, ctx: Context
+) -> None:
+    """Let the conversation in which a reporter is asked last from now on."""
+    if not incident.has_group and incident.status is not Status.CLOSED:
+        silent_at = ctx.now + silence(incident, ctx.policy.timers)
+        desk_spoke(transaction, question.incident, silent_at)
 
 
 def _in_zone(filed: StoredIncident, ctx: Context) -> StoredIncident:
@@ -290,6 +303,9 @@ async def _bring_to(
     add_receipt(transaction, ReceiptRecord(given.id, ctx.user, ctx.digest, receipt))
     note = Note("answered", ctx.now, "a question of the police", ctx.user)
     log(transaction, incident.id, note)
+    if not incident.has_group:
+        silent_at = ctx.now + silence(incident, ctx.policy.timers)
+        reporter_spoke(transaction, question.incident, silent_at)
     changed = IncidentChanged(
         incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
     )

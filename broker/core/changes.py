@@ -61,6 +61,14 @@ class Informed(Struct, frozen=True, kw_only=True, tag="informed"):
     report: UUID | None = None
 
 
+class ConversationSilent(Struct, frozen=True, kw_only=True, tag="conversation_silent"):
+    """Nothing was said for so long in one reporter's conversation about an incident without a group."""
+
+    incident: UUID
+    conversation: UUID
+    at: datetime
+
+
 class Erased(Struct, frozen=True, kw_only=True, tag="erased"):
     """An incident's retention has ended and the store has forgotten it."""
 
@@ -68,7 +76,7 @@ class Erased(Struct, frozen=True, kw_only=True, tag="erased"):
     zone: str
 
 
-Event = IncidentChanged | WalkedIn | Informed | Erased
+Event = IncidentChanged | WalkedIn | Informed | ConversationSilent | Erased
 T = TypeVar("T")
 
 
@@ -82,6 +90,7 @@ class EventKind(Generic[T]):
 INCIDENT_CHANGED = EventKind(IncidentChanged)
 WALKED_IN = EventKind(WalkedIn)
 INFORMED = EventKind(Informed)
+CONVERSATION_SILENT = EventKind(ConversationSilent)
 ERASED = EventKind(Erased)
 
 _DECODER = msgspec.json.Decoder(Event)

@@ -154,6 +154,6 @@ def accept_again_by(
 
 
 def silence(incident: Incident, timers: Timers) -> timedelta:
-    """Return how long nothing may happen before the incident closes."""
+    """Return how long nothing may happen before the incident, or a conversation about it, closes."""
     urgent = incident.urgency is Urgency.URGENT
     return timedelta(seconds=timers.silence_s if urgent else timers.silence_routine_s)

@@ -22,6 +22,8 @@ LIFE_CYCLE: dict[Status, frozenset[Status]] = {
     Status.CLOSED: frozenset(),
 }
 
+SILENT = "silent"  # the outcome of what closed by itself
+
 
 def life_cycle_diagram() -> str:
     """Return `LIFE_CYCLE` as text, a line for each status: `docs/protocol.md` has it."""

@@ -1,7 +1,7 @@
 """Redis, the truth. The only importer of redis; methods answer the domain's questions."""
 
 from broker.store.alert_states import AlertRecord, Claimed, DeliveryState, confirm
-from broker.store.conversations import Conversation
+from broker.store.conversations import Conversation, desk_spoke, fell_silent, reporter_spoke
 from broker.store.dead_letters import DeadLetter, stream_topic
 from broker.store.deadline_queue import Deadline, DeadlineKind, fire, schedule, schedule_no_later
 from broker.store.desk_alarms import Alarm
@@ -60,11 +60,14 @@ __all__ = [
     "add_receipt",
     "add_reply",
     "confirm",
+    "desk_spoke",
     "emit",
+    "fell_silent",
     "fire",
     "log",
     "open_partitions",
     "posted",
+    "reporter_spoke",
     "schedule",
     "schedule_no_later",
     "stream_topic",

@@ -8,12 +8,15 @@ incident's would.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
 from broker.core.incidents import Incident
+from broker.store.deadline_queue import DeadlineKind, schedule
 from broker.store.incident_store import IncidentStore
 from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.timestamps import milliseconds
 from broker.store.kernel.transaction import Transaction
 from broker.store.receipt_records import KnownReceipt
 from broker.store.stored_incident import People, StoredIncident, decode_group_event, decode_people
@@ -21,12 +24,16 @@ from schemas.messages import GroupEvent
 
 
 class Conversation(NamedTuple):
-    """Who takes part in a conversation, and what they were told; `report` is whose it is, if one's."""
+    """Who takes part in a conversation, and what they were told; `report` is whose it is, if one's.
+
+    Its reporter was told that one which `is_silent` has closed.
+    """
 
     id: UUID
     report: UUID | None
     people: People
     events: Sequence[GroupEvent]
+    is_silent: bool = False
 
 
 class Conversations:
@@ -87,9 +94,39 @@ class Conversations:
         for identifier, _ in known:
             transaction.call("HGETALL", self._keys.people(identifier))
             transaction.call("LRANGE", self._keys.group_log(identifier), 0, -1)
+            transaction.call("HGET", self._keys.incident(identifier), "silent")
         rows = await transaction.run()
         assert rows is not None  # there are no guards
         return [
-            Conversation(*one, decode_people(people), [decode_group_event(row) for row in events])
-            for one, people, events in zip(known, rows[::2], rows[1::2], strict=True)
+            Conversation(
+                *one,
+                decode_people(people),
+                [decode_group_event(row) for row in events],
+                is_silent=silent is not None,
+            )
+            for one, people, events, silent in zip(
+                known, rows[::3], rows[1::3], rows[2::3], strict=True
+            )
         ]
+
+
+def reporter_spoke(transaction: Transaction, conversation: UUID, silent_at: datetime) -> None:
+    """Let a conversation fall silent at `silent_at`, unless it has: for its reporter that is the end."""
+    transaction.call(
+        "ZADD",
+        transaction.keys.deadlines,
+        "XX",
+        milliseconds(silent_at),
+        f"{DeadlineKind.CONVERSATION} {conversation}",
+    )
+
+
+def desk_spoke(transaction: Transaction, conversation: UUID, silent_at: datetime) -> None:
+    """Let a conversation fall silent at `silent_at`, though it had: the desk speaks with its reporter."""
+    transaction.call("HDEL", transaction.keys.incident(conversation), "silent")
+    schedule(transaction, conversation, {DeadlineKind.CONVERSATION: silent_at})
+
+
+def fell_silent(transaction: Transaction, conversation: UUID, at: datetime) -> None:
+    """Record that nothing was said in a conversation for so long."""
+    transaction.call("HSET", transaction.keys.incident(conversation), "silent", milliseconds(at))

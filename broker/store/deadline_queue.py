@@ -22,6 +22,7 @@ class DeadlineKind(enum.StrEnum):
     WIDEN = "widen"
     OVERDUE = "overdue"
     SILENCE = "silence"
+    CONVERSATION = "conversation"  # the silence of one reporter's, by whose id it is
     ERASE = "erase"
 
 
@@ -99,7 +100,9 @@ class Deadlines:
                 "ZSCAN", self._keys.deadlines, cursor, "COUNT", _PAGE
             )
             read = readable(zip(rows[::2], rows[1::2], strict=True), _deadline, what="a deadline")
-            found = dict.fromkeys(deadline.incident for deadline in read)
+            found = dict.fromkeys(
+                one.incident for one in read if one.kind is not DeadlineKind.CONVERSATION
+            )
             yield [name for name in found if name not in yielded]
             yielded.update(found)
             if int(cursor) == 0:

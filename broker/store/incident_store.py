@@ -133,7 +133,7 @@ class IncidentStore:
         conversation = conversation or identifier
         results = await reading(self._redis, identifier, conversation).run()
         assert results is not None  # there are no guards
-        return filed_in(conversation, *results)
+        return filed_in(conversation, results)
 
     async def get_for(
         self, message: UUID, identifier: UUID, *, conversation: UUID | None = None
@@ -149,7 +149,7 @@ class IncidentStore:
         results = await transaction.run()
         assert results is not None  # there are no guards
         *filed, receipt = results
-        return received_in(receipt, self._keys), filed_in(conversation, *filed)
+        return received_in(receipt, self._keys), filed_in(conversation, filed)
 
     async def report(self, incident: UUID, report: UUID) -> StoredReport | None:
         """Return a report of `incident`, or None."""
@@ -295,6 +295,7 @@ class IncidentStore:
                 transaction.call("DEL", key)
         for user, name in involved:
             transaction.call("ZREM", self._keys.involved(user), str(name))
+            unschedule(transaction, name, DeadlineKind.CONVERSATION)
         alert_states.forget(transaction, incident.id)
         unschedule(transaction, incident.id, DeadlineKind.ERASE)
         emit(transaction, event)
@@ -354,6 +355,9 @@ def _file_report(
     user, name, conversation = made.receipt.user, str(incident.id), incident.conversation_of(report)
     if conversation != incident.id:
         transaction.call("HSET", keys.incident(conversation), "of", name, "report", str(report.id))
+    if not incident.has_group:
+        due = {DeadlineKind.CONVERSATION: now + silence(incident, timers)}
+        schedule(transaction, conversation, due)
     if made.member is not None:
         transaction.call("HSET", keys.people(conversation), user, _ENCODE(made.member))
     stored = _ENCODE(StoredReport(user, report))

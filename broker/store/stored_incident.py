@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -46,7 +46,8 @@ class StoredIncident(NamedTuple):
 
     `stated` is the version that the police's retained state was last published with. `people` and
     `group_events` are those of one conversation about it (`broker/store/conversations.py`), which
-    is that of `report` where each has its own.
+    is that of `report` where each has its own. `silent_at` is when its reporter was told that
+    it closed, since nothing was said for so long; the incident may be open.
     """
 
     incident: Incident
@@ -56,6 +57,7 @@ class StoredIncident(NamedTuple):
     stated: int
     conversation: UUID
     report: UUID | None = None
+    silent_at: datetime | None = None
 
 
 class StoredReport(msgspec.Struct, frozen=True):
@@ -81,14 +83,13 @@ def reading(redis: RedisConnection, incident: UUID, conversation: UUID) -> Trans
     )
     transaction.call("HGETALL", transaction.keys.people(conversation))
     transaction.call("LLEN", transaction.keys.group_log(conversation))
+    transaction.call("HGET", transaction.keys.incident(conversation), "silent")
     return transaction
 
 
-def filed_in(
-    conversation: UUID, fields: Sequence[bytes | None], people: Sequence[bytes], events: int
-) -> StoredIncident | None:
+def filed_in(conversation: UUID, results: Sequence[Any]) -> StoredIncident | None:
     """Return what `reading` has read; None: there is no such incident."""
-    version, blob, active, stated = fields
+    (version, blob, active, stated), people, events, silent = results
     if version is None or blob is None or active is None:
         return None
     incident = decode_incident(version, blob)
@@ -100,6 +101,7 @@ def filed_in(
         int(stated or 0),
         conversation,
         None if incident.has_group else incident.first_report,
+        moment_of(silent) if silent else None,
     )
 
 
