@@ -8,6 +8,7 @@
 #
 # REDIS_HOST, REDIS_PORT: where Redis listens (127.0.0.1, 6379); its password is in REDISCLI_AUTH.
 # KEEP_DAYS: backups of this directory that are older are deleted (7).
+# One runs at a time for each DIRECTORY; what one that was killed has left is deleted by the next.
 set -euo pipefail
 umask 077
 backups=${1:?usage: ops/backup.sh DIRECTORY [FILE...]}
@@ -17,6 +18,16 @@ client=$(command -v redis-cli || command -v valkey-cli)
 
 redis() { "$client" -e -h "${REDIS_HOST:-127.0.0.1}" -p "${REDIS_PORT:-6379}" "$@"; }
 copied() { env -u REDISCLI_AUTH "$client" -e -s "$at/redis.sock" "$@"; }
+
+# with_us COMMAND...: it ends with this script, also when that is killed.
+with_us() {
+    if command -v setpriv >/dev/null && setpriv --pdeathsig KILL true 2>/dev/null; then
+        exec setpriv --pdeathsig KILL "$@"
+    fi
+    local this=$BASHPID
+    (while kill -0 $$ 2>/dev/null; do sleep 0.2; done; kill -KILL "$this" 2>/dev/null) >/dev/null 2>&1 &
+    exec "$@"
+}
 
 # rewritten redis|copied: an AOF without what was deleted.
 rewritten() {
@@ -29,8 +40,16 @@ rewritten() {
 }
 
 mkdir -p "$backups"
+exec {lock}<"$backups"
+flock -n "$lock" || { echo "another backup to $backups is under way" >&2; exit 1; }
+# Left by one that was killed, perhaps with where people are. Each has its socket's folder in it, as `at`.
+for left in "$backups"/.unfinished-*; do
+    [[ ! -L $left/at ]] || rm -rf "$(readlink "$left/at")"
+    rm -rf "$left"
+done
 new=$(mktemp -d "$backups/.unfinished-XXXXXX")
 at=$(mktemp -d /tmp/nabij-backup-XXXXXX)  # a socket's path has 107 bytes at most
+ln -s "$at" "$new/at"
 ended() {
     [[ ! -S $at/redis.sock ]] || copied shutdown nosave >/dev/null 2>&1 || true
     rm -rf "$new" "$at"
@@ -53,8 +72,9 @@ for attempt in 1 2 3 4 5; do
 done
 
 # Load the copy: that proves it whole. Then take out where people are.
-"$server" --port 0 --unixsocket "$at/redis.sock" --dir "$new" --appendonly yes --save '' \
-    --appendfilename "$(redis config get appendfilename | tail -n 1)" >"$new/redis.log" &
+name=$(redis config get appendfilename | tail -n 1)
+with_us "$server" --port 0 --unixsocket "$at/redis.sock" --dir "$new" --appendonly yes --save '' \
+    --appendfilename "$name" >"$new/redis.log" {lock}<&- &
 until copied ping >/dev/null 2>&1; do
     kill -0 $! 2>/dev/null || { cat "$new/redis.log" >&2; exit 1; }
     sleep 0.1
@@ -68,7 +88,7 @@ rewritten copied
 keys=$(copied dbsize)
 copied shutdown >/dev/null 2>&1 || true
 wait $!
-rm -f "$new/redis.log"
+rm -f "$new/redis.log" "$new/at"
 ((keys)) || { echo "there is nothing in that Redis: wrong REDIS_HOST or REDIS_PORT?" >&2; exit 1; }
 
 for file in "$@"; do cp "$file" "$new/"; done

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -21,8 +22,9 @@ from broker.store.worker_sessions import WorkerStore
 
 _log = structlog.get_logger()
 
-_LOCK_MS = 10_000  # renewed after each batch; so long a killed migrator holds up the next
+_LOCK_MS = 10_000  # renewed by a task; so long a killed migrator holds up the next
 _POLL_S = 0.1
+_RENEWED_S = 1.0
 _WORKERS_STOP_S = 15.0  # longer than a worker that was killed counts as alive
 _BATCH = 200
 _SCAN_COUNT = 1_000
@@ -69,11 +71,11 @@ def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
     except msgspec.MsgspecError as error:  # it stays, and is told of wherever the outbox is read
         _log.error("a message in the outbox cannot be migrated", why=str(error), size=len(body))
         return
+    transaction.require_field(keys.outbox_messages, name, body)
     if old.made_ms is None:
         new = OutboxMessage(
             id=old.id, topic=old.topic, payload=old.payload, made_ms=old.due_ms, due_ms=old.due_ms
         )
-        transaction.require_field(keys.outbox_messages, name, body)
         transaction.call("HSET", keys.outbox_messages, name, msgspec.msgpack.encode(new))
     transaction.call("ZADD", keys.outbox, "NX", now_ms, name)
 
@@ -129,21 +131,39 @@ class Schema:
                 await asyncio.sleep(_POLL_S)
 
     async def _migrate(self, partitions: "Sequence[Schema]", token: str) -> None:
+        """Migrate for as long as the lock is held; a task renews it, however large a batch is."""
+        work = asyncio.create_task(self._migrate_all(partitions, token), name="migrate")
+        renewing = asyncio.create_task(self._renew_on(token), name="renew the migration's lock")
         try:
-            version = await self.version(is_used=True) or SCHEMA_VERSION
-            if version < SCHEMA_VERSION:
-                await self._workers_stopped(token)
-            for number, migration in enumerate(MIGRATIONS[version - 1 :], version):
-                _log.warning("the store is migrated", version=number, to=number + 1)
-                for each in partitions:
-                    async for _ in migration(each._redis):  # noqa: SLF001 - of the same class
-                        await self._renew(token)
-                await self._redis.call("SET", self._keys.schema_version, number + 1)
+            await asyncio.wait((work, renewing), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                await renewing  # which has failed
+            await work
         finally:
+            for task in (work, renewing):
+                task.cancel()
+            await asyncio.gather(work, renewing, return_exceptions=True)
             if await self._holds(token):
                 await self._redis.call("DEL", self._keys.migrating)
 
-    async def _workers_stopped(self, token: str) -> None:
+    async def _migrate_all(self, partitions: "Sequence[Schema]", token: str) -> None:
+        version = await self.version(is_used=True) or SCHEMA_VERSION
+        if version < SCHEMA_VERSION:
+            await self._workers_stopped()
+        for number, migration in enumerate(MIGRATIONS[version - 1 :], version):
+            _log.warning("the store is migrated", version=number, to=number + 1)
+            for each in partitions:
+                async for _ in migration(each._redis):  # noqa: SLF001 - of the same class
+                    await self._renew(token)
+            await self._renew(token)
+            await self._redis.call("SET", self._keys.schema_version, number + 1)
+
+    async def _renew_on(self, token: str) -> NoReturn:
+        while True:
+            await asyncio.sleep(_RENEWED_S)
+            await self._renew(token)
+
+    async def _workers_stopped(self) -> None:
         """Wait until no worker of an older release is alive: it would write the older layout."""
         until_s = time.monotonic() + _WORKERS_STOP_S
         services = await self._services()
@@ -154,7 +174,6 @@ class Schema:
                     f"still run ({', '.join(alive)}): stop `nabij up` on every host first"
                 )
                 raise ConfigError([problem])
-            await self._renew(token)
             await asyncio.sleep(_POLL_S)
 
     async def _services(self) -> list[str]:

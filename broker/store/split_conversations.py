@@ -5,7 +5,8 @@ report has a conversation of its own (`broker/store/conversations.py`). The word
 are with that reporter, the desk's with everybody who was told them.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import math
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from broker.store.deadline_queue import Deadlines
 from broker.store.incident_store import IncidentStore, add_reply
 from broker.store.kernel.isolation import each, readable
 from broker.store.kernel.redis_connection import RedisConnection
+from broker.store.kernel.timestamps import milliseconds
 from broker.store.kernel.transaction import Transaction
 from broker.store.stored_incident import (
     StoredIncident,
@@ -26,6 +28,8 @@ from broker.store.stored_incident import (
     decode_report,
 )
 from schemas.messages import GroupEvent
+
+_ATTEMPTS = 10  # another process that migrates too is done after one
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -40,25 +44,42 @@ async def split_conversations(redis: RedisConnection) -> AsyncIterator[None]:
 
 
 async def _split(redis: RedisConnection, identifier: UUID) -> None:
-    filed = await IncidentStore(redis).get(identifier)
-    if filed is None or filed.incident.has_group:
-        return
-    told = await _log(redis, identifier)
-    rows = await redis.call("HVALS", redis.keys.reports(identifier))
-    reports = sorted(readable(rows, decode_report, what="a report"), key=lambda one: one.report.id)
-    transaction = Transaction(redis)
-    transaction.require_field(redis.keys.incident(identifier), "v", filed.incident.version)
-    keeps: set[str] = set()
+    """Split one incident: each report on its own, so that no commit is as large as the incident."""
+    for _ in range(_ATTEMPTS):
+        filed = await IncidentStore(redis).get(identifier)
+        if filed is None or filed.incident.has_group:
+            return
+        rows = await redis.call("HVALS", redis.keys.reports(identifier))
+        read = readable(rows, decode_report, what="a report")
+        if await _split_as(redis, filed, sorted(read, key=lambda one: one.report.id)):
+            return
+    raise UnavailableError("Redis: an incident changed while it was migrated")
+
+
+async def _split_as(
+    redis: RedisConnection, filed: StoredIncident, reports: Sequence[StoredReport]
+) -> bool:
+    """Split an incident as it was read; False when it has changed since."""
+    incident, keeps = filed.incident, set[str]()
+    told = await _log(redis, incident.id)
     for one in reports:
-        if filed.incident.conversation_of(one.report) == identifier:
+        own = incident.conversation_of(one.report)
+        if own == incident.id:
             keeps.add(one.user)
-        else:
-            own = filed.incident.conversation_of(one.report)
-            if not await redis.call("EXISTS", redis.keys.incident(own)):
-                await _give_own(transaction, redis, filed, one, told=told)
+        elif not await redis.call("EXISTS", redis.keys.incident(own)) and not await _give_own(
+            redis, filed, one, told=told
+        ):
+            return False
+    transaction = _guarded(redis, filed)
     _take_from_group(transaction, filed, keeps, told)
-    if await transaction.run() is None:
-        raise UnavailableError("Redis: an incident changed while it was migrated")
+    return await transaction.run() is not None
+
+
+def _guarded(redis: RedisConnection, filed: StoredIncident) -> Transaction:
+    transaction = Transaction(redis)
+    key = redis.keys.incident(filed.incident.id)
+    transaction.require_field(key, "v", filed.incident.version)
+    return transaction
 
 
 async def _log(redis: RedisConnection, identifier: UUID) -> _Log:
@@ -72,31 +93,40 @@ async def _log(redis: RedisConnection, identifier: UUID) -> _Log:
 
 
 async def _give_own(
-    transaction: Transaction,
-    redis: RedisConnection,
-    filed: StoredIncident,
-    one: StoredReport,
-    *,
-    told: _Log,
-) -> None:
-    """File a conversation for a report: what its reporter said, and what the desk told them."""
+    redis: RedisConnection, filed: StoredIncident, one: StoredReport, *, told: _Log
+) -> bool:
+    """File a conversation for a report: what its reporter said, and what the desk told them.
+
+    Once, whoever else migrates. The desk told them what it said since they were in it.
+    """
     keys, incident, user = redis.keys, filed.incident, one.user
     own, me = incident.conversation_of(one.report), reporter({}, user)
     name = filed.people[user].name if user in filed.people else me.name
+    since_ms = await redis.call("ZSCORE", keys.involved(user), str(incident.id))
+    transaction = _guarded(redis, filed)
+    transaction.require_absent(keys.incident(own))
     transaction.call(
         "HSET", keys.incident(own), "of", str(incident.id), "report", str(one.report.id)
     )
     transaction.call("HSET", keys.people(own), user, _ENCODE(me))
-    mine = (event for _, event in told if event.member in {name, *DESK_NAMES})
-    for sequence, event in enumerate(mine, 1):
+    for sequence, event in enumerate(_theirs(told, name, since_ms), 1):
         member = me.name if event.member == name else event.member
         known = replace(event, incident=own, sequence=sequence, member=member, members=1)
         add_reply(transaction, own, user=user, member=None, event=known)
-    since_ms = await redis.call("ZSCORE", keys.involved(user), str(incident.id))
     if since_ms is not None:  # else it is forgotten with what they were in
         transaction.call("ZADD", keys.involved(user), since_ms, str(own))
     # What their device sends under the id that it knows.
     transaction.call("HSET", keys.incident(incident.id), f"conversation:{user}", str(own))
+    return await transaction.run() is not None
+
+
+def _theirs(told: _Log, name: str, since_ms: bytes | None) -> Iterator[GroupEvent]:
+    """Return what `name` said, and what the desk said since they were there."""
+    since = math.inf if since_ms is None else float(since_ms)
+    for _, event in told:
+        heard = event.member in DESK_NAMES and milliseconds(event.at) >= since
+        if event.member == name or heard:
+            yield event
 
 
 def _take_from_group(

@@ -1,12 +1,14 @@
 """An incident for the police alone from before conversations: nobody hears another reporter any more."""
 
+import asyncio
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
+import pytest
 import redis
 from msgspec.structs import replace
 
@@ -14,7 +16,9 @@ from broker.core.changes import Erased
 from broker.core.incidents import Incident, opened_by
 from broker.core.membership import Member, Part
 from broker.store import Opening, Store, open_partitions
+from broker.store.kernel.transaction import Transaction
 from broker.store.migrations import SCHEMA_VERSION
+from broker.store.split_conversations import split_conversations
 from schemas.ids import group_event_id
 from schemas.messages import GroupEvent, GroupEventKind, Report, Sync
 from schemas.taxonomy import Audience
@@ -41,7 +45,7 @@ def old_event(incident: Incident, sequence: int, member: str, text: str) -> dict
         incident=incident.id,
         sequence=sequence,
         kind=GroupEventKind.SAID,
-        at=incident.opened_at,
+        at=incident.opened_at + timedelta(seconds=sequence),
         member=member,
         members=2,
         text=text,
@@ -131,6 +135,75 @@ async def test_each_reporter_of_a_group_of_before_keeps_their_words_and_the_desk
         assert [*filed.people] == ["zoe"]
         assert filed.group_events == 3  # her device knows the events by their numbers
     assert HIS not in str(client.lrange(f"{PREFIX}group:{incident.id}", 0, -1))
+
+
+async def test_who_came_later_does_not_get_what_the_desk_said_before(
+    redis_url: str, client: redis.Redis
+) -> None:
+    incident, his = fill_as_version_2(client)
+    came_ms = milliseconds(START + timedelta(hours=2))
+    client.zadd(f"{PREFIX}involved:mallory", {str(incident.id): came_ms})
+
+    async with open_partitions(redis_url) as [store]:
+        own = incident.conversation_of(his)
+        assert await heard(store, "mallory") == {(own, 1): HIS}
+        assert await heard(store, "zoe") == {(incident.id, 1): HERS, (incident.id, 2): WE_COME}
+
+
+async def test_one_that_was_held_up_before_its_commit_repeats_nothing_of_what_another_migrated(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident, his = fill_as_version_2(client)
+    reached, goes_on, run = asyncio.Event(), asyncio.Event(), Transaction.run
+    held_up: list[Transaction] = []
+
+    async def run_late(transaction: Transaction) -> list[Any] | None:
+        is_first = bool(transaction._guards) and not held_up
+        if is_first:
+            held_up.append(transaction)
+            reached.set()
+            await goes_on.wait()
+        return await run(transaction)
+
+    monkeypatch.setattr(Transaction, "run", run_late)
+    async with Store(redis_url) as slow, Store(redis_url) as other:
+        late = asyncio.create_task(migrated(slow))
+        await reached.wait()
+        await migrated(other)
+        after = contents(client)
+        goes_on.set()
+        await late
+
+    assert contents(client) == after
+    own = client.lrange(f"{PREFIX}group:{incident.conversation_of(his)}", 0, -1)
+    assert [json.loads(event)["sequence"] for event in own] == [1, 2]
+
+
+async def test_a_migration_that_takes_longer_than_its_lock_is_finished_by_one_process(
+    redis_url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("_LOCK_MS", 300), ("_RENEWED_S", 0.05)):
+        monkeypatch.setattr(f"broker.store.migrations.{name}", value)
+    fill_as_version_2(client)
+    run, tokens = Transaction.run, set[str]()
+
+    async def run_slowly(transaction: Transaction) -> list[Any] | None:
+        if transaction._guards:
+            await asyncio.sleep(0.5)
+            tokens.add(str(client.get(f"{PREFIX}migrating")))
+        return await run(transaction)
+
+    monkeypatch.setattr(Transaction, "run", run_slowly)
+    async with open_partitions(redis_url):
+        assert client.get(SCHEMA) == str(SCHEMA_VERSION)
+    assert len(tokens) == 1
+    assert "None" not in tokens
+    assert not client.exists(f"{PREFIX}migrating")
+
+
+async def migrated(store: Store) -> None:
+    async for _ in split_conversations(store.deadlines._redis):
+        pass
 
 
 async def test_what_a_device_sends_under_the_id_of_before_is_of_its_own_conversation(
