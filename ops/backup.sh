@@ -44,7 +44,7 @@ exec {lock}<"$backups"
 flock -n "$lock" || { echo "another backup to $backups is under way" >&2; exit 1; }
 # Left by one that was killed, perhaps with where people are. Each has its socket's folder in it, as `at`.
 for left in "$backups"/.unfinished-*; do
-    [[ ! -L $left/at ]] || rm -rf "$(readlink "$left/at")"
+    [[ $(readlink "$left/at") != /tmp/nabij-backup-* ]] || rm -rf "$(readlink "$left/at")"
     rm -rf "$left"
 done
 new=$(mktemp -d "$backups/.unfinished-XXXXXX")

