@@ -336,14 +336,7 @@ async def close(change: IncidentChanged, ctx: Context) -> Effects:
         await ctx.partitions.remove_beyond(filed.incident)
         everyone = await ctx.store.conversations.of(filed.incident)
         those = [one for one in everyone if not one.is_silent]  # they know already
-        told = await _tell(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
-        if told is None:
-            return None
-        to_each = (
-            participant_sync.group_messages(event, sorted(to.people), to.people, ctx)
-            for to, event in told
-        )
-        return Effects([*chain.from_iterable(to_each)])
+        return await _tell_end(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
 
     return await decide_and_commit(partial(ctx.store.incidents.get, change.incident), tell)
 
@@ -357,11 +350,7 @@ async def end(silent: ConversationSilent, ctx: Context) -> Effects:
             return NOTHING
         everyone = await ctx.store.conversations.of(filed.incident)
         those = [one for one in everyone if one.id == silent.conversation]
-        told = await _tell(those, partial(_falling_silent, silent, ctx), filed.incident, ctx)
-        if told is None:
-            return None
-        to_each = (_to(event, sorted(to.people), to.people, ctx) for to, event in told)
-        return Effects([*chain.from_iterable(to_each)])
+        return await _tell_end(those, partial(_falling_silent, silent, ctx), filed.incident, ctx)
 
     return await decide_and_commit(partial(ctx.store.incidents.get, silent.incident), tell)
 
@@ -392,6 +381,22 @@ def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
 
 def _group_of(to: Conversation) -> Group:
     return Group(to.id, to.people, len(to.events) + 1)
+
+
+async def _tell_end(
+    those: Sequence[Conversation],
+    draw_up: Callable[[Conversation], GroupEvent],
+    incident: Incident,
+    ctx: Context,
+) -> Effects | None:
+    told = await _tell(those, draw_up, incident, ctx)
+    if told is None:
+        return None
+    to_each = (
+        participant_sync.group_messages(event, sorted(to.people), to.people, ctx)
+        for to, event in told
+    )
+    return Effects([*chain.from_iterable(to_each)])
 
 
 async def _tell(
