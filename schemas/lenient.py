@@ -246,12 +246,35 @@ def _is_id(value: Any) -> bool:
 
 def roughly(value: Any) -> datetime | None:
     """Return the time that an unreadable one may mean, give or take an offset; of several the first."""
+    if isinstance(value, Ambiguous):
+        return min(filter(None, map(roughly, value.values)), default=None)
+    meant = _time(value)
+    return meant.replace(tzinfo=UTC) if meant and meant.tzinfo is None else meant
+
+
+def has_offset(value: Any) -> bool:
+    """Whether a time that can be read says of which offset it is, as Unix time does; any of several."""
+    if isinstance(value, Ambiguous):
+        return any(map(has_offset, value.values))
+    meant = _time(value)
+    return meant is not None and meant.tzinfo is not None
+
+
+_UNIX = re.compile(r"\s*\d{9,19}(?:\.\d+)?\s*", re.ASCII)
+
+
+def _time(value: Any) -> datetime | None:
     try:
-        if isinstance(value, Ambiguous):
-            return min(filter(None, map(roughly, value.values)), default=None)
-        if _is_number(value):  # Unix seconds, or milliseconds
-            return datetime.fromtimestamp(value / 1000 if value > 1e11 else value, UTC)
-        meant = datetime.fromisoformat(value.strip())
-        return (meant if meant.tzinfo else meant.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, str) and _UNIX.fullmatch(value):
+            value = float(value)
+        if not _is_number(value):
+            meant = datetime.fromisoformat(value.strip())
+            return meant.astimezone(UTC) if meant.tzinfo else meant
+        # Seconds, milli-, micro- or nanoseconds.
+        unit = next((unit for least, unit in _UNITS if value > least), 1)
+        return datetime.fromtimestamp(value / unit, UTC)
     except (AttributeError, ValueError, OverflowError, OSError):
         return None
+
+
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))

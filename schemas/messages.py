@@ -20,6 +20,7 @@ from schemas.lenient import (
     always,
     choice,
     code,
+    has_offset,
     ids,
     instant,
     language_tag,
@@ -68,9 +69,11 @@ def _made_at(message: Mapping[str, Any]) -> str | None:
     """Return when the id of a message was made (RFC 9562, 5.7), for want of a better time."""
     try:
         made = datetime.fromtimestamp((UUID(message["id"]).int >> 80) / 1000, UTC)
-        about = roughly(message.get("seen_at"))
-        # Whatever its offset, it is of another day: what is old must not look new.
-        if about is not None and made - about > timedelta(hours=14):
+        said = message.get("seen_at")
+        about = roughly(said)
+        # Without an offset it may be of now, within 14 hours; what is old must not look new.
+        doubt = timedelta(0) if has_offset(said) else timedelta(hours=14)
+        if about is not None and made - about > doubt:
             # And is not refused for it, as what is older than 7 days would be.
             made = max(about, made - timedelta(days=6))
         return made.isoformat(timespec="milliseconds")

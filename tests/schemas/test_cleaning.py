@@ -1,7 +1,7 @@
 """A detail never costs a message: it is mended or left out, and its sender is told."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -570,6 +570,37 @@ def test_an_audience_elsewhere_in_the_message_counts() -> None:
         report, notes = read("report", **elsewhere)
         assert report.audience is Audience.POLICE
         assert any("did you mean 'audience'? It was read so." in note for note in notes)
+
+
+@pytest.mark.parametrize("hours", [2, 13, 40])
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda at: at.timestamp(),
+        lambda at: int(at.timestamp()),
+        lambda at: str(int(at.timestamp())),
+        lambda at: int(at.timestamp() * 1e3),
+        lambda at: int(at.timestamp() * 1e6),
+        lambda at: int(at.timestamp() * 1e9),
+        lambda at: at.isoformat(),
+        lambda at: at.isoformat(" "),
+        lambda at: at.astimezone(timezone(timedelta(hours=-11))).isoformat(" "),
+        lambda at: f" {at.astimezone(timezone(timedelta(hours=13))):%Y%m%dT%H%M%S%z} ",
+    ],
+)
+def test_a_time_that_says_its_offset_is_taken_exactly(written: Any, hours: int) -> None:
+    seen = datetime.now(UTC) - timedelta(hours=hours)
+    fields = BASE["report"] | {"id": str(new_id()), "seen_at": written(seen)}
+
+    assert abs(read("report", **fields)[0].seen_at - seen) < timedelta(seconds=2)
+
+
+def test_a_time_without_offset_has_the_benefit_of_14_hours() -> None:
+    now = datetime.now(UTC)
+    for hours in (2, 13, -2):
+        written = (now - timedelta(hours=hours)).isoformat()[:19]
+        fields = BASE["report"] | {"id": str(new_id()), "seen_at": written}
+        assert abs(read("report", **fields)[0].seen_at - now) < timedelta(seconds=10)
 
 
 @pytest.mark.parametrize("written", [lambda at: at.isoformat()[:19], lambda at: at.timestamp()])
