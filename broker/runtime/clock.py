@@ -74,10 +74,10 @@ class Clock:
         self.compare(redis_s)
         self.jumps += 1
         _log.error(
-            "the clock of this host is wrong, or it alone is right: the shared time is taken",
-            ahead_s=round(self._known.jump_s, 1),
-            shared_by="Redis" if shared.from_redis else "the workers that run",
-            redis_shows_ours=self.redis_agrees,
+            "the clock of this host does not show the shared time, which is taken",
+            by_s=round(self._known.jump_s, 1),
+            what="of Redis" if shared.from_redis else "of the workers that run",
+            why="Redis shows the host's" if self.redis_agrees else "Redis does not show the host's",
         )
 
     @property

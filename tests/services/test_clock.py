@@ -142,7 +142,7 @@ async def test_workers_started_with_a_wrong_clock_refuse_and_close_nothing(
             assert filed is not None
             assert filed.incident.status is Status.OPEN
             assert abs(clock.held_jump_s - ahead_s) < 5
-    assert [entry["shared_by"] for entry in logs if "shared time" in entry["event"]] == ["Redis"]
+    assert [entry["what"] for entry in logs if "shared time" in entry["event"]] == ["of Redis"]
 
 
 async def test_a_deadlines_worker_started_a_day_ahead_closes_nothing_of_the_healthy_ones(
