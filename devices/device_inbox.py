@@ -1,6 +1,7 @@
 """What has come down to a participant's device: alerts, group events and questions, each once.
 
-With a journal "once" holds over restarts, and gaps in a group's sequence are noted.
+With a journal "once" holds over restarts, and gaps in a group's sequence are noted. A crash between
+showing a message and noting it shows it twice.
 """
 
 import bisect
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid5
 
 from devices.device_connection import Incoming
@@ -20,6 +21,8 @@ from schemas.messages import Alert, Brief, GroupEvent, GroupEventKind, Question,
 
 KEPT = 200  # alerts, briefs, questions, groups and repeats
 _NAMED, _NAMED_EVENTS = 200, 50  # alerts and groups in a sync, and events of each
+
+_M = TypeVar("_M", Alert, Brief, Question)
 
 OnAlert = Callable[[Alert, float], None]
 OnBrief = Callable[[Brief, float], None]
@@ -85,56 +88,79 @@ class DeviceInbox:
     def take_alert(self, incoming: Incoming) -> None:
         """Hear an alert in full."""
         alert = read(topics.ALERT, incoming.payload)
-        if self._is_new(self.alerts, alert, alert.id) and self._listeners.on_alert:
-            self._listeners.on_alert(alert, incoming.received_at)
+        self._hear(
+            self.alerts,
+            alert,
+            key=alert.id,
+            listener=self._listeners.on_alert,
+            at=incoming.received_at,
+        )
 
     def take_brief(self, incoming: Incoming) -> None:
         """Hear an alert in short."""
         brief = read(topics.BRIEF, incoming.payload)
         # In the journal the alert's own id is that of the full form.
-        is_new = self._is_new(self.briefs, brief, uuid5(brief.id, "brief"))
-        if is_new and self._listeners.on_brief:
-            self._listeners.on_brief(brief, incoming.received_at)
+        key = uuid5(brief.id, "brief")
+        self._hear(
+            self.briefs, brief, key=key, listener=self._listeners.on_brief, at=incoming.received_at
+        )
 
     def take_question(self, incoming: Incoming) -> Question:
         """Hear a question; return it, also when it has come before: it is to be confirmed."""
         question = read(topics.QUESTION, incoming.payload)
-        is_new = self._is_new(self.questions, question, question.id)
-        if is_new and self._listeners.on_question:
-            self._listeners.on_question(question, incoming.received_at)
+        self._hear(
+            self.questions,
+            question,
+            key=question.id,
+            listener=self._listeners.on_question,
+            at=incoming.received_at,
+        )
         return question
 
     def take_group(self, incoming: Incoming) -> None:
         """Hear a group event, whatever is missing before it."""
         event = read(topics.GROUP, incoming.payload)
-        events = self.groups.setdefault(event.incident, [])
-        known_ids = (known.id for known in reversed(events))
+        known_ids = (known.id for known in reversed(self.groups.get(event.incident, [])))
         if event.id in known_ids or self._came_before(event.id):
             self._note_repeat(event.id)
             return
-        self._note_heard(event)
-        bisect.insort(events, event, key=lambda known: known.sequence)
-        self._outside.difference_update(_forget_oldest(self.groups))
         if self._listeners.on_group:
             self._listeners.on_group(event, incoming.received_at)
+        self._note_seen(event.id)
+        self._note_heard(event)
+        events = self.groups.setdefault(event.incident, [])
+        bisect.insort(events, event, key=lambda known: known.sequence)
+        self._outside.difference_update(_forget_oldest(self.groups))
 
-    def _is_new(self, kept: dict[UUID, Any], message: Alert | Brief | Question, key: UUID) -> bool:
-        """Keep what has not come before, as `key` in the journal; count what has."""
+    def _hear(
+        self,
+        kept: dict[UUID, _M],
+        message: _M,
+        *,
+        key: UUID,
+        listener: Callable[[_M, float], None] | None,
+        at: float,
+    ) -> None:
+        """Show what has not come before, as `key` in the journal, then keep it; count what has.
+
+        What a listener fails to show is neither known nor confirmed: it comes again.
+        """
         if message.id in kept or self._came_before(key):
             self._note_repeat(message.id)
-            return False
+            return
+        if listener:
+            listener(message, at)
+        self._note_seen(key)
         kept[message.id] = message
         _forget_oldest(kept)
-        return True
 
     def _came_before(self, key: UUID) -> bool:
-        """Whether this has come before the device was entered; it has come now."""
-        if self._journal is None:
-            return False
-        if self._journal.has_seen(key):
-            return True
-        self._journal.note_seen(key)
-        return False
+        """Whether this has come before the device was entered."""
+        return self._journal is not None and self._journal.has_seen(key)
+
+    def _note_seen(self, key: UUID) -> None:
+        if self._journal is not None:
+            self._journal.note_seen(key)
 
     def _note_repeat(self, identifier: UUID) -> None:
         self.repeats[identifier] += 1
