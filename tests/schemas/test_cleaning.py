@@ -646,6 +646,15 @@ def test_a_name_in_another_style_is_read() -> None:
     assert len(notes) == 2
 
 
+def test_what_a_reader_is_told_of_a_contradiction_is_a_plain_sentence() -> None:
+    wire = encode(EXAMPLES["alert"])[:-1] + b',"reason":"other"}'
+
+    alert, notes = topics.ALERT.read(wire)
+
+    assert alert.reason == "other"
+    assert notes == ("reason: what stands there was read as 'other'",)
+
+
 def test_values_that_contradict_each_other_restrict() -> None:
     wire = json.dumps(BASE["report"])[:-1] + ',"audience":"police_and_nearby","audience":"police"}'
 
