@@ -41,7 +41,7 @@ rewritten() {
 
 mkdir -p "$backups"
 exec {lock}<"$backups"
-flock -n "$lock" || { echo "another backup to $backups is under way" >&2; exit 1; }
+flock -w 2 "$lock" || { echo "another backup to $backups is under way" >&2; exit 1; }  # what a killed run had begun lets go by then
 # Left by one that was killed, perhaps with where people are. Each has its socket's folder in it, as `at`.
 for left in "$backups"/.unfinished-*; do
     [[ $(readlink "$left/at") != /tmp/nabij-backup-* ]] || rm -rf "$(readlink "$left/at")"

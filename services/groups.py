@@ -4,6 +4,7 @@ Of an incident for the police alone there is no group: each reporter speaks with
 what the desk tells them, under an id of their own (`broker/store/conversations.py`).
 """
 
+# long: what a group hears and says, and how each conversation ends, is one life cycle
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial

@@ -1,5 +1,6 @@
 """Police: carries out commands, keeps the retained states, and relays what no desk has confirmed."""
 
+# long: a command, what it changes and what its desk hears of it are read as one
 import asyncio
 from collections.abc import Sequence
 from functools import partial

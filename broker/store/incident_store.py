@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+# long: everything that commits a change of an incident, so that the guards stand together
 import msgspec
 
 from broker.core import incident_history

@@ -21,7 +21,6 @@ from broker.runtime.clock import Clock
 from broker.runtime.config import Settings
 from broker.runtime.worker import run_worker
 from broker.store import OutboxMessage, Partitions, Store, StoredIncident, open_partitions
-from broker.store.kernel.keys import Keys
 from nabij.local.embedded import Account, EmbeddedMqtt
 from schemas.ids import new_id
 from schemas.messages import ServiceState
@@ -277,15 +276,17 @@ async def running(
 
     `settings` are those of a system that ran before, to run as the same again.
     """
+    is_new = False
     if settings is None:
         settings = settings_of(servers, timers or {}, policy_extra)
-        with redis.Redis.from_url(servers.redis_url) as client:
-            client.delete(Keys(0).shared_time)  # of a test before, whose clock may have jumped
+        is_new = True
     assert settings.redis_url is not None
     async with (
         open_partitions(settings.redis_url, settings.partitions, routes=routes()) as partitions,
         connecting(servers.mqtt, servers.accounts) as connect,
     ):
+        if is_new:  # a test before may have had a clock that jumped
+            await partitions.first._redis.call("DEL", partitions.first.keys.shared_time)
         for kind, some in zones().items():
             await partitions.first.zones.save(kind, some)
         system = System(connect, partitions, settings, apart_m)

@@ -161,6 +161,7 @@ def _retry_at(parts: Sequence[bytes], words: Sequence[Word]) -> float:
     return at + settled if claimed >= doubt and tries < most else math.inf
 
 
+# long: one script, line for line
 def bury(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
     """Keep a dead letter or forget some; the oldest go when there is no more room or time."""
     letters, times, counts, shares, sizes = map(raw, keys)
