@@ -38,6 +38,7 @@ class Paho:
         self.receipts: list[dict[str, Any]] = []
         self.disconnects: list[str] = []
         self.largest: int | None = None  # packet, as told by CONNACK
+        self.subscribed = 0  # how often: what is published before has no receipt to hear
         self._told = threading.Condition()
         self.mqtt = mqtt.Client(
             CallbackAPIVersion.VERSION2, f"eva-paho-{version}", protocol=version
@@ -47,13 +48,17 @@ class Paho:
         self.mqtt.on_message = self._take
         self.mqtt.on_disconnect = self._lose
         self.mqtt.on_connect = self._greet
-        self.mqtt.on_subscribe = lambda *_: self._tell()
+        self.mqtt.on_subscribe = self._hear
         self.mqtt.connect(servers.mqtt.host, servers.mqtt.port)
         self.mqtt.loop_start()
 
     def _greet(self, client: mqtt.Client, *told: Any) -> None:
         self.largest = getattr(told[3], "MaximumPacketSize", None)
         client.subscribe(DOWN, qos=1)
+
+    def _hear(self, *_: Any) -> None:
+        self.subscribed += 1
+        self._tell()
 
     def _take(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         self.receipts.append(json.loads(message.payload))
@@ -81,6 +86,7 @@ async def test_too_large_a_report_gets_its_receipt_and_keeps_the_connection(
 ) -> None:
     device = Paho(servers, version)
     try:
+        await device.until(lambda: device.subscribed)
         device.mqtt.publish(UP, padded(REPORT, TOO_LARGE), qos=1)
         await device.until(lambda: device.receipts)
         receipt = device.receipts[0]
@@ -96,7 +102,7 @@ async def test_too_large_a_report_gets_its_receipt_and_keeps_the_connection(
             assert device.disconnects[0] == "Packet too large"
             assert device.largest == 196_608
         report = a_report(system.place())
-        await device.until(device.mqtt.is_connected)
+        await device.until(lambda: device.subscribed == 2)
         device.mqtt.publish(UP, json.dumps(report), qos=1)
         await device.until(lambda: any(one.get("id") == report["id"] for one in device.receipts))
     finally:

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
-from broker.runtime import dispatch, session_takeover, worker
+from broker.runtime import dispatch, session_takeover, worker_loops
 from broker.runtime.connections import client_id_of, filters_of
 from broker.store import WorkerState, open_partitions
 from schemas import topics
@@ -204,7 +204,7 @@ async def test_what_comes_by_a_subscription_of_another_version_is_laid_aside(
 async def test_what_a_dead_worker_had_in_hand_is_handled_within_seconds(
     city: City, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_TAKE_OVER_EVERY_S", BEAT_S)
+    monkeypatch.setattr(worker_loops, "_TAKE_OVER_EVERY_S", BEAT_S)
     city.service, events = "city", city.store.events
     await city.start("a-1")
     await city.die("a-1")
