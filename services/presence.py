@@ -43,6 +43,9 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
     ctx = batch[-1][1]
     placed = [_update(presence, one) for presence, one in batch if not _is_inexact(presence, one)]
     updates = worth_applying(placed, ctx.now_ms)
+    # Before the places: who is near is alerted from then on, and a small device hears briefs alone.
+    if forms := {one.user: presence.form for presence, one in batch if presence.form is not None}:
+        await ctx.store.forms.ask(forms, ctx.now_ms)
     hits = await ctx.partitions.update(
         updates, now_ms=ctx.now_ms, presence_s=ctx.policy.timers.presence_s
     )
@@ -54,8 +57,6 @@ async def update(batch: Sequence[tuple[Presence, Context]]) -> Effects:
         WalkedIn(incident=incident, users=tuple(sorted(users)))
         for incident, users in walked_in.items()
     )
-    if forms := {one.user: presence.form for presence, one in batch if presence.form is not None}:
-        await ctx.store.forms.ask(forms, ctx.now_ms)
     metrics.PRESENCE.inc(len(batch))
     receipts = [_receipt(presence, one) for presence, one in batch if _wants_receipt(one)]
     return Effects(receipts) if receipts else NOTHING

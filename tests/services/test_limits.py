@@ -15,7 +15,7 @@ import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
 from broker.runtime import metrics
-from broker.store import DeliveryState
+from broker.store import DeliveryState, Partitions
 from devices.participant import Broker, Confirm, DeviceOptions, Listeners, Participant
 from nabij.local.embedded import find_program
 from schemas.messages import Brief, Form, Position
@@ -189,6 +189,35 @@ async def test_a_small_device_is_alerted_in_less_than_256_bytes_wherever_it_was(
         await phone.expect("u/bob/down/alert", incident=last)
         await button.ask("u/bob/up/sync", {"since": ago(minutes=1)})
         assert not button.on("u/bob/down/brief", incident=last)
+
+
+async def test_a_small_device_is_alerted_in_short_as_soon_as_its_first_place_is_known(
+    connect: Connect, servers: Servers, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phone, eva = await connect("bob"), await connect("eva")
+    placed, alerted = asyncio.Event(), asyncio.Event()
+    update = Partitions.update
+
+    async def and_wait(*arguments: Any, **named: Any) -> Any:
+        hits = await update(*arguments, **named)
+        placed.set()
+        await alerted.wait()
+        return hits
+
+    async with connecting(servers.mqtt, servers.accounts) as also:
+        button = await also("bob", "u/bob/down/brief", "u/bob/down/receipt")
+        place = system.place()
+        monkeypatch.setattr(Partitions, "update", and_wait)
+        saying = asyncio.create_task(system.be_at(button, place, form="short"))
+        async with asyncio.timeout(WITHIN_S):
+            await placed.wait()
+        incident = (await system.report(eva, place))["incident"]
+        await phone.expect("u/bob/down/alert", incident=incident)
+        alerted.set()
+        await saying
+
+        await button.expect("u/bob/down/brief", incident=incident)
+        await system.be_at(button, None, availability="away", form="full")
 
 
 async def test_a_participant_asks_for_alerts_in_short_and_for_no_more_of_them(
