@@ -6,7 +6,7 @@ python sabotaged_worker.py SABOTAGE[,SABOTAGE] SERVICE INDEX PIPE PARENT
 import asyncio
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,36 +78,33 @@ def skip_idempotency() -> None:
 
 def drop_an_alert() -> None:
     """One person's alerts are never sent, and recorded as if they were."""
-    honest = Dispatcher.publish
     dropped = topics.ALERT.topic(user=VICTIM)
+    _lose(lambda message: message.topic == dropped)
+
+
+def _lose(is_lost: Callable[[Message], bool]) -> None:
+    """Publish no such message, and take it for published; of the others the outcome is true."""
+    honest = Dispatcher.publish
 
     async def publish(self: Dispatcher, messages: Sequence[Message]) -> Sequence[PubAckReasonCode]:
-        await honest(self, [message for message in messages if message.topic != dropped])
-        return [PubAckReasonCode.SUCCESS] * len(messages)
+        lost = [is_lost(message) for message in messages]
+        kept = [message for message, gone in zip(messages, lost, strict=True) if not gone]
+        outcomes = iter(await honest(self, kept))
+        return [PubAckReasonCode.SUCCESS if gone else next(outcomes) for gone in lost]
 
     Dispatcher.publish = publish  # type: ignore[method-assign]
 
 
 def believe_puback() -> None:
     """What was published once is delivered, though every tenth escalation reaches no desk."""
-    publish = Dispatcher.publish
     count = itertools.count()
-
-    async def lossy(self: Dispatcher, messages: Sequence[Message]) -> Sequence[PubAckReasonCode]:
-        lost = [
-            message
-            for message in messages
-            if topics.ESCALATION.parse(message.topic) and next(count) % 10 == 0
-        ]
-        await publish(self, [message for message in messages if message not in lost])
-        return [PubAckReasonCode.SUCCESS] * len(messages)
+    _lose(lambda message: bool(topics.ESCALATION.parse(message.topic)) and next(count) % 10 == 0)
 
     async def take(self: Outbox, now_ms: int) -> list[OutboxMessage]:
         await self.remove(await honest(self, now_ms))
         return []
 
     honest = Outbox.take
-    Dispatcher.publish = lossy  # type: ignore[method-assign]
     Outbox.take = take  # type: ignore[method-assign, assignment]
 
 

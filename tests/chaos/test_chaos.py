@@ -77,7 +77,7 @@ async def test_skipped_idempotency_and_a_dropped_alert_are_caught(
     assert judgement.counts["I3"] > 0
     assert judgement.duplicated > 0
     assert judgement.counts["I4"] > 0
-    assert any("p-7 " in what for what in judgement.violations["I4"])
+    assert all("p-7 " in what for what in judgement.violations["I4"]), judgement.violations["I4"]
     assert judgement.lost >= judgement.counts["I4"]
 
 
