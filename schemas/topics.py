@@ -160,6 +160,11 @@ class Topic(Generic[T]):
         match = self._filter.fullmatch(topic)
         return match.groupdict() if match else None
 
+    @property
+    def matcher(self) -> str:
+        """A regular expression, without groups, of what comes by `filter`."""
+        return f"{ROOT}/" + _PLACEHOLDER.sub("[^/]*", self.template)
+
     def overlaps(self, other: "Topic[Any]") -> bool:
         """Whether one MQTT topic could be both of this and of `other`."""
         ours, theirs = self.filter().split("/"), other.filter().split("/")

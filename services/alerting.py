@@ -124,9 +124,7 @@ async def _alert(
         return Effects(rest=rest)
     if not claimed and not began:
         return NOTHING
-    told = IncidentChanged(
-        incident=incident.id, change=Change.ALERTED, at=ctx.now, desk=incident.desk
-    )
+    told = incident.event(Change.ALERTED, ctx.now)
 
     alerts = _Alerts(incident, claimed, ctx, vias, short=short)
 

@@ -20,7 +20,7 @@ service = Service("city", niceness=3)
 @service.on(changes.INCIDENT_CHANGED, changes={Change.OPENED, Change.MERGED}, desks={Desk.CITY})
 async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
     """Publish the case of a report whose category is the city's."""
-    if change.change not in (Change.OPENED, Change.MERGED) or change.report is None:
+    if change.report is None:
         return NOTHING
     case = await ctx.store.outbox.get(case_id(change.report))
     return NOTHING if case is None else Effects([Message(case.topic, case.payload)])

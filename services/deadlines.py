@@ -8,7 +8,7 @@ import structlog
 from msgspec.structs import replace
 
 from broker.core import membership
-from broker.core.changes import Change, ConversationSilent, Erased, IncidentChanged
+from broker.core.changes import Change, ConversationSilent, Erased
 from broker.core.escalation import (
     accept_by,
     acknowledge_by,
@@ -148,8 +148,7 @@ async def _end_conversation(deadline: Deadline, filed: StoredIncident, ctx: Cont
         transaction,
         ConversationSilent(incident=incident.id, conversation=deadline.incident, at=ctx.now),
     )
-    after = replace(incident, version=incident.version + 1)
-    await ctx.store.incidents.touch(incident, after, transaction)
+    await ctx.store.incidents.touch(incident, incident.next(), transaction)
 
 
 async def _change(
@@ -176,7 +175,7 @@ async def _change(
         replace(after, version=before.version + 1),
         active_at=filed.active_at,
         timers=ctx.policy.timers,
-        events=[IncidentChanged(incident=before.id, change=change, at=ctx.now, desk=before.desk)],
+        events=[before.event(change, ctx.now)],
         posted=[posted] if posted else [],
         transaction=transaction,
     )

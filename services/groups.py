@@ -4,9 +4,8 @@ Of an incident for the police alone there is no group: each reporter speaks with
 what the desk tells them, under an id of their own (`broker/store/conversations.py`).
 """
 
-# long: what a group hears and says, and how each conversation ends, is one life cycle
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from typing import NamedTuple
@@ -52,7 +51,6 @@ from schemas.messages import (
     GroupEventKind,
     GroupMessage,
     GroupRole,
-    Outcome,
     Receipt,
     Reply,
     Status,
@@ -130,14 +128,7 @@ async def _take(
         async def commit(seen: _Seen) -> Effects | None:
             if seen.received is not None:
                 return await _repeat(seen)
-            receipt = Receipt(
-                subject=subject,
-                outcome=Outcome.ACCEPTED,
-                at=ctx.now,
-                id=message,
-                incident=seen.known_as,
-                notes=ctx.notes,
-            )
+            receipt = ctx.accepted(subject, message, seen.known_as)
             filed = await _open_and_theirs(seen)
             return await _commit(receipt, filed, change(filed), seen, note=note)
 
@@ -198,15 +189,12 @@ async def _commit(
         silent_at = ctx.now + silence(incident, ctx.policy.timers)
         reporter_spoke(transaction, filed.conversation, silent_at)
     log(transaction, incident.id, note)
-    told = IncidentChanged(
-        incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
-    )
     is_committed = await ctx.store.incidents.change(
         incident,
-        _next(incident),
+        incident.next(),
         active_at=ctx.now,
         timers=ctx.policy.timers,
-        events=[told],
+        events=[incident.event(Change.REPLIED, ctx.now)],
         posted=changed.posted,
         transaction=transaction,
     )
@@ -230,17 +218,13 @@ async def _own(filed: StoredIncident | None, ctx: Context) -> UUID | None:
     return await ctx.store.conversations.own(filed.conversation, ctx.user)
 
 
-def _next(incident: Incident) -> Incident:
-    return replace(incident, version=incident.version + 1)
-
-
 def _for_desk(
     message: GroupMessage, filed: StoredIncident, ctx: Context
 ) -> tuple[OutboxMessage, ...]:
     """Return what the desk is to read of a message: in a group the members are spoken to."""
     if filed.report is None:
         return ()
-    incident = _next(filed.incident)
+    incident = filed.incident.next()
     said: Escalation | Case
     if incident.desk is Desk.POLICE:
         said = said_to_police(message, incident, filed.report, ctx.now)
@@ -248,8 +232,7 @@ def _for_desk(
     else:
         said = said_to_city(message, incident, filed.report, ctx.now)
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
-    now_ms = int(ctx.clock.seconds() * 1000)  # of the commit
-    return (posted(said.id, topic, encode(said), now_ms=now_ms),)
+    return (posted(said.id, topic, encode(said), now_ms=ctx.commit_ms),)
 
 
 def _call_again(
@@ -301,7 +284,7 @@ def _to_members(event: GroupEvent, people: People, ctx: Context) -> list[Message
 async def inform(informed: Informed, ctx: Context) -> Effects:
     """Pass on what the police say: to the group, or to each reporter, or the one of a report."""
 
-    def draw_up(to: Conversation) -> GroupEvent:
+    def draw_up(_: Incident, to: Conversation) -> GroupEvent:
         return membership.event(
             _group_of(to),
             informed.command,
@@ -311,72 +294,44 @@ async def inform(informed: Informed, ctx: Context) -> Effects:
             text=informed.text,
         )
 
-    async def tell(filed: StoredIncident | None) -> Effects | None:
-        if filed is None:
-            return NOTHING
-        everyone = await ctx.store.conversations.of(filed.incident)
-        those = [one for one in everyone if informed.report in (None, one.report)]
-        told = await _tell(those, draw_up, filed.incident, ctx, is_word=True)
-        if told is None:
-            return None
-        to_each = (_to_members(event, to.people, ctx) for to, event in told)
-        return Effects([*chain.from_iterable(to_each)])
+    def is_told(to: Conversation) -> bool:
+        return informed.report in (None, to.report)
 
-    return await decide_and_commit(partial(ctx.store.incidents.get, informed.incident), tell)
+    return await _tell(informed.incident, is_told, draw_up, ctx)
 
 
 @service.on(changes.INCIDENT_CHANGED, changes={Change.CLOSED})
 async def close(change: IncidentChanged, ctx: Context) -> Effects:
     """Tell everyone who was alerted, and the reporters, that an incident has ended."""
-    if change.change is not Change.CLOSED:
-        return NOTHING
-
-    async def tell(filed: StoredIncident | None) -> Effects | None:
-        if filed is None:
-            return NOTHING
+    if len(ctx.partitions) > 1 and (filed := await ctx.store.incidents.get(change.incident)):
         await ctx.partitions.remove_beyond(filed.incident)
-        everyone = await ctx.store.conversations.of(filed.incident)
-        those = [one for one in everyone if not one.is_silent]  # they know already
-        return await _tell_end(those, partial(_closing, filed.incident, ctx), filed.incident, ctx)
-
-    return await decide_and_commit(partial(ctx.store.incidents.get, change.incident), tell)
+    # Those of a silent one know already.
+    return await _tell(change.incident, lambda to: not to.is_silent, partial(_closing, ctx), ctx)
 
 
 @service.on(changes.CONVERSATION_SILENT)
 async def end(silent: ConversationSilent, ctx: Context) -> Effects:
     """Tell a reporter that their conversation with the desk has ended."""
 
-    async def tell(filed: StoredIncident | None) -> Effects | None:
-        if filed is None:
-            return NOTHING
-        everyone = await ctx.store.conversations.of(filed.incident)
-        those = [one for one in everyone if one.id == silent.conversation]
-        return await _tell_end(those, partial(_falling_silent, silent, ctx), filed.incident, ctx)
+    def draw_up(_: Incident, to: Conversation) -> GroupEvent:
+        # The desk may speak again, and it be silent again.
+        return _end(to, f"silent {silent.at.isoformat()}", _NABIJ, at=ctx.now, outcome=SILENT)
 
-    return await decide_and_commit(partial(ctx.store.incidents.get, silent.incident), tell)
+    return await _tell(silent.incident, lambda to: to.id == silent.conversation, draw_up, ctx)
 
 
-def _falling_silent(silent: ConversationSilent, ctx: Context, to: Conversation) -> GroupEvent:
-    return membership.event(
-        _group_of(to),
-        f"silent {silent.at.isoformat()}",  # the desk may speak again, and it be silent again
-        GroupEventKind.CLOSED,
-        _NABIJ,
-        at=ctx.now,
-        text=SILENT,
-    )
-
-
-def _closing(incident: Incident, ctx: Context, to: Conversation) -> GroupEvent:
-    is_silent = incident.outcome == SILENT and not incident.has_group  # as `_falling_silent`
+def _closing(ctx: Context, incident: Incident, to: Conversation) -> GroupEvent:
+    is_silent = incident.outcome == SILENT and not incident.has_group  # as when one falls silent
     by_police = incident.acknowledged_by is not None and not is_silent
+    author = _POLICE if by_police else _NABIJ
+    return _end(to, "closed", author, at=ctx.now, outcome=incident.outcome)
+
+
+def _end(
+    to: Conversation, cause: str, author: Author, *, at: datetime, outcome: str | None
+) -> GroupEvent:
     return membership.event(
-        _group_of(to),
-        "closed",
-        GroupEventKind.CLOSED,
-        _POLICE if by_police else _NABIJ,
-        at=ctx.now,
-        text=incident.outcome,
+        _group_of(to), cause, GroupEventKind.CLOSED, author, at=at, text=outcome
     )
 
 
@@ -384,49 +339,57 @@ def _group_of(to: Conversation) -> Group:
     return Group(to.id, to.people, len(to.events) + 1)
 
 
-async def _tell_end(
-    those: Sequence[Conversation],
-    draw_up: Callable[[Conversation], GroupEvent],
-    incident: Incident,
-    ctx: Context,
-) -> Effects | None:
-    told = await _tell(those, draw_up, incident, ctx)
-    if told is None:
-        return None
-    to_each = (
-        participant_sync.group_messages(event, sorted(to.people), to.people, ctx)
-        for to, event in told
-    )
-    return Effects([*chain.from_iterable(to_each)])
-
-
 async def _tell(
-    those: Sequence[Conversation],
-    draw_up: Callable[[Conversation], GroupEvent],
-    incident: Incident,
+    incident: UUID,
+    is_told: Callable[[Conversation], bool],
+    draw_up: Callable[[Incident, Conversation], GroupEvent],
     ctx: Context,
-    *,
-    is_word: bool = False,
-) -> list[tuple[Conversation, GroupEvent]] | None:
-    """Add an event to each of `those`, once for all tries; None: all have changed since.
+) -> Effects:
+    """Add an event to the conversations about an incident, once for all tries, and send it."""
+
+    async def commit(filed: StoredIncident | None) -> Effects | None:
+        if filed is None:
+            return NOTHING
+        those = [one for one in await ctx.store.conversations.of(filed.incident) if is_told(one)]
+        told = [(one, draw_up(filed.incident, one)) for one in those]
+        if not await _add(told, filed.incident, ctx):
+            return None
+        sent = (_to_those_who_hear(event, one, ctx) for one, event in told)
+        return Effects([*chain.from_iterable(sent)])
+
+    return await decide_and_commit(partial(ctx.store.incidents.get, incident), commit)
+
+
+async def _add(
+    told: Sequence[tuple[Conversation, GroupEvent]], incident: Incident, ctx: Context
+) -> bool:
+    """Add to each conversation the event that it does not have; False: the incident has changed.
 
     A word of the desk keeps a reporter's conversation open, or opens it again.
     """
     silent_at = ctx.now + silence(incident, ctx.policy.timers)
-    opens = is_word and not incident.has_group and incident.status is not Status.CLOSED
-    transaction, told, is_new = ctx.store.transaction(), [], False
-    for one in those:
-        event = draw_up(one)
-        known = next((known for known in one.events if known.id == event.id), None)
-        if known is None:
-            is_new = True
-            add_reply(transaction, one.id, user="", member=None, event=event)
-            if opens:
-                desk_spoke(transaction, one.id, silent_at)
-        told.append((one, known or event))
-    if is_new and not await ctx.store.incidents.touch(incident, _next(incident), transaction):
-        return None
-    return told
+    can_open = not incident.has_group and incident.status is not Status.CLOSED
+    transaction, is_new = ctx.store.transaction(), False
+    for one, event in told:
+        if _known(event, one) is not None:
+            continue
+        is_new = True
+        add_reply(transaction, one.id, user="", member=None, event=event)
+        if can_open and event.kind is GroupEventKind.SAID:
+            desk_spoke(transaction, one.id, silent_at)
+    return not is_new or await ctx.store.incidents.touch(incident, incident.next(), transaction)
+
+
+def _known(event: GroupEvent, to: Conversation) -> GroupEvent | None:
+    return next((known for known in to.events if known.id == event.id), None)
+
+
+def _to_those_who_hear(event: GroupEvent, to: Conversation, ctx: Context) -> list[Message]:
+    """Return the event, as it was told first: an end for all, a word for those who still hear it."""
+    first = _known(event, to) or event
+    if first.kind is GroupEventKind.CLOSED:
+        return participant_sync.group_messages(first, sorted(to.people), to.people, ctx)
+    return _to_members(first, to.people, ctx)
 
 
 @service.on(topics.SYNC)

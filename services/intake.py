@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 from msgspec.structs import replace
 
-from broker.core.changes import Change, IncidentChanged
+from broker.core.changes import Change
 from broker.core.escalation import case_of, escalation_of
 from broker.core.incidents import Incident, is_old, merge_target, merged, opened_by
 from broker.core.membership import Member, reporter
@@ -192,13 +192,7 @@ async def _commit_as(
         ReceiptRecord(report.id, ctx.user, ctx.digest, decision.receipt),
         incident,
         member=await _member(incident, ctx),
-        event=IncidentChanged(
-            incident=incident.id,
-            change=_change(incident, decision.before),
-            at=ctx.now,
-            desk=incident.desk,
-            report=report.id,
-        ),
+        event=incident.event(_change(incident, decision.before), ctx.now, report.id),
         posted=decision.posted,
     )
     sequence = await ctx.store.incidents.commit_report(
@@ -298,8 +292,7 @@ def _posted(report: Report, incident: Incident, ctx: Context) -> OutboxMessage:
         case = case_of(report, incident, ctx.now)
         topic = topics.CASE.topic(municipality=incident.municipality, category=incident.category)
         identifier, payload = case.id, encode(case)
-    # From the commit: in a burst the message came in long before.
-    return posted(identifier, topic, payload, now_ms=int(ctx.clock.seconds() * 1000))
+    return posted(identifier, topic, payload, now_ms=ctx.commit_ms)
 
 
 def _effects(decision: _Decision) -> Effects:

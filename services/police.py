@@ -1,6 +1,5 @@
 """Police: carries out commands, keeps the retained states, and relays what no desk has confirmed."""
 
-# long: a command, what it changes and what its desk hears of it are read as one
 import asyncio
 from collections.abc import Sequence
 from functools import partial
@@ -45,7 +44,6 @@ from schemas.messages import (
     DeskSync,
     IncidentState,
     Inform,
-    Outcome,
     PoliceCommand,
     Question,
     Receipt,
@@ -87,14 +85,7 @@ async def _carry_out(order: PoliceCommand, ctx: Context) -> Effects:
             return _answer(received.receipt, ctx)
         filed = _in_zone(_existing(filed, order.incident), ctx)
         plan = await _plan(order, filed, ctx)
-        receipt = Receipt(
-            subject=Subject.COMMAND,
-            outcome=Outcome.ACCEPTED,
-            at=ctx.now,
-            id=order.id,
-            incident=order.incident,
-            notes=ctx.notes,
-        )
+        receipt = ctx.accepted(Subject.COMMAND, order.id, order.incident)
         transaction = store.transaction()
         add_receipt(transaction, ReceiptRecord(order.id, sender, ctx.digest, receipt))
         log(transaction, order.incident, commanded(order, ctx.now))
@@ -137,9 +128,7 @@ def _in_zone(filed: StoredIncident, ctx: Context) -> StoredIncident:
 
 async def _plan(order: PoliceCommand, filed: StoredIncident, ctx: Context) -> _Plan:
     incident = filed.incident
-    changed = IncidentChanged(
-        incident=incident.id, change=Change.COMMANDED, at=ctx.now, desk=incident.desk
-    )
+    changed = incident.event(Change.COMMANDED, ctx.now)
     if incident.status is Status.CLOSED and not isinstance(order, Ask):
         raise Rejected(Code.INCIDENT_CLOSED, "$.incident", "The incident is closed.")
     match order:
@@ -166,8 +155,8 @@ async def _plan(order: PoliceCommand, filed: StoredIncident, ctx: Context) -> _P
             )
             return _Plan(incident, (changed, informed))
         case Close():
-            ended = replace(changed, change=Change.CLOSED)
-            return _Plan(closed(incident, order.outcome, ctx.now, by=order.by), (ended,))
+            after = closed(incident, order.outcome, ctx.now, by=order.by)
+            return _Plan(after, (incident.event(Change.CLOSED, ctx.now),))
 
 
 async def _questions(
@@ -238,12 +227,7 @@ async def _refuse_unless_one_of(order: Inform, incident: Incident, ctx: Context)
 
 def _posted(question: Question, user: str, ctx: Context) -> OutboxMessage:
     topic = topics.QUESTION.topic(user=user)
-    return posted(question.id, topic, encode(question), now_ms=_now_ms(ctx))
-
-
-def _now_ms(ctx: Context) -> int:
-    """Return the time of this commit: in a burst the message came in long before `ctx.now`."""
-    return int(ctx.clock.seconds() * 1000)
+    return posted(question.id, topic, encode(question), now_ms=ctx.commit_ms)
 
 
 def _answer(receipt: Receipt, ctx: Context, *questions: OutboxMessage) -> Effects:
@@ -288,18 +272,11 @@ async def _bring_to(
     incident: Incident, given: Answer, question: Question, ctx: Context
 ) -> Effects | None:
     """Commit an answer to a question about `incident`; None when it has changed since."""
-    after = replace(incident, version=incident.version + 1)
+    after = incident.next()
     escalation = answer_of(given, after, question.report, ctx.now)
     topic = topics.ESCALATION.topic(zone=incident.zone, priority=incident.priority)
-    message = posted(escalation.id, topic, encode(escalation), now_ms=_now_ms(ctx))
-    receipt = Receipt(
-        subject=Subject.ANSWER,
-        outcome=Outcome.ACCEPTED,
-        at=ctx.now,
-        id=given.id,
-        incident=question.incident,
-        notes=ctx.notes,
-    )
+    message = posted(escalation.id, topic, encode(escalation), now_ms=ctx.commit_ms)
+    receipt = ctx.accepted(Subject.ANSWER, given.id, question.incident)
     transaction = ctx.store.transaction()
     add_receipt(transaction, ReceiptRecord(given.id, ctx.user, ctx.digest, receipt))
     note = Note("answered", ctx.now, "a question of the police", ctx.user)
@@ -307,15 +284,12 @@ async def _bring_to(
     if not incident.has_group:
         silent_at = ctx.now + silence(incident, ctx.policy.timers)
         reporter_spoke(transaction, question.incident, silent_at)
-    changed = IncidentChanged(
-        incident=incident.id, change=Change.REPLIED, at=ctx.now, desk=incident.desk
-    )
     is_committed = await ctx.store.incidents.change(
         incident,
         after,
         active_at=ctx.now,
         timers=ctx.policy.timers,
-        events=[changed],
+        events=[incident.event(Change.REPLIED, ctx.now)],
         posted=[message],
         transaction=transaction,
     )

@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 from msgspec.structs import replace
 
+from broker.core.changes import Change, IncidentChanged
 from broker.core.grid import distance_m, place_of, region_of
 from broker.core.placed_report import PlacedReport
 from broker.errors import Code, Rejected
@@ -85,6 +86,16 @@ class Incident(Struct, frozen=True, kw_only=True):
     def has_group(self) -> bool:
         """Whether those in it hear each other; else each reporter speaks with the desk alone."""
         return self.audience is Audience.POLICE_AND_NEARBY
+
+    def next(self) -> "Incident":
+        """Return it with the version that its next commit has."""
+        return replace(self, version=self.version + 1)
+
+    def event(self, change: Change, at: datetime, report: UUID | None = None) -> IncidentChanged:
+        """Return what services are told of a change of it."""
+        return IncidentChanged(
+            incident=self.id, change=change, at=at, desk=self.desk, report=report
+        )
 
     def conversation_of(self, report: Report) -> UUID:
         """Return the id by which the reporter of `report` knows this incident."""

@@ -79,16 +79,12 @@ class Dispatcher:
         """Return the subscription that `delivery` came by.
 
         Raises:
-            LookupError: none of this service's (see `knows`).
+            LookupError: none of this service's, but one that another version made.
         """
         found = self.service.subscription(delivery.message.topic)
         if found is None:
             raise LookupError("a message that came by no subscription of this service")
         return found
-
-    def knows(self, delivery: Delivery) -> bool:
-        """Whether it came by a subscription of this service, not by one that another version made."""
-        return self.service.subscription(delivery.message.topic) is not None
 
     async def lay_aside(self, delivery: Delivery) -> None:
         """Keep what came by a subscription of another version as a dead letter.

@@ -20,7 +20,7 @@ from broker.store import Alarm, DeadLetter, OutboxMessage, Reader, Undelivered
 from broker.store.kernel.isolation import each
 from broker.store.outbox import again_after_ms
 from schemas import topics
-from schemas.messages import DeliveryReceipt, DeskSync, Outcome, Receipt, Subject, Unattended
+from schemas.messages import DeliveryReceipt, DeskSync, Receipt, Subject, Unattended
 from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
@@ -53,8 +53,7 @@ async def take_sync(request: DeskSync, ctx: Context, answer: Answer) -> Effects:
     if ctx.is_expired:
         return NOTHING  # the desk has stopped waiting, and asks again
     await _send_what_it_lacks(request, ctx)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
-    return answer(receipt, ctx)
+    return answer(ctx.accepted(Subject.SYNC), ctx)
 
 
 async def _send_what_it_lacks(request: DeskSync, ctx: Context) -> None:

@@ -15,7 +15,7 @@ from broker.mqtt import Message
 from broker.runtime.service import NOTHING, Context, Effects, outgoing
 from broker.store import People, SyncEvents, SyncRow
 from schemas import topics
-from schemas.messages import GroupEvent, Outcome, Receipt, Status, Subject, Sync
+from schemas.messages import GroupEvent, Status, Subject, Sync
 
 _SYNC_AT_MOST = 200  # incidents in one sync
 AT_ONCE = 4
@@ -74,7 +74,7 @@ async def take(request: Sync, ctx: Context) -> Effects:
     told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
     if told:
         await ctx.partitions.confirm(told, ctx.user, ctx.now)
-    receipt = Receipt(subject=Subject.SYNC, outcome=Outcome.ACCEPTED, at=ctx.now, notes=ctx.notes)
+    receipt = ctx.accepted(Subject.SYNC)
     done = outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
     return Effects([*messages, done])
 

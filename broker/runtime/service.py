@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, overload
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -29,6 +30,7 @@ from broker.mqtt import Delivery, Message, PubAckReasonCode, ServerStatus
 from broker.runtime.clock import Clock
 from broker.store import Partitions, Store
 from schemas import codec
+from schemas.messages import Outcome, Receipt, Subject
 from schemas.taxonomy import Desk
 from schemas.topics import Topic
 
@@ -116,6 +118,24 @@ class Context(Struct, frozen=True, kw_only=True):
         """`now` in Unix milliseconds."""
         return int(self.now.timestamp() * 1000)
 
+    @property
+    def commit_ms(self) -> int:
+        """The time of this moment in Unix milliseconds: in a burst `now` is long before a commit."""
+        return int(self.clock.seconds() * 1000)
+
+    def accepted(
+        self, subject: Subject, message: UUID | None = None, incident: UUID | None = None
+    ) -> Receipt:
+        """Return the receipt of a message that is accepted, with what was odd in it."""
+        return Receipt(
+            subject=subject,
+            outcome=Outcome.ACCEPTED,
+            at=self.now,
+            id=message,
+            incident=incident,
+            notes=self.notes,
+        )
+
 
 Record = Callable[[Sequence[PubAckReasonCode]], Awaitable[None]]
 
@@ -198,6 +218,7 @@ class Service:
         self.gather_s = gather_s
         self.niceness = niceness
         self.subscriptions: list[Subscription] = []
+        self._by_topic = re.compile("(?!)")  # the n-th group is the n-th subscription
         self.event_handlers: dict[type[Any], Handler[Any]] = {}
         self.interests: list[Interest] = []
         self.newest_of: dict[type[Any], Callable[[Any], Hashable]] = {}
@@ -289,12 +310,14 @@ class Service:
                 f"{topic.partition}: a batch may have messages of several"
             )
         self.subscriptions.append(new)
+        self._by_topic = re.compile(
+            "|".join(f"({one.topic.matcher})" for one in self.subscriptions)
+        )
 
     def subscription(self, topic: str) -> Subscription | None:
         """Return the subscription by which a message on this MQTT topic comes, if there is one."""
-        return next(
-            (one for one in self.subscriptions if one.topic.parse_filtered(topic) is not None), None
-        )
+        match = self._by_topic.fullmatch(topic)  # one for all: it is asked for each message
+        return self.subscriptions[match.lastindex - 1] if match and match.lastindex else None
 
     def every(self, interval_s: float) -> Callable[[Periodic], Periodic]:
         """Run something again and again, `interval_s` after it ended the last time."""

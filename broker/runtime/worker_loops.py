@@ -198,11 +198,10 @@ class WorkerLoops:
                 if delivery.message.clears or not self._is_ours(delivery):
                     delivery.acknowledge()
                     continue
-                if not self._dispatcher.knows(delivery):
+                subscription = self._service.subscription(delivery.message.topic)
+                if subscription is None:
                     self._start(self._dispatcher.lay_aside(delivery))
-                    continue
-                subscription = self._dispatcher.subscription(delivery)
-                if subscription.handler is not None:
+                elif subscription.handler is not None:
                     self._start(self._dispatcher.deliver(delivery, broker_index))
                 else:
                     batches.setdefault(subscription.topic.template, []).append(delivery)

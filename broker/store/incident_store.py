@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-# long: everything that commits a change of an incident, so that the guards stand together
 import msgspec
 
 from broker.core import incident_history
@@ -369,16 +368,9 @@ def _file_report(
 
 
 def _file(transaction: Transaction, incident: Incident, active_at: datetime) -> None:
-    transaction.call(
-        "HSET",
-        transaction.keys.incident(incident.id),
-        "v",
-        incident.version,
-        "incident",
-        _ENCODE(incident),
-        "active",
-        milliseconds(active_at),
-    )
+    version, blob = incident.version, _ENCODE(incident)
+    fields = ("v", version, "incident", blob, "active", milliseconds(active_at))
+    transaction.call("HSET", transaction.keys.incident(incident.id), *fields)
 
 
 def _file_closed(

@@ -136,7 +136,8 @@ async def test_topics_that_end_alike_have_each_their_own_handler() -> None:
 
     assert handled == ["later", "now"]
     assert len(acknowledged) == 2
-    assert not dispatcher.knows(delivery_of(f"{ROOT}/u/ann/up/report", payload, acknowledged))
+    with pytest.raises(LookupError):
+        dispatcher.subscription(delivery_of(f"{ROOT}/u/ann/up/report", payload, acknowledged))
 
 
 async def _never(_value: object, _ctx: Context) -> Effects:
