@@ -72,7 +72,7 @@ class Topic(Generic[T]):
         if self.name not in {*Subject} - {Subject.OTHER}:
             raise ValueError(
                 f"{self.template}: receipts have no Subject {self.name!r}: add one to "
-                "schemas/messages.py"
+                "schemas/messages/receipts.py"
             )
         if self.receipt is None or not {*self.receipt.levels} <= {*self.levels}:
             raise ValueError(

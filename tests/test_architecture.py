@@ -12,7 +12,7 @@ ROWS = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
 ALLOWED = {room: set(re.findall(r"`([\w.]+)`", cell)) for room, cell in ROWS}
 LIKE_SERVICES = {room for room, cell in ROWS if "what `services` may import" in cell}
 # Folders that belong to the room above them; `verify` is nothing but its rooms.
-INNER = {"verify", "verify.datasets.mappings", "bench.peers"}
+INNER = {"schemas.messages", "verify", "verify.datasets.mappings", "bench.peers"}
 
 
 def packages() -> set[str]:
