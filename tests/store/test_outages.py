@@ -75,6 +75,18 @@ async def test_store_serves_again_when_redis_is_back_with_everything_committed(
     assert filed.incident == incident
 
 
+async def test_a_worker_that_starts_has_as_much_patience_with_a_slow_redis_as_one_that_runs(
+    redis_url: str, client: "redis.Redis[str]"
+) -> None:
+    client.execute_command("CLIENT", "PAUSE", 1_300, "ALL")
+    began = time.monotonic()
+
+    async with Store(redis_url, routes=routes()) as store:
+        await store.events.ensure_groups()
+
+    assert time.monotonic() - began > 1.2
+
+
 async def _served_within(question: Question, store: Store, *, attempts: int) -> object:
     """As the services do: Unavailable is tried again."""
     for _ in range(attempts - 1):

@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 _PORT = 6379
 _LEARN_APART_S = 0.1  # so often at most the servers are asked who has what,
 _LEARN_EVERY_S = 5.0  # and so often at least: replicas come and go without a word
-_LEARN_S = 1.0  # so long one of them has to answer
+_LEARN_S = 1.0  # so long one of several has to answer, before the next is asked
 _LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # another node may have it now
 
 Slots = list[tuple[range, str, bool]]
@@ -102,9 +102,10 @@ class Nodes:
                 return  # another task has asked in the meantime
             await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - time.monotonic()))
             failure: Exception | None = None
-            for url in dict.fromkeys((*self._seeds, *self._wires)):
+            urls = dict.fromkeys((*self._seeds, *self._wires))
+            for url in urls:
                 try:
-                    async with asyncio.timeout(_LEARN_S):
+                    async with asyncio.timeout(_LEARN_S if len(urls) > 1 else None):
                         self._slots = await self._slots_of(url)
                 except (UnavailableError, TimeoutError) as error:
                     failure = error
@@ -112,7 +113,7 @@ class Nodes:
                     return
                 finally:
                     self._learned_at = time.monotonic()
-            raise UnavailableError(str(failure) or f"Redis: no answer for {_LEARN_S:g} s")
+            raise UnavailableError(str(failure) or f"Redis: no answer for {_LEARN_S:g} s each")
 
     async def _slots_of(self, url: str) -> Slots:
         try:
