@@ -9,7 +9,7 @@ from schemas import messages
 from schemas.roles import Role
 from schemas.topic import LEVEL, ROOT, Topic, distinct
 
-__all__ = ["LEVEL", "ROOT", "Topic", "distinct"]  # the rows' own type, for those that read the table
+__all__ = ["LEVEL", "ROOT", "Topic", "distinct"]  # for those that read the table
 
 _PARTICIPANT, _POLICE_DESK, _CITY_DESK = Role.PARTICIPANT, Role.POLICE_DESK, Role.CITY_DESK
 _OPERATOR, _SERVICE = Role.OPERATOR, Role.SERVICE

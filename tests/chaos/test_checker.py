@@ -432,3 +432,26 @@ def test_recovery_is_the_time_until_the_next_report_has_its_receipt(small_run: R
     recovered = recovery_s(small_run.evidence, blows, Policy.parse(policy_text()).file)
 
     assert recovered == {"intake": {"p50": 0.3, "max": 0.3, "backlog_max": 0.3}}
+
+
+def test_a_service_is_back_when_what_the_contract_gives_it_is_done_again(small_run: Run) -> None:
+    small_run.evidence.sent += [
+        MessageSent(
+            t=12.0, user="bob", subject=Subject.REPLY, incident=small_run.incident, done=12.5
+        ),
+        MessageSent(
+            t=30.0, user="ann", subject=Subject.ANSWER, incident=small_run.incident, done=30.1
+        ),
+    ]
+    killed = {"presence": 1.9, "alerting": 9.9, "groups": 11.9, "police": 19.9}
+    blows = [Blow(at, service, f"{service}-1") for service, at in killed.items()]
+    blows.append(Blow(29.9, "police", "police-2"))
+
+    recovered = recovery_s(small_run.evidence, blows, Policy.parse(policy_text()).file)
+
+    assert {service: times["max"] for service, times in recovered.items()} == {
+        "presence": 0.2,
+        "alerting": 0.4,
+        "groups": 0.6,
+        "police": 0.2,
+    }

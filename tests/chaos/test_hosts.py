@@ -18,7 +18,7 @@ PROGRAM = (sys.executable, "-I", "-S", "-c", IDLE)
 
 @pytest.fixture
 async def hosts() -> AsyncIterator[Hosts]:
-    services = {"intake": 1, "city": 1}
+    services = {"intake": 1, "deadlines": 1}
     async with Hosts(dict(os.environ), PROGRAM, names=("a", "b"), workers=services) as hosts:
         await hosts.wait_ready()
         yield hosts
@@ -56,7 +56,7 @@ async def test_hosts_are_swapped_restarted_and_all_stopped(hosts: Hosts) -> None
 async def test_a_host_is_scaled_up_and_down_again(hosts: Hosts) -> None:
     await names_after(hosts, HostChange.SCALE_UP, pick=0.9)
     assert "b-intake-2" in hosts.processes()
-    assert "b-city-2" not in hosts.processes()
+    assert "b-deadlines-2" not in hosts.processes()
     await names_after(hosts, HostChange.SCALE_DOWN, pick=0.0)
     assert "b-intake-2" not in hosts.processes()
     assert len(hosts.workers) == 4

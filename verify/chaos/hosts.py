@@ -10,9 +10,11 @@ from typing import Self
 
 from nabij.local.supervisor import Supervisor, Worker
 from verify.chaos.plan import HostChange, Rescale
+from verify.world.exercised import sent_topics
 
 READY_S = 60.0
-_SCALED = ("intake", "presence", "groups", "police")
+# Those that share subscriptions: a worker that goes must not swallow its part of them.
+_SCALED = {topic.service: 2 for topic in sent_topics()}
 
 
 class Hosts:
@@ -123,7 +125,7 @@ class Hosts:
                 for each in names:
                     await self._restart(each, each)
             case HostChange.SCALE_UP:
-                await self._restart(name, name, {**self._workers, **dict.fromkeys(_SCALED, 2)})
+                await self._restart(name, name, {**self._workers, **_SCALED})
             case HostChange.SCALE_DOWN:
                 most = max(names, key=lambda each: len(self._running[each].workers))
                 await self._restart(most, most)

@@ -7,11 +7,13 @@ one second after it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from schemas.messages import EscalationKind, Merge, Subject
+from schemas import topics
+from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import PolicyFile
+from schemas.topics import TOPICS
 from verify.chaos.evidence import Blow, Evidence
 from verify.chaos.plan import Victim
 
@@ -31,7 +33,8 @@ def recovery_s(
 ) -> dict[str, dict[str, float]]:
     """Return p50 and max for each kind of victim that was killed; nothing where nothing tells.
 
-    A service whose work no device sees has no figures. `backlog_max` is the longest time until all that a kill may have hit was done.
+    A service whose work no device sees has no figures. `backlog_max` is the longest time until all
+    that a kill may have hit was done.
     """
     work = _work(evidence, policy)
     times: dict[str, list[float]] = defaultdict(list)
@@ -65,7 +68,7 @@ def _hit(killed_at: float, work: Iterable[Work]) -> list[float]:
     ]
 
 
-def _work(evidence: Evidence, policy: PolicyFile) -> dict[str, Sequence[Work]]:
+def _work(evidence: Evidence, policy: PolicyFile) -> Mapping[str, Sequence[Work]]:
     reports = [
         Work(
             evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, "")
@@ -78,28 +81,29 @@ def _work(evidence: Evidence, policy: PolicyFile) -> dict[str, Sequence[Work]]:
         for identifier, answers in evidence.orders.items()
         if identifier in evidence.commands
     ]
-    talk = [
-        Work(each.t, each.done)
-        for each in evidence.sent
-        if each.done is not None and each.subject in (Subject.REPLY, Subject.MESSAGE)
-    ]
     places = [
         Work(each.t, evidence.placed[each.user, each.number])
         for each in evidence.moved
         if (each.user, each.number) in evidence.placed
     ]
-    return {
-        Victim.MQTT: reports,
-        Victim.REDIS: reports,
-        Victim.DEVICE: reports,
-        "intake": reports,
-        "presence": places,
-        "alerting": _alerts(evidence),
-        "groups": talk,
-        "police": commands,
-        "city": _cases(evidence),
-        "deadlines": _overdue(evidence, policy),
-    }
+    work = _answered(evidence)
+    work[topics.REPORT.service] += reports
+    work[topics.COMMAND.service] += commands
+    work[topics.PRESENCE.service] += places
+    work[topics.ALERT.service] += _alerts(evidence)
+    work[topics.CASE.service] += _cases(evidence)
+    work["deadlines"] += _overdue(evidence, policy)
+    return {**work, Victim.MQTT: reports, Victim.REDIS: reports, Victim.DEVICE: reports}
+
+
+def _answered(evidence: Evidence) -> defaultdict[str, list[Work]]:
+    """What participants said otherwise, by the service that the contract gives it to."""
+    service_of = {one.subject: one.service for one in TOPICS if one.receipt is topics.RECEIPT}
+    work: defaultdict[str, list[Work]] = defaultdict(list)
+    for each in evidence.sent:
+        if each.done is not None:
+            work[service_of[each.subject]].append(Work(each.t, each.done))
+    return work
 
 
 def _alerts(evidence: Evidence) -> list[Work]:
