@@ -11,6 +11,8 @@ from schemas.lenient import Lenient, instant, may_grow, number, text
 from schemas.restrictions import Restriction, inexactness_m
 from schemas.validation_errors import Code, FieldError
 
+__all__ = ["EmergencyCall", "Mode", "Position", "Status"]
+
 Latitude = Annotated[float, Meta(ge=-90.0, le=90.0)]
 Longitude = Annotated[float, Meta(ge=-180.0, le=180.0)]
 Accuracy = Annotated[

@@ -10,6 +10,18 @@ from schemas.lenient import Lenient, choice, ids, text
 from schemas.messages.fields import Name, Status, Words, require_version_7
 from schemas.restrictions import Restriction, as_it_is
 
+__all__ = [
+    "Acknowledge",
+    "Ask",
+    "Assign",
+    "Close",
+    "DeskSync",
+    "Inform",
+    "PoliceCommand",
+    "Reporters",
+    "SetStatus",
+]
+
 
 class DeskSync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """What did this desk miss: answered with what no desk of the zone has confirmed.

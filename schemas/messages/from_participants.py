@@ -36,6 +36,19 @@ from schemas.restrictions import Restriction, as_it_is, availability_said
 from schemas.taxonomy import Audience, Language
 from schemas.validation_errors import Code, FieldError
 
+__all__ = [
+    "TAKES_ALERTS",
+    "Answer",
+    "Availability",
+    "Form",
+    "GroupMessage",
+    "Presence",
+    "Reply",
+    "ReplyKind",
+    "Report",
+    "Sync",
+]
+
 
 def _made_at(message: Mapping[str, Any]) -> str | None:
     """Return when the id of a message was made (RFC 9562, 5.7), for want of a better time."""

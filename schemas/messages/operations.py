@@ -9,6 +9,8 @@ from schemas.lenient import may_grow
 from schemas.messages.fields import Time
 from schemas.taxonomy import Desk
 
+__all__ = ["Probe", "Rejection", "ServiceState", "ServiceStatus", "Unattended"]
+
 
 class ServiceState(enum.StrEnum):
     """Where a service instance is in its life; `lost` is its last will."""

@@ -10,6 +10,8 @@ from schemas.lenient import Lenient, ids, may_grow
 from schemas.messages.fields import Time
 from schemas.validation_errors import Code
 
+__all__ = ["DeliveryReceipt", "Merge", "Outcome", "Receipt", "Subject"]
+
 
 class Outcome(enum.StrEnum):
     """What became of a message. A repeated message gets the same receipt again."""

@@ -10,6 +10,8 @@ from schemas.lenient import may_grow
 from schemas.messages.fields import EmergencyCall, Mode, Position, SentMode, Status, Time
 from schemas.taxonomy import Audience, Language, Priority
 
+__all__ = ["Case", "Escalation", "EscalationKind", "IncidentState"]
+
 
 class EscalationKind(enum.StrEnum):
     """Why the police read this: a new incident, more about one, nobody answered, an answer.

@@ -10,6 +10,8 @@ from schemas.lenient import Lenient, may_grow
 from schemas.messages.fields import Mode, Position, SentMode, Time
 from schemas.taxonomy import Names, Urgency
 
+__all__ = ["Alert", "AlertReason", "Brief", "GroupEvent", "GroupEventKind", "GroupRole", "Question"]
+
 
 class AlertReason(enum.StrEnum):
     """Why this participant is alerted now."""
