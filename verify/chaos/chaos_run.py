@@ -235,7 +235,7 @@ class Run:
             self._tell(progress.done, progress.wanted)
             if striking.done():
                 striking.result()
-            if progress.done > best:
+            if progress.done > best or progress.done >= progress.wanted:  # strikes take their time
                 at, best = time.monotonic(), progress.done
             elif time.monotonic() - at > SETTLE_S:
                 self._unfinished.append(
