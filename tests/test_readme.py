@@ -1,6 +1,7 @@
 """The README's tables are the code's: topics, settings, commands; and nothing is unnamed.
 
-After a change of topics or services: `.venv/bin/python -m tests.test_readme` writes them into it.
+After a change of topics or services: `.venv/bin/python -m tests.test_readme` writes them into it,
+rights into mosquitto.acl, and containers into docker-compose.yml.
 """
 
 import re
@@ -10,10 +11,9 @@ from pathlib import Path
 import pytest
 import typer.main
 
-import services
 from broker.runtime.config import SETTINGS
 from nabij.cli import app
-from schemas.topics import TOPICS
+from tests.derived import WRITTEN, differences, write
 
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -48,31 +48,38 @@ def rows(heading: str) -> list[list[str]]:
     return table
 
 
-def topic_rows() -> list[str]:
-    """The table of topics, as the contract has it."""
-    return [
-        f"| `{topic.template}` | {getattr(topic.payload, '__name__', 'PoliceCommand')} "
-        f"| {' | '.join(topic.from_and_to)} | {'0 or 1' if topic.name == 'presence' else topic.qos} "
-        f"| {'yes ' if topic.retain else ''}|"
-        for topic in TOPICS
-    ]
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_file_repeats_of_the_code_is_the_codes(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+
+    lines = "\n".join(differences(text, WRITTEN[name](text)))
+
+    assert lines == "", f"{name}: run `.venv/bin/python -m tests.test_readme`:\n{lines}"
 
 
-def rewritten(readme: str) -> str:
-    """The README with the table of topics and the list of services that the code has."""
-    table = "\n".join(topic_rows())
-    readme = re.sub(r"(?<=\| topic \| payload )(.*\n.*\n)(?:\|.*\n)+", rf"\1{table}\n", readme)
-    return re.sub(r"(?<=one file each: ).*", " ".join(services.ALL), readme)
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("README.md", "| `u/{user}/down/alert` | Alert | alerting | participant | 1 | |"),
+        ("mosquitto.acl", "pattern write nabij/v1/u/%u/up/#"),
+        ("mosquitto.acl", "topic readwrite nabij/v1/police/maaseik/#"),
+        ("mosquitto.acl", "topic read nabij/v1/city/+/#"),
+        (
+            "docker-compose.yml",
+            "  groups:\n    <<: *service\n    command: [up, --service, groups]\n",
+        ),
+    ],
+)
+def test_what_it_lacks_would_be_noticed_and_written(name: str, line: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    lacking = text.replace(f"{line}\n", "")
+
+    assert differences(lacking, text) == [f"+ {one}" for one in line.split("\n") if one]
+    assert WRITTEN[name](lacking) == text
 
 
-def test_topics_and_services_are_the_codes() -> None:
-    assert rewritten(README) == README, "run `.venv/bin/python -m tests.test_readme`"
-
-
-def test_another_topic_or_service_would_be_noticed() -> None:
-    [row] = re.findall(r"^\| `u/\{user\}/down/alert`.*\n", README, re.MULTILINE)
-    assert rewritten(README.replace(row, "")) == README
-    assert rewritten(README.replace("one file each: intake", "one file each:")) == README
+def test_a_service_that_the_readme_lacks_would_be_noticed() -> None:
+    assert WRITTEN["README.md"](README.replace("each: intake", "each:")) == README
 
 
 def test_settings_table_is_the_codes() -> None:
@@ -101,4 +108,4 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
 
 
 if __name__ == "__main__":
-    (REPOSITORY / "README.md").write_text(rewritten(README), encoding="utf-8")
+    write()

@@ -6,28 +6,39 @@ shared subscription brings no retained message (MQTT 5, 4.8.2). A retained repor
 each is published once more, not retained, and so handled as usual.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import structlog
 from msgspec.structs import replace
 
 from broker.mqtt import Message
 from broker.runtime.service import NOTHING, Context, Effects
-from schemas import topics
+from schemas.topics import TOPICS, Topic
 
 EVERY_S = 300.0
-_UP = (topics.REPORT, topics.DESK_SYNC, topics.CITY_SYNC)  # one of each sender's
-_FILTERS = (
-    *(one.filter().rpartition("/")[0] + "/#" for one in _UP),
-    topics.COMMAND.filter(),
-)
 
 _log = structlog.get_logger()
 
 
-def cleared(topics_: Iterable[str], broker_index: int | None = None) -> list[Message]:
+def read_alone(contract: Sequence[Topic[Any]] = TOPICS) -> tuple[str, ...]:
+    """Return filters of what services only read: whole branches where they publish nothing."""
+    sent = [one.filter() for one in contract if not one.is_received]
+    read = (_branch_or_topic(one.filter(), sent) for one in contract if one.is_received)
+    return tuple(dict.fromkeys(read))
+
+
+def _branch_or_topic(topic: str, sent: Iterable[str]) -> str:
+    branch = topic.rpartition("/")[0] + "/"
+    return topic if any(one.startswith(branch) for one in sent) else f"{branch}#"
+
+
+_FILTERS = read_alone()
+
+
+def cleared(topics: Iterable[str], broker_index: int | None = None) -> list[Message]:
     """Return what makes the MQTT broker forget the retained messages of topics (3.3.1.3)."""
-    return [Message(topic, b"", retain=True, broker_index=broker_index) for topic in topics_]
+    return [Message(topic, b"", retain=True, broker_index=broker_index) for topic in topics]
 
 
 async def clear_retained(ctx: Context) -> Effects:

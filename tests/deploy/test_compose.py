@@ -50,20 +50,6 @@ def test_compose_refuses_to_start_without_a_secret(compose_config: Compose, secr
     assert "see .env.example" in run.stderr
 
 
-def test_every_service_has_its_container() -> None:
-    services = {
-        path.stem for path in (REPOSITORY / "services").glob("*.py") if path.stem != "__init__"
-    }
-    started = set(re.findall(r"command: \[up, --service, ([a-z]+)\]", COMPOSE))
-    assert services <= started
-
-
-def test_every_container_of_ours_is_named_after_its_service() -> None:
-    pairs = re.findall(r"^  (\w+):\n    <<: \*service\n.*--service, (\w+)\]", COMPOSE, re.MULTILINE)
-    assert pairs
-    assert all(container == service for container, service in pairs)
-
-
 def test_every_container_is_checked_for_health() -> None:
     images = re.findall(r"^    image: ", COMPOSE, re.MULTILINE)
     ours = re.findall(r"^    <<: \*service$", COMPOSE, re.MULTILINE)

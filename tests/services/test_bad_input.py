@@ -23,15 +23,6 @@ from tests.services.system import Place, Servers, System, a_report, ago
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UP = (REPORT, PRESENCE, REPLY, MESSAGE, ANSWER, SYNC)
-SERVICE_OF = {
-    REPORT: "intake",
-    PRESENCE: "presence",
-    REPLY: "groups",
-    MESSAGE: "groups",
-    ANSWER: "police",
-    SYNC: "groups",
-    COMMAND: "police",
-}
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +138,10 @@ async def test_a_user_level_that_does_not_match_leaves_a_dead_letter_without_its
 ) -> None:
     where = f"u/{user}/up/{topic.name}"
     await street.operators.publish(where, json.dumps(GOOD[topic]()).encode())
-    service = SERVICE_OF[topic]
-    letter = await street.operators.expect(f"ops/rejected/{service}", topic=f"{ROOT}/{where}")
+    rejected = f"ops/rejected/{topic.service}"
+    letter = await street.operators.expect(rejected, topic=f"{ROOT}/{where}")
     assert (letter["code"], letter["field"]) == ("bad_topic", "$")
-    assert letter["service"] == service
+    assert letter["service"] == topic.service
     assert letter["payload"] == ""
     assert letter["size"] > 0
     assert len(street.news(street.operators)) == 1

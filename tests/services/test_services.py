@@ -1,6 +1,6 @@
 """A service is named once: everything that runs, watches or kills services finds it by that."""
 
-import re
+import ast
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ from broker.runtime.service import NOTHING, Context, Effects, Service
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
 from schemas.topics import TOPICS
-from verify.chaos.plan import SERVICES as VICTIMS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -107,12 +106,28 @@ def test_a_service_that_declares_its_interest_is_routed_to_and_named_nowhere_els
         counting.on(INCIDENT_CHANGED)(count)
 
 
-def test_chaos_kills_every_service() -> None:
-    assert {str(victim) for victim in VICTIMS} == set(services.ALL)
+# Where services are named together, and why: what each has of its own follows from no declaration.
+NAMED_TOGETHER = {
+    "verify/simulation/simulated_world.py": "some have two workers in a simulated world",
+}
 
 
-def test_the_readme_names_every_service() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    line = re.search(r"^services/ .*one file each: (.*)$", readme, re.MULTILINE)
-    assert line
-    assert set(line[1].split()) == set(services.ALL)
+def named_in(path: Path) -> list[str]:
+    """The literals of a module that name three services or more."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", ())
+        words = {one.value for one in parts if isinstance(one, ast.Constant)}
+        if len(words & {*services.ALL}) >= 3:
+            found.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}")
+    return found
+
+
+def test_no_other_list_of_services_stands_beside_services_all() -> None:
+    rooms = [path.parent for path in REPOSITORY.glob("*/__init__.py")]
+    modules = [path for room in rooms for path in room.rglob("*.py")]
+    lists = [one for path in modules for one in named_in(path)]
+    listed = {one.partition(":")[0] for one in lists}
+
+    assert "services/__init__.py" in listed
+    assert listed == {"services/__init__.py", *NAMED_TOGETHER}, lists
