@@ -8,7 +8,7 @@ means something. The topics end in `probe`, which no service subscribes to.
 import asyncio
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from broker.core.health import Cause, Severity
@@ -111,11 +111,11 @@ async def as_participant(services: Endpoint, participant: Endpoint) -> list[Caus
     """
     user = participant.username or ""
     others = _branches(_name())
-    down, up = f"{topics.ROOT}/u/{user}/down/probe", f"{topics.ROOT}/u/{user}/up/probe"
-    read = await _exchange(services, participant, [*others, down])
-    written = await _exchange(participant, services, [*others, up])
+    readable, writable = (_probes(some, user) for some in branches(Role.PARTICIPANT))
+    read = await _exchange(services, participant, [*others, *readable])
+    written = await _exchange(participant, services, [*others, *writable])
     causes = []
-    for verb, tried, own in (("read", read, down), ("write", written, up)):
+    for verb, tried, own in (("read", read, readable), ("write", written, writable)):
         foreign = sorted("/".join(topic.split("/")[2:4]) for topic in tried.heard & {*others})
         if foreign:
             causes.append(
@@ -125,26 +125,28 @@ async def as_participant(services: Endpoint, participant: Endpoint) -> list[Caus
                     mend=_ACL,
                 )
             )
-        if own not in tried.heard:
-            causes.append(
-                Cause(
-                    code="mqtt_participant_deaf",
-                    what=f"the participant {user!r} cannot {verb} {own}",
-                    mend=f"the ACL needs {' and '.join(f'`{one}`' for one in patterns())}; "
-                    "user names are 1 to 40 of a-z, 0-9 and -",
-                )
-            )
+        causes += [_shut_out(user, verb, topic) for topic in own if topic not in tried.heard]
     return causes
+
+
+def _shut_out(user: str, verb: str, topic: str) -> Cause:
+    return Cause(
+        code="mqtt_participant_deaf",
+        what=f"the participant {user!r} cannot {verb} {topic}",
+        mend=f"the ACL needs {' and '.join(f'`{one}`' for one in patterns())}; "
+        "user names are 1 to 40 of a-z, 0-9 and -",
+    )
 
 
 def _branches(name: str) -> list[str]:
     """Return a topic of each branch, of a user, zone and municipality that do not exist."""
     roles = (Role.PARTICIPANT, Role.POLICE_DESK, Role.CITY_DESK)
     every = dict.fromkeys(one for role in roles for some in branches(role) for one in some)
-    return [
-        *(f"{topics.ROOT}/{re.sub('{.*?}', name, one)}/probe" for one in every),
-        topics.PROBE.topic(name="doctor", instance=name),
-    ]
+    return [*_probes(every, name), topics.PROBE.topic(name="doctor", instance=name)]
+
+
+def _probes(templates: Iterable[str], name: str) -> list[str]:
+    return [f"{topics.ROOT}/{re.sub('{.*?}', name, one)}/probe" for one in templates]
 
 
 async def _exchange(speaker: Endpoint, listener: Endpoint, wanted: Sequence[str]) -> _Exchange:
