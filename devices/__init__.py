@@ -1,1 +1,1 @@
-"""The other end of the wire: devices, a police desk, a crowd, and replay with its oracle."""
+"""The client kit of a device maker: participant, desks, panic button, journal."""

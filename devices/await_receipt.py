@@ -1,7 +1,7 @@
-"""Sends a message again and again until its receipt comes, or the time is up.
+"""Sends a message until its receipt comes or the time is up.
 
 Only the receipt says that a message is stored: a PUBACK of Mosquitto means "in memory". A receipt
-is matched by its correlation data, else by the message's id.
+is matched by its correlation data, or else by the message's id.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ REPEAT_AFTER_S = 2.0
 
 
 class NotConfirmed(Exception):  # noqa: N818 - read as `except NotConfirmed`
-    """No receipt came within the time: the message may or may not have arrived."""
+    """No receipt came in time: the message may or may not have arrived."""
 
     def __init__(self) -> None:
         super().__init__("Not confirmed. Call 112 if it is urgent.")
 
 
-class MessageRejected(Exception):  # noqa: N818 - read as `except Rejected`
+class MessageRejected(Exception):  # noqa: N818 - read as `except MessageRejected`
     """The broker refused the message; `receipt` has the code, the field and the reason."""
 
     def __init__(self, receipt: Receipt) -> None:
@@ -37,9 +37,9 @@ class MessageRejected(Exception):  # noqa: N818 - read as `except Rejected`
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A message that asks for a receipt. `key` is its id, or a fresh one when it has none.
+    """A message that asks for a receipt. `key` is its id, or a new one when it has none.
 
-    With an `expiry_s` nobody needs to answer it later than that.
+    With an `expiry_s` the MQTT broker drops it after that time.
     """
 
     topic: str
@@ -49,7 +49,7 @@ class Request:
     expiry_s: int | None = None
 
     async def send(self, link: DeviceLink) -> None:
-        """Send once, with where the receipt goes and what it carries back (MQTT 5, 4.10)."""
+        """Send once, with the response topic and the correlation data (MQTT 5, 4.10)."""
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.ResponseTopic = self.response_topic
         properties.CorrelationData = self.key.bytes
@@ -59,7 +59,7 @@ class Request:
 
 
 class Receipts:
-    """The receipts that one connection waits for: see `devices/delivery.py` for those on disk."""
+    """The receipts that calls wait for; `devices/delivery.py` has those of messages on disk."""
 
     def __init__(self, connection: DeviceConnection, *, timeout_s: float) -> None:
         self._connection = connection
@@ -73,11 +73,11 @@ class Receipts:
         repeat_after_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Receipt:
-        """Send `request` until its receipt is here, again after so long (None: 2 s) or on a new link.
+        """Send `request` until its receipt comes: after `repeat_after_s` (2 s), or on a new connection.
 
         Raises:
-            NotConfirmed: no receipt within the time, however often it was sent.
-            Rejected: the receipt says so.
+            NotConfirmed: no receipt in time.
+            MessageRejected: the receipt says so.
         """
         fresh: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         awaited = self._awaited.setdefault(request.key, fresh)
@@ -93,7 +93,7 @@ class Receipts:
         return accepted(awaited.result())
 
     def take(self, receipt: Receipt, incoming: Incoming) -> bool:
-        """Give `receipt` to the call that awaits it; False when none does (any more)."""
+        """Give `receipt` to the call that awaits it; False when no call does."""
         key = key_of(receipt, incoming)
         awaited = self._awaited.get(key) if key else None
         if awaited is None or awaited.done():
@@ -104,7 +104,7 @@ class Receipts:
     async def _send(
         self, request: Request, awaited: asyncio.Future[Receipt], most_s: float
     ) -> None:
-        """Send once; return when the receipt came, the connection was lost, or it takes too long."""
+        """Send once; return when the receipt came, the connection was lost, or the time is up."""
         link = await self._connection.link()
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(request.send(link), name=f"send {request.key}")
@@ -118,7 +118,7 @@ class Receipts:
 
 
 def key_of(receipt: Receipt, incoming: Incoming) -> UUID | None:
-    """Return which message `receipt` is of: by its correlation data, else by the message's id."""
+    """Return the id of the message that `receipt` is for, by correlation data or else by id."""
     correlation = incoming.correlation
     if correlation is not None and len(correlation) == 16:
         return UUID(bytes=correlation)
@@ -126,10 +126,10 @@ def key_of(receipt: Receipt, incoming: Incoming) -> UUID | None:
 
 
 def accepted(receipt: Receipt) -> Receipt:
-    """Return `receipt` if it is one of acceptance.
+    """Return `receipt` if it accepts the message.
 
     Raises:
-        Rejected: it is not.
+        MessageRejected: it does not.
     """
     if receipt.outcome is Outcome.REJECTED:
         raise MessageRejected(receipt)
@@ -137,7 +137,7 @@ def accepted(receipt: Receipt) -> Receipt:
 
 
 def why_rejected(receipt: Receipt) -> str:
-    """Return why, for its user. An outcome that this device does not know comes without a reason."""
+    """Return the reason, for the user. An outcome unknown to this device comes without one."""
     if receipt.code is None:
         return "The answer says neither that it is accepted nor why not."
     return f"{receipt.code} at {receipt.field}: {receipt.reason}"

@@ -7,11 +7,10 @@ async with CityDesk("city-desk", password, broker, municipalities=["gent"], on_c
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from typing import Self
 from uuid import UUID
 
 from devices.await_receipt import Receipts
+from devices.connected_device import ConnectedDevice
 from devices.delivery_receipts import DeliveryReceipts
 from devices.desk_sync import DeskSynchronizer, Scope
 from devices.device_connection import (
@@ -31,12 +30,12 @@ OnCase = Callable[[Case, float], None]
 _NAMED = 200
 
 
-class CityDesk:
+class CityDesk(ConnectedDevice):
     """One desk, for the municipalities that its account allows.
 
-    `cases` holds each once, by id; `repeats` counts what came again. `on_case` is a plain and quick
-    function of a new case and its time of receipt (Unix seconds); when it has returned, the case
-    is confirmed, and not sent again.
+    `cases` holds each once, by id; `repeats` counts what came again. `on_case` is a plain, quick
+    function of a new case and the time at which it came (Unix seconds). When it has returned, the
+    case is confirmed and not sent again.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class CityDesk:
             broker, identity, filters=filters, on_message=self._take
         )
         self._receipts = Receipts(self._connection, timeout_s=10.0)
-        self._delivery = DeliveryReceipts(self._connection)
+        self._delivery_receipts = DeliveryReceipts(self._connection)
         scopes = [
             Scope(
                 topics.CITY_SYNC.topic(municipality=one),
@@ -73,18 +72,8 @@ class CityDesk:
             )
             for one in municipalities
         ]
-        self._sync = DeskSynchronizer(self._connection, self._receipts, scopes, has=self._newest)
-        self._entered: AsyncExitStack
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as entered:
-            for part in (self._connection, self._delivery, self._sync):
-                await entered.enter_async_context(part)
-            self._entered = entered.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._entered.aclose()
+        synchronizer = DeskSynchronizer(self._connection, self._receipts, scopes, has=self._newest)
+        self._parts = (self._connection, self._delivery_receipts, synchronizer)
 
     def _newest(self) -> list[UUID]:
         return list(itertools.islice(reversed(self.cases), _NAMED))
@@ -102,4 +91,4 @@ class CityDesk:
                 self._on_case(case, incoming.received_at)
             self.cases[case.id] = case
         topic = topics.CITY_DELIVERED.topic(municipality=levels["municipality"])
-        self._delivery.add(topic, case.id)
+        self._delivery_receipts.add(topic, case.id)

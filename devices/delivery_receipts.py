@@ -1,7 +1,7 @@
 """Tells the services, by id, which messages have come: until then they are sent again.
 
-Those of a moment are told together. Nothing makes sure that a receipt arrives: the message that it
-is of comes again, and so does its receipt.
+Ids that come close together are sent in one receipt. A receipt that is lost needs no repeat: its
+message comes again, and is confirmed again.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Asks for what a desk missed: after every (re)connection, and every 5 minutes.
 
-It also shows that there is a desk: a zone from which none was ever heard is told to operators.
+The sync also shows that the zone has a desk: operators are told of a zone that never sent one.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a desk answers for: where its sync goes, and where the receipt of that comes."""
+    """One zone or municipality of a desk: the topic of its sync, and that of the sync's receipt."""
 
     sync_topic: str
     receipt_topic: str
@@ -34,7 +34,7 @@ class Scope:
 class DeskSynchronizer:
     """Keeps a desk up to date in its scopes, while the `async with` lasts.
 
-    `has` returns ids that the desk has, the newest first: at most 200 are told.
+    `has` returns the ids that the desk has, the newest first, at most 200.
     """
 
     def __init__(

@@ -1,16 +1,16 @@
 """One MQTT 5 connection that a device keeps: it reconnects with jitter and subscribes again.
 
-Built on aiomqtt as it comes, around its habits:
+Built on aiomqtt, with care for what it does:
 
 - Without TCP_NODELAY a round trip takes 44 ms (Nagle meets the delayed ACK), so it is always set.
-- It acknowledges before its user has handled a message, and starts a task for each. Here its
-  queue hands a message over at once, inside paho's callback: paho sends the PUBACK only after
-  that returned, and there is no task and no wait.
-- It waits with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that meets the
-  result (bpo-42130). So after each such wait `heed_cancellation` looks.
+- It acknowledges a message before the application has handled it, and starts a task for each. Here
+  its queue passes a message on at once, inside paho's callback: paho sends the PUBACK only after
+  the callback has returned, and there is no task and no wait.
+- It waits with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives
+  together with the result (bpo-42130). `raise_if_cancelled` follows each such wait.
 - It reports refused publishes as successes, and does not wait for the second CONNACK when a client
-  is used again. So nothing here believes a PUBACK (see `devices/await_receipt.py`), and each
-  connection has a client of its own.
+  is used again. So no PUBACK is relied on (see `devices/await_receipt.py`), and each connection has
+  a client of its own.
 """
 
 import asyncio
@@ -40,8 +40,8 @@ NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
 RETRY_MOST_S = 30.0
-# How long the MQTT broker has to answer at first, since one that has just restarted may never; a
-# slow network gets more each time.
+# How long to wait for the MQTT broker's answer at first: one that has just restarted may never
+# answer. Each further attempt waits longer, for slow networks.
 ANSWER_BASE_S = 4.0
 ANSWER_MOST_S = 30.0
 _CANCEL_AGAIN_S = 1.0
@@ -50,17 +50,17 @@ SESSION_EXPIRY_S = 86_400
 log = logging.getLogger(__name__)
 
 
-class ConnectionRefused(Exception):  # noqa: N818 - read as `except Refused`
-    """The MQTT broker is there and does not let us in, or not onto our topics."""
+class ConnectionRefused(Exception):  # noqa: N818 - read as `except ConnectionRefused`
+    """The MQTT broker refuses the connection or a subscription."""
 
 
-class BrokerUnreachable(Exception):  # noqa: N818 - read as `except Unreachable`
-    """No MQTT broker answered within the time."""
+class BrokerUnreachable(Exception):  # noqa: N818 - read as `except BrokerUnreachable`
+    """No MQTT broker answered in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the MQTT broker is."""
+    """The address of the MQTT broker."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class Broker:
         """Read `mqtt://host[:port]` or, over TLS, `mqtts://host[:port]`.
 
         Raises:
-            ValueError: it is no such URL.
+            ValueError: it is not such a URL.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
@@ -83,7 +83,7 @@ class Broker:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """As whom a device connects. `client_id` names the session, so each device has its own."""
+    """The account and client id of a device. `client_id` names its session, so no two share one."""
 
     username: str
     password: str | None = field(repr=False)
@@ -94,7 +94,7 @@ class Identity:
 def client_id(username: str, device: str, password: str | None) -> str:
     """Return the client id of one of a user's devices, the same at each start.
 
-    A client that connects with this client id takes its session and its queue, so it holds a part
+    A client that connects with this client id takes its session and its queue, so the id has a part
     that only the password's owner can derive.
     """
     name = f"{username}-{device}"
@@ -106,7 +106,7 @@ def client_id(username: str, device: str, password: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message as it came; `received_at` is Unix time in seconds."""
+    """A received message; `received_at` is Unix time in seconds."""
 
     topic: str
     payload: bytes
@@ -126,7 +126,7 @@ class WhenUnreachable(enum.Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceLink:
-    """One connection while it lasts; `lost` is done when it has ended."""
+    """One connection; `lost` is done when it has ended."""
 
     client: aiomqtt.Client
     lost: asyncio.Future[None]
@@ -134,22 +134,22 @@ class DeviceLink:
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, properties: Properties | None = None
     ) -> None:
-        """Send. Neither its return nor a failure is news: only a receipt is."""
+        """Send. Neither its return nor a failure tells whether it arrived: only a receipt does."""
         already = cancellations()
         with contextlib.suppress(aiomqtt.MqttError):
             await self.client.publish(topic, payload, qos=qos, properties=properties)
-        heed_cancellation(already)
+        raise_if_cancelled(already)
 
 
 class DeviceConnection:
     """An async context manager that stays connected and subscribed to `filters`.
 
     Entering waits for the first connection. `on_message` is called from paho's own callback; what
-    it raises is logged, and costs only that message.
+    it raises is logged, and only that message is affected.
 
     Raises:
-        Refused: on entering: wrong password, or a subscription is denied.
-        Unreachable: on entering: nobody answered within `connect_timeout_s`, unless
+        ConnectionRefused: on entering: wrong password, or a subscription is denied.
+        BrokerUnreachable: on entering: no answer within `connect_timeout_s`, unless
             `when_unreachable` says to keep trying.
     """
 
@@ -176,21 +176,21 @@ class DeviceConnection:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands now."""
+        """Whether it is connected now."""
         return self._link.done()
 
     @property
     def current(self) -> DeviceLink | None:
-        """The connection that stands now."""
+        """The present connection, if there is one."""
         return self._link.result() if self._link.done() else None
 
     @property
     def changed(self) -> asyncio.Future[Any]:
-        """Done as soon as the present connection is lost, or there is one again. To be waited for."""
+        """A future that is done when the connection is lost or, if there is none, when there is one."""
         return self._link.result().lost if self._link.done() else self._link
 
     async def link(self) -> DeviceLink:
-        """Return the connection, as soon as there is one."""
+        """Return the connection; wait until there is one."""
         return await asyncio.shield(self._link)
 
     async def __aenter__(self) -> Self:
@@ -227,7 +227,7 @@ class DeviceConnection:
     async def _keep(self) -> None:
         attempt = 0
         while True:
-            heed_cancellation()
+            raise_if_cancelled()
             before = self.connections
             try:
                 await self._connect_once(min(ANSWER_MOST_S, ANSWER_BASE_S * 2**attempt))
@@ -248,11 +248,13 @@ class DeviceConnection:
         """Connect, subscribe, and return or raise when the connection ends."""
         async with self._client(answer_s) as client:
             granted = await client.subscribe(self._filters)
-            heed_cancellation()
+            raise_if_cancelled()
             if any(code.value >= 0x80 for code in granted if isinstance(code, ReasonCode)):
                 raise ConnectionRefused("a subscription was denied")
             with self._linked(client):
-                await anext(client.messages)  # none comes (see _Handover): ends with the connection
+                await anext(
+                    client.messages
+                )  # none comes (see _Handover): raises when the connection ends
 
     @contextlib.contextmanager
     def _linked(self, client: aiomqtt.Client) -> Iterator[None]:
@@ -293,13 +295,13 @@ class DeviceConnection:
         try:
             self._on_message(Incoming(str(message.topic), payload, correlation, received_at))
         except Exception:
-            # The one broad catch: raised further, it would end the connection before the PUBACK,
-            # and the same message would end the next one.
+            # The only broad catch: raised, it would end the connection before the PUBACK, and
+            # the same message would end the next one.
             log.exception("%s: message on %s", self._identity.client_id, message.topic)
 
 
-def heed_cancellation(already: int = 0) -> None:
-    """Raise the CancelledError that was swallowed since the task had `already` requests of it."""
+def raise_if_cancelled(already: int = 0) -> None:
+    """Raise CancelledError if the task was cancelled more than `already` times: one was swallowed."""
     task = asyncio.current_task()
     if task is not None and task.cancelling() > already:
         raise asyncio.CancelledError
@@ -316,7 +318,7 @@ async def ended(task: asyncio.Task[None]) -> None:
     """Cancel `task` until it has ended, however it does.
 
     Once may not be enough: the `wait_for` of Python 3.11, which aiomqtt uses, swallows a
-    cancellation that meets its result.
+    cancellation that arrives together with its result.
     """
     while not task.done():
         task.cancel()
@@ -324,18 +326,18 @@ async def ended(task: asyncio.Task[None]) -> None:
 
 
 def cancellations() -> int:
-    """Return how often the running task was asked to end."""
+    """Return how often the running task was cancelled."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 
 
 class _Handover(asyncio.Queue[aiomqtt.Message]):
-    """aiomqtt's queue of messages, which holds none: each is handled where it is put."""
+    """A queue for aiomqtt that holds no message: each is handled when it is put."""
 
     def __init__(self, handler: Callable[[aiomqtt.Message], None], maxsize: int = 0) -> None:
         super().__init__(maxsize)
         self._handler = handler
 
     def put_nowait(self, message: aiomqtt.Message) -> None:
-        """Hand the message over."""
+        """Handle the message."""
         self._handler(message)

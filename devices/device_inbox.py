@@ -1,7 +1,7 @@
-"""What has come down to a participant's device: alerts, group events and questions, each once.
+"""What a participant's device has received: alerts, group events and questions, each once.
 
-With a journal "once" holds over restarts, and gaps in a group's sequence are noted. A crash between
-showing a message and noting it shows it twice.
+With a journal "once" holds across restarts, and gaps in a group's sequence are noticed. A crash
+between showing a message and noting it shows the message twice.
 """
 
 import bisect
@@ -45,14 +45,14 @@ class Listeners:
     on_expired: OnEntry | None = None
 
 
-NOBODY = Listeners()
+NO_LISTENERS = Listeners()
 
 
 class DeviceInbox:
     """Holds the newest `KEPT` of each kind; `repeats` counts what came again, by id.
 
-    An alert in full and in short has one id, and is heard once in each form that the device takes.
-    `on_gap` is called when a group event came before others that it follows.
+    An alert has the same id in full and in short, and is taken once in each form that the device
+    subscribes to. `on_gap` is called when a group event came and one before it did not.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class DeviceInbox:
         self.questions: dict[UUID, Question] = {}
         self.groups: dict[UUID, list[GroupEvent]] = {}
         self.repeats: Counter[UUID] = Counter()
-        self.missing: set[tuple[UUID, int]] = set()  # group events that others came after
+        self.missing: set[tuple[UUID, int]] = set()  # group events whose successors have come
         self._outside: set[UUID] = set()  # groups that we have left
         self._journal = journal
         self._listeners = listeners
         self._on_gap = on_gap
 
     def sync_since(self, since: datetime, alerts: Iterable[UUID]) -> Sync:
-        """Return a sync that says what has come in this life: not to be repeated, nor carried twice.
+        """Return a sync that names what has come since entering, so that it is not sent again.
 
-        `alerts` are the ids of those that came, the newest first.
+        `alerts` are the ids of received alerts, the newest first.
         """
         return Sync(
             since=since,
@@ -86,9 +86,9 @@ class DeviceInbox:
         )
 
     def take_alert(self, incoming: Incoming) -> None:
-        """Hear an alert in full."""
+        """Take an alert in full."""
         alert = read(topics.ALERT, incoming.payload)
-        self._hear(
+        self._take(
             self.alerts,
             alert,
             key=alert.id,
@@ -97,18 +97,18 @@ class DeviceInbox:
         )
 
     def take_brief(self, incoming: Incoming) -> None:
-        """Hear an alert in short."""
+        """Take an alert in short."""
         brief = read(topics.BRIEF, incoming.payload)
-        # In the journal the alert's own id is that of the full form.
+        # In the journal the alert's own id stands for the full form.
         key = uuid5(brief.id, "brief")
-        self._hear(
+        self._take(
             self.briefs, brief, key=key, listener=self._listeners.on_brief, at=incoming.received_at
         )
 
     def take_question(self, incoming: Incoming) -> Question:
-        """Hear a question; return it, also when it has come before: it is to be confirmed."""
+        """Take a question; return it, also when it is a repeat: each is confirmed."""
         question = read(topics.QUESTION, incoming.payload)
-        self._hear(
+        self._take(
             self.questions,
             question,
             key=question.id,
@@ -118,7 +118,7 @@ class DeviceInbox:
         return question
 
     def take_group(self, incoming: Incoming) -> None:
-        """Hear a group event, whatever is missing before it."""
+        """Take a group event, even if events before it are missing."""
         event = read(topics.GROUP, incoming.payload)
         known_ids = (known.id for known in reversed(self.groups.get(event.incident, [])))
         if event.id in known_ids or self._came_before(event.id):
@@ -132,7 +132,7 @@ class DeviceInbox:
         bisect.insort(events, event, key=lambda known: known.sequence)
         self._outside.difference_update(_forget_oldest(self.groups))
 
-    def _hear(
+    def _take(
         self,
         kept: dict[UUID, _M],
         message: _M,
@@ -141,9 +141,9 @@ class DeviceInbox:
         listener: Callable[[_M, float], None] | None,
         at: float,
     ) -> None:
-        """Show what has not come before, as `key` in the journal, then keep it; count what has.
+        """Show a new message, note it in the journal as `key` and keep it; count a repeat.
 
-        What a listener fails to show is neither known nor confirmed: it comes again.
+        If the listener raises, the message is neither noted nor confirmed, and comes again.
         """
         if message.id in kept or self._came_before(key):
             self._note_repeat(message.id)
@@ -155,7 +155,7 @@ class DeviceInbox:
         _forget_oldest(kept)
 
     def _came_before(self, key: UUID) -> bool:
-        """Whether this has come before the device was entered."""
+        """Whether this came before the device was entered."""
         return self._journal is not None and self._journal.has_seen(key)
 
     def _note_seen(self, key: UUID) -> None:
@@ -167,9 +167,9 @@ class DeviceInbox:
         _forget_oldest(self.repeats)
 
     def _note_heard(self, event: GroupEvent) -> None:
-        """Remember how far this group was heard; ask for what is missing in between.
+        """Note the newest event of this group; ask for missing events before it.
 
-        Nothing is missing for who was outside in between: after leaving, until joining again.
+        Nothing is missing for a member who had left and joined again in between.
         """
         if self._journal is None:
             return
@@ -190,7 +190,7 @@ class DeviceInbox:
 
 
 def _forget_oldest(kept: dict[UUID, Any]) -> list[UUID]:
-    """Keep the newest `KEPT` of what came; return the rest. A device runs for months."""
+    """Keep the newest `KEPT` entries; return the ids of the rest. A device runs for months."""
     forgotten = [identifier for identifier, _ in zip(kept, range(len(kept) - KEPT), strict=False)]
     for identifier in forgotten:
         del kept[identifier]

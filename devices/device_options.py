@@ -1,4 +1,4 @@
-"""How a device connects, and how long it waits: what most leave as it is."""
+"""How a device connects and how long it waits, with defaults that suit most devices."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ class DeviceOptions:
     """How a device or desk connects.
 
     `device` tells the devices of one account apart (None: its only one). `session_expiry_s` is how
-    long the MQTT broker keeps what comes while it is away. `receipt_timeout_s` after it was made a
-    message counts as not confirmed. Entering waits at most `connect_timeout_s`.
+    long the MQTT broker keeps messages while the device is away. A message without a receipt after
+    `receipt_timeout_s` counts as not confirmed. Entering waits at most `connect_timeout_s`.
     """
 
     device: str | None = None
@@ -20,7 +20,7 @@ class DeviceOptions:
     connect_timeout_s: float = 10.0
 
     def identity(self, username: str, password: str | None, *, usual: str) -> Identity:
-        """Return as whom it connects; `usual` is what a device without a name is called."""
+        """Return the account and client id; `usual` is the name of a device that has none."""
         name = client_id(username, self.device or usual, password)
         return Identity(username, password, name, self.session_expiry_s)
 

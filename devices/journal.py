@@ -1,4 +1,4 @@
-"""What a device must not forget: a SQLite file, fsynced before a message is first published.
+"""A device's unsent messages in a SQLite file, fsynced before a message is first published.
 
     async with Journal("ann.journal") as journal:
         async with Participant("ann", password, broker, journal=journal) as ann:
@@ -6,17 +6,18 @@
 
 One file, one device, one process at a time. A message is committed and on disk before `add`
 returns: `journal_mode=DELETE, synchronous=EXTRA` under an exclusive lock, which makes SQLite zero
-its rollback journal's header instead of unlinking the file, with four fdatasyncs in their right
-order (seen with strace). On ext4 here that is 1.3 ms p50, and WAL with `synchronous=FULL` 1.1 ms:
-near enough to prefer one file at rest. A WAL that was cut short is taken by SQLite for a shorter
-history, a loss that nobody would notice; this file, cut short, is refused with a JournalError.
+its rollback journal's header instead of unlinking the file, with four fdatasyncs in the right order
+(seen with strace). On ext4 that took 1.3 ms p50, and WAL with `synchronous=FULL` 1.1 ms: the
+difference is small, and one file is simpler. SQLite takes a WAL that was cut short for a shorter
+history, and the loss would go unnoticed; this file, cut short, is refused with a JournalError.
 
-Writes run in a few threads that all journals of the process share, never in the event loop, and
-those that wait for the same journal are committed together. Four threads did 1,250 commits a second
-for 200 journals here (one: 380, sixteen: 460), with the event loop never held up above 11 ms. What
-may be lost without harm (that a message has its receipt, that an alert was shown) is only noted,
-and written with the next message or within a second: else the alerts of a crowd would keep the disk
-busy. A device killed within that second repeats itself, which changes nothing, or shows twice.
+Writes run in a few threads that all journals of the process share, never in the event loop. Writes
+that wait for the same journal are committed together. Four threads did 1,250 commits a second for
+200 journals (one: 380, sixteen: 460), and never held up the event loop for more than 11 ms. What may
+be lost without harm (that a message has its receipt, that an alert was shown) is a note: it is
+written with the next message or within a second, so that the alerts of a crowd do not keep the disk
+busy. A device killed within that second sends a message again, which changes nothing, or shows an
+alert twice.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ from devices.journal_file import JournalError, explained, opened
 from schemas.messages import Subject
 
 NOTE_WITHIN_S = 1.0
-SEEN_LIFETIME_S = 8 * 86_400  # nothing is repeated later: an incident is erased after a week
+SEEN_LIFETIME_S = 8 * 86_400  # nothing is repeated later: an incident is deleted after a week
 _WRITERS = ThreadPoolExecutor(4, thread_name_prefix="journal")
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class UnsentMessage:
-    """A message that has no receipt yet. `last_error` says what came of the latest attempt."""
+    """A message that has no receipt yet. `last_error` is the result of the latest attempt."""
 
     id: UUID
     subject: Subject
@@ -64,15 +65,15 @@ OnEntry = Callable[[UnsentMessage], None]
 class _Write:
     sql: str
     values: tuple[Any, ...]
-    done: "asyncio.Future[None] | None"  # None: a note that nobody waits for
+    done: "asyncio.Future[None] | None"  # None: a note, for which no call waits
 
 
 class Journal:
     """The journal of one device, open while the `async with` lasts; `path` may be ":memory:".
 
-    `seen` are the ids (16 bytes) of alerts, group events and questions, with the Unix time at which
-    they came; `heard` is the newest group sequence of each incident; `synced_at` is until when
-    nothing was missed, by the services' clock.
+    `seen` has the ids (16 bytes) of alerts, group events and questions, with the Unix time at which
+    they came; `heard` the newest group sequence of each incident. Nothing before `synced_at`, by the
+    services' clock, was missed.
 
     Raises:
         JournalError: on entering: the file is damaged, in use, or cannot be written.
@@ -105,10 +106,10 @@ class Journal:
     # -- messages ---------------------------------------------------------------------------------
 
     async def add(self, entry: UnsentMessage) -> None:
-        """Keep `entry`; on disk when this returns. One that is there already stays as it is.
+        """Write `entry`; it is on disk when this returns. An entry with the same id stays as it is.
 
         Raises:
-            JournalError: it could not be written, so nothing may be promised.
+            JournalError: it could not be written.
         """
         await self._write(
             "INSERT OR IGNORE INTO message (id, subject, topic, payload, created_at)"
@@ -126,14 +127,14 @@ class Journal:
         return await self._in_thread(self._entries)
 
     def remove(self, message: UUID) -> None:
-        """Forget a message, soon: its receipt is here, or it is given up.
+        """Delete a message, as a note: its receipt has come, or it is given up.
 
-        Should this be lost, the message is sent and receipted once more, which changes nothing.
+        If the note is lost, the message is sent once more, which changes nothing.
         """
         self._note("DELETE FROM message WHERE id = ?", message.bytes)
 
     def note_attempt(self, message: UUID, attempts: int, error: str) -> None:
-        """Remember, soon, how often a message was sent and what came of it."""
+        """Note how often a message was sent, and the result."""
         self._note(
             "UPDATE message SET attempts = ?, last_error = ? WHERE id = ?",
             attempts,
@@ -144,22 +145,22 @@ class Journal:
     # -- what came --------------------------------------------------------------------------------
 
     def has_seen(self, identifier: UUID) -> bool:
-        """Whether this alert, group event or question has come, in this life or an earlier one."""
+        """Whether this alert, group event or question has come, also before a restart."""
         return identifier.bytes in self.seen
 
     def note_seen(self, identifier: UUID) -> None:
-        """Remember, soon, that this alert, group event or question has come."""
+        """Note that this alert, group event or question has come."""
         self.seen[identifier.bytes] = now = self._clock()
         self._note("INSERT OR REPLACE INTO seen VALUES (?, ?)", identifier.bytes, now)
 
     def note_heard(self, incident: UUID, sequence: int) -> None:
-        """Remember, soon, the newest group sequence of an incident."""
+        """Note the newest group sequence of an incident."""
         self.heard[incident] = sequence
         values = (incident.bytes, sequence, self._clock())
         self._note("INSERT OR REPLACE INTO heard VALUES (?, ?, ?)", *values)
 
     def note_synced(self, at: datetime) -> None:
-        """Remember, soon, that nothing until `at` was missed; forget what cannot be repeated."""
+        """Note that nothing before `at` was missed; forget what cannot come again."""
         self.synced_at = at
         self._note("INSERT OR REPLACE INTO state VALUES ('synced_at', ?)", at.timestamp())
         oldest = self._clock() - SEEN_LIFETIME_S
@@ -168,10 +169,10 @@ class Journal:
             self._note("DELETE FROM seen WHERE at < ?", oldest)
 
     async def belong_to(self, user: str) -> None:
-        """Make this the journal of `user` for good.
+        """Bind this journal to `user`.
 
         Raises:
-            JournalError: it is another user's, whose messages would go out under a wrong name.
+            JournalError: it belongs to another user, so messages would go out under a wrong name.
         """
         await self._write("INSERT OR IGNORE INTO state VALUES ('user', ?)", user)
         ((owner,),) = await self._in_thread(
@@ -185,7 +186,7 @@ class Journal:
     # -- writing ----------------------------------------------------------------------------------
 
     async def flushed(self) -> None:
-        """Return as soon as everything noted is on disk, or has been logged as lost."""
+        """Return when every note is on disk, or has been logged as lost."""
         while self._queue or self._flushing is not None:
             self._begin_flush()
             assert self._flushing is not None
@@ -216,7 +217,7 @@ class Journal:
             self._flushing = asyncio.create_task(self._flush(), name=f"flush {self.path}")
 
     async def _flush(self) -> None:
-        """Commit all that waits, together, until nobody waits any more."""
+        """Commit all queued writes together, until no call waits."""
         try:
             while True:
                 batch, self._queue = self._queue, []

@@ -1,4 +1,4 @@
-"""The file of a journal: made whole or not at all, and refused when it is not what it was."""
+"""The file of a journal: created complete or not at all, and refused when it is damaged."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ _PRAGMAS = (
     "locking_mode = EXCLUSIVE",
     "journal_mode = DELETE",
     "synchronous = EXTRA",
-    "secure_delete = ON",  # what was delivered leaves no text and no place behind
+    "secure_delete = ON",  # no text and no place stays in the file after deletion
     "cache_size = -64",  # KiB: hundreds of journals live in one process
 )
 
@@ -40,10 +40,11 @@ class JournalError(Exception):
 
 
 def opened(path: str) -> sqlite3.Connection:
-    """Open the journal there, whole and ours alone, or make a new one where there is none.
+    """Open the journal at `path` exclusively, or create it.
 
     Raises:
-        JournalError, sqlite3.Error, OSError: see `explained` for the latter two.
+        JournalError: it is damaged, or not a journal.
+        sqlite3.Error, OSError: for `explained`.
     """
     if path != MEMORY:
         _create_where_missing(Path(path))
@@ -63,7 +64,7 @@ def opened(path: str) -> sqlite3.Connection:
 
 
 def _create_where_missing(path: Path) -> None:
-    """Create the file whole or not at all: so an empty one has lost what it held."""
+    """Create the file complete or not at all: so an empty file has lost its content."""
     if path.exists():
         return
     leftover = path.with_name(f"{path.name}-journal")

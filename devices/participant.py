@@ -1,28 +1,27 @@
-"""A participant's device: reports, presence, alerts, replies and the talk of the group.
+"""A participant's device: reports, presence, alerts, replies and group messages.
 
     broker, listeners = Broker("localhost", 1883), Listeners(on_alert=show)
     async with Participant("ann", password, broker, listeners=listeners) as ann:
         receipt = await ann.report(report)      # stored when this returns
         await ann.reply(alert.incident, ReplyKind.ACCEPTED, eta_s=240)
 
-With a journal nothing that was promised is lost, whatever dies (see `devices/journal.py`):
+With a journal nothing that has been accepted is lost, whichever process dies
+(see `devices/journal.py`):
 
     async with (
         Journal("ann.journal") as journal,
         Participant("ann", password, broker, journal=journal, listeners=listeners) as ann,
     ):
-        await ann.report(report)      # NotConfirmed after 10 s; it goes on trying for 72 hours
+        await ann.report(report)      # NotConfirmed after 10 s; it is still sent for 72 hours
 
-Callbacks are plain functions of the message and its Unix time of receipt in seconds, called
-before the message is acknowledged: they must be quick.
+Callbacks are plain functions of the message and the Unix time, in seconds, at which it came. They
+are called before the message is acknowledged, so they must be quick.
 """
 
 import enum
 import math
 from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -34,7 +33,8 @@ from devices.await_receipt import (
     accepted,
     fresh_key,
 )
-from devices.delivery import Courier
+from devices.connected_device import ConnectedDevice
+from devices.delivery import JournalDelivery
 from devices.delivery_receipts import DeliveryReceipts
 from devices.device_connection import (
     Broker,
@@ -42,12 +42,12 @@ from devices.device_connection import (
     Incoming,
     WhenUnreachable,
 )
-from devices.device_inbox import NOBODY, DeviceInbox, Listeners
+from devices.device_inbox import NO_LISTENERS, DeviceInbox, Listeners
 from devices.device_options import DEFAULTS, DeviceOptions
 from devices.journal import Journal, UnsentMessage
 from devices.journal_file import JournalError
 from devices.reading import read
-from devices.sync import CatchUp
+from devices.sync import DeviceSynchronizer
 from schemas import topics
 from schemas.codec import encode, encode_within_limit
 from schemas.ids import new_id
@@ -81,36 +81,36 @@ __all__ = [
     "accepted",
 ]
 
-_SYNC_TIMEOUT_S = 6.0  # it may have come to an MQTT broker that no service had subscribed to yet
+_SYNC_TIMEOUT_S = 6.0  # then it is asked again: no service may have subscribed yet
 
 
 class Confirm(enum.Enum):
-    """Whether a presence asks for a receipt. Without one it is sent once, at QoS 0."""
+    """Whether a presence asks for a receipt. If not, it is sent once, at QoS 0."""
 
     NO = "no"
     YES = "yes"
 
 
-class Participant:
+class Participant(ConnectedDevice):
     """One person's device, connected while the `async with` lasts; it reconnects by itself.
 
     `alerts`, `briefs` and `questions` hold each once, by id; `repeats` counts what came again.
-    `groups` holds each incident's events in order of sequence. Of each the newest 200 are held.
-    Events reach `on_group` in the order in which they come, since news is never held back for what
-    was missed. `on_receipt` gets the receipts that nobody awaits: late ones, and the rejection of a
-    presence that asked for none. To the topics of `deaf_to` it does not subscribe.
+    `groups` holds each incident's events in order of sequence. Each holds the newest 200. `on_group`
+    gets events in the order in which they come: none is held back until a missing one has come.
+    `on_receipt` gets the receipts that no call awaits: late ones, and the rejection of a presence
+    that asked for none. It does not subscribe to the topics of `deaf_to`.
 
-    `on_brief` gets alerts in short, once a presence with `Form.SHORT` has asked for them; the same
-    alerts come in full too, unless `deaf_to` has `topics.ALERT`.
+    `on_brief` gets alerts in short, after a presence with `Form.SHORT` has asked for them. The same
+    alerts also come in full, unless `deaf_to` has `topics.ALERT`.
 
-    With a `journal`, reports, replies, messages and answers are on disk before they are sent, go on
-    being sent after NotConfirmed and after a restart, and are deleted on their receipt. `alerts`,
-    `groups` and `questions` hold what has come since entering; what came before it is a repeat.
-    After each connection the device asks for what it missed. Entering waits at most
-    `connect_timeout_s`, and goes on without a connection. `on_journaled` gets each message
-    when it is on disk, before it is sent. `on_unconfirmed` gets what has no receipt
-    `receipt_timeout_s` after it was made or found again: tell its user to call 112. `on_expired`
-    gets what is given up after 72 hours.
+    With a `journal`, reports, replies, messages and answers are on disk before they are sent. They
+    are sent until their receipt comes, also after NotConfirmed and after a restart, and are then
+    deleted. `alerts`, `groups` and `questions` hold what has come since entering; what came before
+    is a repeat. After each connection the device asks for what it missed. Entering waits at most
+    `connect_timeout_s`, and goes on without a connection. `on_journaled` gets each message when it
+    is on disk, before it is sent. `on_unconfirmed` gets what has no receipt `receipt_timeout_s`
+    after it was made or found after a restart: tell the user to call 112. `on_expired` gets what is
+    given up after 72 hours.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Participant:
         password: str | None,
         broker: Broker,
         *,
-        listeners: Listeners = NOBODY,
+        listeners: Listeners = NO_LISTENERS,
         options: DeviceOptions = DEFAULTS,
         journal: Journal | None = None,
         deaf_to: Collection[Topic[Any]] = (),
@@ -144,11 +144,13 @@ class Participant:
             when_unreachable=WhenUnreachable.KEEP_TRYING if journal else WhenUnreachable.FAIL,
         )
         self._receipts = Receipts(self._connection, timeout_s=options.receipt_timeout_s)
-        self._delivery = DeliveryReceipts(self._connection)
-        self._entered: AsyncExitStack
+        self._delivery_receipts = DeliveryReceipts(self._connection)
         self._journal = journal
+        self._parts = (self._connection, self._delivery_receipts)
         if journal:
             self._keep_in(journal, listeners, options)
+            # Delivery first: the first message of a connection may be a receipt for the journal.
+            self._parts = (self._journal_delivery, *self._parts, self._synchronizer)
 
     def _handlers_but(
         self, deaf_to: Collection[Topic[Any]], *, brief: bool
@@ -168,7 +170,7 @@ class Participant:
         }
 
     def _keep_in(self, journal: Journal, listeners: Listeners, options: DeviceOptions) -> None:
-        self._courier = Courier(
+        self._journal_delivery = JournalDelivery(
             self._connection,
             journal,
             response_topic=self._receipt_topic,
@@ -177,57 +179,31 @@ class Participant:
             on_unconfirmed=listeners.on_unconfirmed,
             on_expired=listeners.on_expired,
         )
-        self._catch_up = CatchUp(
+        self._synchronizer = DeviceSynchronizer(
             self._connection,
             journal,
             self._sync_once,
             is_missing=lambda: bool(self._inbox.missing),
         )
 
-    @property
-    def connected(self) -> bool:
-        """Whether the connection stands now."""
-        return self._connection.connected
-
-    @property
-    def connections(self) -> int:
-        """How often it has connected: 1 after entering."""
-        return self._connection.connections
-
     async def connect(self) -> None:
-        """Return as soon as the connection stands."""
+        """Return when the device is connected."""
         await self._connection.link()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as entered:
-            if self._journal:
-                await self._journal.belong_to(self.user)
-                # Before the connection, whose first message may be a receipt for the journal.
-                await entered.enter_async_context(self._courier)
-            await entered.enter_async_context(self._connection)
-            await entered.enter_async_context(self._delivery)
-            if self._journal:
-                await entered.enter_async_context(self._catch_up)
-            self._entered = entered.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._entered.__aexit__(kind, error, traceback)
+        if self._journal:
+            await self._journal.belong_to(self.user)
+        return await super().__aenter__()
 
     async def report(self, report: Report) -> Receipt:
         """Send `report` until it is confirmed.
 
         Raises:
-            NotConfirmed, Rejected: as all that ask for a receipt.
-            Invalid: as all that send something: it is larger than the services take.
-            JournalError: as all that go into the journal. Nothing was promised: call 112.
+            NotConfirmed, MessageRejected: as every method that returns a receipt.
+            Invalid: the message is larger than the services take; every method may raise it.
+            JournalError: it could not be written to the journal, and is not sent: call 112.
         """
-        return await self._entrusted(topics.REPORT, report, report.id)
+        return await self._send_confirmed(topics.REPORT, report, report.id)
 
     async def presence(
         self,
@@ -238,11 +214,11 @@ class Participant:
         form: Form | None = None,
         confirm: Confirm = Confirm.NO,
     ) -> Receipt | None:
-        """Say where we are and whether we take alerts; None unless it is to be confirmed.
+        """Say where the participant is and whether they take alerts; return the receipt, if asked for.
 
-        Unconfirmed and without a connection it is dropped: the next one says more. `form` asks for
-        alerts in short too, or in full alone, from now on and for all devices of the account:
-        confirmed, lest the wish is lost.
+        Without `confirm` and without a connection it is dropped: the next presence replaces it.
+        `form` asks for alerts also in short, or only in full, from now on and for all devices of the
+        account; use `confirm` with it, so that the setting is not lost.
         """
         presence = Presence(
             at=at or datetime.now(UTC), location=location, availability=availability, form=form
@@ -257,24 +233,24 @@ class Participant:
     async def reply(self, incident: UUID, kind: ReplyKind, eta_s: int | None = None) -> Receipt:
         """Answer the alert of `incident`; `eta_s` is seconds to arrival."""
         reply = Reply(id=new_id(), incident=incident, kind=kind, eta_s=eta_s)
-        return await self._entrusted(topics.REPLY, reply, reply.id)
+        return await self._send_confirmed(topics.REPLY, reply, reply.id)
 
     async def say(self, incident: UUID, text: str) -> Receipt:
         """Say `text` to the group around `incident`."""
         message = GroupMessage(id=new_id(), incident=incident, text=text)
-        return await self._entrusted(topics.MESSAGE, message, message.id)
+        return await self._send_confirmed(topics.MESSAGE, message, message.id)
 
     async def answer(self, question: UUID, text: str) -> Receipt:
         """Answer a question of the police."""
         answer = Answer(id=new_id(), question=question, text=text)
-        return await self._entrusted(topics.ANSWER, answer, answer.id)
+        return await self._send_confirmed(topics.ANSWER, answer, answer.id)
 
     async def sync(self, since: datetime) -> Receipt:
         """Ask for the alerts and group events after `since` again."""
         return await self._confirmed(topics.SYNC, Sync(since=since), fresh_key())
 
     async def _sync_once(self, since: datetime) -> Receipt:
-        """`sync`, repeated on a new connection, or as a new question: it costs the services much."""
+        """`sync`, sent once per connection: it is expensive for the services."""
         request = Request(
             topics.SYNC.topic(user=self.user),
             encode(self._inbox.sync_since(since, reversed(self._known_alerts))),
@@ -282,16 +258,16 @@ class Participant:
             fresh_key(),
             expiry_s=math.ceil(_SYNC_TIMEOUT_S),
         )
-        self._inbox.missing.clear()  # what it does not bring is not there
+        self._inbox.missing.clear()  # an event that the sync does not bring does not exist
         return await self._receipts.confirmed(
             request, repeat_after_s=math.inf, timeout_s=_SYNC_TIMEOUT_S
         )
 
-    async def _entrusted(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
-        """Keep the message in the journal, if there is one, and send it until it is confirmed."""
+    async def _send_confirmed(self, topic: Topic[Any], payload: Any, key: UUID) -> Receipt:
+        """Write the message to the journal, if there is one, and send it until it is confirmed."""
         if self._journal is None:
             return await self._confirmed(topic, payload, key)
-        return await self._courier.confirmed(
+        return await self._journal_delivery.confirmed(
             UnsentMessage(
                 key,
                 Subject(topic.name),
@@ -314,14 +290,14 @@ class Participant:
     def _take_receipt(self, incoming: Incoming) -> None:
         receipt = read(topics.RECEIPT, incoming.payload)
         told = self._receipts.take(receipt, incoming) or (
-            self._journal is not None and self._courier.take(receipt, incoming)
+            self._journal is not None and self._journal_delivery.take(receipt, incoming)
         )
         if not told and self._on_receipt:
             self._on_receipt(receipt, incoming.received_at)
 
     def _note_gap(self) -> None:
-        self._catch_up.note_gap()
+        self._synchronizer.note_gap()
 
     def _take_question(self, incoming: Incoming) -> None:
         question = self._inbox.take_question(incoming)
-        self._delivery.add(topics.DELIVERED.topic(user=self.user), question.id)
+        self._delivery_receipts.add(topics.DELIVERED.topic(user=self.user), question.id)

@@ -1,4 +1,4 @@
-"""A desk of police operations: reads the escalations of its zones and writes commands back.
+"""A desk of police operations: reads the escalations of its zones and sends commands.
 
 async with PoliceDesk("desk-gent", password, broker, zones=["gent"]) as desk:
     escalation = await desk.next_escalation()
@@ -9,13 +9,12 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from devices.await_receipt import MessageRejected, NotConfirmed, Receipts, Request
+from devices.connected_device import ConnectedDevice
 from devices.delivery_receipts import DeliveryReceipts
 from devices.desk_sync import DeskSynchronizer, Scope
 from devices.device_connection import (
@@ -62,17 +61,17 @@ class DeskListeners:
     on_receipt: OnReceipt | None = None
 
 
-NOBODY = DeskListeners()
+NO_LISTENERS = DeskListeners()
 
 
-class PoliceDesk:
+class PoliceDesk(ConnectedDevice):
     """One desk, for one zone or several as its account allows.
 
-    `escalations` holds each once, by id, with `received_at` (Unix time in seconds) beside;
+    `escalations` holds each once, by id; `received_at` has the Unix time, in seconds, at which it came;
     `repeats` counts what came again. `states` holds the newest version of each incident, as long as
-    it is retained. Callbacks are plain and quick functions of the message and its time of receipt;
-    when `on_escalation` has returned, the escalation is confirmed, and not sent again.
-    `by` is who signs the commands.
+    it is retained. Callbacks are plain, quick functions of the message and the time at which it
+    came. When `on_escalation` has returned, the escalation is confirmed and not sent again. `by` is
+    the name in the desk's commands.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class PoliceDesk:
         *,
         zones: Sequence[str],
         by: str | None = None,
-        listeners: DeskListeners = NOBODY,
+        listeners: DeskListeners = NO_LISTENERS,
         options: DeviceOptions = DEFAULTS,
     ) -> None:
         self.escalations: dict[UUID, Escalation] = {}
@@ -107,41 +106,16 @@ class PoliceDesk:
             connect_timeout_s=options.connect_timeout_s,
         )
         self._receipts = Receipts(self._connection, timeout_s=options.receipt_timeout_s)
-        self._delivery = DeliveryReceipts(self._connection)
+        self._delivery_receipts = DeliveryReceipts(self._connection)
         scopes = [
             Scope(topics.DESK_SYNC.topic(zone=zone), topics.COMMAND_RECEIPT.topic(zone=zone))
             for zone in zones
         ]
-        self._sync = DeskSynchronizer(self._connection, self._receipts, scopes, has=self._newest)
-        self._entered: AsyncExitStack
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection stands now."""
-        return self._connection.connected
-
-    @property
-    def connections(self) -> int:
-        """How often it has connected: 1 after entering."""
-        return self._connection.connections
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as entered:
-            for part in (self._connection, self._delivery, self._sync):
-                await entered.enter_async_context(part)
-            self._entered = entered.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._entered.__aexit__(kind, error, traceback)
+        synchronizer = DeskSynchronizer(self._connection, self._receipts, scopes, has=self._newest)
+        self._parts = (self._connection, self._delivery_receipts, synchronizer)
 
     async def next_escalation(self) -> Escalation:
-        """Return the next escalation that nobody has taken from here, in order of arrival."""
+        """Return the next escalation that no call has returned yet, in order of arrival."""
         return await self._waiting.get()
 
     async def acknowledge(self, incident: UUID, *, zone: str | None = None) -> Receipt:
@@ -150,8 +124,8 @@ class PoliceDesk:
         Commands go to the zone that the incident's escalation came from, else to `zone`.
 
         Raises:
-            ValueError: the incident was never seen here, and no zone is given.
-            NotConfirmed, Rejected: as all that ask for a receipt.
+            ValueError: the desk has never seen the incident, and no zone is given.
+            NotConfirmed, MessageRejected: as every method that returns a receipt.
         """
         return await self.command(Acknowledge(**self._signed(incident)), zone=zone)
 
@@ -218,11 +192,11 @@ class PoliceDesk:
     def _take_escalation(self, incoming: Incoming) -> None:
         escalation = read(topics.ESCALATION, incoming.payload)
         zone = (topics.ESCALATION.parse(incoming.topic) or {})["zone"]
-        self._hear(escalation, incoming, zone)
-        self._delivery.add(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
+        self._keep(escalation, incoming, zone)
+        self._delivery_receipts.add(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
 
-    def _hear(self, escalation: Escalation, incoming: Incoming, zone: str) -> None:
-        """Take it; what `on_escalation` fails to take is neither confirmed nor known."""
+    def _keep(self, escalation: Escalation, incoming: Incoming, zone: str) -> None:
+        """Keep a new escalation; if `on_escalation` raises, it is neither kept nor confirmed."""
         if escalation.id in self.escalations:
             self.repeats[escalation.id] += 1
             return
@@ -230,7 +204,8 @@ class PoliceDesk:
             self._listeners.on_escalation(escalation, incoming.received_at)
         self.escalations[escalation.id] = escalation
         self.received_at[escalation.id] = incoming.received_at
-        # Commands go where this desk may write: what climbed to it came on its own zone's topic.
+        # Commands go where this desk may write: an escalation of another zone that climbed to this
+        # desk came on the topic of the desk's own zone.
         if zone == escalation.zone or escalation.incident not in self._zone_of:
             self._zone_of[escalation.incident] = zone
         self._waiting.put_nowait(escalation)

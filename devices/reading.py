@@ -1,7 +1,7 @@
-"""Reads what Nabij sends, also what a later version of it says.
+"""Reads messages of Nabij, also those of a later version.
 
-Unknown fields are ignored, and unknown values of an enumeration are read as the contract says. What
-they were is logged, as text.
+Unknown fields are ignored, and unknown values of an enumeration are read as the contract says. Both
+are logged as text.
 """
 
 import logging
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def read(topic: Topic[T], payload: bytes) -> T:
-    """Return what `payload` says.
+    """Return the message in `payload`.
 
     Raises:
-        schemas.codec.Invalid: a field that is needed cannot be read. The message is not confirmed,
-            and Nabij raises its alarm: nobody here can know what it says.
+        schemas.codec.Invalid: a required field cannot be read. The message is not confirmed, so
+            Nabij raises its alarm: this reader cannot know what the message says.
     """
     value, notes = topic.read(payload)
     for note in notes:

@@ -1,7 +1,7 @@
-"""Asks for what was missed: after every (re)connection, every 5 minutes, and at a gap.
+"""Asks for missed messages: after every (re)connection, every 5 minutes, and at a gap.
 
-The time asked from is that of the last sync's receipt, hence the services' own clock, less an
-overlap for what was under way then. Repeats are dropped by id.
+It asks for what came since the last sync's receipt, by the services' clock, less an overlap for
+messages that were under way then. Repeats are dropped by id.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from schemas.messages import Receipt
 
 EVERY_S = 300.0
 OVERLAP = timedelta(seconds=30)
-FIRST = timedelta(days=1)  # asked for by a journal that has never synced
-RETRY_BASE_S, RETRY_MOST_S = 1.0, 30.0  # after each time without an answer
-_BACK_S = 2.0  # so long services may take to reconnect
-_LATE_S = 1.0  # so long what is missing may still come by itself
-_GAP_APART_S = 5.0  # so soon after a question, a gap does not ask again
+FIRST = timedelta(days=1)  # how far back a journal asks that has never synced
+RETRY_BASE_S, RETRY_MOST_S = 1.0, 30.0  # after each sync without an answer
+_BACK_S = 2.0  # how long services may take to reconnect
+_LATE_S = 1.0  # how long a missing event may still come by itself
+_GAP_APART_S = 5.0  # how soon after a sync a gap asks again
 
 log = logging.getLogger(__name__)
 
 
-class CatchUp:
+class DeviceSynchronizer:
     """Keeps one device's journal up to date, while the `async with` lasts.
 
-    `sync` asks the services for what came since; `is_missing` says whether a gap is still open.
+    `sync` asks the services for what came since a time; `is_missing` says whether a gap is open.
     """
 
     def __init__(
@@ -47,18 +47,18 @@ class CatchUp:
         self._sync = sync
         self._is_missing = is_missing
         self._gap: asyncio.Future[None] | None = None
-        self._watch: asyncio.Task[None]
+        self._keeper: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        name = f"catch up {self._journal.path}"
-        self._watch = asyncio.create_task(self._keep_up(), name=name)
+        name = f"sync {self._journal.path}"
+        self._keeper = asyncio.create_task(self._keep_up(), name=name)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await end(self._watch)
+        await end(self._keeper)
 
     def note_gap(self) -> None:
-        """Something between what was heard and what is heard now has been missed."""
+        """Ask soon: an event came, and one before it did not."""
         if self._gap is not None and not self._gap.done():
             self._gap.set_result(None)
 
@@ -68,24 +68,24 @@ class CatchUp:
         waits: set[asyncio.Future[Any]]
         while True:
             link = await self._connection.link()
-            if self._connection.connections > 1 and await self._lost_soon(link.lost):
+            if self._connection.connections > 1 and await self._lost_after_pause(link.lost):
                 continue
             self._gap = gap = loop.create_future()
             asked_at = loop.time()
             if not await self._ask():
                 failures = min(failures + 1, 5)
-                waits = {link.lost}  # unless the connection changes: then at once
+                waits = {link.lost}  # at once if the connection changes
                 wait_s = random.uniform(0, min(RETRY_MOST_S, RETRY_BASE_S * 2**failures))
                 await asyncio.wait(waits, timeout=wait_s)
                 continue
             failures = 0
             await self._until_due(link.lost, gap, asked_at)
 
-    async def _lost_soon(self, lost: asyncio.Future[None]) -> bool:
-        """Leave the services a moment to come back too; return whether the connection is lost.
+    async def _lost_after_pause(self, lost: asyncio.Future[None]) -> bool:
+        """Give the services time to reconnect too; return whether the connection is lost again.
 
-        When the MQTT broker has restarted they may not have subscribed yet, and it drops what has
-        no subscriber. Nor need all devices ask at once.
+        After a restart of the MQTT broker they may not have subscribed yet, and it drops messages
+        without a subscriber. The jitter also keeps devices from asking all at once.
         """
         waits: set[asyncio.Future[None]] = {lost}
         await asyncio.wait(waits, timeout=random.uniform(_BACK_S / 2, _BACK_S))
@@ -96,7 +96,7 @@ class CatchUp:
     ) -> None:
         """Return when it is time to ask again.
 
-        What is missing may only be late: events go by several workers, and pass each other.
+        A missing event may only be late: several workers send events, so they may overtake each other.
         """
         loop = asyncio.get_running_loop()
         await asyncio.wait({lost, gap}, timeout=EVERY_S, return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +119,7 @@ class CatchUp:
             log.warning("%s: sync: %s", self._journal.path, error)
             if error.receipt.code is not Code.TOO_FAR_AHEAD:
                 return True
-            # Our clock is ahead, or theirs was: the last day by theirs, at the next turn.
+            # Our clock is ahead, or theirs was: next time, ask for the last day by their clock.
             self._journal.note_synced(error.receipt.at - FIRST)
             return False
         self._journal.note_synced(receipt.at)

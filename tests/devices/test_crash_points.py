@@ -16,8 +16,8 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devices import delivery as courier_module
-from devices.delivery import Courier
+from devices import delivery as delivery_module
+from devices.delivery import JournalDelivery
 from devices.device_connection import DeviceConnection, Incoming
 from devices.journal import Journal, UnsentMessage
 from schemas.ids import new_id
@@ -57,10 +57,10 @@ class Network:
     committed: dict[UUID, int] = field(default_factory=dict)
     told: dict[UUID, Outcome] = field(default_factory=dict)
 
-    def begin(self, courier: Courier, journal: Journal) -> None:
+    def begin(self, delivery: JournalDelivery, journal: Journal) -> None:
         """A device's process has begun."""
         loop = asyncio.get_running_loop()
-        self._courier, self._journal = courier, journal
+        self._delivery, self._journal = delivery, journal
         self.crashed: asyncio.Future[None] = loop.create_future()
         self.lost: asyncio.Future[None] = loop.create_future()
 
@@ -99,7 +99,7 @@ class Network:
         outcome = Outcome.REJECTED if fate is Fate.REJECTED else Outcome.ACCEPTED
         receipt = Receipt(subject=Subject.REPORT, outcome=outcome, at=datetime.now(UTC), id=message)
         self.told[message] = outcome
-        self._courier.take(receipt, Incoming("", b"", message.bytes, 0.0))
+        self._delivery.take(receipt, Incoming("", b"", message.bytes, 0.0))
 
     def _end(self, fate: Fate) -> None:
         if fate in (Fate.CUT, Fate.CUT_AFTER):
@@ -120,15 +120,15 @@ async def live(path: Path, network: Network, messages: list[tuple[UUID, Add]]) -
     kept: set[UUID] = set()
     journal = Journal(path)
     await journal.__aenter__()
-    courier = Courier(
+    delivery = JournalDelivery(
         cast("DeviceConnection", network),
         journal,
         response_topic="down/receipt",
         unconfirmed_after_s=WITHIN_S,
         on_journaled=lambda entry: kept.add(entry.id),
     )
-    network.begin(courier, journal)
-    await courier.__aenter__()
+    network.begin(delivery, journal)
+    await delivery.__aenter__()
     calls: list[asyncio.Task[Any]] = []
     while messages and not network.crashed.done():
         message, add = messages.pop(0)
@@ -140,11 +140,11 @@ async def live(path: Path, network: Network, messages: list[tuple[UUID, Add]]) -
             kept.add(message)
             network.power_off()
             break
-        calls.append(asyncio.create_task(courier.confirmed(entry)))
+        calls.append(asyncio.create_task(delivery.confirmed(entry)))
         if add is Add.CRASH_BEFORE:
             await asyncio.sleep(0)  # the write is queued, not begun
             network.power_off()
-    done = asyncio.gather(*calls, _delivered(courier), return_exceptions=True)
+    done = asyncio.gather(*calls, _delivered(delivery), return_exceptions=True)
     await asyncio.wait({done, network.crashed}, return_when=asyncio.FIRST_COMPLETED)
     if network.crashed.done():
         journal._queue.clear()
@@ -152,15 +152,15 @@ async def live(path: Path, network: Network, messages: list[tuple[UUID, Add]]) -
         call.cancel()
     done.cancel()
     await asyncio.gather(done, return_exceptions=True)
-    for admitting in courier._admitting:
+    for admitting in delivery._admitting:
         admitting.cancel()
-    await courier.__aexit__(None, None, None)
+    await delivery.__aexit__(None, None, None)
     await journal.__aexit__(None, None, None)
     return kept
 
 
-async def _delivered(courier: Courier) -> None:
-    while courier._pending:  # noqa: ASYNC110 - there is no event to wait on
+async def _delivered(delivery: JournalDelivery) -> None:
+    while delivery._pending:  # noqa: ASYNC110 - there is no event to wait on
         await asyncio.sleep(0.001)
 
 
@@ -187,7 +187,7 @@ def test_cut_anywhere_and_resumed_nothing_is_lost_and_nothing_made_up(
                 async with Journal(path) as journal:
                     assert await journal.entries() == []
 
-    with patch.multiple(courier_module, RECEIPT_WITHIN_S=0.0, RETRY_MOST_S=0.002):
+    with patch.multiple(delivery_module, RECEIPT_WITHIN_S=0.0, RETRY_MOST_S=0.002):
         asyncio.run(story())
     assert kept <= set(network.committed) <= created
     assert set(network.told) == set(network.committed)
