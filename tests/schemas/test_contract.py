@@ -10,9 +10,11 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+import schemas
 from broker.core.policy import Policy
 from broker.mqtt import Message
 from broker.runtime.refusals import refusal_of
+from schemas import taxonomy
 from schemas.codec import encode
 from schemas.contract import asyncapi, channel_of, json_schemas, payloads_of
 from schemas.contract_page import documents
@@ -202,3 +204,8 @@ def _references(value: Any) -> list[str]:
         return []
     here = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
     return here + [found for each in value.values() for found in _references(each)]
+
+
+def test_the_contract_package_ships_its_policy() -> None:
+    assert taxonomy.default_policy_text().startswith("#")
+    assert schemas.__doc__

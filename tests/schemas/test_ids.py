@@ -1,11 +1,13 @@
 """Derived ids repeat; those that devices make are in order of time."""
 
 import uuid
+from uuid import UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas import ids
+from schemas.examples import V7
 
 users = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=40)
 
@@ -78,3 +80,15 @@ def test_new_ids_are_of_version_7_and_grow() -> None:
     assert {(identifier.version, identifier.variant) for identifier in made} == {(7, uuid.RFC_4122)}
     assert len(set(made)) == len(made)
     assert [m.int >> 80 for m in made] == sorted(m.int >> 80 for m in made)
+
+
+def test_ids_are_made_from_what_docs_protocol_says() -> None:
+    assert UUID("6e616269-6a00-5000-8000-6e6162696a00") == ids.NAMESPACE
+    assert ids.said_id(V7) == ids._derived("said", V7)
+    assert (
+        len({ids.said_id(V7), ids.case_id(V7), ids.escalation_id(V7), ids.answer_escalation_id(V7)})
+        == 4
+    )
+    assert ids.conversation_id(V7, 5) == ids.incident_id(V7, 5)
+    assert ids.incident_id(V7) == ids.incident_id(V7, 0)
+    assert ids.without_region(ids.incident_id(V7, 0xFFFF)) == ids.incident_id(V7, 0)

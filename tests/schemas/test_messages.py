@@ -1,8 +1,10 @@
 """The contract of payloads: golden files, round trips, and what is refused."""
 
+import inspect
+import json
 from datetime import timedelta, timezone
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 import msgspec
@@ -10,9 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import messages, topics
-from schemas.codec import Decoder, FieldError, encode
+from schemas import messages, taxonomy, topics
+from schemas.codec import (
+    MAX_PAYLOAD_BYTES,
+    Decoder,
+    FieldError,
+    Invalid,
+    encode,
+    encode_within_limit,
+)
 from schemas.examples import AT, EXAMPLES, HERE, V5, V7
+from schemas.validation_errors import Code
 
 GOLDEN = Path(__file__).parent / "golden"
 ON_THE_WIRE = {
@@ -114,3 +124,61 @@ def test_device_id_must_be_of_version_7(identifier: UUID) -> None:
     ):
         with pytest.raises(FieldError, match="bad_id"):
             make()
+
+
+@pytest.mark.parametrize("module", [messages, taxonomy])
+def test_every_payload_and_its_parts_are_frozen_and_named_by_keyword(module: Any) -> None:
+    structs = [
+        each
+        for each in vars(module).values()
+        if inspect.isclass(each)
+        and issubclass(each, msgspec.Struct)
+        and each.__module__.startswith(module.__name__)
+    ]
+    assert len(structs) > 4
+    for each in structs:
+        assert each.__struct_config__.frozen, each
+    positional = {"Position", "Names"}
+    for each in structs:
+        if each.__name__ not in positional and msgspec.structs.fields(each):
+            with pytest.raises(TypeError):
+                each(*range(len(msgspec.structs.fields(each))))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_is_sent_leaves_out_what_is_as_usual_and_what_is_received_never_misses_it(
+    name: str,
+) -> None:
+    kind = type(EXAMPLES[name])
+    needed = {
+        field.encode_name: getattr(EXAMPLES[name], field.name)
+        for field in msgspec.structs.fields(kind)
+        if field.required
+    }
+    if kind.__name__ == "Presence":
+        needed["location"] = EXAMPLES["presence"].location  # type: ignore[attr-defined]
+    shown = msgspec.json.decode(msgspec.json.encode(kind(**needed)))
+    optional = {field.encode_name for field in msgspec.structs.fields(kind)} - needed.keys()
+    if kind.__struct_config__.omit_defaults:
+        assert not optional & shown.keys()
+    else:
+        assert optional <= shown.keys()
+
+
+def test_the_largest_payload_is_sent_and_one_byte_more_is_not() -> None:
+    said = messages.GroupMessage(id=V7, incident=V5, text="")
+    room = MAX_PAYLOAD_BYTES - len(encode_within_limit(said))
+    full = msgspec.structs.replace(said, text="x" * room)
+    assert len(encode_within_limit(full)) == MAX_PAYLOAD_BYTES == 16_384
+    with pytest.raises(Invalid) as refused:
+        encode_within_limit(msgspec.structs.replace(said, text="x" * (room + 1)))
+    assert (refused.value.code, refused.value.field) == (Code.PAYLOAD_TOO_LARGE, "$")
+    assert refused.value.reason == "The payload has 16385 bytes; at most 16384 are allowed."
+
+
+def test_what_devices_are_sent_is_read_strictly() -> None:
+    alert = json.loads(msgspec.json.encode(EXAMPLES["alert"]))
+    with pytest.raises(Invalid, match="radius_m"):
+        Decoder(messages.Alert).decode(json.dumps(alert | {"radius_m": "far"}).encode())
+    assert Decoder(messages.Alert).read(json.dumps(alert).encode()) == (EXAMPLES["alert"], ())
+    assert EXAMPLES["alert"].seen_at == AT  # type: ignore[attr-defined]
