@@ -19,7 +19,9 @@ from redis.asyncio import Redis
 from broker.runtime.config import Settings
 from broker.runtime.worker import run_worker
 from broker.store import Store
+from devices import delivery, sync
 from devices.device_connection import NODELAY, Broker
+from devices.journal import Journal
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from schemas.codec import encode
 from schemas.ids import alert_id
@@ -221,3 +223,19 @@ async def stack(
         ),
     ):
         yield Stack(own_mqtt, own_redis, store)
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    async with Journal(tmp_path / "ann.journal") as journal:
+        yield journal
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeats and syncs come soon after each other, as no test can wait for those of real devices."""
+    monkeypatch.setattr(delivery, "RECEIPT_WITHIN_S", 0.02)
+    monkeypatch.setattr(delivery, "RETRY_MOST_S", 0.05)
+    monkeypatch.setattr(sync, "_LATE_S", 0.05)
+    monkeypatch.setattr(sync, "_BACK_S", 0.0)
+    monkeypatch.setattr(sync, "_GAP_APART_S", 0.0)
