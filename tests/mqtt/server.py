@@ -9,6 +9,8 @@ from broker.mqtt.session import Session
 from broker.mqtt.session_events import Closed, Event, SessionConfig
 
 QOS1 = QoS.AT_LEAST_ONCE
+GRANTED = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
+PINGRESP = mqtt5.PingRespPacket().write()
 
 
 def packets_in(data: bytes) -> list[mqtt5.Packet]:
@@ -61,3 +63,11 @@ def publish(session: Session, *payloads: bytes, qos: int = 1) -> list[tuple[byte
 
         session.publish(Publication(Message("t", payload, qos), settle))
     return outcomes
+
+
+def delivery(packet_id: int) -> bytes:
+    return PublishPacket("t", b"x", qos=QOS1, packet_id=packet_id).write()
+
+
+def suback(session: Session, packet_id: int, *codes: mqtt5.SubAckReasonCode) -> list[Event]:
+    return session.receive(mqtt5.SubAckPacket(packet_id, list(codes)).write(), 0.0)

@@ -1,17 +1,20 @@
-"""A session over several connections: its states, its clocks, and what it asks for later."""
+"""A session over several connections: its states, and what may come when."""
 
 import mqtt5
 import pytest
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode, PublishPacket
 
 from broker.mqtt.message import Message
-from broker.mqtt.mqtt_errors import ConnectionLost, ConnectRefused, MqttError, ProtocolError
+from broker.mqtt.mqtt_errors import ConnectRefused, MqttError, ProtocolError
 from broker.mqtt.outbound import Publication
 from broker.mqtt.session import Session
-from broker.mqtt.session_events import Accepted, Answered, Event, PublishReceived, State, Subscribed
+from broker.mqtt.session_events import Accepted, PublishReceived, State, Subscribed
 from tests.mqtt.server import (
+    GRANTED,
+    PINGRESP,
     QOS1,
     closed_with,
+    delivery,
     go_online,
     online,
     packets_in,
@@ -20,13 +23,6 @@ from tests.mqtt.server import (
     session_of,
     written,
 )
-
-GRANTED = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
-PINGRESP = mqtt5.PingRespPacket().write()
-
-
-def delivery(packet_id: int) -> bytes:
-    return PublishPacket("t", b"x", qos=QOS1, packet_id=packet_id).write()
 
 
 def connect_packet(session: Session, now: float = 0.0) -> mqtt5.ConnectPacket:
@@ -245,174 +241,6 @@ def test_an_answer_to_a_ping_and_back_pressure_do_not_outlive_the_connection() -
     assert len(publishes(session)) == 1
     assert session.next_tick_at() == 25.0 or session.next_tick_at() == 5.0  # taken at 0 above
     assert session.tick(25.0) == []
-
-
-# -- keep-alive ----------------------------------------------------------------------------------
-
-
-def test_without_a_keep_alive_nothing_ticks() -> None:
-    session = online(keep_alive_s=0)
-    assert session.next_tick_at() is None
-    assert session.tick(1e9) == []
-    assert written(session) == []
-
-
-def test_the_servers_keep_alive_is_that_of_its_connection_only() -> None:
-    session = session_of(keep_alive_s=60)
-    go_online(session, mqtt5.ConnAckPacket(server_keep_alive=4))
-    session.lost()
-    go_online(session)
-    assert session.next_tick_at() == 30.0
-
-
-def test_patience_with_a_ping_is_half_the_keep_alive_and_ten_seconds_at_most() -> None:
-    for keep_alive_s, patience_s in ((10, 5.0), (18, 9.0), (20, 10.0), (60, 10.0)):
-        session = online(keep_alive_s=keep_alive_s)
-        due = session.next_tick_at()
-        assert due == keep_alive_s / 2
-        assert session.tick(due) == []
-        assert session.next_tick_at() == due + patience_s
-        assert session.tick(due + patience_s - 0.01) == []
-        error = closed_with(session.tick(due + patience_s))
-        assert str(error) == f"no answer to a ping for {patience_s:g} s"
-        assert isinstance(error, ConnectionLost)
-        assert session.state is State.CLOSED
-
-
-def test_anything_that_is_heard_answers_a_ping() -> None:
-    session = online(keep_alive_s=10)
-    session.tick(5.0)
-    written(session, 5.0)
-    session.receive(delivery(1)[:1], 7.0)
-    assert session.next_tick_at() == 10.0  # sent at 5, heard at 7
-    assert session.tick(10.0) == []
-    assert [type(each) for each in written(session, 10.0)] == [mqtt5.PingReqPacket]
-
-
-def test_who_only_listens_is_pinged_too() -> None:
-    session = online(keep_alive_s=10)
-    for now in (2.0, 4.0):
-        session.receive(PINGRESP, now)
-    assert session.next_tick_at() == 5.0
-    assert session.take(4.0) == b""  # nothing was sent, so nothing counts as sent
-    assert session.next_tick_at() == 5.0
-
-
-def test_nothing_ticks_before_the_server_has_accepted_us() -> None:
-    session = session_of(keep_alive_s=10)
-    session.connect(0.0)
-    written(session)
-    assert session.tick(100.0) == []
-    assert written(session) == []
-
-
-# -- subscriptions -------------------------------------------------------------------------------
-
-
-def asked(session: Session) -> mqtt5.SubscribePacket | mqtt5.UnsubscribePacket:
-    [packet] = written(session)
-    assert isinstance(packet, mqtt5.SubscribePacket | mqtt5.UnsubscribePacket)
-    return packet
-
-
-def suback(session: Session, packet_id: int, *codes: mqtt5.SubAckReasonCode) -> list[Event]:
-    return session.receive(mqtt5.SubAckPacket(packet_id, list(codes)).write(), 0.0)
-
-
-@pytest.mark.parametrize("qos", [0, 1])
-def test_subscriptions_ask_for_their_qos_and_for_the_retain_flag_as_it_was(qos: int) -> None:
-    session = session_of(subscriptions=("a", "b"), subscribe_qos=qos)
-    go_online(session)
-    packet = asked(session)
-    assert isinstance(packet, mqtt5.SubscribePacket)
-    filters = packet.topic_filters
-    assert [(each.pattern, each.max_qos.value) for each in filters] == [("a", qos), ("b", qos)]
-    assert all(each.retain_as_published for each in filters)
-    granted = [mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE, GRANTED][qos]
-    assert suback(session, packet.packet_id, granted, granted) == [Subscribed()]
-
-
-def test_refused_subscriptions_are_named_and_end_the_connection() -> None:
-    session = session_of(subscriptions=("a", "b", "c"))
-    go_online(session)
-    no = mqtt5.SubAckReasonCode
-    packet = asked(session)
-    error = closed_with(
-        suback(session, packet.packet_id, no.NOT_AUTHORIZED, GRANTED, no.GRANTED_QOS_AT_MOST_ONCE)
-    )
-    assert str(error) == ("subscriptions refused: a (NOT_AUTHORIZED), c (GRANTED_QOS_AT_MOST_ONCE)")
-    assert [type(each) for each in written(session)] == [mqtt5.DisconnectPacket]
-    assert session.state is State.CLOSED
-
-
-def test_later_requests_are_answered_by_what_was_refused() -> None:
-    session = online()
-    no = mqtt5.SubAckReasonCode.NOT_AUTHORIZED
-    session.subscribe(["a", "b"])
-    assert suback(session, asked(session).packet_id, GRANTED, no) == [
-        Answered(("b (NOT_AUTHORIZED)",))
-    ]
-    session.unsubscribe(["c", "d"])
-    packet = asked(session)
-    assert isinstance(packet, mqtt5.UnsubscribePacket)
-    assert packet.patterns == ["c", "d"]
-    codes = [mqtt5.UnsubAckReasonCode.SUCCESS, mqtt5.UnsubAckReasonCode.NOT_AUTHORIZED]
-    answer = mqtt5.UnsubAckPacket(packet.packet_id, codes).write()
-    assert session.receive(answer, 0.0) == [Answered(("d (NOT_AUTHORIZED)",))]
-    session.unsubscribe(["e"])
-    found = mqtt5.UnsubAckReasonCode.NO_SUBSCRIPTION_EXISTED  # so it is as it was wished
-    answer = mqtt5.UnsubAckPacket(asked(session).packet_id, [found]).write()
-    assert session.receive(answer, 0.0) == [Answered(())]
-    assert session.state is State.ONLINE
-
-
-def test_an_answer_to_nothing_or_of_another_length_breaks_the_protocol() -> None:
-    unasked = "PROTOCOL_ERROR: an answer to a SUBSCRIBE or UNSUBSCRIBE that was not sent"
-    length = "PROTOCOL_ERROR: another number of reason codes than of filters that were asked for"
-
-    def told(codes: int, off_by: int = 0, *, twice: bool = False) -> str:
-        session = online()
-        session.subscribe(["a"])
-        packet_id = asked(session).packet_id
-        if twice:
-            suback(session, packet_id, GRANTED)
-        events = suback(session, packet_id + off_by, *[GRANTED] * codes)
-        return str(closed_with(events))
-
-    assert told(1, 1) == unasked
-    assert told(1, twice=True) == unasked
-    assert told(2) == length
-    zero = online().receive(mqtt5.SubAckPacket(0, [GRANTED]).write(), 0.0)
-    assert str(closed_with(zero)) == unasked
-
-
-def test_the_number_of_a_request_is_given_to_no_message_until_it_is_answered() -> None:
-    session = online(window=10)
-    session.subscribe(["a"])
-    packet_id = asked(session).packet_id
-    session._outbound._last_id = packet_id - 1
-    publish(session, b"x")
-    [packet] = publishes(session)
-    assert packet.packet_id == packet_id + 1
-    suback(session, packet_id, GRANTED)
-    session._outbound._last_id = packet_id - 1
-    publish(session, b"y")
-    [packet] = publishes(session)
-    assert packet.packet_id == packet_id
-    session._outbound._last_id = packet_id - 1
-    session.unsubscribe(["a"])
-    assert asked(session).packet_id == packet_id + 2
-
-
-def test_a_request_made_twice_keeps_the_number_of_the_second() -> None:
-    session = online()
-    session.subscribe(["a"])
-    first = asked(session).packet_id
-    session.lost()
-    go_online(session, mqtt5.ConnAckPacket(session_present=True))
-    session._outbound._last_id = first - 1
-    session.subscribe(["b"])
-    assert asked(session).packet_id == first
 
 
 def test_refusals_are_told_once_and_the_end_reaches_every_publication() -> None:
