@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from broker.core.policy import MAX_MERGE_M, Policy, effective_audience
 from broker.errors import ConfigError
-from schemas.taxonomy import Audience, Desk, Urgency, default_policy_text
+from schemas.taxonomy import Audience, Desk, Language, Urgency, default_policy_text
 
 HEAD = """
 max_overdue = 3
@@ -217,3 +217,53 @@ def test_accuracy_widens_the_first_radius_within_bounds_and_never_narrows_it(
         assert first_m == pytest.approx(min(radius_m + min(accuracy_m, 500), 3_000))
     else:
         assert first_m == 0.0
+
+
+def test_a_policy_answers_with_what_its_file_says() -> None:
+    text = default_policy_text()
+    policy = Policy.parse(text)
+    fire = policy.file.categories["fire"]
+
+    assert policy.codes == tuple(policy.file.categories)
+    assert (policy.advice, policy.timers) == (policy.file.advice, policy.file.timers)
+    assert (policy.widening, policy.max_overdue) == (policy.file.widening, policy.file.max_overdue)
+    assert policy.max_presence_accuracy_m == policy.file.accuracy.max_presence_m
+    assert policy.category("fire") is fire
+    assert policy.category("nonsense") is None
+    assert policy.duty_zone is None
+    assert Policy.parse('duty_zone = "gent"\n' + text).duty_zone == "gent"
+    timers_s = policy.timers.alert_if_seen_within_s
+    assert policy.alert_if_seen_within_s(fire) == timers_s
+    other = msgspec.structs.replace(fire, alert_if_seen_within_s=7)
+    assert policy.alert_if_seen_within_s(other) == 7
+
+
+def test_a_wave_follows_while_the_radius_grows_and_the_last_is_not_reached() -> None:
+    policy = Policy.parse(default_policy_text())
+    widening = policy.widening
+    last, most_m = widening.max_waves, float(widening.max_radius_m)
+
+    assert policy.next_radius_m(1, 100.0) == 100.0 * widening.factor
+    assert policy.next_radius_m(last - 1, 100.0) == 100.0 * widening.factor
+    assert policy.next_radius_m(last, 100.0) is None
+    assert policy.next_radius_m(1, most_m - 1) == most_m
+    assert policy.next_radius_m(1, most_m) is None
+
+
+def test_the_narrower_audience_counts_whichever_says_it() -> None:
+    fire = Policy.parse(default_policy_text()).file.categories["fire"]
+    for ours in Audience:
+        for theirs in Audience:
+            both = {ours, theirs}
+            expected = Audience.POLICE if Audience.POLICE in both else Audience.POLICE_AND_NEARBY
+            rule = msgspec.structs.replace(fire, audience=ours)
+            assert effective_audience(rule, theirs) is expected
+
+
+def test_names_are_told_in_the_language_that_is_asked_for() -> None:
+    fire = Policy.parse(default_policy_text()).file.categories["fire"]
+    assert [fire.names.in_language(each) for each in Language] == [
+        fire.names.nl,
+        fire.names.fr,
+        fire.names.en,
+    ]

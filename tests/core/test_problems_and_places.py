@@ -5,34 +5,23 @@ file.
 """
 
 import json
-import math
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h3.api.basic_int as h3
 import msgspec
 import pytest
 
 from broker.core import grid
-from broker.core.policy import Policy, effective_audience
-from broker.core.zones import (
-    Area,
-    Polygon,
-    Zone,
-    ZoneIndex,
-    ZoneKind,
-    crs_name,
-    is_wgs84,
-    parse_geojson,
-)
+from broker.core.policy import Policy
+from broker.core.zones import Area, Polygon, ZoneKind, parse_geojson
 from broker.errors import ConfigError
-from schemas.taxonomy import Audience, Language, default_policy_text
+from schemas.taxonomy import default_policy_text
+from tests.core.shapes import PLACE, SQUARE, feature, ring
 
 GOLDEN = Path(__file__).parent / "golden" / "problems_and_places.json"
-SQUARE = [[3.70, 51.04], [3.74, 51.04], [3.74, 51.07], [3.70, 51.07], [3.70, 51.04]]
+
 HEAD = default_policy_text().partition("\n[categories")[0]
-PLACE = (51.0543, 3.7217)
 
 CHANGES: dict[str, tuple[str, str]] = {
     "no TOML": ("max_overdue", "= max_overdue"),
@@ -48,6 +37,7 @@ CHANGES: dict[str, tuple[str, str]] = {
     "an accuracy": ("max_presence_m = ", "max_presence_m = 0 #"),
     "another accuracy": ("max_report_m = ", "max_report = "),
 }
+
 CATEGORIES: dict[str, dict[str, Any]] = {
     "routine": {"urgency": "routine"},
     "of the city": {"desk": "city"},
@@ -69,6 +59,7 @@ CATEGORIES: dict[str, dict[str, Any]] = {
     "a strange key": {"colour": "red"},
     "names": {"names": {"nl": "x", "fr": ""}},
 }
+
 CODES = ["ab", "a", "-ab", "a" * 40, "a" * 41, "Ab", "a_b", "9a", "a b"]
 
 
@@ -118,17 +109,8 @@ def policies() -> dict[str, list[str]]:
     }
 
 
-def _feature(geometry: Any = None, **properties: Any) -> dict[str, Any]:
-    polygon = {"type": "Polygon", "coordinates": [SQUARE]}
-    return {"type": "Feature", "properties": properties, "geometry": geometry or polygon}
-
-
-def _ring(*corners: list[float]) -> dict[str, Any]:
-    return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
-
-
 def _box(west: float, south: float, east: float, north: float) -> dict[str, Any]:
-    return _ring([west, south], [east, south], [east, north], [west, north])
+    return ring([west, south], [east, south], [east, north], [west, north])
 
 
 def _nested(depth: int) -> dict[str, Any]:
@@ -139,55 +121,55 @@ def _nested(depth: int) -> dict[str, Any]:
 
 
 FEATURES: dict[str, dict[str, Any]] = {
-    "police": _feature(id="Gent", name="Zone Gent"),
-    "a municipality": _feature(id="a", politiezone="x"),
-    "by kind": _feature(id="a", kind="municipality"),
-    "by level": _feature(id="a", level="gemeente"),
-    "by the other level": _feature(id="a", level="politiezone"),
-    "another level": _feature(id="a", level="wijk"),
-    "an unknown kind": _feature(id="a", kind="village"),
-    "no id": _feature(name="x", nis=5),
-    "no property": _feature(),
-    "no properties": {**_feature(), "properties": None},
-    "own id": {**_feature(), "id": 12.0},
-    "half an id": {**_feature(), "id": 1.5},
-    "accents": _feature(id="Sint-Niklaas/Élan"),
-    "no letters": _feature(id="!!"),
-    "unassigned": _feature(id="Unassigned"),
-    "a long id": _feature(id="x" * 41),
-    "the longest id": _feature(id="x" * 40),
-    "an id in an array": _feature(id=[5]),
-    "a long name": _feature(id="a", name="n" * 70, kind="odd"),
-    "no geometry": {**_feature(id="a"), "geometry": None},
-    "a point": _feature({"type": "Point", "coordinates": [3, 51]}, id="a"),
-    "empty": _feature({"type": "Polygon", "coordinates": []}, id="a"),
-    "an empty ring": _feature({"type": "Polygon", "coordinates": [[]]}, id="a"),
-    "words": _feature({"type": "Polygon", "coordinates": [[["x", 1]]]}, id="a"),
-    "a point in a collection": _feature(
+    "police": feature(id="Gent", name="Zone Gent"),
+    "a municipality": feature(id="a", politiezone="x"),
+    "by kind": feature(id="a", kind="municipality"),
+    "by level": feature(id="a", level="gemeente"),
+    "by the other level": feature(id="a", level="politiezone"),
+    "another level": feature(id="a", level="wijk"),
+    "an unknown kind": feature(id="a", kind="village"),
+    "no id": feature(name="x", nis=5),
+    "no property": feature(),
+    "no properties": {**feature(), "properties": None},
+    "own id": {**feature(), "id": 12.0},
+    "half an id": {**feature(), "id": 1.5},
+    "accents": feature(id="Sint-Niklaas/Élan"),
+    "no letters": feature(id="!!"),
+    "unassigned": feature(id="Unassigned"),
+    "a long id": feature(id="x" * 41),
+    "the longest id": feature(id="x" * 40),
+    "an id in an array": feature(id=[5]),
+    "a long name": feature(id="a", name="n" * 70, kind="odd"),
+    "no geometry": {**feature(id="a"), "geometry": None},
+    "a point": feature({"type": "Point", "coordinates": [3, 51]}, id="a"),
+    "empty": feature({"type": "Polygon", "coordinates": []}, id="a"),
+    "an empty ring": feature({"type": "Polygon", "coordinates": [[]]}, id="a"),
+    "words": feature({"type": "Polygon", "coordinates": [[["x", 1]]]}, id="a"),
+    "a point in a collection": feature(
         {"type": "GeometryCollection", "geometries": [{"type": "Point", "coordinates": [3, 51]}]},
         id="a",
     ),
-    "a deep collection": _feature(_nested(5), id="a"),
-    "a collection too deep": _feature(_nested(6), id="a"),
-    "a ring of two": _feature(_ring([3, 51], [4, 51]), id="a"),
-    "a ring of three": _feature(_ring([3, 51], [4, 51], [4, 52]), id="a"),
-    "height": _feature(_ring([3, 51, 7], [4, 51, 8], [4, 52, 9]), id="a"),
-    "an open ring": _feature({"type": "Polygon", "coordinates": [SQUARE[:-1]]}, id="a"),
-    "many": _feature({"type": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE]]}, id="a"),
-    "one of many": _feature({"type": "MultiPolygon", "coordinates": [[SQUARE], []]}, id="a"),
-    "at the edges": _feature(_ring([180, 90], [180, 89.9], [179.9, 89.9]), id="a"),
-    "at the other edges": _feature(_ring([-180, -90], [-180, -89.9], [-179.9, -89.9]), id="a"),
-    "beyond east": _feature(_ring([180.1, 51], [3, 51], [3, 52]), id="a"),
-    "swapped": _feature(_ring([51, 103.7], [51.1, 103.7], [51.1, 103.8]), id="a"),
-    "swapped and far": _feature(_ring([90, 180], [90, 179], [89, 179]), id="a"),
-    "metres": _feature(_ring([104000, 193000], [105000, 193000], [105000, 194000]), id="a"),
-    "neither": _feature(_ring([200, 200], [201, 200], [201, 201]), id="a"),
-    "no metres yet": _feature(_ring([400, 300], [201, 200], [201, 201]), id="a"),
-    "just metres": _feature(_ring([401, 300], [201, 200], [201, 201]), id="a"),
-    "large": _feature(_box(3, 50, 7.4, 52.8), id="a"),
-    "too large": _feature(_box(3, 50, 7.6, 52.8), id="a"),
-    "far too large": _feature(_box(-60, -60, 60, 60), id="a"),
-    "a geometry that is none": {**_feature(id="a"), "geometry": 5},
+    "a deep collection": feature(_nested(5), id="a"),
+    "a collection too deep": feature(_nested(6), id="a"),
+    "a ring of two": feature(ring([3, 51], [4, 51]), id="a"),
+    "a ring of three": feature(ring([3, 51], [4, 51], [4, 52]), id="a"),
+    "height": feature(ring([3, 51, 7], [4, 51, 8], [4, 52, 9]), id="a"),
+    "an open ring": feature({"type": "Polygon", "coordinates": [SQUARE[:-1]]}, id="a"),
+    "many": feature({"type": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE]]}, id="a"),
+    "one of many": feature({"type": "MultiPolygon", "coordinates": [[SQUARE], []]}, id="a"),
+    "at the edges": feature(ring([180, 90], [180, 89.9], [179.9, 89.9]), id="a"),
+    "at the other edges": feature(ring([-180, -90], [-180, -89.9], [-179.9, -89.9]), id="a"),
+    "beyond east": feature(ring([180.1, 51], [3, 51], [3, 52]), id="a"),
+    "swapped": feature(ring([51, 103.7], [51.1, 103.7], [51.1, 103.8]), id="a"),
+    "swapped and far": feature(ring([90, 180], [90, 179], [89, 179]), id="a"),
+    "metres": feature(ring([104000, 193000], [105000, 193000], [105000, 194000]), id="a"),
+    "neither": feature(ring([200, 200], [201, 200], [201, 201]), id="a"),
+    "no metres yet": feature(ring([400, 300], [201, 200], [201, 201]), id="a"),
+    "just metres": feature(ring([401, 300], [201, 200], [201, 201]), id="a"),
+    "large": feature(_box(3, 50, 7.4, 52.8), id="a"),
+    "too large": feature(_box(3, 50, 7.6, 52.8), id="a"),
+    "far too large": feature(_box(-60, -60, 60, 60), id="a"),
+    "a geometry that is none": {**feature(id="a"), "geometry": 5},
     "a feature that is none": {"type": "Feature", "properties": 5},
 }
 
@@ -213,16 +195,16 @@ def _shown(area: Area) -> list[Any]:
 
 def zones() -> dict[str, Any]:
     crs = {"type": "name", "properties": {"name": "EPSG:31370"}}
-    text = json.dumps({"type": "FeatureCollection", "features": [_feature(id="a", code="7")]})
+    text = json.dumps({"type": "FeatureCollection", "features": [feature(id="a", code="7")]})
     return {
         **{name: _zones(each) for name, each in FEATURES.items()},
-        "twice": _zones(_feature(id="a"), _feature(id="A"), _feature(id="a", kind="municipality")),
-        "good and bad": _zones(_feature(id="a"), FEATURES["a point"], FEATURES["another level"]),
+        "twice": _zones(feature(id="a"), feature(id="A"), feature(id="a", kind="municipality")),
+        "good and bad": _zones(feature(id="a"), FEATURES["a point"], FEATURES["another level"]),
         "nothing but what is skipped": _zones(
             *[FEATURES["a point"]] * 2, FEATURES["another level"]
         ),
         "none": _zones(),
-        "another crs": _zones(_feature(id="a"), crs=crs),
+        "another crs": _zones(feature(id="a"), crs=crs),
         "no JSON": _parsed(lambda: parse_geojson("{")),
         "of a kind": _parsed(lambda: parse_geojson(text, ZoneKind.MUNICIPALITY)),
         "another property": _parsed(lambda: parse_geojson(text, id_property="code")),
@@ -268,155 +250,6 @@ def test_what_is_said_is_as_in_the_golden_file(part: str) -> None:
 
     assert {name: made[name] for name in made if made[name] != golden.get(name)} == {}
     assert made.keys() == golden.keys()
-
-
-# -- what a policy answers -----------------------------------------------------------------------
-
-
-def test_a_policy_answers_with_what_its_file_says() -> None:
-    text = default_policy_text()
-    policy = Policy.parse(text)
-    fire = policy.file.categories["fire"]
-
-    assert policy.codes == tuple(policy.file.categories)
-    assert (policy.advice, policy.timers) == (policy.file.advice, policy.file.timers)
-    assert (policy.widening, policy.max_overdue) == (policy.file.widening, policy.file.max_overdue)
-    assert policy.max_presence_accuracy_m == policy.file.accuracy.max_presence_m
-    assert policy.category("fire") is fire
-    assert policy.category("nonsense") is None
-    assert policy.duty_zone is None
-    assert Policy.parse('duty_zone = "gent"\n' + text).duty_zone == "gent"
-    timers_s = policy.timers.alert_if_seen_within_s
-    assert policy.alert_if_seen_within_s(fire) == timers_s
-    other = msgspec.structs.replace(fire, alert_if_seen_within_s=7)
-    assert policy.alert_if_seen_within_s(other) == 7
-
-
-def test_a_wave_follows_while_the_radius_grows_and_the_last_is_not_reached() -> None:
-    policy = Policy.parse(default_policy_text())
-    widening = policy.widening
-    last, most_m = widening.max_waves, float(widening.max_radius_m)
-
-    assert policy.next_radius_m(1, 100.0) == 100.0 * widening.factor
-    assert policy.next_radius_m(last - 1, 100.0) == 100.0 * widening.factor
-    assert policy.next_radius_m(last, 100.0) is None
-    assert policy.next_radius_m(1, most_m - 1) == most_m
-    assert policy.next_radius_m(1, most_m) is None
-
-
-def test_the_narrower_audience_counts_whichever_says_it() -> None:
-    fire = Policy.parse(default_policy_text()).file.categories["fire"]
-    for ours in Audience:
-        for theirs in Audience:
-            both = {ours, theirs}
-            expected = Audience.POLICE if Audience.POLICE in both else Audience.POLICE_AND_NEARBY
-            rule = msgspec.structs.replace(fire, audience=ours)
-            assert effective_audience(rule, theirs) is expected
-
-
-def test_names_are_told_in_the_language_that_is_asked_for() -> None:
-    fire = Policy.parse(default_policy_text()).file.categories["fire"]
-    assert [fire.names.in_language(each) for each in Language] == [
-        fire.names.nl,
-        fire.names.fr,
-        fire.names.en,
-    ]
-
-
-# -- places --------------------------------------------------------------------------------------
-
-
-def test_distances_round_the_earth_are_right() -> None:
-    half = math.pi * grid.EARTH_RADIUS_M
-    for one, other, metres in (
-        ((0, 0), (0, 180), half),
-        ((90, 0), (-90, 0), half),
-        ((0, 0), (0, 90), half / 2),
-        ((51, 3), (51, 3), 0),
-        ((51, 3), (-51, -177), half),
-        ((60, 0), (60, 180), half / 3),
-    ):
-        assert grid.distance_m(*one, *other) == pytest.approx(metres, abs=1e-3)
-        assert grid.distance_m(*other, *one) == pytest.approx(metres, abs=1e-3)
-
-
-def test_a_place_comes_back_from_where_it_is_filed_and_neighbours_share_a_region() -> None:
-    place = grid.place_of(*PLACE)
-    cell, child = grid.filed(place)
-
-    assert grid.removed(cell, child) == place
-    assert sorted(grid.filed(each)[1] for each in h3.cell_to_children(cell, 10)) == [*range(7)]
-    region = h3.cell_to_parent(place, 5)
-    assert {grid.region_of(each) for each in h3.cell_to_children(region, 8)} == {
-        grid.region_of(place)
-    }
-    assert 0 <= grid.region_of(place) <= 0xFFFF
-    around = {grid.region_of(each) for each in h3.grid_disk(region, 3)}
-    assert len(around) > 30  # of 37: regions spread
-
-
-def test_zones_answer_for_the_cells_that_they_have_at_any_resolution() -> None:
-    cell = grid.place_of(*PLACE)
-    coarse = Zone("b", "B", ZoneKind.POLICE, (h3.cell_to_parent(cell, 7),))
-    fine = Zone("c", "C", ZoneKind.POLICE, (cell,))
-    first = Zone("a", "A", ZoneKind.POLICE, (cell,))
-
-    assert ZoneIndex([coarse, fine]).zone_at(*PLACE) == "b"
-    assert ZoneIndex([fine]).zone_at(*PLACE) == "c"
-    assert ZoneIndex([coarse, fine, first]).zone_at(*PLACE) == "a"
-    assert ZoneIndex([fine, first]).zone_at(*PLACE) == "a"
-    assert ZoneIndex([coarse]).zone_at(50.0, 5.0) == "unassigned"
-    assert ZoneIndex([]).zone_at(*PLACE) == "unassigned"
-
-
-def test_a_zone_covers_its_area_and_one_that_is_too_small_is_named() -> None:
-    (area,) = parse_geojson(
-        json.dumps({"type": "FeatureCollection", "features": [_feature(id="a", name="A")]})
-    ).areas
-    zone = area.zone()
-    assert (zone.id, zone.name, zone.kind) == ("a", "A", ZoneKind.POLICE)
-    cells = set(h3.uncompact_cells(zone.cells, 10))
-    assert all(3.69 < h3.cell_to_latlng(each)[1] < 3.75 for each in cells)
-    assert zone.cells == tuple(sorted(zone.cells))
-    tiny = _ring([3.7, 51.0], [3.70001, 51.0], [3.70001, 51.00001])
-    (small,) = parse_geojson(
-        json.dumps({"type": "FeatureCollection", "features": [_feature(tiny, id="s", name="S")]})
-    ).areas
-    with pytest.raises(ConfigError) as refused:
-        small.zone()
-    assert refused.value.problems == ["zone s (S): smaller than a cell of 0.015 km²"]
-
-
-@pytest.mark.parametrize(
-    ("crs", "name"),
-    [
-        (None, ""),
-        (5, ""),
-        ({}, ""),
-        ({"properties": 5}, ""),
-        ({"properties": {}}, ""),
-        ({"properties": {"name": None}}, ""),
-        ({"properties": {"name": "EPSG:1"}}, "EPSG:1"),
-    ],
-)
-def test_the_name_of_a_crs_is_read_where_there_is_one(crs: Any, name: str) -> None:
-    assert crs_name(crs) == name
-
-
-@pytest.mark.parametrize(
-    ("name", "degrees"),
-    [
-        ("urn:ogc:def:crs:OGC:1.3:CRS84", True),
-        ("epsg:4326", True),
-        ("EPSG:4258", True),
-        ("EPSG:43260", False),
-        ("EPSG:14326", False),
-        ("EPSG:31370", False),
-        ("crs84h", False),
-    ],
-)
-def test_only_degrees_are_degrees(name: str, *, degrees: bool) -> None:
-    assert is_wgs84(name) is degrees
 
 
 if __name__ == "__main__":
