@@ -1,9 +1,7 @@
 """Where people are, beside a model of it in plain Python."""
 
-import asyncio
 import math
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,23 +10,14 @@ import redis
 from h3.api import basic_int as h3
 from msgspec.structs import replace
 
-from broker.core.grid import centre_of, cover, distance_m, filed, place_of
+from broker.core.grid import centre_of, distance_m, filed, place_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
-from broker.store import Hit, Store, Update, open_partitions
+from broker.store import Hit, Store, Update
 from schemas.messages import AlertReason, Availability, Position
-from services import routes
 from tests.core.samples import KORENMARKT, START, north, report
+from tests.store.places import AROUND, MUTED, ON, PLACES, PRESENCE_S, assert_one_place_each, moved
 from tests.store.samples import NOW_MS, TIMERS, close, open_incident, widen
-
-PRESENCE_S = 900
-AROUND = cover(KORENMARKT.lat, KORENMARKT.lon, 4_000)
-PLACES = [
-    place_of(north(y, x).lat, north(y, x).lon)
-    for y in range(-1_500, 1_501, 300)
-    for x in (-600, 0, 600)
-]
-ON, MUTED = Availability.AVAILABLE, Availability.MUTED
 
 
 @dataclass
@@ -104,20 +93,6 @@ def measured(hits: Sequence[Hit]) -> set[tuple[str, str]]:
     }
 
 
-def assert_one_place_each(client: redis.Redis) -> None:
-    """No ghosts: a user is filed under one cell, and where: agrees."""
-    found: dict[str, list[str]] = {}
-    for key in client.scan_iter("nabij:{p0}:at:*"):
-        for user in client.hkeys(key):
-            found.setdefault(str(user), []).append(key.rpartition(":")[2])
-    where = {
-        user: entry.split()[0]
-        for key in client.scan_iter("nabij:{p0}:where:*")
-        for user, entry in client.hgetall(key).items()
-    }
-    assert {user: [cell] for user, cell in where.items() if cell != "-"} == found
-
-
 @pytest.mark.parametrize("seed", range(6))
 async def test_presence_is_what_the_model_says(
     store: Store, client: redis.Redis, seed: int
@@ -173,15 +148,6 @@ async def test_presence_is_what_the_model_says(
                 last = batch
         assert set(await store.presence.near(AROUND)) == model.near(AROUND)
     assert_one_place_each(client)
-
-
-async def moved(
-    store: Store, user: str, place: int | None, at_ms: int, *, now_ms: int = 0
-) -> list[Hit]:
-    availability = MUTED if place is None else ON
-    return await store.presence.update(
-        [Update(user, place, availability, at_ms)], now_ms=now_ms or at_ms, presence_s=PRESENCE_S
-    )
 
 
 async def test_older_presence_changes_nothing_not_even_after_muting(
@@ -273,114 +239,6 @@ async def test_presence_repeated_after_a_crash_hits_again(store: Store) -> None:
     assert await moved(store, "ann", here, NOW_MS + 900) == []  # stayed: told already
 
 
-async def test_sweep_forgets_who_is_stale_and_nobody_else_while_they_come_back(
-    store: Store, other_store: Store, client: redis.Redis
-) -> None:
-    users = [f"u-{n}" for n in range(200)]
-    now_ms = NOW_MS + PRESENCE_S * 1000
-    old = [
-        Update(user, PLACES[n % len(PLACES)], ON, NOW_MS - n % 2) for n, user in enumerate(users)
-    ]
-    await store.presence.update(old, now_ms=NOW_MS, presence_s=PRESENCE_S)
-    back = [Update(user, PLACES[(n * 7) % len(PLACES)], ON, now_ms) for n, user in enumerate(users)]
-
-    async def come_back() -> None:
-        for update in back[::4]:
-            await other_store.presence.update([update], now_ms=now_ms, presence_s=PRESENCE_S)
-
-    await asyncio.gather(
-        come_back(),
-        *(store.presence.sweep(now_ms=now_ms, presence_s=PRESENCE_S) for _ in range(8)),
-    )
-
-    found = await store.presence.near(AROUND)
-    assert {person.user for person in found} == {update.user for update in back[::4]}
-    assert {person.seen_ms for person in found} == {now_ms}
-    assert_one_place_each(client)
-
-
-async def test_who_has_not_been_heard_of_is_forgotten_in_every_partition(
-    redis_url: str, client: redis.Redis
-) -> None:
-    """Also in which partition they were: a bucket that others keep alive held it for ever."""
-    stale, fresh = NOW_MS - PRESENCE_S * 1000, NOW_MS - 1_000
-    async with open_partitions(redis_url, 2, routes=routes()) as stores:
-        everywhere = stores
-        updates = [
-            Update("gone", PLACES[0], ON, stale),
-            Update("hidden", None, MUTED, stale),
-            Update("here", PLACES[0], ON, fresh),
-        ]
-        await everywhere.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
-        for store in stores:
-            await store.presence.sweep(now_ms=NOW_MS, presence_s=PRESENCE_S)
-
-        assert [one.user for one in await everywhere.near(AROUND)] == ["here"]
-    known = {
-        user
-        for key in client.scan_iter("nabij:*")
-        if client.type(key) == "hash"
-        for user in client.hkeys(key)
-    }
-    assert known & {"gone", "hidden", "here"} == {"here"}
-
-
-async def test_place_one_millisecond_before_its_time_is_over_stays(store: Store) -> None:
-    await moved(store, "ann", PLACES[0], NOW_MS)
-    await moved(store, "bob", PLACES[0], NOW_MS + 1)
-
-    forgotten = await store.presence.sweep(now_ms=NOW_MS + PRESENCE_S * 1000, presence_s=PRESENCE_S)
-
-    assert forgotten == 2  # ann, in at: and in where:
-    assert [person.user for person in await store.presence.near(AROUND)] == ["bob"]
-
-
-async def test_positions_expire_by_themselves_and_are_no_coordinates(
-    store: Store, client: redis.Redis
-) -> None:
-    await moved(store, "ann", PLACES[0], NOW_MS)
-    kept = client.keys("nabij:{p0}:at:*") + client.keys("nabij:{p0}:where:*")
-
-    assert len(kept) == 2
-    assert all(0 < client.pttl(key) <= PRESENCE_S * 1200 for key in kept)
-    assert "." not in "".join(str(client.hgetall(key)) for key in kept)
-
-
-@pytest.mark.parametrize("seed", range(3))
-async def test_no_key_ends_before_its_newest_entry_nor_much_later(
-    store: Store, client: redis.Redis, seed: int
-) -> None:
-    chance = random.Random(seed)
-    began_s, skipped_ms = time.monotonic(), 0
-
-    def now_ms() -> int:  # Redis' clock cannot be turned: the model's runs beside it, and leaps
-        return NOW_MS + skipped_ms + int((time.monotonic() - began_s) * 1_000)
-
-    def newest_ms(key: str) -> int | None:
-        place_in = 2 if ":at:" in key else 3
-        entries: list[str] = client.hvals(key)
-        return max((int(entry.split()[place_in]) for entry in entries), default=None)
-
-    for _ in range(60):
-        leap_ms = chance.choice([0, 1, 1_000, PRESENCE_S * 100, PRESENCE_S * 500])
-        skipped_ms += leap_ms
-        for key in client.scan_iter("nabij:{p0}:[aw]*"):
-            left_ms, newest = client.pttl(key) - leap_ms, newest_ms(key)
-            assert newest is None or left_ms > 0 or newest + PRESENCE_S * 1000 <= now_ms()
-            client.pexpire(key, max(0, left_ms))
-        for user in chance.sample(["ann", "bob", "carl", "dora"], 2):
-            place = chance.choice([None, *PLACES[:3]])
-            at_ms = now_ms() - chance.choice([0, 0, 5_000])
-            update = Update(user, place, Availability.AVAILABLE, at_ms)
-            await store.presence.update([update], now_ms=now_ms(), presence_s=PRESENCE_S)
-        if chance.random() < 0.2:
-            await store.presence.sweep(now_ms=now_ms(), presence_s=PRESENCE_S)
-        for key in client.scan_iter("nabij:{p0}:[aw]*"):
-            newest, left_ms = newest_ms(key), client.pttl(key)
-            if newest is not None:  # else its end has just come
-                assert newest + PRESENCE_S * 1000 - now_ms() - 10 <= left_ms <= PRESENCE_S * 1200
-
-
 async def test_crowd_in_one_batch_is_read_in_one_question(store: Store) -> None:
     updates = [Update(f"u-{n}", PLACES[n % len(PLACES)], ON, NOW_MS) for n in range(3_000)]
     await store.presence.update(updates, now_ms=NOW_MS, presence_s=TIMERS.presence_s)
@@ -388,15 +246,3 @@ async def test_crowd_in_one_batch_is_read_in_one_question(store: Store) -> None:
     assert len(await store.presence.near(AROUND)) == 3_000
     assert await store.presence.near([]) == []
     assert replace(await open_incident(store, report()), version=1).reports == 1
-
-
-async def test_a_place_that_cannot_be_read_hides_nobody_else_and_is_swept(
-    store: Store, client: redis.Redis
-) -> None:
-    await moved(store, "ann", PLACES[0], NOW_MS)
-    cell, _ = filed(PLACES[0])
-    client.hset(f"nabij:{{p0}}:at:{cell:x}", "eve", "nonsense")
-
-    assert [person.user for person in await store.presence.near(AROUND)] == ["ann"]
-    assert await store.presence.sweep(now_ms=NOW_MS, presence_s=PRESENCE_S) == 1
-    assert client.hkeys(f"nabij:{{p0}}:at:{cell:x}") == ["ann"]
