@@ -3,9 +3,17 @@
 import asyncio
 from collections.abc import Callable
 
-from broker.mqtt import Connection, Message
+from broker.mqtt import Connection, Delivery, Message
 
 WITHIN_S = 15.0
+EVERY_PROPERTY = Message(
+    "t/1",
+    b"\x00\xff",
+    expiry_s=60,
+    response_topic="answers/1",
+    correlation=b"\x01\x02",
+    user_properties=(("traceparent", "00-ab"), ("traceparent", "twice")),
+)
 
 
 async def take(connection: Connection, count: int, *, acknowledging: bool = True) -> list[bytes]:
@@ -18,6 +26,15 @@ async def take(connection: Connection, count: int, *, acknowledging: bool = True
                 if acknowledging:
                     delivery.acknowledge()
     return payloads
+
+
+async def hold(connection: Connection, count: int) -> list[Delivery]:
+    """The next `count` deliveries, not acknowledged."""
+    deliveries: list[Delivery] = []
+    async with asyncio.timeout(WITHIN_S):
+        while len(deliveries) < count:
+            deliveries += await connection.receive(count - len(deliveries))
+    return deliveries
 
 
 def numbered(count: int, topic: str = "t") -> list[Message]:

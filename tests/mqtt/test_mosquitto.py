@@ -22,23 +22,15 @@ from broker.mqtt import (
 )
 from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
-from tests.mqtt.exchange import WITHIN_S, drop, numbered, take, until
+from tests.mqtt.exchange import EVERY_PROPERTY, WITHIN_S, drop, hold, numbered, take, until
 
 
 async def test_every_property_survives_the_round_trip(mosquitto: BrokerProcess) -> None:
-    sent = Message(
-        "t/1",
-        b"\x00\xff",
-        expiry_s=60,
-        response_topic="answers/1",
-        correlation=b"\x01\x02",
-        user_properties=(("traceparent", "00-ab"), ("traceparent", "twice")),
-    )
     async with Connection(mosquitto.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
-        assert await connection.publish(sent) is PubAckReasonCode.SUCCESS
+        assert await connection.publish(EVERY_PROPERTY) is PubAckReasonCode.SUCCESS
         async with asyncio.timeout(WITHIN_S):
             async for delivery in connection:
-                assert delivery.message == sent
+                assert delivery.message == EVERY_PROPERTY
                 assert not delivery.duplicate
                 delivery.acknowledge()
                 break
@@ -161,10 +153,7 @@ async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
         Connection(mosquitto.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch(numbered(20))
-        async with asyncio.timeout(WITHIN_S):
-            held = await slow.receive(100)
-            while len(held) < 5:
-                held += await slow.receive(100)
+        held = await hold(slow, 5)
         await slow.publish(Message("elsewhere", b""))  # a round trip: nothing more has come
         assert slow.stats().received == 5
         for delivery in held:

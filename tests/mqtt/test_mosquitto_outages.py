@@ -19,7 +19,7 @@ from broker.mqtt import (
     SessionTakenOver,
 )
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
-from tests.mqtt.exchange import WITHIN_S, disconnected, drop, numbered, take, until
+from tests.mqtt.exchange import WITHIN_S, disconnected, drop, hold, numbered, take, until
 
 
 async def test_what_was_not_acknowledged_comes_again_after_a_drop(mosquitto: BrokerProcess) -> None:
@@ -193,10 +193,7 @@ async def test_a_session_with_more_in_flight_than_our_receive_maximum_is_resumed
         Connection(broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch(numbered(60))
-        async with asyncio.timeout(WITHIN_S):
-            held = await before.receive(100)
-            while len(held) < 60:
-                held += await before.receive(100)
+        await hold(before, 60)
     async with Connection(
         broker.endpoint,
         client_id="to",

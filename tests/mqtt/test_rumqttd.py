@@ -6,32 +6,16 @@ one is noticed.
 
 import asyncio
 
-from broker.mqtt import Connection, Delivery, Message, PubAckReasonCode
+from broker.mqtt import Connection, Message, PubAckReasonCode
 from tests.mqtt.brokers import BrokerProcess
-from tests.mqtt.exchange import WITHIN_S, disconnected, drop
-
-
-async def take(connection: Connection, count: int) -> list[Delivery]:
-    deliveries: list[Delivery] = []
-    async with asyncio.timeout(WITHIN_S):
-        while len(deliveries) < count:
-            deliveries += await connection.receive(count - len(deliveries))
-    return deliveries
+from tests.mqtt.exchange import EVERY_PROPERTY, WITHIN_S, disconnected, drop, hold
 
 
 async def test_every_property_survives_the_round_trip(rumqttd: BrokerProcess) -> None:
-    sent = Message(
-        "t/1",
-        b"\x00\xff",
-        expiry_s=60,
-        response_topic="answers/1",
-        correlation=b"\x01\x02",
-        user_properties=(("traceparent", "00-ab"), ("traceparent", "twice")),
-    )
     async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
-        assert await connection.publish(sent) is PubAckReasonCode.SUCCESS
-        [delivery] = await take(connection, 1)
-        assert delivery.message == sent
+        assert await connection.publish(EVERY_PROPERTY) is PubAckReasonCode.SUCCESS
+        [delivery] = await hold(connection, 1)
+        assert delivery.message == EVERY_PROPERTY
         delivery.acknowledge()
 
 
@@ -42,10 +26,10 @@ async def test_a_batch_is_acknowledged_out_of_order_by_us_without_harm(
     async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t"]) as connection:
         messages = [Message("t", str(number).encode()) for number in range(50)]
         await connection.publish_batch(messages)
-        for delivery in reversed(await take(connection, 50)):
+        for delivery in reversed(await hold(connection, 50)):
             delivery.acknowledge()
         await connection.publish(Message("t", b"end"))
-        [delivery] = await take(connection, 1)
+        [delivery] = await hold(connection, 1)
         assert delivery.message.payload == b"end"
         assert connection.stats().reconnects == 0
 
@@ -55,11 +39,11 @@ async def test_what_was_not_acknowledged_comes_again_but_without_the_dup_flag(
 ) -> None:
     async with Connection(rumqttd.endpoint, client_id="c", subscriptions=["t"]) as connection:
         await connection.publish_batch([Message("t", b"done"), Message("t", b"keep me")])
-        first, second = await take(connection, 2)
+        first, second = await hold(connection, 2)
         first.acknowledge()
         await connection.publish(Message("elsewhere", b""))  # a round trip: the PUBACK is there
         drop(connection)
-        [again] = await take(connection, 1)
+        [again] = await hold(connection, 1)
         assert again.message == second.message
         assert not again.duplicate
 
@@ -69,11 +53,11 @@ async def test_retained_state_and_last_will_reach_who_comes_later(rumqttd: Broke
     async with Connection(rumqttd.endpoint, client_id="d", will=will) as doomed:
         await doomed.publish(Message("status", b"here", retain=True))
         async with Connection(rumqttd.endpoint, client_id="w", subscriptions=["status"]) as witness:
-            [delivery] = await take(witness, 1)
+            [delivery] = await hold(witness, 1)
             assert (delivery.message.payload, delivery.message.retain) == (b"here", True)
             delivery.acknowledge()
             drop(doomed)
-            [delivery] = await take(witness, 1)
+            [delivery] = await hold(witness, 1)
             assert delivery.message.payload == b"gone"
 
 
@@ -87,7 +71,7 @@ async def test_a_killed_rumqttd_forgets_all_and_our_publishes_survive_it(
             waiting = connection.publish_nowait(Message("t", b"patience"))
             await asyncio.to_thread(rumqttd.start)
             assert await waiting is PubAckReasonCode.SUCCESS
-        [delivery] = await take(connection, 1)
+        [delivery] = await hold(connection, 1)
         assert delivery.message.payload == b"patience"
 
 
@@ -100,10 +84,10 @@ async def test_a_subscription_is_given_a_hundred_retained_messages_at_most(
         await desk.publish_batch([Message(topic, b"open", retain=True) for topic in topics])
         await desk.publish(Message("other", b""))
         async with Connection(rumqttd.endpoint, client_id="w", subscriptions=["state/+"]) as late:
-            seen = await take(late, 100)
+            seen = await hold(late, 100)
             for delivery in seen:
                 delivery.acknowledge()
             await desk.publish(Message("state/last", b"live"))
-            [live] = await take(late, 1)
+            [live] = await hold(late, 1)
             assert len({one.message.topic for one in seen} & set(topics)) == 100
             assert live.message.payload == b"live"

@@ -48,28 +48,19 @@ ADVICE = longest([POLICY.advice.nl, POLICY.advice.fr, POLICY.advice.en])
 NOTES = ("x" * MAX_NOTE,) * MAX_NOTES
 LEVEL = "x" * 40
 
+ACCEPTED = m.Receipt(
+    subject=m.Subject.REPORT,
+    outcome=m.Outcome.ACCEPTED,
+    at=AT,
+    id=ID,
+    incident=ID,
+    merge=m.Merge.OPENED,
+    sequence=NUMBER,
+    advice=ADVICE,
+)
 LARGEST: dict[str, msgspec.Struct] = {
-    "receipt, accepted": m.Receipt(
-        subject=m.Subject.REPORT,
-        outcome=m.Outcome.ACCEPTED,
-        at=AT,
-        id=ID,
-        incident=ID,
-        merge=m.Merge.OPENED,
-        sequence=NUMBER,
-        advice=ADVICE,
-    ),
-    "receipt, accepted with notes": m.Receipt(
-        subject=m.Subject.REPORT,
-        outcome=m.Outcome.ACCEPTED,
-        at=AT,
-        id=ID,
-        incident=ID,
-        merge=m.Merge.OPENED,
-        sequence=NUMBER,
-        advice=ADVICE,
-        notes=NOTES,
-    ),
+    "receipt, accepted": ACCEPTED,
+    "receipt, accepted with notes": msgspec.structs.replace(ACCEPTED, notes=NOTES),
     "receipt, rejected": m.Receipt(
         subject=m.Subject.REPORT,
         outcome=m.Outcome.REJECTED,

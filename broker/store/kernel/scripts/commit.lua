@@ -3,6 +3,7 @@
 -- words, or as {keys, words} to be made for each key, which comes second; each reference as a call and a
 -- later one, whose last word is the result. Answers {1, results…} or {0, guard}.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
+-- As in neighbourhood.lua: a script cannot include another.
 local function is_within(metres, lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local space = string.find(place, ' ', 1, true)
   local there_lat = tonumber(string.sub(place, 1, space - 1))

@@ -2,6 +2,7 @@
 -- KEYS: the report's receipt, the incidents that may take it. ARGV: the incidents' key prefix, the
 -- report's lat and lon, and how near an incident must be (metres). Answers {receipt fields, marker,
 -- {version, incident}…, names of those that another partition has…}.
+-- As in commit.lua: a script cannot include another.
 local function is_within(metres, lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local space = string.find(place, ' ', 1, true)
   local there_lat = tonumber(string.sub(place, 1, space - 1))
