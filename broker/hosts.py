@@ -1,8 +1,8 @@
-"""URLs that name several hosts of one server, as those of a cluster or of several MQTT brokers."""
+"""URLs that name several hosts, such as those of a cluster or of several MQTT brokers."""
 
 
 def each_url(url: str) -> list[str]:
-    """Return a URL for each of the hosts that `url` names, with commas between them."""
+    """Return a URL for each host in `url`, which separates them by commas."""
     scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
     if "," not in place:

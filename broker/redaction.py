@@ -1,11 +1,11 @@
-"""What a log may say of an error that a message caused: nothing of the message."""
+"""What a log may say of an error that a message caused: nothing from the message."""
 
 
 def wordless(error: BaseException) -> BaseException:
-    """Return what a log may say of an error over a message: its type and frames, and where it is from.
+    """Return what a log may say of an error over a message: its type, frames and origin.
 
-    Not its words: «'Ann' is not …», «could not convert string …» repeat what a sender wrote, who
-    they are, or where.
+    Not its text: «'Ann' is not …», «could not convert string …» repeat what a sender wrote, who
+    they are, or where they are.
     """
     name, of = type(error).__name__, {"__module__": type(error).__module__}
     plain: BaseException

@@ -1,4 +1,4 @@
-"""What an alert says: the same to everyone of an incident, but for its id, wave and reason."""
+"""What an alert says: the same for every recipient of an incident, except id, wave and reason."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,11 +13,11 @@ from schemas.messages import Alert, AlertReason, Brief
 from schemas.taxonomy import EMERGENCY_NUMBER, Names
 
 DrawUp = Callable[[str, int, AlertReason], Alert]
-_NOBODY = UUID(int=0)  # stands where each recipient's id comes
+_NOBODY = UUID(int=0)  # placeholder for each recipient's id
 
 
 def alerts_of(incident: Incident, advice: Names, *, expires_at: datetime) -> DrawUp:
-    """Return what draws up the alert of `incident` for (user, wave, reason)."""
+    """Return a function that builds the alert of `incident` for (user, wave, reason)."""
     code = incident.category
     names = incident.names or Names(nl=code, fr=code, en=code)
 
@@ -44,7 +44,7 @@ def alerts_of(incident: Incident, advice: Names, *, expires_at: datetime) -> Dra
 
 
 def brief_of(alert: Alert) -> Brief:
-    """Return an alert as a small device reads it: of bounded size, whatever the policy."""
+    """Return an alert as a small device reads it, with a bounded size under any policy."""
     return Brief(
         id=alert.id,
         incident=alert.incident,
@@ -60,7 +60,7 @@ def brief_of(alert: Alert) -> Brief:
 def payloads_of(
     incident: Incident, advice: Names, *, expires_at: datetime, wave: int, reason: AlertReason
 ) -> Callable[[str], bytes]:
-    """Return what encodes the alert of each user: all but the id is encoded once."""
+    """Return a function that encodes each user's alert: all but the id is encoded once."""
     alert = alerts_of(incident, advice, expires_at=expires_at)("", wave, reason)
     before, after = encode(replace(alert, id=_NOBODY)).split(str(_NOBODY).encode(), 1)
     identify = alert_ids(incident.id, wave)

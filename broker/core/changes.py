@@ -19,7 +19,7 @@ class Change(enum.StrEnum):
 
     OPENED = "opened"
     MERGED = "merged"
-    RENEWED = "renewed"  # merged too: the first report that is not old, so people are alerted
+    RENEWED = "renewed"  # also a merge: the first report that is not old, so people are alerted
     WIDENED = "widened"
     ALERTED = "alerted"
     REPLIED = "replied"
@@ -42,7 +42,7 @@ class IncidentChanged(
 
 
 class WalkedIn(Struct, frozen=True, kw_only=True, tag="walked_in"):
-    """Users whose place came within the radius of an open incident."""
+    """Users who came within the radius of an open incident."""
 
     incident: UUID
     users: tuple[str, ...]
@@ -51,7 +51,7 @@ class WalkedIn(Struct, frozen=True, kw_only=True, tag="walked_in"):
 class Informed(Struct, frozen=True, kw_only=True, tag="informed"):
     """The police say something to the group; `command` is its cause.
 
-    Where there is no group, to each reporter, or to that of `report` alone.
+    Without a group it goes to each reporter, or only to the reporter of `report`.
     """
 
     incident: UUID
@@ -62,7 +62,7 @@ class Informed(Struct, frozen=True, kw_only=True, tag="informed"):
 
 
 class ConversationSilent(Struct, frozen=True, kw_only=True, tag="conversation_silent"):
-    """Nothing was said for so long in one reporter's conversation about an incident without a group."""
+    """One reporter's conversation about an incident without a group has been silent too long."""
 
     incident: UUID
     conversation: UUID
@@ -70,7 +70,7 @@ class ConversationSilent(Struct, frozen=True, kw_only=True, tag="conversation_si
 
 
 class Erased(Struct, frozen=True, kw_only=True, tag="erased"):
-    """An incident's retention has ended and the store has forgotten it."""
+    """An incident's retention has ended and the store has deleted it."""
 
     incident: UUID
     zone: str
@@ -99,24 +99,24 @@ _ENCODER = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """Which events a service reads: all of a kind, or of the changes those of some kinds and desks."""
+    """Which events a service reads: all of a kind, or the changes of some kinds and desks."""
 
     payload: type[Any]
     changes: Collection[Change] = tuple(Change)
     desks: Collection[Desk] = tuple(Desk)
 
     def kinds(self) -> list[object]:
-        """Return what `Routes` tells events apart by."""
+        """Return the kinds by which `Routes` looks up readers."""
         if self.payload is not IncidentChanged:
             return [self.payload]
         return [*itertools.product(self.changes, self.desks)]
 
 
 class Routes:
-    """Which services read which event; each that reads any has a stream of its own.
+    """Which services read which event; each reading service has its own stream.
 
-    To wake all for everything cost more than the commit itself: on two cores the readers ran just
-    when intake wanted to publish the escalation.
+    Waking every service for every event cost more than the commit itself: on two cores the readers
+    ran just when intake was about to publish the escalation.
     """
 
     def __init__(self, interests: Mapping[str, Sequence[Interest]]) -> None:
@@ -136,7 +136,7 @@ class Routes:
 
 
 def encode(event: Event) -> bytes:
-    """Return `event` as it stands on the stream."""
+    """Return `event` as it is written to the stream."""
     return _ENCODER.encode(event)
 
 
@@ -144,7 +144,7 @@ def decode(data: bytes) -> Event:
     """Return the event in a stream entry.
 
     Raises:
-        msgspec.MsgspecError: it is none of ours.
+        msgspec.MsgspecError: it is not an event of ours.
     """
     event: Event = _DECODER.decode(data)
     return event

@@ -1,12 +1,12 @@
-"""When the wall clock has jumped, and what time the services then go by.
+"""Detects jumps of the wall clock, and says which time the services then use.
 
-A wall clock follows small corrections. One that is suddenly off against a clock that only runs
-(`steady`, which counts suspension too) has been set: by an operator, a time server or a restored
-virtual machine. Whether it is right now nobody knows yet, so the services keep the time from before
-for a grace. Only then do they go by the new one.
+Small corrections of the wall clock are followed. A sudden difference to the monotonic clock
+(`steady`, which also counts suspension) means that the wall clock was set: by an operator, a time
+server or a restored virtual machine. Whether the new time is right is unknown, so the services keep
+the old time for a grace period before they use the new one.
 
-A worker that starts knows no time from before. It takes that of the workers that run, or of Redis: a
-wall clock that shows another is held off as a jump is.
+A worker that starts has no old time. It takes the time of the running workers, or of Redis: a wall
+clock that differs is treated as a jump.
 """
 
 import enum
@@ -14,9 +14,9 @@ import enum
 from msgspec import Struct
 from msgspec.structs import replace
 
-MAX_STEP_S = 2.0  # what a time server corrects in one go without anybody noticing
+MAX_STEP_S = 2.0  # a time server corrects this much in one step
 GRACE_S = 900.0
-AGREE_S = 5.0  # two clocks that are no further apart show the same
+AGREE_S = 5.0  # clocks no further apart than this agree
 
 
 class Turn(enum.Enum):
@@ -29,7 +29,7 @@ class Turn(enum.Enum):
 
 
 class Timekeeper(Struct, frozen=True, kw_only=True):
-    """What is known: our time is `steady + offset`; `jump_s` is what is held off since `jumped_at`."""
+    """Our time is `steady + offset`; `jump_s` is the jump held off since `jumped_at`."""
 
     offset_s: float
     jump_s: float = 0.0
@@ -37,9 +37,9 @@ class Timekeeper(Struct, frozen=True, kw_only=True):
 
 
 class SharedTime(Struct, frozen=True, array_like=True):
-    """What the workers go by (Unix s), and how much longer they hold a jump off (0: they hold none).
+    """The time that the workers use (Unix s), and how much longer they hold off a jump (0: none).
 
-    `from_redis`: no worker has said it lately, so that it is the clock of Redis.
+    `from_redis`: no worker has reported it lately, so it is the clock of Redis.
     """
 
     seconds: float
@@ -55,7 +55,7 @@ def started(wall_s: float, steady_s: float) -> Timekeeper:
 def started_from(
     shared: SharedTime, wall_s: float, steady_s: float, *, grace_s: float = GRACE_S
 ) -> Timekeeper:
-    """Return a timekeeper that holds the wall clock off where it does not show the shared time."""
+    """Return a timekeeper that holds off the wall clock if it differs from the shared time."""
     off_s = wall_s - shared.seconds
     if abs(off_s) <= AGREE_S:
         return started(wall_s, steady_s)
@@ -71,10 +71,10 @@ def read(
     grace_s: float = GRACE_S,
     others_agree: bool = True,
 ) -> tuple[Timekeeper, Turn]:
-    """Return what is known after a reading of both clocks, and what it has shown.
+    """Return the timekeeper after a reading of both clocks, and what the reading has shown.
 
-    `others_agree` says whether another host's clock shows the same as the wall clock: one that
-    stands alone is never gone by.
+    `others_agree` says whether another host's clock agrees with the wall clock: without that it is
+    never used.
     """
     off_s = wall_s - steady_s - before.offset_s
     if abs(off_s) <= MAX_STEP_S:

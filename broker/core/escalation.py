@@ -1,4 +1,4 @@
-"""What goes to the police: which zone and priority, and by when the police must have answered."""
+"""What goes to the police: zone, priority, and the deadlines for an answer."""
 
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -36,7 +36,7 @@ def escalation_of(report: Report, incident: Incident, now: datetime) -> Escalati
 
 
 def overdue_of(incident: Incident, now: datetime) -> Escalation:
-    """Return the escalation that says: nobody has acknowledged this (`incident.attempts` tries)."""
+    """Return the escalation of an incident that is not acknowledged after `incident.attempts`."""
     identifier, first = overdue_id(incident.id, incident.attempts), incident.first_report
     return replace(
         _escalation(identifier, EscalationKind.OVERDUE, incident, report=first, now=now),
@@ -58,7 +58,7 @@ def answer_of(answer: Answer, incident: Incident, report: UUID, now: datetime) -
 def said_to_police(
     message: GroupMessage, incident: Incident, report: UUID, now: datetime
 ) -> Escalation:
-    """Return the escalation that carries what the reporter of `report` says to the police alone."""
+    """Return the escalation with what the reporter of `report` says to the police alone."""
     return replace(
         _escalation(said_id(message.id), EscalationKind.SAID, incident, report=report, now=now),
         text=message.text,
@@ -69,7 +69,7 @@ def said_to_police(
 def _escalation(
     identifier: UUID, kind: EscalationKind, incident: Incident, *, report: UUID, now: datetime
 ) -> Escalation:
-    """Return what every escalation about `incident` says, with the place and mode of the incident."""
+    """Return an escalation with what all about `incident` share, at its place and in its mode."""
     return Escalation(
         id=identifier,
         kind=kind,
@@ -87,7 +87,7 @@ def _escalation(
 
 
 def said_to_city(message: GroupMessage, incident: Incident, report: UUID, now: datetime) -> Case:
-    """Return the case that carries what the reporter of `report` says to the city's desk alone."""
+    """Return the case with what the reporter of `report` says to the city's desk alone."""
     return replace(
         _case(said_id(message.id), incident, report, now), text=message.text, message=message.id
     )
@@ -106,7 +106,7 @@ def case_of(report: Report, incident: Incident, now: datetime) -> Case:
 
 
 def _case(identifier: UUID, incident: Incident, report: UUID, now: datetime) -> Case:
-    """Return what every case of `incident` says, with its place and mode, as if seen now."""
+    """Return a case with what all of `incident` share, with its place and mode, as if seen now."""
     return Case(
         id=identifier,
         incident=incident.id,
@@ -123,7 +123,7 @@ def _case(identifier: UUID, incident: Incident, report: UUID, now: datetime) -> 
 
 
 def awaits_police(incident: Incident) -> bool:
-    """Whether the police have still to acknowledge."""
+    """Whether the police have yet to acknowledge."""
     return (
         incident.desk is Desk.POLICE
         and incident.urgency is Urgency.URGENT
@@ -132,19 +132,19 @@ def awaits_police(incident: Incident) -> bool:
 
 
 def acknowledge_by(incident: Incident, timers: Timers) -> datetime:
-    """Return when the incident is escalated again if nobody has acknowledged."""
+    """Return when the incident is escalated again if it is not acknowledged."""
     return incident.opened_at + timedelta(seconds=timers.acknowledge_s * incident.attempts)
 
 
 def accept_by(incident: Incident, timers: Timers) -> datetime:
-    """Return when the radius widens if nobody nearby has accepted."""
+    """Return when the radius widens if no participant has accepted."""
     return incident.wave_at + timedelta(seconds=timers.accept_s)
 
 
 def accept_again_by(
     incident: Incident, *, accepted: int, left: int, timers: Timers, now: datetime
 ) -> datetime | None:
-    """Return when the radius widens after all, if `left` of those who had accepted are left.
+    """Return when the radius widens if the last participant who had accepted has left.
 
     None if some are, or none had accepted. A deadline that still runs and is sooner stays.
     """
@@ -154,6 +154,6 @@ def accept_again_by(
 
 
 def silence(incident: Incident, timers: Timers) -> timedelta:
-    """Return how long nothing may happen before the incident, or a conversation about it, closes."""
+    """Return how long an incident, or a conversation about it, may be silent before it closes."""
     urgent = incident.urgency is Urgency.URGENT
     return timedelta(seconds=timers.silence_s if urgent else timers.silence_routine_s)

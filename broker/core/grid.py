@@ -1,8 +1,8 @@
 """Places on the H3 grid: which cells a circle covers, and how far things are apart.
 
-A participant's place is a cell of resolution 10 (edge about 66 m); the store files it under the
-cell's parent of resolution 9 (edge about 201 m), and what reaches so far under that of resolution 8
-(edge about 531 m). Cells are integers here, as in h3.api.basic_int.
+A participant's place is a cell of resolution 10 (edge about 66 m); the store files it under its
+parent of resolution 9 (edge about 201 m). Incidents are filed under the cells of resolution 8 (edge
+about 531 m) that their alerts reach. Cells are integers here, as in h3.api.basic_int.
 """
 
 import math
@@ -21,7 +21,7 @@ _EDGE_M = {
     resolution: h3.average_hexagon_edge_length(resolution, unit="m")
     for resolution in (DISTRICT_RESOLUTION, INDEX_RESOLUTION, PLACE_RESOLUTION)
 }
-_RINGS = (0.95, 0.6)  # rings of cells for each average edge of the radius, and besides
+_RINGS = (0.95, 0.6)  # rings of cells for each average edge of the radius, plus a constant
 _REACH = 1.2  # average edges from a cell's centre to its farthest place: 1.14 near a pentagon
 
 
@@ -35,7 +35,7 @@ def distance_m(lat: float, lon: float, other_lat: float, other_lon: float) -> fl
     return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(half_chord)))
 
 
-@lru_cache(maxsize=256)  # the index entries of a report ask for the same again
+@lru_cache(maxsize=256)  # the index entries of a report ask for the same place again
 def place_of(lat: float, lon: float) -> int:
     """Return the cell of resolution 10 that holds the point."""
     cell: int = h3.latlng_to_cell(lat, lon, PLACE_RESOLUTION)
@@ -94,9 +94,9 @@ def cover(
 def touched(place: int, radius_m: float, resolution: int) -> tuple[int, ...]:
     """Return cells of `resolution` (8 or 9) that hold every point within `radius_m` of a place.
 
-    As `cover`, but without the cells that are too far from wherever in the place: to measure each
-    takes 20 µs in all, to write to it ten each. For what is filed under cells, not for what is
-    read.
+    As `cover`, but without cells that are too far from every point of the place. Measuring them
+    takes 20 µs in all, writing to one takes 10 µs: use it for what is filed under cells, not for
+    what is read.
     """
     within_m = radius_m + _REACH * (_EDGE_M[resolution] + _EDGE_M[PLACE_RESOLUTION])
     lat, lon = centre_of(place)
@@ -108,7 +108,7 @@ def touched(place: int, radius_m: float, resolution: int) -> tuple[int, ...]:
 
 
 def _middle(place: int, radius_m: float, resolution: int) -> tuple[int, int]:
-    """Return the cell of `resolution` around a place, and how many rings of it are to be taken."""
+    """Return the cell of `resolution` around a place, and how many rings to take around it."""
     middle = place if resolution == PLACE_RESOLUTION else h3.cell_to_parent(place, resolution)
     per_edge, margin = _RINGS
     return middle, math.ceil(per_edge * radius_m / _EDGE_M[resolution] + margin)

@@ -1,4 +1,4 @@
-"""What a worker says of its health: whether reports get through; if not, why and what to do."""
+"""A worker's health: whether reports are handled and, if not, why and what to do."""
 
 import enum
 from collections.abc import Iterable
@@ -87,7 +87,7 @@ _REFUSALS = {
 
 
 def disk_full(where: str) -> Cause:
-    """Return the cause of a disk without space."""
+    """Return the cause for a full disk."""
     return Cause(
         code="disk_full",
         what=f"the disk is full ({where})",

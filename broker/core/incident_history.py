@@ -1,6 +1,6 @@
-"""What happened to an incident and why, in short sentences: what `nabij explain` tells.
+"""What happened to an incident and why, in short sentences, for `nabij explain`.
 
-A note holds no one's position: the incident itself says where it is.
+A note holds no participant's position; the incident itself has its place.
 """
 
 from datetime import datetime
@@ -21,7 +21,7 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Audience
 
-COUNT = "{count}"  # stands for a number that only the store's script knows
+COUNT = "{count}"  # placeholder for a number that only the store's script knows
 
 _WHY = {
     AlertReason.NEARBY: "nearby at commit",
@@ -32,7 +32,7 @@ _WHY = {
 
 
 class Note(Struct, frozen=True, omit_defaults=True):
-    """One thing that happened; `user` is whose doing it was, where it was a participant's."""
+    """One thing that happened; `user` is the participant who did it, if one did."""
 
     event: str
     at: datetime
@@ -63,7 +63,7 @@ def _reach(incident: Incident) -> str:
 
 
 def not_alerting(incident: Incident) -> str | None:
-    """Return why nobody at all is alerted to `incident`; None if people are."""
+    """Return why `incident` alerts no one; None if it does."""
     if incident.audience is Audience.POLICE:
         return "alerts nobody: its audience is the police alone"
     if incident.is_old:
@@ -77,7 +77,7 @@ def not_alerting(incident: Incident) -> str | None:
 
 
 def changed(before: Incident, after: Incident, at: datetime) -> Note | None:
-    """Return what a deadline or the end did; None for what its own handler tells."""
+    """Return the note of a deadline or the end; None where the handler writes its own."""
     if after.status is Status.CLOSED and before.status is not Status.CLOSED:
         return Note("closed", at, f"outcome: {after.outcome}")
     if after.wave > before.wave:
@@ -93,7 +93,7 @@ def changed(before: Incident, after: Incident, at: datetime) -> Note | None:
 
 
 def alerted(incident: Incident, reason: AlertReason, at: datetime) -> Note:
-    """Return the note of one fan-out, with `COUNT` for how many people it was."""
+    """Return the note of one fan-out, with `COUNT` for the number of people."""
     why = f"{COUNT} {_WHY[reason]}: wave {incident.wave}, radius {incident.radius_m:g} m"
     return Note("alerted", at, why)
 
@@ -104,7 +104,7 @@ def reason_of(reason: AlertReason) -> str:
 
 
 def commanded(order: PoliceCommand, at: datetime) -> Note:
-    """Return what the police ordered; what they ask or tell stands elsewhere."""
+    """Return the note of a command; questions and what the police tell have notes of their own."""
     match order:
         case Assign():
             what = f" {order.unit}"
@@ -118,6 +118,6 @@ def commanded(order: PoliceCommand, at: datetime) -> Note:
 
 
 def replied(user: str, reply: Reply, at: datetime) -> Note:
-    """Return what a participant answered to the alert."""
+    """Return the note of a participant's answer to the alert."""
     eta = f", arrives in {reply.eta_s} s" if reply.eta_s is not None else ""
     return Note("replied", at, f"{reply.kind}{eta}", user)

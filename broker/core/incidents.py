@@ -23,7 +23,7 @@ LIFE_CYCLE: dict[Status, frozenset[Status]] = {
     Status.CLOSED: frozenset(),
 }
 
-SILENT = "silent"  # the outcome of what closed by itself
+SILENT = "silent"  # the outcome of an incident that closed by itself
 
 
 def life_cycle_diagram() -> str:
@@ -36,12 +36,12 @@ def life_cycle_diagram() -> str:
 
 
 class Incident(Struct, frozen=True, kw_only=True):
-    """One incident. `version` counts every change of it, its group's and its alerts' included.
+    """One incident. `version` counts every change, also of its group and its alerts.
 
-    It keeps what it needs of its category, so that another policy changes nothing for it: `names`
-    (None in incidents of an earlier version), radius and merging limits.
-    `location` is the first report's and never moves. While it `is_old`, all that was reported had
-    been seen too long ago to alert anybody. `attempts` counts how often it was escalated.
+    It keeps what it needs of its category, so that a new policy does not affect it: `names` (None
+    in incidents of an earlier version), radius and merging limits. `location` is that of the first
+    report and never moves. While it `is_old`, everything reported was seen too long ago to alert
+    people. `attempts` counts its escalations.
     """
 
     id: UUID
@@ -78,21 +78,21 @@ class Incident(Struct, frozen=True, kw_only=True):
 
     @property
     def alerts_people(self) -> bool:
-        """Whether participants nearby are told at all."""
+        """Whether participants nearby are alerted."""
         nearby = self.audience is Audience.POLICE_AND_NEARBY
         return self.radius_m > 0 and nearby and not self.is_old
 
     @property
     def has_group(self) -> bool:
-        """Whether those in it hear each other; else each reporter speaks with the desk alone."""
+        """Whether its members hear each other; if not, each reporter speaks with the desk alone."""
         return self.audience is Audience.POLICE_AND_NEARBY
 
     def next(self) -> "Incident":
-        """Return it with the version that its next commit has."""
+        """Return the incident with the version of its next commit."""
         return replace(self, version=self.version + 1)
 
     def event(self, change: Change, at: datetime, report: UUID | None = None) -> IncidentChanged:
-        """Return what services are told of a change of it."""
+        """Return the event that tells services of a change."""
         return IncidentChanged(
             incident=self.id, change=change, at=at, desk=self.desk, report=report
         )
@@ -146,7 +146,7 @@ def opened_by(
 
 
 def merge_target(placed: PlacedReport, candidates: Iterable[Incident]) -> Incident | None:
-    """Return the incident that a report joins: the nearest that fits, at equal distance the oldest.
+    """Return the incident that a report joins: the nearest match, at equal distance the oldest.
 
     `docs/protocol.md`, "From report to incident", has the rule.
     """
@@ -182,14 +182,14 @@ def _distance(report: Report, incident: Incident) -> float:
 
 
 def is_old(report: Report, alert_if_seen_within_s: int, now: datetime) -> bool:
-    """Whether what `report` tells was seen too long ago to alert anybody."""
+    """Whether what `report` tells was seen too long ago to alert people."""
     return now - report.seen_at > timedelta(seconds=alert_if_seen_within_s)
 
 
 def merged(incident: Incident, report: Report, now: datetime) -> Incident:
-    """Return `incident` with one more report: wider in time, never moved.
+    """Return `incident` with one more report: its time span may grow, its place stays.
 
-    The first report that is not old makes it one that people are alerted to from now on.
+    From the first report that is not old, people are alerted to it.
     """
     if incident.is_old and not is_old(report, incident.alert_if_seen_within_s, now):
         incident = replace(incident, is_old=False, wave_at=now)
@@ -221,14 +221,14 @@ def advanced(incident: Incident, status: Status, *, by: str | None = None) -> In
 
 
 def acknowledged(incident: Incident, *, by: str) -> Incident:
-    """Return `incident` acknowledged; one that is further on stays there."""
+    """Return `incident` acknowledged; a later status stays."""
     if incident.status is not Status.OPEN:
         return incident
     return advanced(incident, Status.ACKNOWLEDGED, by=by)
 
 
 def assigned(incident: Incident, unit: str, *, by: str) -> Incident:
-    """Return `incident` with one more unit on its way; one that is on the scene stays so."""
+    """Return `incident` with one more unit on its way; the status `on_scene` stays."""
     units = (*(known for known in incident.assigned if known != unit), unit)
     if incident.status in (Status.OPEN, Status.ACKNOWLEDGED):
         incident = advanced(incident, Status.ASSIGNED, by=by)

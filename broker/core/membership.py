@@ -1,4 +1,4 @@
-"""The group around an incident: who is in it, under which name, and what a reply changes."""
+"""The group around an incident: its members, their names, and what a reply changes."""
 
 import enum
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from schemas.ids import group_event_id
 from schemas.messages import GroupEvent, GroupEventKind, GroupRole, Reply, ReplyKind
 
 POLICE, NABIJ = "police", "nabij"
-DESK_NAMES = (POLICE, NABIJ)  # of what no participant says
+DESK_NAMES = (POLICE, NABIJ)  # senders that are no participants
 _REPORTER, _HELPER = "reporter-", "helper-"
 
 
@@ -28,9 +28,9 @@ class Part(enum.StrEnum):
 
 
 class Member(Struct, frozen=True):
-    """One person of an incident: `name` holds within it only, given at the first joining.
+    """One person of an incident. `name` is given at the first joining and is known only within it.
 
-    `hears_from` is the sequence of the first group event since they joined, the last time.
+    `hears_from` is the sequence of the first group event since they last joined.
     """
 
     part: Part
@@ -41,25 +41,25 @@ class Member(Struct, frozen=True):
 
     @property
     def in_group(self) -> bool:
-        """Whether they hear the group and may speak to it."""
+        """Whether they receive group events and may send messages."""
         return self.part in (Part.REPORTER, Part.HELPER)
 
     @property
     def role(self) -> GroupRole:
-        """As what they speak: as what they first joined, whatever they did since."""
+        """The role in which they speak: that in which they first joined."""
         return GroupRole.REPORTER if self.name.startswith(_REPORTER) else GroupRole.RESPONDER
 
     @property
     def author(self) -> "Author":
-        """As whom they speak."""
+        """The author of what they say."""
         return Author(self.name, self.role)
 
 
 def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) -> Member:
-    """Return what a report makes of `user`, who is not in the group of `people`: a member.
+    """Return the member that `user`, who is not in the group of `people`, becomes by a report.
 
-    A former member comes back under the same name and part. They hear the group from its event
-    number `hears_from` on.
+    A former member comes back under the same name and part, and gets group events from number
+    `hears_from` on.
     """
     known = people.get(user)
     if known is not None and known.name:
@@ -76,9 +76,10 @@ def _next(people: Mapping[str, Member], prefix: str) -> int:
 def replied(
     people: Mapping[str, Member], user: str, reply: Reply, *, sequence: int
 ) -> tuple[Member, GroupEventKind | None]:
-    """Return what `reply` makes of `user`, and what the group hears of it (None: nothing).
+    """Return `user` after `reply`, and the group event that tells of it (None: none does).
 
-    `sequence` is that of the group's next event. Who joins with it hears nothing before it.
+    `sequence` is that of the group's next event. A member who joins with it gets no event before
+    it.
 
     Raises:
         Rejected: the user was never alerted.
@@ -92,7 +93,7 @@ def replied(
         case ReplyKind.ACCEPTED:
             joined = _joined(people, member, sequence)
             event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
-            # A reporter too: who says that they come is one who helps.
+            # A reporter, too, helps when they say that they come.
             return replace(joined, part=Part.HELPER, eta_s=reply.eta_s, on_scene=False), event
         case ReplyKind.ON_SCENE:
             joined = _joined(people, member, sequence)
@@ -136,7 +137,7 @@ def members(people: Mapping[str, Member]) -> list[str]:
 
 
 def hearers(people: Mapping[str, Member], sequence: int) -> list[str]:
-    """Return the members who are to hear the event `sequence`: who had joined by then."""
+    """Return the members who get the event `sequence`: those who had joined by then."""
     return [user for user in members(people) if people[user].hears_from <= sequence]
 
 
@@ -146,9 +147,9 @@ def helpers(people: Mapping[str, Member]) -> int:
 
 
 class Group(NamedTuple):
-    """A group as an event finds it, or each reporter's conversation where there is none.
+    """A group at the moment of an event or, without a group, one reporter's conversation.
 
-    `incident` is the id by which its members know it, and `sequence` that of the event.
+    `incident` is the id by which its members know it, `sequence` that of the event.
     """
 
     incident: UUID
@@ -157,7 +158,7 @@ class Group(NamedTuple):
 
 
 class Author(NamedTuple):
-    """As whom somebody speaks: their name in the group, and their role."""
+    """The author of a group event: the name in the group, and the role."""
 
     name: str
     role: GroupRole
@@ -173,7 +174,7 @@ def event(
     text: str | None = None,
     eta_s: int | None = None,
 ) -> GroupEvent:
-    """Return the group event that `cause` (a message's id, or a word) brings about."""
+    """Return the group event that follows from `cause` (a message's id, or a word)."""
     people = group.people
     return GroupEvent(
         id=group_event_id(group.incident, cause),

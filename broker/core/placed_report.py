@@ -1,4 +1,4 @@
-"""A report with all that follows from its category and its place, computed once and handed on."""
+"""A report with what follows from its category and place, computed once and passed on."""
 
 from msgspec import Struct
 
@@ -10,7 +10,7 @@ from schemas.taxonomy import Audience, Category
 
 
 class PlacedReport(Struct, frozen=True, kw_only=True):
-    """A report as the decision on it needs it.
+    """A report with what a decision on it needs.
 
     `audience` is the one in effect, the narrower of the report's and its category's. `cell` is of
     resolution 10, and `region` the one that holds it.
@@ -28,7 +28,7 @@ class PlacedReport(Struct, frozen=True, kw_only=True):
 def placed(
     report: Report, category: Category, *, police: ZoneIndex, municipality: ZoneIndex
 ) -> PlacedReport:
-    """Return `report` with its category, and where it belongs."""
+    """Return `report` with its category and its place on the grid."""
     cell = place_of(report.location.lat, report.location.lon)
     return PlacedReport(
         report=report,

@@ -1,4 +1,4 @@
-"""What a policy file means, and everything that is wrong with one, at once.
+"""What a policy file means, and all problems of one at once.
 
 The file's schema is `schemas/taxonomy.py`; the shipped one is `schemas/policy.toml`.
 """
@@ -35,7 +35,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class Policy:
-    """A checked policy file: what the broker asks it."""
+    """A checked policy file, with the broker's questions to it."""
 
     file: PolicyFile
 
@@ -70,18 +70,18 @@ class Policy:
         return self.file.timers
 
     def alert_if_seen_within_s(self, category: Category) -> int:
-        """How long ago people may have seen something that others are still alerted to."""
+        """How long ago something may have been seen for people to be alerted to it."""
         return category.alert_if_seen_within_s or self.timers.alert_if_seen_within_s
 
     @property
     def widening(self) -> Widening:
-        """How the radius grows while nobody has accepted."""
+        """How the radius grows while no participant has accepted."""
         return self.file.widening
 
     def first_radius_m(self, category: Category, accuracy_m: float) -> float:
-        """Return the radius of the first wave of a report that is so exact (0: nobody is alerted).
+        """Return the radius of a report's first wave, given its accuracy (0: no one is alerted).
 
-        Who is near the place where it may have happened is alerted too, within bounds.
+        People near any place where it may have happened are alerted too, within bounds.
         """
         if not category.radius_m:
             return 0.0
@@ -90,27 +90,27 @@ class Policy:
 
     @property
     def max_presence_accuracy_m(self) -> int:
-        """How exact a position must be to make its participant a recipient."""
+        """The accuracy that a position needs to make its participant a recipient."""
         return self.file.accuracy.max_presence_m
 
     @property
     def max_overdue(self) -> int:
-        """How often an incident that nobody acknowledged is escalated again."""
+        """How often an incident that is not acknowledged is escalated again."""
         return self.file.max_overdue
 
     @property
     def duty_zone(self) -> str | None:
-        """The police zone whose desk gets what no desk has taken elsewhere, if there is one."""
+        """The police zone whose desk gets escalations that no other desk has confirmed, if any."""
         return self.file.duty_zone
 
     def category(self, code: str) -> Category | None:
-        """Return how `code` is handled, or None if this city knows no such category."""
+        """Return the category `code`, or None if this city has no such category."""
         return self.file.categories.get(code)
 
     def next_radius_m(self, wave: int, radius_m: float) -> float | None:
         """Return the radius of the wave after number `wave` (from 1), whose radius is `radius_m`.
 
-        None: that was the last wave, or the radius would not grow.
+        None if that was the last wave, or the radius would not grow.
         """
         if wave >= self.widening.max_waves:
             return None
@@ -129,7 +129,7 @@ def effective_audience(category: Category, report_audience: Audience) -> Audienc
 
 
 def _ill_formed(kind: type[msgspec.Struct], raw: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Check field by field, since msgspec stops at the first error."""
+    """Check field by field: msgspec stops at the first error."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     for key in raw:
         if key not in fields:
@@ -207,7 +207,7 @@ def _converted(raw: Any, kind: type[_T]) -> _T | None:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError:
-        return None  # said already
+        return None  # reported already
 
 
 def _contradictions_in_timers(timers: Timers) -> Iterator[str]:

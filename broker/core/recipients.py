@@ -1,4 +1,4 @@
-"""Who is alerted to an incident: within its radius, lately seen, taking alerts, not its reporter."""
+"""Who is alerted to an incident: participants within its radius, but not its reporters."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -12,7 +12,7 @@ from schemas.messages import TAKES_ALERTS, Availability, Status
 class Located(NamedTuple):
     """A participant's place: an H3 cell of resolution 10, and when they were there (Unix ms).
 
-    `broker_index` is the MQTT broker, of several, by which they said so.
+    With several MQTT brokers, `broker_index` is the one by which the position came.
     """
 
     user: str
@@ -32,7 +32,7 @@ def recipients(
 ) -> list[str]:
     """Return the users to alert, nearest first; at equal distance by name.
 
-    `never` are those who are not to be alerted: the reporters, and those who were alerted before.
+    `never` are the users who must not be alerted: reporters, and those who were alerted before.
     """
     if not incident.alerts_people or incident.status is Status.CLOSED:
         return []

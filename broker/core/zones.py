@@ -1,4 +1,4 @@
-"""Which police zone and which municipality a place is in: polygons turned into H3 covers."""
+"""The police zone and the municipality of a place: polygons turned into H3 covers."""
 
 import codecs
 import contextlib
@@ -29,7 +29,7 @@ _KM_PER_DEGREE = 111.2
 
 
 class ZoneKind(enum.StrEnum):
-    """What a zone is for: the police answer for one kind, a city's desk for the other."""
+    """The kind of a zone: the police serve one, a city's desk the other."""
 
     POLICE = "police"
     MUNICIPALITY = "municipality"
@@ -40,7 +40,7 @@ _LEVELS = {"politiezone": ZoneKind.POLICE, "gemeente": ZoneKind.MUNICIPALITY}
 
 @dataclass(frozen=True)
 class Zone:
-    """An area with a desk that answers for it.
+    """An area that a desk serves.
 
     `id` is a topic level, `cells` the compacted H3 cells (integers), none finer than resolution 10.
     """
@@ -52,7 +52,7 @@ class Zone:
 
 
 class ZoneIndex:
-    """Zones of one kind, by cell: a few dictionary look-ups per question."""
+    """Zones of one kind, by cell: a lookup is a few dictionary lookups."""
 
     def __init__(self, zones: Iterable[Zone]) -> None:
         self._zone_by_cell: dict[int, str] = {}
@@ -62,15 +62,15 @@ class ZoneIndex:
         self._resolutions = sorted(found, reverse=True)
 
     def zone_at(self, lat: float, lon: float) -> str:
-        """Return the id of the zone with this place (degrees), `unassigned` if none has it.
+        """Return the id of the zone that has this place (degrees), or `unassigned`.
 
-        The place counts as the centre of its cell of resolution 10. Of several zones it is the
-        one whose id sorts first.
+        The centre of the place's cell of resolution 10 counts. Of several zones the one whose id
+        sorts first is taken.
         """
         return self.zone_of(place_of(lat, lon))
 
     def zone_of(self, cell: int) -> str:
-        """Return the same for a place that is a cell of resolution 10 already."""
+        """Return the same for a cell of resolution 10."""
         found: str | None = None
         for resolution in self._resolutions:
             zone = self._zone_by_cell.get(h3.cell_to_parent(cell, resolution))
@@ -84,7 +84,7 @@ class ZoneIndex:
 Coordinate = Annotated[tuple[float, ...], Meta(min_length=2, max_length=4)]
 _OpenRing = tuple[Coordinate, ...]
 Rings = tuple[tuple[Coordinate, ...], ...]
-_DEEPEST = 5  # GeometryCollections within each other
+_DEEPEST = 5  # nested GeometryCollections
 
 
 class Polygon(Struct, frozen=True, tag_field="type", tag="Polygon"):
@@ -101,7 +101,7 @@ class MultiPolygon(Struct, frozen=True, tag_field="type", tag="MultiPolygon"):
 
 @dataclass(frozen=True)
 class Area:
-    """A feature of a file, checked and not yet covered; `given_id` is its id in the file."""
+    """A checked feature of a file, not yet turned into cells; `given_id` is its id in the file."""
 
     id: str
     name: str
@@ -122,7 +122,7 @@ class Area:
 
 
 class SkippedFeature(Struct, frozen=True):
-    """A feature that is no zone: which, and why."""
+    """A feature that was skipped, and why."""
 
     feature: str
     reason: str
@@ -130,14 +130,14 @@ class SkippedFeature(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class GeoFile:
-    """What a GeoJSON file holds: areas, and the features that are none."""
+    """The content of a GeoJSON file: areas, and skipped features."""
 
     areas: tuple[Area, ...]
     skipped: tuple[SkippedFeature, ...] = ()
 
 
 class _Skip(Exception):  # noqa: N818 - no error: the feature is no zone
-    """The feature is no zone, for this reason."""
+    """The feature is skipped for this reason."""
 
 
 class _Feature(Struct, frozen=True):
@@ -168,10 +168,10 @@ def parse_geojson(
 ) -> GeoFile:
     """Return the areas in a GeoJSON FeatureCollection.
 
-    Each feature needs an id, in its property `id_property` or else at the feature itself. Its kind
-    is `kind`, or else its property `kind` (police, municipality) or `level` (politiezone, gemeente;
-    other levels are skipped), or else municipality if it has a `politiezone`, and police if not.
-    What has no area is skipped too; a ring that does not end where it began is closed.
+    Each feature needs an id: its property `id_property`, or else the feature's own `id`. Its kind
+    is `kind`; else its property `kind` (police, municipality) or `level` (politiezone, gemeente;
+    other levels are skipped); else municipality if it has a `politiezone`, police if not. Features
+    without an area are skipped too. Open rings are closed.
 
     Raises:
         ConfigError: with every problem, each naming its feature and property.
@@ -206,7 +206,7 @@ def parse_geojson(
 
 
 def _bad_crs(crs: Any) -> Iterator[str]:
-    """Refuse coordinates that are not degrees; GeoJSON before RFC 7946 could say so in `crs`."""
+    """Refuse coordinates that are not degrees: GeoJSON before RFC 7946 may say so in `crs`."""
     name = crs_name(crs)
     if name and not is_wgs84(name):
         yield (
@@ -222,7 +222,7 @@ def crs_name(crs: Any) -> str:
 
 
 def is_wgs84(name: str) -> bool:
-    """Whether a name of a coordinate system means degrees as GeoJSON has them (ETRS89 too)."""
+    """Whether a coordinate system's name means degrees as in GeoJSON (also ETRS89)."""
     return re.search(r"(?:CRS84|:4326|:4258)$", name, re.IGNORECASE) is not None
 
 
@@ -258,7 +258,7 @@ def _area_of(raw: msgspec.Raw, index: int, kind: ZoneKind | None, id_property: s
 
 
 def _named(raw: msgspec.Raw) -> str:
-    """Return the name of a feature, which was read before, in brackets, for messages."""
+    """Return the feature's name in brackets, for messages."""
     feature = msgspec.json.decode(raw, type=_Feature)
     properties = feature.properties or {}
     name = properties.get("name") or properties.get("id") or feature.id
@@ -302,8 +302,7 @@ def _polygons(raw: msgspec.Raw, where: str, depth: int = 0) -> list[Rings]:
     """Return the polygons of any geometry, their rings closed.
 
     Raises:
-        _Skip: there is none.
-        ConfigError: the coordinates are none.
+        _Skip: it has none. ConfigError: the coordinates are invalid.
     """
     if bytes(raw).strip() == b"null":
         raise _Skip("has no geometry")
@@ -329,7 +328,7 @@ def _polygons(raw: msgspec.Raw, where: str, depth: int = 0) -> list[Rings]:
 def _collected(geometries: tuple[msgspec.Raw, ...], where: str, depth: int) -> list[Rings]:
     polygons: list[Rings] = []
     for each in geometries:
-        with contextlib.suppress(_Skip):  # a point beside the area, as a label
+        with contextlib.suppress(_Skip):  # a point beside the area, such as a label
             polygons += _polygons(each, where, depth + 1)
     if not polygons:
         raise _Skip("a GeometryCollection without a polygon is no area")
@@ -368,7 +367,7 @@ def _bad_place(ring: "tuple[Coordinate, ...]") -> str | None:
 
 
 def _area_km2(ring: Sequence[Sequence[float]]) -> float:
-    """The shoelace formula on a plane: near enough to refuse what is absurd."""
+    """The shoelace formula on a plane: exact enough to refuse absurd areas."""
     width = math.cos(math.radians(sum(point[1] for point in ring) / len(ring)))
     pairs = itertools.pairwise(ring)
     doubled = sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)

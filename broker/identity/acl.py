@@ -1,7 +1,8 @@
 """Who may read and write which topics, derived from the contract: the lines of Mosquitto's `acl_file`.
 
-A role may write the branches of the topics that it sends, and read those of what it receives. The
-branch of `u/{user}/up/report` is `u/{user}/up`: a new topic beside others needs no other rights.
+A role may write the branches of the topics that it sends, and read those of the topics that it
+receives. The branch of `u/{user}/up/report` is `u/{user}/up`: a new topic in a known branch needs
+no new rights.
 """
 
 import re
@@ -50,7 +51,7 @@ def _branch_of(topic: Topic[Any], role: Role) -> str:
 
 
 def rights(role: Role, own: str | None = None, topics: Iterable[Topic[Any]] = TOPICS) -> list[str]:
-    """Return what an account may do; `own` is its level of the topics (None: all there are)."""
+    """Return the rights of an account; `own` is its own level of the topics (None: every level)."""
     if role is Role.SERVICE:
         return [*_SERVICES]
     level = OWN_LEVEL.get(role)

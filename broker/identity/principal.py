@@ -7,7 +7,7 @@ from typing import Any
 from schemas.roles import Role
 from schemas.topics import Topic
 
-# The level of a topic that says whose it is. A role without one is bound to nothing.
+# The topic level that names the owner. A role without one is bound to none.
 OWN_LEVEL = {
     Role.PARTICIPANT: "user",
     Role.POLICE_DESK: "zone",
@@ -17,24 +17,24 @@ OWN_LEVEL = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The sender of what is handled; `name` is the user, the police zone or the municipality."""
+    """The sender of a message; `name` is the user, the police zone or the municipality."""
 
     role: Role
     name: str
 
     @property
     def user(self) -> str:
-        """The participant's user name; LookupError: it is no participant."""
+        """The participant's user name; LookupError if it is not a participant."""
         return self._name_as(Role.PARTICIPANT)
 
     @property
     def zone(self) -> str:
-        """The police desk's zone; LookupError: it is no police desk."""
+        """The police desk's zone; LookupError if it is not a police desk."""
         return self._name_as(Role.POLICE_DESK)
 
     @property
     def municipality(self) -> str:
-        """The city desk's municipality; LookupError: it is no city desk."""
+        """The city desk's municipality; LookupError if it is not a city desk."""
         return self._name_as(Role.CITY_DESK)
 
     def _name_as(self, role: Role) -> str:
@@ -43,7 +43,7 @@ class Principal:
         return self.name
 
 
-NOBODY = Principal(Role.SERVICE, "")  # of events, and of what is due
+NOBODY = Principal(Role.SERVICE, "")  # of events and deadlines, which have no sender
 
 
 def principal_of(topic: Topic[Any], levels: Mapping[str, str]) -> Principal:
