@@ -1,4 +1,4 @@
-"""How a connection is made: at the start for a bounded time, later for as long as it takes."""
+"""How a connection is made: with a time limit at the start, without one later."""
 
 import asyncio
 import ssl
@@ -13,7 +13,7 @@ from broker.mqtt.mqtt_errors import ConnectRefused, MqttError, SessionTakenOver,
 from broker.mqtt.transport import SessionTransport
 
 ATTEMPT_TIMEOUT_S = 10.0
-# Refusals that may pass; any other is for the operator, and ends the first connect at once.
+# Refusals that may be temporary. Any other needs the operator, and ends the first connect at once.
 _PASSING_REFUSALS = (
     ConnAckReasonCode.SERVER_UNAVAILABLE,
     ConnAckReasonCode.SERVER_BUSY,
@@ -29,8 +29,8 @@ async def connect_first(attempt: Attempt, within_s: float, where: str) -> Sessio
     """Attempt until one succeeds.
 
     Raises:
-        Unreachable: none did in time.
-        ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
+        Unreachable: no attempt succeeded in time. ConnectRefused: the MQTT broker refused, for a
+        reason that does not pass.
     """
     deadline = time.monotonic() + within_s
     for delay_s in full_jitter():

@@ -45,7 +45,7 @@ class Batch:
 
 
 def settle_future(future: asyncio.Future[PubAckReasonCode], outcome: Outcome) -> None:
-    """Resolve a single message's future, unless its waiter has given up."""
+    """Resolve a single message's future, unless its waiter was cancelled."""
     if future.done():
         return
     if isinstance(outcome, MqttError):

@@ -1,9 +1,9 @@
 """Several independent MQTT brokers that serve one city as one: a connection to each.
 
-A message for one device goes by the broker that it speaks on (`Message.broker_index`), where that
-is known; everything else by all, and a client gets it where it has subscribed. A broker that is
-gone holds up nothing: a message for its devices alone has failed, and is sent again later like one
-that an MQTT broker refuses.
+A message for one device goes to the broker that the device uses (`Message.broker_index`), if that
+is known. Everything else goes to all, and clients get it where they have subscribed. A lost broker
+holds up nothing: a message for its devices alone fails, and is sent again later like one that an
+MQTT broker refuses.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class BrokerPool:
         await asyncio.gather(*leaving, return_exceptions=True)
 
     def lost(self, number: int) -> None:
-        """End the waiting for what was sent there: it may be delivered later, twice, or never."""
+        """End the waiting for messages sent there: they may be delivered later, twice, or never."""
         for outcome in [*self._awaited[number]]:
             if not outcome.done():
                 outcome.set_result(_GONE)
@@ -65,9 +65,9 @@ class BrokerPool:
         return await self.publish_nowait(message)
 
     def publish_nowait(self, message: Message) -> Outcome:
-        """Publish by the broker of the message, or by all; the outcome is the best of theirs.
+        """Publish on the message's broker, or on all; the outcome is the best of theirs.
 
-        By those too that are gone: they get it when they are back. Only if all are is it waited
+        Lost brokers are included: they get it when they are back. Only if all are lost is it waited
         for.
 
         Raises:
@@ -91,7 +91,7 @@ class BrokerPool:
         return _best(outcomes or waiting)
 
     async def publish_batch(self, messages: Sequence[Message]) -> list[PubAckReasonCode]:
-        """Publish many, each by its broker or by all that are there; outcomes in their order."""
+        """Publish many, each on its broker or on all connected ones; outcomes in their order."""
         shares: list[list[int]] = [[] for _ in self.connections]
         whole = list(messages)
         for index, message in enumerate(whole):
@@ -123,7 +123,7 @@ class BrokerPool:
             self._awaited[number].discard(gone)
         if sending.done():
             return sending.result()
-        sending.add_done_callback(_heed)  # it is sent again when the broker is back
+        sending.add_done_callback(_retrieve)  # it is sent again when the broker is back
         return [_GONE] * len(some)
 
     def _by(self, message: Message, number: int) -> Outcome:
@@ -135,14 +135,14 @@ class BrokerPool:
         return self._awaiting(number, connection.publish_nowait(message))
 
     def _awaiting(self, number: int, acknowledged: Outcome) -> Outcome:
-        """Return what is done when `acknowledged` is, or when that broker is lost."""
+        """Return a future that is done when `acknowledged` is, or when that broker is lost."""
         outcome: Outcome = asyncio.get_running_loop().create_future()
         self._awaited[number].add(outcome)
         outcome.add_done_callback(self._awaited[number].discard)
 
         def settle(done: Outcome) -> None:
             if outcome.done():
-                _heed(done)
+                _retrieve(done)
             elif (error := done.exception()) is not None:
                 outcome.set_exception(error)
             else:
@@ -158,7 +158,7 @@ def connections_of(mqtt: Connection | BrokerPool) -> Sequence[Connection]:
 
 
 def best_of(outcomes: Sequence[PubAckReasonCode]) -> PubAckReasonCode:
-    """Return what several brokers' answers come to: taken by one is taken, else failed by one failed.
+    """Return the outcome of several brokers: taken if one took it, else failed if one failed.
 
     A broker that did not get the message may have the only subscriber.
     """
@@ -168,7 +168,7 @@ def best_of(outcomes: Sequence[PubAckReasonCode]) -> PubAckReasonCode:
 
 
 def _best(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what is done as soon as one has taken the message, or all have answered."""
+    """Return a future that is done when one has taken the message, or all have answered."""
     if len(outcomes) == 1:
         return outcomes[0]
     best: Outcome = asyncio.get_running_loop().create_future()
@@ -191,7 +191,7 @@ def _best(outcomes: Sequence[Outcome]) -> Outcome:
     return best
 
 
-def _heed(done: asyncio.Future[Any]) -> None:
-    """Take note of an outcome that nobody waits for any more."""
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Retrieve an outcome for which no caller waits."""
     if not done.cancelled():
         done.exception()

@@ -1,4 +1,5 @@
-"""A connection to the MQTT broker that reconnects by itself: services publish and receive with it."""
+"""A connection to the MQTT broker that reconnects by itself: services publish and receive with
+it."""
 
 import asyncio
 import time
@@ -48,7 +49,7 @@ from broker.redaction import wordless
 _log = structlog.get_logger(__name__)
 
 _CLOSE_TIMEOUT_S = 1.0
-_END_TIMEOUT_S = 3.0  # so long the MQTT broker has to read that a session ends
+_END_TIMEOUT_S = 3.0  # how long the MQTT broker has to read that a session ends
 _STABLE_AFTER_S = 30.0
 _SUSPICIOUS_ENDS = 5
 
@@ -89,8 +90,8 @@ class Connection:
         self._wire: SessionTransport | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._session_end: SessionEnd | None = None
-        self.is_held_back = False  # whether `before_reconnect` keeps us from connecting
-        self.session_present = False  # whether the MQTT broker knew our session, the last time
+        self.is_held_back = False  # whether `before_reconnect` delays the connection
+        self.session_present = False  # whether the MQTT broker had our session at the last connect
         self._ended: MqttError | None = None
         self._published = self._received = self._connects = 0
 
@@ -100,8 +101,8 @@ class Connection:
         """Connect and subscribe.
 
         Raises:
-            Unreachable: nobody answered for `connect_timeout_s`, unless it need not at first.
-            ConnectRefused: the MQTT broker said no, for a reason that waiting does not change.
+            Unreachable: no answer for `connect_timeout_s`, unless the options allow that at first.
+            ConnectRefused: the MQTT broker refused, for a reason that does not pass.
         """
         wire: SessionTransport | None = None
         try:
@@ -116,7 +117,7 @@ class Connection:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Send what is left (for `drain_timeout_s` at most), say goodbye, close."""
+        """Send what is left (for `drain_timeout_s` at most), send DISCONNECT, close."""
         try:
             await self._drain()
         finally:
@@ -130,7 +131,7 @@ class Connection:
 
     @property
     def heard(self) -> tuple[float, float] | None:
-        """Since and until when one and the same server was heard (Unix s); None: not connected."""
+        """Since and until when the same server was heard (Unix s); None: not connected."""
         if self._wire is None or not self._online.is_set():
             return None
         return self._online_at, max(self._online_at, self._wire.heard_at)
@@ -152,10 +153,10 @@ class Connection:
         )
 
     async def end_session(self, filters: Sequence[str], last: Message) -> None:
-        """Unsubscribe, wait until all that is queued was taken and acknowledged; then leave for good.
+        """Unsubscribe, and wait until everything queued was received and acknowledged.
 
-        Receiving goes on until then. `last` is published to itself, to know the queue's end by
-        its correlation data. The session ends when the connection is closed by its owner.
+        Receiving goes on until then. The connection publishes `last` to itself and knows the end of
+        the queue by its correlation data. The session ends when the owner closes the connection.
 
         Raises:
             MqttError: the connection broke: the session is as it was, or without subscriptions.
@@ -168,7 +169,7 @@ class Connection:
     # Receiving
 
     async def receive(self, max_items: int) -> list[Delivery]:
-        """Wait for one delivery at least, then return all that is queued, up to `max_items`.
+        """Wait for at least one delivery, then return all that are queued, up to `max_items`.
 
         Raises:
             SessionTakenOver: another process uses our client id.
@@ -191,7 +192,7 @@ class Connection:
     # Publishing
 
     def publish_nowait(self, message: Message) -> asyncio.Future[PubAckReasonCode]:
-        """Write `message` in this very call if the window allows, else queue it.
+        """Write `message` in this call if the window allows, else queue it.
 
         The future resolves on its PUBACK; for QoS 0, once it is written.
 
@@ -263,8 +264,9 @@ class Connection:
     async def _supervise(self, wire: SessionTransport | None) -> None:
         """Reconnect forever, unless another client is known to use our client id.
 
-        Mosquitto 2.0.11 and rumqttd take a session over without saying so (section 3.14.2.1), so a
-        connection that keeps breaking early lets the delays grow, and the log name the suspicion.
+        Mosquitto 2.0.11 and rumqttd do not tell a client that its session was taken over (section
+        3.14.2.1). So the delays grow for a connection that keeps breaking early, and the log names
+        the suspicion.
         """
         loop = asyncio.get_running_loop()
         delays, early_ends = full_jitter(), 0
@@ -297,9 +299,9 @@ class Connection:
     # Closing
 
     async def _drain(self) -> None:
-        """Give what is queued and in flight a bounded time to be acknowledged."""
+        """Wait for a bounded time until what is queued and in flight is acknowledged."""
         if not self._options.must_connect and not self.connected:
-            return  # one of several, and away
+            return  # one of several brokers, and lost
         with suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_timeout_s):
                 while self._ended is None and not self._session.is_idle:

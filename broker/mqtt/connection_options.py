@@ -1,4 +1,4 @@
-"""How a connection behaves, and what it calls: what most connections leave as it is."""
+"""How a connection behaves and what it calls, with defaults that suit most connections."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from broker.mqtt.session_events import SessionConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionOptions:
-    """How a connection behaves. The first six say how the MQTT broker is to treat its session.
+    """How a connection behaves. The first six describe its session to the MQTT broker.
 
     Up to `window` messages are on their way at once, and `max_queue` wait in all. With `reconnects`
-    false the first loss is the end; without `must_connect` the first attempt may fail. `shown_as` is
-    what logs say in the place of a client id that is a secret.
+    false the first loss is the end; without `must_connect` the first attempt may fail. `shown_as`
+    stands in logs for a client id that is a secret.
     """
 
     subscribe_qos: int = 1

@@ -1,4 +1,4 @@
-"""Bytes to packets, whatever the chunks they arrive in, in time linear in their number."""
+"""Turns bytes, in chunks of any size, into packets in linear time."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from mqtt5 import DisconnectReasonCode
 from broker.mqtt.mqtt_errors import ProtocolError
 
 _MAX_HEADER_BYTES = 5
-PLAIN_PUBACK = b"\x40\x02"  # of success, without properties (section 3.4): most of what comes
+PLAIN_PUBACK = b"\x40\x02"  # success, without properties (section 3.4): most incoming packets
 
 
 class PacketDecoder:

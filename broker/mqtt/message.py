@@ -1,4 +1,4 @@
-"""What travels: a `Message` as the application sees it, and its `Delivery` to us."""
+"""A `Message` as the application sees it, and a `Delivery` of one to us."""
 
 from collections.abc import Callable
 
@@ -13,8 +13,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     `expiry_s` is the message expiry interval in seconds (section 3.3.2.3.3), `correlation` the
     correlation data. `qos` is 0 or 1: Nabij never uses QoS 2, whose exactly-once ends at the MQTT
-    broker, while ours must reach into the store. `broker_index` is the number of the MQTT broker
-    that it goes by, of several; None: all.
+    broker, while ours must reach into the store. With several MQTT brokers, `broker_index` is the
+    one that it goes to; None: all.
     """
 
     topic: str
@@ -58,10 +58,10 @@ class Delivery:
         self._acknowledge = acknowledge
 
     def acknowledge(self) -> None:
-        """Send the PUBACK: from now on the MQTT broker forgets this message.
+        """Send the PUBACK, after which the MQTT broker forgets this message.
 
-        Calling it twice, for QoS 0, or after the connection it came on has gone, does nothing: in
-        the last case the MQTT broker delivers again, and that delivery needs its own PUBACK.
+        A second call, one for QoS 0, or one after the loss of the connection does nothing. In the
+        last case the MQTT broker delivers again, and that delivery needs its own PUBACK.
         """
         packet_id, self._packet_id = self._packet_id, 0
         if packet_id:

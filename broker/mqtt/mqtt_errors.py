@@ -10,11 +10,11 @@ class MqttError(Exception):
 
 
 class Unreachable(MqttError):
-    """Nobody answered at the endpoint in time: the operator checks address, network and broker."""
+    """No answer from the endpoint in time: the operator checks address, network and broker."""
 
 
 class ConnectRefused(MqttError):
-    """The MQTT broker answered and said no: the operator checks credentials and rights.
+    """The MQTT broker refused: the operator checks credentials and rights.
 
     `reason` is None when the connection was accepted but a subscription was not.
     """
@@ -35,7 +35,7 @@ class ServerDisconnected(MqttError):
 
 
 class SessionTakenOver(ServerDisconnected):
-    """Another process connected with our client id; going on would be a fight without end."""
+    """Another process connected with our client id: to reconnect would start a fight over it."""
 
 
 class ProtocolError(MqttError):
@@ -47,12 +47,12 @@ class ProtocolError(MqttError):
 
 
 class ConnectionLost(MqttError):
-    """The network connection ended without a word, or a keep-alive went unanswered."""
+    """The network connection ended without a DISCONNECT, or a keep-alive went unanswered."""
 
 
 class ConnectionClosed(MqttError):
-    """This connection was closed by its owner; what was not yet acknowledged is named so."""
+    """The owner closed this connection; the outcome of all that was not acknowledged."""
 
 
 class Overloaded(MqttError):
-    """Too much is waiting to be sent already: the caller slows down or sheds load."""
+    """Too many messages are waiting to be sent: the caller slows down or sheds load."""

@@ -62,7 +62,7 @@ class Outbound:
 
     @property
     def waiting(self) -> int:
-        """Messages that have no place in the window yet, batches aside."""
+        """Messages that have no place in the window yet, without batches."""
         return len(self._waiting)
 
     @property
@@ -92,7 +92,7 @@ class Outbound:
                 return self._last_id
 
     def connected(self, connack: ConnAckPacket) -> None:
-        """Take over the server's limits; without its session, everything is sent again."""
+        """Adopt the server's limits; if it has no session, everything is sent again."""
         self._window = min(self._own_window, connack.receive_max)
         self._max_packet_bytes = connack.max_packet_size or MAX_PACKET_BYTES
         self._max_qos = connack.max_qos.value
@@ -103,12 +103,12 @@ class Outbound:
             self._unsent.clear()
 
     def disconnected(self) -> None:
-        """What was in flight is to be resent; it is older than what was still unsent."""
+        """Everything in flight will be resent; it is older than what is still unsent."""
         self._unsent = OrderedDict([*self._in_flight.items(), *self._unsent.items()])
         self._in_flight = {}
 
     def acknowledged(self, packet_id: int, reason: PubAckReasonCode) -> None:
-        """A PUBACK came, whatever its reason; one for an id we do not know is ignored."""
+        """Handle a PUBACK with any reason code; one with an unknown packet id is ignored."""
         publication = self._in_flight.pop(packet_id, None) or self._unsent.pop(packet_id, None)
         if publication is not None:
             publication.settle(reason)

@@ -1,14 +1,14 @@
 """PUBACK reason codes as a true IntEnum.
 
-The stub of mqtt5 calls its own an IntEnum, but at run time it can be neither hashed nor compared
-with `<`: `reason >= 128` would pass mypy and fail in production.
+The stub of mqtt5 declares its own as an IntEnum, but at run time it can be neither hashed nor
+compared with `<`: `reason >= 128` would pass mypy and fail in production.
 """
 
 import enum
 
 
 class PubAckReasonCode(enum.IntEnum):
-    """What became of a publish (section 3.4.2.1); 128 and above are failures."""
+    """The outcome of a publish (section 3.4.2.1); 128 and above are failures."""
 
     SUCCESS = 0
     NO_MATCHING_SUBSCRIBERS = 16
@@ -22,12 +22,12 @@ class PubAckReasonCode(enum.IntEnum):
 
     @property
     def is_failure(self) -> bool:
-        """The MQTT broker did not take the message; sending it again unchanged will not help."""
+        """Whether the MQTT broker did not take the message."""
         return self >= PubAckReasonCode.UNSPECIFIED_ERROR
 
     @property
     def was_taken(self) -> bool:
-        """Whether the message has a subscriber, as far as the MQTT broker tells."""
+        """Whether the message has a subscriber, according to the MQTT broker."""
         return self is PubAckReasonCode.SUCCESS
 
 

@@ -61,12 +61,12 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where the current network connection stands."""
+        """The state of the current network connection."""
         return self._state
 
     @property
     def waiting(self) -> int:
-        """Publications that have no place in the window yet, batches aside."""
+        """Publications that have no place in the window yet, without batches."""
         return self._outbound.waiting
 
     @property
@@ -87,7 +87,7 @@ class Session:
     # Life of a network connection
 
     def connect(self, now: float) -> None:
-        """A network connection is open: introduce ourselves."""
+        """A network connection is open: send CONNECT."""
         config = self._config
         self._epoch += 1
         self._state = State.CONNECTING
@@ -109,18 +109,18 @@ class Session:
         self._out.append(packet.write())
 
     def disconnect(self) -> None:
-        """Say goodbye: the MQTT broker discards the last will (section 3.14.4)."""
+        """Send DISCONNECT: the MQTT broker discards the last will (section 3.14.4)."""
         if self._state in _PUBLISHING:
             expiry_s = 0 if self._ends else None
             self._out.append(mqtt5.DisconnectPacket(session_expiry_interval=expiry_s).write())
         self._state = State.CLOSED
 
     def end_with_connection(self) -> None:
-        """Have the MQTT broker forget this session when we say goodbye (section 3.14.2.2.2)."""
+        """Have the MQTT broker delete this session at our DISCONNECT (section 3.14.2.2.2)."""
         self._ends = True
 
     def lost(self) -> None:
-        """The network connection has gone, for whatever reason."""
+        """The network connection is lost, for any reason."""
         self._state = State.DISCONNECTED
         self._out.clear()
         self._unacknowledged.clear()
@@ -133,7 +133,7 @@ class Session:
     # Bytes in and out
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """What `data` means. Never raises: a `Closed` event ends a connection gone wrong."""
+        """Return the events in `data`. Never raises: a `Closed` event ends a broken connection."""
         events: list[Event] = []
         if self._state in {State.DISCONNECTED, State.CLOSED}:
             return events
@@ -150,7 +150,7 @@ class Session:
         return events
 
     def take(self, now: float) -> bytes:
-        """The bytes to write now, publications as far as the window allows; b"" if none.
+        """Return the bytes to write now, with publications as the window allows; b"" if none.
 
         After a non-empty result call it again, unless the transport has asked to pause.
         """
@@ -172,7 +172,7 @@ class Session:
         self._paused = False
 
     def take_refusals(self) -> list[SendRefused]:
-        """Publications that were not sent because they cannot be; settled already."""
+        """Return publications that cannot be sent; they are settled already."""
         refusals, self._outbound.refusals = self._outbound.refusals, []
         return refusals
 
@@ -214,10 +214,10 @@ class Session:
         return min(self._heard_at, self._sent_at) + self._keep_alive_s / 2
 
     def tick(self, now: float) -> list[Event]:
-        """Ping when either direction was silent for half the keep-alive, then lose patience.
+        """Ping when either direction was silent for half the keep-alive; later close the connection.
 
-        Listening matters as much as sending (section 3.1.2.10 asks for the latter only): who
-        publishes without pause would otherwise never notice that nobody is there.
+        Receiving counts as well as sending (section 3.1.2.10 asks for the latter only): a client
+        that publishes without pause would otherwise never notice a dead server.
         """
         events: list[Event] = []
         due_at = self.next_tick_at()
@@ -256,7 +256,7 @@ class Session:
             raise _violation(f"{type(packet).__name__} is not for a client in this state")
 
     def _handle_first(self, packet: mqtt5.Packet | int, events: list[Event]) -> None:
-        """Section 3.2: CONNACK comes first, or the connection ends."""
+        """CONNACK must come first, else the connection ends (section 3.2)."""
         if isinstance(packet, mqtt5.DisconnectPacket):
             self._close(_server_disconnected(packet), events)
         elif not isinstance(packet, mqtt5.ConnAckPacket):
@@ -281,20 +281,20 @@ class Session:
             events.append(Subscribed())
 
     def _subscribe(self) -> None:
-        """Whatever session_present says: a subscription made twice replaces itself (3.8.4)."""
+        """Subscribe, also to a session that is present: a repeat replaces itself (3.8.4)."""
         self.subscribe(self._config.subscriptions)
 
     def subscribe(self, patterns: Sequence[str]) -> None:
-        """Ask for subscriptions, one such request at a time; an `Answered` comes when online."""
+        """Request subscriptions, one request at a time; an `Answered` event follows when online."""
         max_qos = mqtt5.QoS(self._config.subscribe_qos)
-        # Retain As Published (3.8.3.1): what devices publish retained is to be cleared.
+        # Retain As Published (3.8.3.1): what devices publish retained must be cleared.
         filters = [
             mqtt5.TopicFilter(one, max_qos=max_qos, retain_as_published=True) for one in patterns
         ]
         self._out.append(mqtt5.SubscribePacket(self._reserved_for(patterns), filters).write())
 
     def unsubscribe(self, patterns: Sequence[str]) -> None:
-        """End subscriptions, one such request at a time; an `Answered` comes."""
+        """End subscriptions, one request at a time; an `Answered` event follows."""
         packet = mqtt5.UnsubscribePacket(self._reserved_for(patterns), list(patterns))
         self._out.append(packet.write())
 
@@ -305,7 +305,7 @@ class Session:
         return self._outbound.reserved_id
 
     def _subscribed(self, suback: mqtt5.SubAckPacket, events: list[Event]) -> None:
-        # Less than the QoS asked for would silently lose what must not be lost.
+        # A lower QoS than requested would silently lose what must not be lost.
         codes = suback.reason_codes
         refused = self._refused_by(
             suback.packet_id, codes, [code.value == self._config.subscribe_qos for code in codes]
@@ -327,7 +327,7 @@ class Session:
     def _refused_by(
         self, packet_id: int, codes: Sequence[enum.Enum], taken: Sequence[bool]
     ) -> tuple[str, ...]:
-        """Return which of the patterns that were asked for are refused, and why."""
+        """Return which of the requested patterns are refused, and why."""
         if not packet_id or packet_id != self._outbound.reserved_id:
             raise _violation("an answer to a SUBSCRIBE or UNSUBSCRIBE that was not sent")
         if len(codes) != len(self._asked):

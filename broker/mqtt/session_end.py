@@ -1,8 +1,8 @@
-"""How a session ends without losing what is queued for it: nothing new comes, all that came is done.
+"""Ends a session without losing what is queued for it.
 
-A session that ends takes its queue with it. So it is unsubscribed first, which leaves the queue;
-then a message to itself is published, behind everything that is queued (section 4.6); when that has
-come, and everything before it is acknowledged, nothing is left that the session could take with it.
+A session's queue ends with it. So it is unsubscribed first, which leaves the queue. Then a message
+to itself is published, behind everything that is queued (section 4.6). When that message has come
+and everything before it is acknowledged, the queue is empty.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class SessionEnd:
     async def run(
         self, filters: Sequence[str], publish: Callable[[Message], Awaitable[object]]
     ) -> None:
-        """Return when nothing is subscribed to any more, or queued, or unacknowledged.
+        """Return when nothing is subscribed, queued or unacknowledged.
 
         Raises:
             MqttError: the connection broke, or the MQTT broker refused.
@@ -57,12 +57,12 @@ class SessionEnd:
             raise ConnectRefused(f"to end a session was refused: {', '.join(refused)}")
 
     def answered(self, event: Answered) -> None:
-        """The MQTT broker has answered a request."""
+        """Handle the MQTT broker's answer to a request."""
         if not self._answer.done():
             self._answer.set_result(event)
 
     def is_ours(self, event: PublishReceived) -> bool:
-        """Whether a delivery is not for the application; then it is acknowledged here."""
+        """Whether a delivery is the message to itself, which is acknowledged here."""
         message = event.message
         if message.topic != self._last.topic:
             return False
@@ -73,12 +73,12 @@ class SessionEnd:
         return True
 
     def look(self) -> None:
-        """See whether all is done; called whenever something was acknowledged."""
+        """Check whether all is done; called after each acknowledgement."""
         if self._last_has_come and not self._session.unacknowledged and not self._done.done():
             self._done.set_result(None)
 
     def lost(self, error: MqttError) -> None:
-        """The connection is gone: a new one would be subscribed as before."""
+        """Fail: after a reconnect the session would be subscribed again."""
         if not self._done.done():
             self._done.set_exception(error)
-            self._done.exception()  # retrieved: nothing need be waiting for it
+            self._done.exception()  # retrieve it: no caller has to wait for it

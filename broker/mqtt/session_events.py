@@ -1,4 +1,4 @@
-"""What a session is asked to be, where its network connection stands, and what it tells its owner."""
+"""A session's settings, the state of its network connection, and its events."""
 
 import enum
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from broker.mqtt.mqtt_errors import MqttError
 
 
 class State(enum.Enum):
-    """Where the current network connection stands."""
+    """The state of the current network connection."""
 
     DISCONNECTED = enum.auto()
     CONNECTING = enum.auto()  # CONNECT sent
-    SUBSCRIBING = enum.auto()  # CONNACK received, publishing already
+    SUBSCRIBING = enum.auto()  # CONNACK received; publishing has begun
     ONLINE = enum.auto()
     CLOSED = enum.auto()  # nothing more is read or written on this connection
 
@@ -44,7 +44,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Subscribed(msgspec.Struct, frozen=True):
-    """Every subscription is granted; deliveries may have come before this already."""
+    """Every subscription is granted; deliveries may have come before."""
 
 
 class PublishReceived(msgspec.Struct, frozen=True):

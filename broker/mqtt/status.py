@@ -1,8 +1,8 @@
-"""What is known of the MQTT broker: since when it holds our connection, and what it tells itself.
+"""The status of the MQTT broker: since when it holds our connection, and what it reports.
 
-A Mosquitto tells how many messages it has dropped, and since when it runs, under `$SYS`
-(mosquitto(8), "Broker status"), retained, each `sys_interval`. Asked on a connection of its own,
-for a moment: rumqttd closes the connection on such a SUBSCRIBE.
+Mosquitto publishes under `$SYS` how many messages it has dropped and since when it runs
+(mosquitto(8), "Broker status"), retained, each `sys_interval`. It is read on a short connection of
+its own: rumqttd disconnects on `$SYS` subscriptions.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ _AT_ONCE = 200
 class ServerStatus:
     """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
 
-    `is_lossy` says that it loses messages without a word, as rumqttd does under kills; `number`
-    which of several it is.
+    `is_lossy`: it may lose messages silently, as rumqttd does when it is killed. `number` is its
+    number among several.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class ServerStatus:
         self._connection = connection
 
     def heard_ms(self) -> tuple[int, int] | None:
-        """Return since and until when our connection heard one and the same server (Unix ms)."""
+        """Return since and until when our connection heard the same server (Unix ms)."""
         heard = self._connection.heard if self._connection else None
         return heard and (int(heard[0] * 1000), int(heard[1] * 1000))
 
     async def dropped(self) -> int | None:
-        """Return how many messages were dropped since the start because nobody read them."""
+        """Return how many messages the server has dropped since its start, for want of a reader."""
         return await self._number(_DROPPED)
 
     async def started_at_ms(self) -> int | None:
@@ -59,9 +59,9 @@ class ServerStatus:
         return None if uptime_s is None else int((time.time() - uptime_s) * 1000)
 
     async def retained(self, filters: Sequence[str]) -> list[Message]:
-        """Return what is retained on these topics, or is just being published so.
+        """Return what is retained on these topics, or is being published retained.
 
-        Our own message, which comes after all that was retained at the SUBSCRIBE, tells the end.
+        Our own message marks the end: it comes after all that was retained at the SUBSCRIBE.
         """
         if self._endpoint is None:
             return []
@@ -90,7 +90,7 @@ class ServerStatus:
         )
 
     async def _number(self, topic: str) -> int | None:
-        """Return the number that the payload on `topic` begins with; None where there is none."""
+        """Return the number at the start of the payload on `topic`, or None."""
         if self._endpoint is None:
             return None
         try:

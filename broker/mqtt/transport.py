@@ -1,7 +1,7 @@
 """One network connection: an asyncio transport under a `Session`, and its timers.
 
-`asyncio.Protocol` rather than streams: bytes are handled in the call that brings them, which
-spares a task switch per packet.
+`asyncio.Protocol` rather than streams: bytes are handled in the call that brings them, which saves
+a task switch per packet.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ _log = structlog.get_logger(__name__)
 
 
 class SessionTransport(asyncio.Protocol):
-    """Feeds `session` with bytes, writes what it has to say, and passes its events on.
+    """Feeds `session` with bytes, writes its output, and passes its events on.
 
-    `ready` resolves when subscribed (or fails with why not), `closed` resolves with the reason
-    when the network connection has gone.
+    `ready` resolves when subscribed (or fails with why not), `closed` resolves with the reason when
+    the network connection is lost.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SessionTransport(asyncio.Protocol):
             self._on_events([])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell both futures, once."""
+        """Resolve both futures, once."""
         self._finish(ConnectionLost(f"the connection broke: {exc or 'end of file'}"))
 
     # For the owner
@@ -121,7 +121,7 @@ class SessionTransport(asyncio.Protocol):
             self._transport.close()
 
     def abort(self, error: MqttError) -> None:
-        """Drop the connection without a word, and be rid of it at once."""
+        """Drop the connection at once, without DISCONNECT."""
         transport = self._transport
         self._finish(error)
         if transport is not None:
@@ -130,7 +130,7 @@ class SessionTransport(asyncio.Protocol):
     # Inside
 
     def _finish(self, error: MqttError) -> None:
-        """The session is free for another wire from here on."""
+        """Release the session for another connection."""
         if self.closed.done():
             return
         error = self._error or error
@@ -141,7 +141,7 @@ class SessionTransport(asyncio.Protocol):
             self._session.lost()
         if not self.ready.done():
             self.ready.set_exception(error)
-            self.ready.exception()  # retrieved: the caller may have stopped waiting
+            self.ready.exception()  # retrieve it: the caller may have stopped waiting
         self.closed.set_result(error)
         self._on_events([Closed(error)])
 
@@ -169,7 +169,7 @@ class SessionTransport(asyncio.Protocol):
         events = self._session.tick(self._loop.time())
         self.flush()
         if events:
-            # Nobody listens on the other side: waiting for the buffer to drain would hang.
+            # The peer does not read: waiting for the buffer to drain would hang.
             error = next(event.error for event in events if isinstance(event, Closed))
             self.abort(error)
         else:

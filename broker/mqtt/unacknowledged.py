@@ -1,4 +1,4 @@
-"""Deliveries between the network and their handlers: bounded, in order, in batches."""
+"""The queue of deliveries between network and handlers: bounded, in order, in batches."""
 
 import asyncio
 from collections import deque
@@ -32,18 +32,18 @@ class Inbox:
             self._wake_one()
 
     def forget_unacknowledged(self) -> None:
-        """Drop what will be delivered again: QoS 1 from a connection whose session goes on."""
+        """Drop QoS 1 deliveries of a connection whose session goes on: they are delivered again."""
         self._items = deque(item for item in self._items if item.message.qos == 0)
 
     def close(self, error: BaseException) -> None:
-        """What is queued can still be taken; then every reader gets `error`."""
+        """Let readers take what is queued; then every reader gets `error`."""
         if self._error is None:
             self._error = error
         while self._readers:
             self._wake_one()
 
     async def take(self, max_items: int) -> list[Delivery]:
-        """Wait for one delivery at least, then return all that is queued, up to `max_items`."""
+        """Wait for at least one delivery, then return all that are queued, up to `max_items`."""
         while not self._items:
             if self._error is not None:
                 raise self._error
