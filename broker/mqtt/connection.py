@@ -1,5 +1,4 @@
-"""A connection to the MQTT broker that reconnects by itself: services publish and receive with
-it."""
+"""A connection to the MQTT broker that reconnects by itself: services publish and receive with it."""
 
 import asyncio
 import time

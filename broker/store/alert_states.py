@@ -1,9 +1,9 @@
-"""Each recipient's alert: claimed once, then sent, refused, delivered or expired; never in limbo.
+"""Each recipient's alert: claimed once, then sent, refused, delivered or expired.
 
-`alerts:{incident}` has `state wave reason claimed_ms at_ms tries code` for each, `at_ms` being when
-the state was reached and `code` what the MQTT broker said last. What a device has confirmed stands
-in `delivered:{incident}`, whatever the state. As long as an alert is neither confirmed nor expired,
-its incident is in `unconfirmed`, with the time at which a worker has to look again.
+`alerts:{incident}` has `state wave reason claimed_ms at_ms tries code` for each, `at_ms` the time
+of the state and `code` the MQTT broker's last answer. What a device has confirmed is in
+`delivered:{incident}`, in any state. While an alert is neither confirmed nor expired, its incident
+is in `unconfirmed`, with the time at which a worker must look again.
 """
 
 import enum
@@ -26,14 +26,16 @@ from broker.store.kernel.timestamps import milliseconds, moment_of
 from broker.store.kernel.transaction import Transaction
 from schemas.messages import AlertReason
 
-SENDING_MS = 45_000  # after so long nobody is about to send what was claimed: XAUTOCLAIM takes 35 s
-FIRST_RETRY_MS = 1_000  # of what the MQTT broker refused, twice as long each time,
+SENDING_MS = (
+    45_000  # after this time no worker is still sending what it claimed: XAUTOCLAIM takes 35 s
+)
+FIRST_RETRY_MS = 1_000  # for what the MQTT broker refused; doubled each time,
 LAST_RETRY_MS = 60_000  # up to this
-DOUBT_MS = 4_000  # so long after it was sent again, an alert is not in doubt: another worker did it
+DOUBT_MS = 4_000  # for so long after a resend an alert is not in doubt: another worker did it
 DOUBT_WINDOW_MS = 300_000
-MOST_TRIES = 4  # of what may have been dropped: a device that never reads must not loop
-LOSSY_LOOK_MS = 5_000  # after so long an alert is in doubt where the MQTT broker loses some,
-LOSSY_TRIES = 3  # and is sent again, so often in all
+MOST_TRIES = 4  # for what may have been dropped: a device that never reads must not loop
+LOSSY_LOOK_MS = 5_000  # after this time an alert is in doubt if the MQTT broker may lose some,
+LOSSY_TRIES = 3  # and is sent again, up to this often in all
 
 _MEMBER = msgspec.json.encode(Member(part=Part.ALERTED))
 _REASONS = {reason.value: reason for reason in AlertReason}
@@ -41,7 +43,7 @@ _AT_ONCE = 2_000  # Lua's unpack has a limit
 
 
 class DeliveryState(enum.StrEnum):
-    """How far an alert has come."""
+    """The state of an alert."""
 
     CLAIMED = "claimed"
     SENT = "sent"
@@ -59,18 +61,18 @@ _STATES = {
 
 
 class Claimed(NamedTuple):
-    """A recipient who is to be sent an alert now; `at` is when it was claimed first."""
+    """A recipient to be sent an alert now; `at` is when it was first claimed."""
 
     user: str
     wave: int
     reason: AlertReason
     at: datetime
     tries: int = 0
-    code: str = "-"  # the MQTT broker's last word
+    code: str = "-"  # the MQTT broker's last answer
 
 
 class AlertRecord(NamedTuple):
-    """What the record says of one recipient; `code` is the PUBACK reason code's name."""
+    """The record of one recipient; `code` is the PUBACK reason code's name."""
 
     user: str
     state: DeliveryState
@@ -130,10 +132,10 @@ class AlertStore:
         retention_s: int,
         unsent: bool = False,
     ) -> list[Claimed]:
-        """Claim `users` as recipients; return who is to be sent to now, each at most once ever.
+        """Claim `users` as recipients; return those to send to now, each at most once ever.
 
-        With `unsent` also those claimed for this before and not recorded as sent: a worker that
-        died in between leaves them, and they may have moved since.
+        With `unsent`, also those who were claimed for this before and are not recorded as sent: a
+        worker that died in between leaves them, and they may have moved since.
         """
         if not users and not unsent:
             return []
@@ -163,7 +165,7 @@ class AlertStore:
         )
         filed = alert.encode()
         alike = claimed("", filed)[1:]
-        return [  # most are as they were just claimed, which is read once
+        return [  # most are as they were just claimed, so decode once
             Claimed(rows[i].decode(), *alike)
             if rows[i + 1] == filed
             else claimed(rows[i].decode(), rows[i + 1])
@@ -180,20 +182,22 @@ class AlertStore:
         event: Event | None = None,
         lossy: bool = False,
     ) -> None:
-        """Record what the MQTT broker said to each alert; a `lossy` one is not believed for long.
+        """Record the MQTT broker's answer to each alert; the answer of a `lossy` one expires soon.
 
-        `event` tells that the incident's counts have changed: none when they were sent before.
+        `event` tells that the incident's counts have changed; None if the alerts were sent before.
         """
         now_ms = milliseconds(now)
         transaction = Transaction(self._redis)
-        transaction.require_present(self._keys.incident(incident))  # or it has been erased since
+        transaction.require_present(
+            self._keys.incident(incident)
+        )  # otherwise it has been erased since
         for state, alerts in (("s", sent), ("r", refused)):
             words = _all_filed(state, alerts, now_ms)
             for first in range(0, len(words), _AT_ONCE):
                 transaction.call(
                     "HSET", self._keys.alerts(incident), *words[first : first + _AT_ONCE]
                 )
-        # It may have ended since, and no worker would look again.
+        # It may have ended since, and then no worker would look again.
         sent_look_ms = LOSSY_LOOK_MS if lossy else SENDING_MS
         look_ms = now_ms + (FIRST_RETRY_MS if refused else sent_look_ms)
         transaction.call("ZADD", self._keys.unconfirmed, "LT", look_ms, str(incident))
@@ -203,11 +207,11 @@ class AlertStore:
         await transaction.run()
 
     async def postpone(self, incident: UUID, *, until_ms: int) -> None:
-        """Let no worker take up the unconfirmed alerts of `incident` until then."""
+        """Let no worker handle the unconfirmed alerts of `incident` until then."""
         await self._redis.call("ZADD", self._keys.unconfirmed, "XX", until_ms, str(incident))
 
     async def confirm(self, incident: UUID, user: str, now: datetime) -> None:
-        """Record that the device of `user` says it has the alert."""
+        """Record that the device of `user` has confirmed the alert."""
         transaction = Transaction(self._redis)
         transaction.require_present(self._keys.incident(incident))
         confirm(transaction, incident, user, now)
@@ -223,12 +227,12 @@ class AlertStore:
         doubted: bool = False,
         most_tries: int = MOST_TRIES,
     ) -> tuple[list[Claimed], int]:
-        """Expire what is too late; return what is to be sent again now, and how many expired.
+        """Expire what is too late; return the alerts to send again now, and how many expired.
 
-        Too late is `lasts_s` after the claim, or the incident's end. Sent again is what nobody has
-        recorded, what the MQTT broker refused, each after its time; and with `doubted` what was
-        sent lately, less than `most_tries` times, and not confirmed. The next worker to ask
-        does not get the same ones for a while.
+        Too late means `lasts_s` after the claim, or after the incident's end. Sent again are, each
+        after its time, alerts that no worker has recorded and those that the MQTT broker refused;
+        with `doubted` also those sent lately, less than `most_tries` times, and not confirmed. The
+        next worker to ask does not get the same ones for a while.
         """
         now_ms = milliseconds(now)
         again, expired = await self._redis.script(
@@ -261,22 +265,22 @@ _EXPIRED = f"{incident_history.COUNT} alerts were not confirmed by their devices
 
 
 def confirm(transaction: Transaction, incident: UUID, user: str, now: datetime) -> None:
-    """Add to `transaction` that the device of `user` says it has the alert of `incident`."""
+    """Add to `transaction` that the device of `user` has confirmed the alert of `incident`."""
     transaction.call("HSETNX", transaction.keys.delivered(incident), user, milliseconds(now))
 
 
 def forget(transaction: Transaction, incident: UUID) -> None:
-    """Add to `transaction` that the alerts of an erased incident are not due any more."""
+    """Add to `transaction` that the alerts of an erased incident are no longer due."""
     transaction.call("ZREM", transaction.keys.unconfirmed, str(incident))
 
 
 def end(transaction: Transaction, incident: UUID) -> None:
-    """Add to `transaction` that `incident` has ended, and with it what is not delivered."""
+    """Add to `transaction` that `incident` has ended, so undelivered alerts expire."""
     transaction.call("ZADD", transaction.keys.unconfirmed, "XX", 0, str(incident))
 
 
 def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
-    """Return users and what is filed of their alerts, by turns; most are filed alike."""
+    """Return users and their alerts' stored values, alternating; most values are equal."""
     alike: dict[tuple[object, ...], str] = {}
     words: list[str] = []
     for alert in alerts:
@@ -291,7 +295,7 @@ def _all_filed(state: str, alerts: Iterable[Claimed], now_ms: int) -> list[str]:
 
 
 def claimed(user: str, filed: bytes) -> Claimed:
-    """Return an alert as its hash has it."""
+    """Return an alert from the fields of its hash."""
     _, wave, reason, claimed_ms, _, tries, code = filed.decode().split()
     return Claimed(user, int(wave), _REASONS[reason], moment_of(claimed_ms), int(tries), code)
 

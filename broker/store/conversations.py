@@ -1,10 +1,9 @@
-"""Conversations: an incident as its participants know it, and what was said to them about it.
+"""Conversations: an incident as its participants know it, and what was said about it.
 
-An incident with a group has one, under its own id. Of an incident for the police alone (or the
+An incident with a group has one, under its own id. In an incident for the police alone (or the
 city) each report has one of its own, between its reporter and the desk, under an id that follows
-from the report: so nobody learns whether there are others. What it holds is filed as that of an
-incident, in the incident's partition; its id names the region of the report's place, as any
-incident's would.
+from the report: so no reporter learns whether there are others. It is stored like an incident, in
+the incident's partition; its id names the region of the report's place, as any incident's id does.
 """
 
 from collections.abc import Sequence
@@ -24,9 +23,9 @@ from schemas.messages import GroupEvent
 
 
 class Conversation(NamedTuple):
-    """Who takes part in a conversation, and what they were told; `report` is whose it is, if one's.
+    """The people of a conversation, and what they were told; `report` is set if it belongs to one.
 
-    Its reporter was told that one which `is_silent` has closed.
+    If it `is_silent`, its reporter was told that the incident has closed.
     """
 
     id: UUID
@@ -45,7 +44,7 @@ class Conversations:
         self._incidents = incidents
 
     async def get(self, identifier: UUID) -> StoredIncident | None:
-        """Return the incident that participants know as `identifier`, with who takes part there."""
+        """Return the incident that participants know as `identifier`, with the people there."""
         filed = await self._incidents.get(identifier)
         if filed is None and (known := await self._resolved(identifier)):
             incident, report = known
@@ -56,7 +55,7 @@ class Conversations:
     async def get_for(
         self, message: UUID, identifier: UUID
     ) -> tuple[KnownReceipt | None, StoredIncident | None]:
-        """Return the same, and what became of `message`, as `IncidentStore.get_for`."""
+        """Return the same, and the receipt of `message`, as `IncidentStore.get_for`."""
         received, filed = await self._incidents.get_for(message, identifier)
         if filed is None and (known := await self._resolved(identifier)):
             incident, report = known
@@ -67,12 +66,12 @@ class Conversations:
         return received, filed
 
     async def _resolved(self, identifier: UUID) -> tuple[UUID, UUID] | None:
-        """Return the incident and the report that a conversation is about; None if it is none."""
+        """Return the incident and the report of a conversation; None if it is none."""
         row = await self._redis.call("HMGET", self._keys.incident(identifier), "of", "report")
         return (UUID(row[0].decode()), UUID(row[1].decode())) if row[0] else None
 
     async def own(self, identifier: UUID, user: str) -> UUID | None:
-        """Return the conversation that `user` got for a group that was of all reporters.
+        """Return the conversation that `user` got in place of a group of all reporters.
 
         Schema version 3 ended such groups (`broker/store/split_conversations.py`).
         """
@@ -111,7 +110,7 @@ class Conversations:
 
 
 def reporter_spoke(transaction: Transaction, conversation: UUID, silent_at: datetime) -> None:
-    """Let a conversation fall silent at `silent_at`, unless it has: for its reporter that is the end."""
+    """Set when a conversation falls silent, unless it has: for its reporter that is the end."""
     transaction.call(
         "ZADD",
         transaction.keys.deadlines,
@@ -122,11 +121,11 @@ def reporter_spoke(transaction: Transaction, conversation: UUID, silent_at: date
 
 
 def desk_spoke(transaction: Transaction, conversation: UUID, silent_at: datetime) -> None:
-    """Let a conversation fall silent at `silent_at`, though it had: the desk speaks with its reporter."""
+    """Set when a conversation falls silent, even if it had: the desk speaks with its reporter."""
     transaction.call("HDEL", transaction.keys.incident(conversation), "silent")
     schedule(transaction, conversation, {DeadlineKind.CONVERSATION: silent_at})
 
 
 def fell_silent(transaction: Transaction, conversation: UUID, at: datetime) -> None:
-    """Record that nothing was said in a conversation for so long."""
+    """Record that a conversation has been silent too long."""
     transaction.call("HSET", transaction.keys.incident(conversation), "silent", milliseconds(at))

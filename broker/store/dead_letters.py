@@ -1,4 +1,4 @@
-"""Dead letters: what no handler or desk could take, kept until an operator replays or drops it."""
+"""Dead letters: messages that no handler or desk took, kept for an operator to replay or drop."""
 
 import secrets
 from collections.abc import Iterable
@@ -14,23 +14,22 @@ from broker.store.kernel.transaction import Transaction
 
 MOST = 10_000
 MOST_BYTES = 64 * 1024 * 1024
-MOST_OF_ONE = 200  # of one sender: who sends nothing else pushes out nobody else's
+MOST_OF_ONE = 200  # of one sender, who cannot push out the letters of others
 MOST_REFUSED = 100  # of all unknown senders together
-MOST_EVENTS = MOST_OF_READER = 4_000  # of one reader: what others did not take stays
-LIFETIME = timedelta(days=30)  # they hold what people said, and where
-REPLAY_S = 86_400  # so long an MQTT broker keeps a message for a service that is down
+MOST_EVENTS = MOST_OF_READER = 4_000  # of one reader, so that those of others stay
+LIFETIME = timedelta(days=30)  # they contain what people said, and where
+REPLAY_S = 86_400  # how long an MQTT broker keeps a message for a service that is down
 
 _STREAM = "events:"
 _LONGEST_SENDER = 60
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A message or event that `service` could not handle, or, `outgoing`, that nobody took from it.
+    """A message or event that `service` could not handle or, if `outgoing`, that no reader confirmed.
 
     `topic` is the message's, or `events:` and the service whose stream it was on, with the number
-    of its partition where that is not the first. `replay_of` is the dead letter that was replayed,
-    where this is what came of it. One that is `bare` says that something came from a sender that is
-    none of ours, and has nothing of what it was.
+    of its partition unless that is the first. `replay_of` is the dead letter whose replay failed. A
+    `bare` one says that a sender with an invalid name sent something, without its content.
     """
 
     id: UUID
@@ -47,7 +46,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def share(self) -> tuple[str, int]:
-        """Whose it is, and how many of these are kept."""
+        """The share that it counts for, and how many of that share are kept."""
         if self.bare:
             return "refused", MOST_REFUSED
         if self.stream is not None:
@@ -71,12 +70,12 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stream_topic(service: str, partition: int = 0) -> str:
-    """Return what stands for a topic in the dead letter of an event of `service`."""
+    """Return the `topic` of the dead letter of an event of `service`."""
     return f"{_STREAM}{service}/{partition}" if partition else f"{_STREAM}{service}"
 
 
 class Counts(NamedTuple):
-    """How many are kept, and how many were dropped unread because there was no more room."""
+    """How many are kept, and how many were dropped unread for want of room."""
 
     kept: int
     dropped: int
@@ -88,9 +87,9 @@ _DECODER = msgspec.msgpack.Decoder(DeadLetter)
 class DeadLetters:
     """The dead letters, in the first partition: the newest `MOST`, none older than `LIFETIME`.
 
-    Each sender, and each reader of what goes out, has a share. Of one sender the newest `MOST_OF_ONE`
-    are kept; where there is no more room, the oldest of the largest share goes. So nobody pushes out
-    what others sent, and no desk that is away what another one did not take.
+    Each sender, and each reader of outgoing messages, has a share. Of one sender the newest
+    `MOST_OF_ONE` are kept. When there is no more room, the oldest of the largest share is dropped.
+    So no sender pushes out the letters of others, and no absent desk those of another desk.
     """
 
     def __init__(self, redis: RedisConnection) -> None:
@@ -105,7 +104,7 @@ class DeadLetters:
         ]
 
     async def keep(self, letter: DeadLetter) -> bool:
-        """Keep `letter`, once, in the place of the one that it is a replay of; return if it is new."""
+        """Keep `letter`, once, in place of the one that it replays; return whether it is new."""
         replaced = [str(letter.replay_of)] if letter.replay_of else []
         share, most_of_share = letter.share
         replaced_some = await self._redis.script(
@@ -127,7 +126,7 @@ class DeadLetters:
         return not replaced_some
 
     async def drop(self, identifiers: Iterable[UUID]) -> int:
-        """Forget these; return how many there were."""
+        """Delete these; return how many there were."""
         found = await self._redis.script(
             "bury",
             self._all,
@@ -147,21 +146,21 @@ class DeadLetters:
         return int(found)
 
     async def allow_replay(self, letter: UUID) -> str:
-        """Return the secret by which the message of a dead letter is known as its replay, once.
+        """Return the secret that marks a message as the replay of this dead letter, once.
 
-        Only who may write here can replay: what an MQTT client says of its message proves nothing.
+        Only a process that may write to Redis can replay: what an MQTT client says proves nothing.
         """
         token = secrets.token_hex(16)
         await self._redis.call("SET", self._keys.replay(token), str(letter), "EX", REPLAY_S)
         return token
 
     async def replayed_by(self, token: str) -> UUID | None:
-        """Return the dead letter that is replayed under `token`; None: it is no such secret."""
+        """Return the dead letter that is replayed under `token`, or None."""
         letter = await self._redis.call("GET", self._keys.replay(token))
         return UUID(letter.decode()) if letter else None
 
     async def end_replay(self, token: str) -> None:
-        """Forget the dead letter whose replay has worked, and its secret; none for any other word."""
+        """Delete the dead letter whose replay has worked, and its secret; ignore other tokens."""
         letter = await self.replayed_by(token)
         if letter is not None:
             await self.drop([letter])
@@ -176,12 +175,12 @@ class DeadLetters:
         return [_DECODER.decode(blob) for blob in blobs if blob]
 
     async def get(self, identifier: UUID) -> DeadLetter | None:
-        """Return one, or None when there is none of this id."""
+        """Return one, or None."""
         blob = await self._redis.call("HGET", self._keys.dead_letters, str(identifier))
         return _DECODER.decode(blob) if blob else None
 
     async def counts(self) -> Counts:
-        """Return how many there are and were."""
+        """Return how many are kept and were dropped."""
         transaction = Transaction(self._redis)
         transaction.call("ZCARD", self._keys.dead_letter_times)
         transaction.call("HGET", self._keys.dead_letter_counts, "dropped")

@@ -1,4 +1,4 @@
-"""Deadlines: by when something must have happened, in Redis and not in any process's memory."""
+"""Deadlines, in Redis and not in any process's memory."""
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from broker.store.kernel.timestamps import milliseconds
 from broker.store.kernel.transaction import Transaction
 
 _PAGE = 100
-_JUMP_KEPT_MS = 8 * 86_400_000  # longer than any incident is silent
+_JUMP_KEPT_MS = 8 * 86_400_000  # longer than any incident may be silent
 _POISON_MS = 60_000
 
 
@@ -22,12 +22,12 @@ class DeadlineKind(enum.StrEnum):
     WIDEN = "widen"
     OVERDUE = "overdue"
     SILENCE = "silence"
-    CONVERSATION = "conversation"  # the silence of one reporter's, by whose id it is
+    CONVERSATION = "conversation"  # the silence of one reporter's conversation, under its id
     ERASE = "erase"
 
 
 class Deadline(NamedTuple):
-    """One deadline that has passed; `due_ms` is the guard that it fires once."""
+    """One passed deadline; `due_ms` guards that it fires once."""
 
     kind: DeadlineKind
     incident: UUID
@@ -53,7 +53,7 @@ class Deadlines:
         due = []
         for row in zip(rows[::2], rows[1::2], strict=True):
             read = [*readable([row], _deadline, what="a deadline")]
-            if not read:  # another version may know it; it must not stand before the others
+            if not read:  # another version may know it; it must not block the others
                 await self._redis.call(
                     "ZADD", self._keys.deadlines, "XX", now_ms + _POISON_MS, row[0]
                 )
@@ -61,10 +61,10 @@ class Deadlines:
         return due
 
     async def follow(self, jumps: Sequence[tuple[float, float]]) -> bool:
-        """Move all that is due along with a clock that has jumped; whether the last went back.
+        """Shift all deadlines by the jumps of the clock; return whether the last one went back.
 
-        Durations stay what they were: what was due in ten minutes is. `jumps` are all of this
-        process, each with until when the time before counted (Unix s) and by how much it moved (s).
+        Durations stay: what was due in ten minutes is still due in ten minutes. `jumps` are all of
+        this process, each with the end of the old time (Unix s) and the size of the jump (s).
         """
         new, self._followed = jumps[self._followed :], len(jumps)
         keys = self._keys
@@ -77,7 +77,7 @@ class Deadlines:
         return bool(new) and new[-1][1] < 0
 
     async def in_time_of_now(self, at: datetime) -> datetime:
-        """Return a recorded time as the clock would have shown it that has since jumped ahead."""
+        """Return a recorded time by the present clock, which has jumped ahead since."""
         jump = await self._redis.call("GET", self._keys.jump)
         if jump is None:
             return at
@@ -87,7 +87,7 @@ class Deadlines:
         return at + timedelta(milliseconds=by_ms)
 
     async def incidents(self) -> AsyncIterator[list[UUID]]:
-        """Yield, page by page and each once, the incidents that are not erased; open ones first."""
+        """Yield the incidents that are not erased, each once, page by page, open ones first."""
         yielded: set[UUID] = set()
         names = await self._redis.call("ZRANGE", self._keys.open_incidents, 0, -1, "REV")
         for first in range(0, len(names), _PAGE):
@@ -95,7 +95,7 @@ class Deadlines:
             yielded.update(some)
             yield some
         cursor = b"0"
-        while True:  # by ZSCAN, which misses none that stays, whatever fires in the meantime
+        while True:  # by ZSCAN, which misses no member that stays, even while others fire
             cursor, rows = await self._redis.call(
                 "ZSCAN", self._keys.deadlines, cursor, "COUNT", _PAGE
             )
@@ -109,13 +109,13 @@ class Deadlines:
                 return
 
     async def drop(self, deadline: Deadline) -> None:
-        """Remove a deadline that has lost its meaning, unless it was set again."""
+        """Remove an obsolete deadline, unless it was set again."""
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
         await transaction.run()
 
     async def postpone(self, deadline: Deadline, due: datetime) -> None:
-        """Set a deadline to another time, unless another worker has."""
+        """Move a deadline, unless another worker has."""
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
         schedule(transaction, deadline.incident, {deadline.kind: due})
@@ -123,7 +123,7 @@ class Deadlines:
 
 
 def fire(transaction: Transaction, deadline: Deadline) -> None:
-    """Require that `deadline` stands as it was read, and strike it off."""
+    """Require that `deadline` is as it was read, and remove it."""
     member = f"{deadline.kind} {deadline.incident}"
     transaction.require_score(transaction.keys.deadlines, member, deadline.due_ms)
     transaction.call("ZREM", transaction.keys.deadlines, member)
@@ -141,13 +141,13 @@ def schedule(
 def schedule_no_later(
     transaction: Transaction, incident: UUID, kind: DeadlineKind, at: datetime
 ) -> None:
-    """Set a deadline of an incident, unless it is set and sooner."""
+    """Set a deadline of an incident, unless an earlier one is set."""
     member = f"{kind} {incident}"
     transaction.call("ZADD", transaction.keys.deadlines, "LT", milliseconds(at), member)
 
 
 def unschedule(transaction: Transaction, incident: UUID, *kinds: DeadlineKind) -> None:
-    """Strike deadlines off."""
+    """Remove deadlines."""
     members = [f"{kind} {incident}" for kind in kinds]
     transaction.call("ZREM", transaction.keys.deadlines, *members)
 

@@ -1,4 +1,4 @@
-"""Which desks were heard of, and for which of them the alarm «unattended» stands."""
+"""When each desk was last heard from, and which have an alarm «unattended»."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -23,13 +23,13 @@ class DeskAlarms:
         self._keys = redis.keys
 
     async def record_heard(self, desks: Collection[Reader], now_ms: int) -> None:
-        """Record that these desks were heard of now."""
+        """Record that these desks were heard from now."""
         words = [word for desk in desks for word in (str(desk), str(now_ms))]
         if words:
             await self._redis.call("HSET", self._keys.desks_heard, *words)
 
     async def last_heard(self) -> dict[Reader, int]:
-        """Return when each desk was last heard of (Unix ms)."""
+        """Return when each desk was last heard from (Unix ms)."""
         row = await self._redis.call("HGETALL", self._keys.desks_heard)
         return {
             Reader.parse(name.decode()): int(at)
@@ -37,7 +37,7 @@ class DeskAlarms:
         }
 
     async def alarms(self) -> dict[Reader, Alarm]:
-        """Return the alarms that stand."""
+        """Return the present alarms."""
         row = await self._redis.call("HGETALL", self._keys.unattended)
         return {
             Reader.parse(name.decode()): Alarm(*map(int, alarm.split()))

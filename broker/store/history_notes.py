@@ -1,4 +1,4 @@
-"""What happened to each incident and why: a list of notes, written with what they tell of."""
+"""What happened to each incident and why: a list of notes, each written with its cause."""
 
 from uuid import UUID
 
@@ -35,5 +35,5 @@ def log(transaction: Transaction, incident: UUID | str, note: Note) -> None:
 
 
 def encoded(note: Note) -> bytes:
-    """Return `note` as it stands in the list."""
+    """Return `note` as it is stored in the list."""
     return _ENCODE(note)

@@ -48,7 +48,7 @@ from schemas.taxonomy import Timers
 
 _PLACES = 10_000  # that a worker remembers
 _PAGE = 500
-_ROUNDING_M = 0.01  # the script's distances are the core's but for rounding; the core decides
+_ROUNDING_M = 0.01  # the script's distances differ from the core's by rounding; the core decides
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -56,8 +56,8 @@ _ENCODE = msgspec.json.Encoder().encode
 class ReportCommit(NamedTuple):
     """What is committed with a report.
 
-    `incident` is the one that it opened or joined, as it is then; `member` is its reporter, where
-    the group has one more by it; `event` and `posted` are what is told of it.
+    `incident` is the one that it opened or joined, after that; `member` is its reporter, if the
+    report adds a member; `event` and `posted` tell of it.
     """
 
     placed: PlacedReport
@@ -74,12 +74,12 @@ class IncidentStore:
     def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
         self._keys = redis.keys
-        self._crowded: dict[str, None] = {}  # places in which something was found lately
+        self._crowded: dict[str, None] = {}  # places where incidents were found lately
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def neighbourhood(self, placed: PlacedReport) -> Neighbourhood:
-        """Return what the decision on a report rests on, in one round trip.
+        """Return what the decision on a report depends on, in one round trip.
 
         Candidates beyond the merging distance of its category are left out.
         """
@@ -105,21 +105,21 @@ class IncidentStore:
         )
 
     def expected(self, placed: PlacedReport) -> Neighbourhood | None:
-        """Return what a decision may rest on unread; None where something was found lately.
+        """Return what a decision may assume without a read; None where incidents were found lately.
 
-        The commit makes sure of it. Where it holds, a report costs one round trip, not two.
+        The commit checks the assumption. If it holds, a report takes one round trip, not two.
         """
         return (
             None if place_index.joinable_by(self._keys, placed) in self._crowded else NOTHING_NEAR
         )
 
     async def received(self, message: UUID) -> KnownReceipt | None:
-        """Return what became of a device's message, if it was committed before."""
+        """Return the receipt of a device's message, if it was committed before."""
         received, _ = await self.received_or_routed(message)
         return received
 
     async def received_or_routed(self, message: UUID) -> tuple[KnownReceipt | None, int | None]:
-        """Return the same, and to which region it was routed, if it was."""
+        """Return the same, and the region to which it was routed, if it was."""
         row = await self._redis.call("HGETALL", self._keys.receipt(message))
         return received_in(row, self._keys), routed_in(row)
 
@@ -128,7 +128,7 @@ class IncidentStore:
     ) -> StoredIncident | None:
         """Return an incident with its people, or None when there is none.
 
-        With those of a conversation about it, where it has several.
+        If it has several conversations, with the people of one of them.
         """
         conversation = conversation or identifier
         results = await reading(self._redis, identifier, conversation).run()
@@ -138,10 +138,10 @@ class IncidentStore:
     async def get_for(
         self, message: UUID, identifier: UUID, *, conversation: UUID | None = None
     ) -> tuple[KnownReceipt | None, StoredIncident | None]:
-        """Return what became of `message`, if it was committed before, and its incident.
+        """Return the receipt of `message`, if it was committed before, and its incident.
 
-        Of one moment: else a message that comes twice at once might meet its own effect, and be
-        rejected for that.
+        Both in one read: otherwise a message that comes twice at once might meet its own effect and
+        be rejected.
         """
         conversation = conversation or identifier
         transaction = reading(self._redis, identifier, conversation)
@@ -173,7 +173,7 @@ class IncidentStore:
         return int(version) if version else None
 
     async def is_open(self, incident: UUID) -> bool:
-        """Whether an incident is there, and open."""
+        """Whether an incident exists and is open."""
         return (
             await self._redis.call("ZSCORE", self._keys.open_incidents, str(incident)) is not None
         )
@@ -215,7 +215,7 @@ class IncidentStore:
         """
         transaction, incident = self.transaction(), made.incident
         _require_unchanged(transaction, made, seen)
-        # Of what no participant may know of the others' receipts must not show that it was counted.
+        # Receipts of other reports must not show that one without a group was counted.
         counter = self._keys.sequence if incident.has_group else self._keys.sequence_apart
         sequence = transaction.call("INCR", counter)
         add_receipt(transaction, made.receipt, sequence=sequence if incident.has_group else None)
@@ -241,8 +241,8 @@ class IncidentStore:
     ) -> bool:
         """Replace `before` by `after`, whose version is the next; False when it has changed since.
 
-        `active_at` is the time of the last activity. `transaction` may bring guards and
-        calls of its own.
+        `active_at` is the time of the last activity. `transaction` may have guards and calls of its
+        own.
         """
         transaction = transaction or self.transaction()
         transaction.require_field(self._keys.incident(before.id), "v", before.version)
@@ -265,7 +265,7 @@ class IncidentStore:
     async def touch(self, before: Incident, after: Incident, transaction: Transaction) -> bool:
         """Run `transaction` as the change from `before` to `after`, which differ in version alone.
 
-        Unlike `change`, this is no activity that would keep the incident open.
+        Unlike `change`, this is not activity that keeps the incident open.
         """
         transaction.require_field(self._keys.incident(before.id), "v", before.version)
         key = self._keys.incident(before.id)
@@ -273,7 +273,7 @@ class IncidentStore:
         return await transaction.run() is not None
 
     async def state_published(self, incident: UUID, version: int, *, before: int) -> bool:
-        """Record that the state of `version` was published; False when another was since `before`."""
+        """Record that the state of `version` was published; False if another was since `before`."""
         key = self._keys.incident(incident)
         if version == before:
             return bool(await self._redis.call("HGET", key, "stated") == b"%d" % before)
@@ -284,7 +284,7 @@ class IncidentStore:
         return await transaction.run() is not None
 
     async def erase(self, incident: Incident, people: People, event: Event) -> None:
-        """Forget an incident and everything around it."""
+        """Delete an incident and everything that belongs to it."""
         transaction = Transaction(self._redis)
         involved = [(user, incident.id) for user in people]
         if not incident.has_group:
@@ -310,7 +310,7 @@ def add_reply(
     member: Member | None,
     event: GroupEvent | None,
 ) -> None:
-    """Add to `transaction` what a reply or message changes: a member, and the group's log."""
+    """Add to `transaction` the changes of a reply or message: a member, and the group's log."""
     if member is not None:
         transaction.call("HSET", transaction.keys.people(conversation), user, _ENCODE(member))
     if event is not None:
@@ -321,7 +321,7 @@ def add_reply(
 
 
 def _require_unchanged(transaction: Transaction, made: ReportCommit, seen: Neighbourhood) -> None:
-    """Guard `transaction` by what the decision on a report rests on."""
+    """Guard `transaction` by what the decision on a report depends on."""
     keys, incident = transaction.keys, made.incident
     near = place_index.joinable_by(keys, made.placed)
     if seen is NOTHING_NEAR:
@@ -334,7 +334,7 @@ def _require_unchanged(transaction: Transaction, made: ReportCommit, seen: Neigh
 
 
 def _file_in_place(transaction: Transaction, made: ReportCommit, timers: Timers) -> None:
-    """Let an incident that was opened, or alerts people only now, be found, and set its deadlines."""
+    """Index an incident that was opened, or starts to alert people, and set its deadlines."""
     incident, event = made.incident, made.event
     if incident.reports == 1:
         opened_ms = milliseconds(incident.opened_at)
@@ -350,7 +350,7 @@ def _file_in_place(transaction: Transaction, made: ReportCommit, timers: Timers)
 def _file_report(
     transaction: Transaction, made: ReportCommit, timers: Timers, now: datetime
 ) -> None:
-    """Add a report to its incident, with who made it and why it is there."""
+    """Add a report to its incident, with its reporter and the reason."""
     keys, report, incident = transaction.keys, made.placed.report, made.incident
     user, name, conversation = made.receipt.user, str(incident.id), incident.conversation_of(report)
     if conversation != incident.id:

@@ -22,7 +22,7 @@ from broker.store.worker_sessions import WorkerStore
 
 _log = structlog.get_logger()
 
-_LOCK_MS = 10_000  # renewed by a task; so long a killed migrator holds up the next
+_LOCK_MS = 10_000  # renewed by a task; how long a killed migrator holds up the next
 _POLL_S = 0.1
 _RENEWED_S = 1.0
 _WORKERS_STOP_S = 15.0  # longer than a worker that was killed counts as alive
@@ -48,7 +48,7 @@ class _PostedV1(msgspec.Struct, frozen=True, kw_only=True):
 async def _readers_confirm(redis: RedisConnection) -> AsyncIterator[None]:
     """1 to 2: a message stays in the outbox until its reader confirms it; a PUBACK proves nothing.
 
-    What had only a PUBACK is due again. Readers drop what they have by id.
+    Messages with only a PUBACK are due again. Readers drop repeats by id.
     """
     keys, cursor = redis.keys, b"0"
     while True:
@@ -68,7 +68,7 @@ def _convert_posted(transaction: Transaction, name: str, body: bytes) -> None:
     keys, now_ms = transaction.keys, int(time.time() * 1000)
     try:
         old = msgspec.msgpack.decode(body, type=_PostedV1)
-    except msgspec.MsgspecError as error:  # it stays, and is told of wherever the outbox is read
+    except msgspec.MsgspecError as error:  # it stays, and is logged when the outbox is read
         _log.error("a message in the outbox cannot be migrated", why=str(error), size=len(body))
         return
     transaction.require_field(keys.outbox_messages, name, body)
@@ -131,13 +131,13 @@ class Schema:
                 await asyncio.sleep(_POLL_S)
 
     async def _migrate(self, partitions: "Sequence[Schema]", token: str) -> None:
-        """Migrate for as long as the lock is held; a task renews it, however large a batch is."""
+        """Migrate while the lock is held; a task renews it, so a batch may take any time."""
         work = asyncio.create_task(self._migrate_all(partitions, token), name="migrate")
         renewing = asyncio.create_task(self._renew_on(token), name="renew the migration's lock")
         try:
             await asyncio.wait((work, renewing), return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
-                await renewing  # which has failed
+                await renewing  # raises why it failed
             await work
         finally:
             for task in (work, renewing):

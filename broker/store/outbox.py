@@ -1,8 +1,8 @@
-"""Messages that must reach their reader: added with the commit, removed on the reader's word.
+"""Messages that must reach their reader: added with the commit, removed when the reader confirms.
 
-The service that commits publishes at once. What its reader - a desk, or a user who was asked - has
-not confirmed by id when it is due is sent again by the police service, each time a little later. A
-PUBACK changes nothing here: it is given if any client at all has subscribed. Readers drop repeats by id.
+The service that commits also publishes at once. The reader is a desk, or a user who was asked. What
+it has not confirmed by id in time the outbox relay sends again, each time a little later. A PUBACK
+changes nothing: an MQTT broker gives it if any client has subscribed. Readers drop repeats by id.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,18 +21,18 @@ _log = structlog.get_logger()
 LAST_RETRY_MS = 300_000
 _FIRST_RETRY_MS = 2_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
-_GRACE_MS = 3_000  # so long the reader of what was just published has to confirm it
+_GRACE_MS = 3_000  # how long the reader may take to confirm what was just published
 
 
 class Reader(NamedTuple):
-    """Who is to confirm a message: the desk of a zone or municipality (`name`), or a user."""
+    """The reader that must confirm a message: the desk of a zone or municipality, or a user."""
 
     kind: str
     name: str
 
     @classmethod
     def of(cls, topic: str) -> Self:
-        """Return the reader of what is published on `topic`: its two levels after the root."""
+        """Return the reader of messages on `topic`: its two levels after the root."""
         _, _, kind, name, _ = topic.split("/", 4)
         return cls(kind, name)
 
@@ -54,8 +54,7 @@ class Reader(NamedTuple):
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message in the outbox: committed at `made_ms`, to be sent again from `due_ms` on.
 
-    `attended`: the duty desk has it. No alarm is raised for it any more, and it waits for its own
-    desk.
+    `attended`: the duty desk has it, so no alarm is raised for it; it still waits for its own desk.
     """
 
     id: str
@@ -67,15 +66,15 @@ class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reader(self) -> Reader:
-        """Who is to confirm it."""
+        """The reader that must confirm it."""
         return Reader.of(self.topic)
 
     def __str__(self) -> str:
-        return self.id  # a log must not hold what it says
+        return self.id  # its content must not be logged
 
 
 def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> OutboxMessage:
-    """Return a message that its maker publishes at once: it is due when nobody has confirmed it."""
+    """Return a message that its maker publishes at once: it is due after the time to confirm it."""
     due_ms = now_ms + _GRACE_MS
     return OutboxMessage(
         id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms
@@ -83,9 +82,9 @@ def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> Outb
 
 
 def again_after_ms(late_ms: int) -> int:
-    """Return after how long a message is sent again that ought to have been confirmed so long ago.
+    """Return the delay before a message that is overdue by so much is sent again.
 
-    By a clock that went back it ought to be only later.
+    `late_ms` is negative if the clock went back.
     """
     return min(LAST_RETRY_MS, max(_FIRST_RETRY_MS, abs(late_ms) // 2))
 
@@ -98,7 +97,7 @@ class Undelivered(NamedTuple):
     oldest_ms: int
 
     def merged(self, other: "Undelivered | None") -> "Undelivered":
-        """Return both together: the same desk's, of another partition."""
+        """Return the sum of two partitions' counts for the same desk."""
         if other is None:
             return self
         oldest_ms = min(self.oldest_ms, other.oldest_ms)
@@ -117,8 +116,7 @@ class Outbox:
     async def take(self, now_ms: int, *, limit: int = 1_000) -> list[OutboxMessage]:
         """Return messages that are due by `now_ms`, oldest first; those for desks are undelivered.
 
-        No other worker is given them until they are due again, if they still stand: the older they
-        are, the later.
+        No other worker gets them until they are due again; the older they are, the later that is.
         """
         while limit:
             rows = await self._redis.call(
@@ -137,11 +135,11 @@ class Outbox:
             }
             if await self._postpone(scores, found, now_ms, waits_ms):
                 return [message for body in found.values() if (message := _decoded(body))]
-            limit //= 4  # others took some, or their readers confirmed them: fewer are sooner ours
+            limit //= 4  # other workers took some, or readers confirmed them: try fewer
         return []
 
     async def _bodies(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Return the bodies of those of `names` that there are."""
+        """Return the bodies of those of `names` that exist."""
         asked = list(names)
         parts = [asked[first : first + _AT_ONCE] for first in range(0, len(asked), _AT_ONCE)]
         answers = await self._redis.calls(
@@ -151,9 +149,10 @@ class Outbox:
         return {name: body for name, body in zip(asked, bodies, strict=True) if body}
 
     async def _due(self, bodies: Iterable[bytes], now_ms: int) -> list[tuple[OutboxMessage, int]]:
-        """Return each message and when it was due (ms), as the clock of now would have shown it.
+        """Return each message and when it was due (ms), by the present clock.
 
-        A jump that came to count makes nothing older: what is a second old is sent in seconds.
+        An adopted jump of the clock makes nothing older: what is a second old is sent within
+        seconds.
         """
         jump = await self._redis.call("GET", self._keys.jump)
         until_ms, by_ms = map(int, jump.split()) if jump else (0, 0)
@@ -192,7 +191,7 @@ class Outbox:
         return await transaction.run() is not None
 
     async def tries(self, messages: Sequence[OutboxMessage]) -> list[int]:
-        """Return of each message how often it was taken to be sent."""
+        """Return how often each message was taken for sending."""
         names = [message.id for message in messages]
         parts = [names[first : first + _AT_ONCE] for first in range(0, len(names), _AT_ONCE)]
         answers = await self._redis.calls(
@@ -207,7 +206,7 @@ class Outbox:
         transaction.call("HSET", self._keys.undelivered_readers, reader, "")
 
     async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
-        """Have all that `reader` has not confirmed sent now, except `but`; return how many."""
+        """Make all that `reader` has not confirmed due now, except `but`; return how many."""
         some = await self._redis.calls(
             ("ZRANGE", key, 0, -1) for key in self._waiting_for(str(reader))
         )
@@ -224,9 +223,9 @@ class Outbox:
     async def confirm(
         self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None = None
     ) -> list[OutboxMessage]:
-        """Remove what its reader says to have, and return it; ids of other readers' are ignored.
+        """Remove and return what its reader confirms; ids of other readers' messages are ignored.
 
-        What the `duty` desk says to have of another desk's is attended from now on.
+        What the `duty` desk confirms of another desk's messages is attended from now on.
         """
         found = await self._bodies({name for names in said.values() for name in names})
         delivered, attended = [], []
@@ -268,7 +267,7 @@ class Outbox:
         transaction.call("HSET", self._keys.outbox_messages, message.id, known)
         transaction.call("ZREM", self._keys.undelivered(reader), message.id)
         transaction.call("ZADD", self._keys.attended(reader), message.made_ms, message.id)
-        await transaction.run()  # else it was confirmed by its own desk
+        await transaction.run()  # otherwise its own desk has confirmed it
 
     def _waiting_for(self, reader: str) -> tuple[str, str]:
         return self._keys.undelivered(reader), self._keys.attended(reader)
@@ -276,7 +275,7 @@ class Outbox:
     # -- what waits -------------------------------------------------------------------------------
 
     async def undelivered(self) -> list[Undelivered]:
-        """Return which desks have not confirmed what the police service has sent to them."""
+        """Return which desks have not confirmed what the outbox relay has sent to them."""
         readers = [
             name.decode()
             for name in await self._redis.call("HKEYS", self._keys.undelivered_readers)
@@ -307,7 +306,7 @@ class Outbox:
         return _decoded(body) if body else None
 
     async def late(self, now_ms: int) -> int:
-        """Return how many messages ought to have been sent again by now."""
+        """Return how many messages are overdue to be sent again."""
         return int(await self._redis.call("ZCOUNT", self._keys.outbox, 0, now_ms))
 
     async def size(self) -> int:
@@ -316,11 +315,11 @@ class Outbox:
 
 
 def _decoded(body: bytes) -> OutboxMessage | None:
-    """Return a message; one that cannot be read stays, is logged, and holds up no other."""
+    """Return a message, or log one that cannot be read: it stays, and holds up no other."""
     try:
         return msgspec.msgpack.decode(body, type=OutboxMessage)
     except msgspec.MsgspecError as error:
-        # Nothing of it: it may hold what a sender said, and where.
+        # Without its content: it may have what a sender said, and where.
         _log.error("a message in the outbox cannot be read", why=str(error), size=len(body))
         return None
 

@@ -1,4 +1,4 @@
-"""The borders of a partition: who decides there now, and where a report was sent to be committed."""
+"""Locks at the borders of a partition, and routes of reports that are committed in another."""
 
 from uuid import UUID
 
@@ -15,7 +15,7 @@ class PartitionLocks:
         self._keys = redis.keys
 
     async def lock(self, what: str, token: str, lasts_s: float) -> bool:
-        """Hold off others from deciding on `what` at this partition's borders, for so long."""
+        """Lock decisions on `what` at this partition's borders for a limited time."""
         transaction, key = Transaction(self._redis), self._keys.border(what)
         transaction.require_absent(key)
         transaction.call("HSET", key, token, 1)
@@ -23,14 +23,14 @@ class PartitionLocks:
         return await transaction.run() is not None
 
     async def unlock(self, what: str, token: str) -> None:
-        """Let others decide, unless they do so already."""
+        """Release the lock, unless another worker has it already."""
         transaction, key = Transaction(self._redis), self._keys.border(what)
         transaction.require_field(key, token, 1)
         transaction.call("DEL", key)
         await transaction.run()
 
     async def route(self, report: UUID, region: int) -> None:
-        """Have a report of this partition committed in that of `region`, and nowhere else."""
+        """Record that a report of this partition is committed in `region`'s, and only there."""
         transaction = Transaction(self._redis)
         add_route(transaction, report, region)
         await transaction.run()

@@ -1,7 +1,7 @@
-"""What concerns several partitions: where people are, what a user missed, and borders.
+"""Questions across partitions: positions, what a user missed, and borders.
 
-No script touches two partitions, so what follows from one write in another is written after it, and
-again by the service that reads an event of it: each such write may be repeated.
+No script touches two partitions. So what follows from a write in another partition is written after
+it, and again by the service that reads the event: each such write may be repeated.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from broker.store.sync_rows import SyncEvents, SyncRow
 from schemas.ids import new_id
 from schemas.messages import Position, Question
 
-LOCK_S = 3.0  # so long at most a border is held, and waited for
+LOCK_S = 3.0  # how long at most a border is locked, and waited for
 _LOCKED_S = 0.02
 _log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class Partitions(Sequence[Store]):
 
     @property
     def first(self) -> Store:
-        """The partition that holds what there is once: zones, workers, dead letters, alarms."""
+        """The first partition, which has what exists once: zones, workers, dead letters, alarms."""
         return self._partitions[0]
 
     def of(self, incident: UUID) -> Store:
@@ -77,11 +77,11 @@ class Partitions(Sequence[Store]):
     # -- where people are -------------------------------------------------------------------------
 
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
-        """Apply a batch in order; return whom open incidents may have come near.
+        """Apply a batch in order; return the users whom open incidents may now reach.
 
-        Who comes over a border is forgotten where they were, at the time of the new place: an older
-        update that comes later changes nothing there. A withdrawal is told to all partitions: one
-        may still have a place, if its writer died before it removed it.
+        When a user crosses a border, the old place is forgotten as of the time of the new one, so
+        an older update that comes later changes nothing there. A withdrawal goes to all partitions:
+        one may still have a place if its writer died before it removed it.
         """
         if self._count == 1:
             [only] = self._partitions
@@ -111,7 +111,7 @@ class Partitions(Sequence[Store]):
     async def _moved(
         self, updates: Sequence[Update], now_ms: int, presence_s: int
     ) -> "list[int | Before | None]":
-        """Record in which partition each user is; return in which they were, None: in none."""
+        """Record each user's partition; return the one before (None: none)."""
         shares: dict[int, list[int]] = defaultdict(list)
         for number, update in enumerate(updates):
             shares[partition_of_user(update.user, self._count)].append(number)
@@ -140,7 +140,7 @@ class Partitions(Sequence[Store]):
             await self._partitions[number].events.put(share)
 
     async def near(self, cells: Iterable[int]) -> list[Located]:
-        """Return everybody who is filed under these cells of resolution 9."""
+        """Return all users who are filed under these cells of resolution 9."""
         if self._count == 1:
             return await self._partitions[0].presence.near(tuple(cells))
         shares: dict[int, list[int]] = defaultdict(list)
@@ -149,7 +149,7 @@ class Partitions(Sequence[Store]):
         several = await asyncio.gather(
             *(self._partitions[number].presence.near(share) for number, share in shares.items())
         )
-        # Who is on the way over a border may be found on both sides: the later place holds.
+        # A user who is crossing a border may be found on both sides: the later place counts.
         found: dict[str, Located] = {}
         for located in (one for people in several for one in people):
             known = found.get(located.user)
@@ -177,7 +177,7 @@ class Partitions(Sequence[Store]):
         return [question for some in await asyncio.gather(*asking) for question in some]
 
     async def read(self, glimpses: Iterable[SyncRow]) -> dict[UUID, SyncEvents]:
-        """Return what was said of these incidents, with those that are still there."""
+        """Return the group events of these incidents, without those that were erased."""
         found: dict[UUID, SyncEvents] = {}
         for number, share in _shares(glimpses).items():
             found |= await self._partitions[number].missed.read(share)
@@ -189,7 +189,7 @@ class Partitions(Sequence[Store]):
             await self._partitions[number].missed.confirm(share, user, now)
 
     async def asked(self, home: Store, question: UUID) -> tuple[Store, str, Question] | None:
-        """Return who was asked a question, and the partition that it is in, `home` or another.
+        """Return the user who was asked a question, and its partition, `home` or another.
 
         A reporter's question names the region of their report, which may have joined an incident
         beyond a border.
@@ -200,7 +200,7 @@ class Partitions(Sequence[Store]):
         return None
 
     async def holding(self, home: Store, conversation: UUID) -> Store | None:
-        """Return the other partition in which a conversation is that is not in `home`."""
+        """Return the partition of a conversation that is not in `home`."""
         for store in self._partitions:
             if store is not home and await store.conversations.is_here(conversation):
                 return store
@@ -211,14 +211,14 @@ class Partitions(Sequence[Store]):
     async def delivered(
         self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None
     ) -> list[OutboxMessage]:
-        """Remove what its readers say to have from every outbox; see `Outbox.confirm`."""
+        """Remove what its readers confirm from every outbox; see `Outbox.confirm`."""
         several = await asyncio.gather(
             *(one.outbox.confirm(said, duty=duty) for one in self._partitions)
         )
         return [message for messages in several for message in messages]
 
     async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
-        """Have all that `reader` has not confirmed sent now, except `but`; return how many."""
+        """Make all that `reader` has not confirmed due now, except `but`; return how many."""
         several = (one.outbox.send_again(reader, now_ms, but=but) for one in self._partitions)
         return sum(await asyncio.gather(*several))
 
@@ -233,7 +233,7 @@ class Partitions(Sequence[Store]):
     # -- over borders -----------------------------------------------------------------------------
 
     def around(self, location: Position, metres: float) -> list[Store]:
-        """Return the partitions around a place, in order; none where it is far from any border."""
+        """Return the partitions around a place, in order; none if it is far from every border."""
         if self._count == 1:
             return []
         cells = cover(location.lat, location.lon, metres, PLACE_RESOLUTION)
@@ -244,8 +244,8 @@ class Partitions(Sequence[Store]):
     async def locked(self, partitions: Sequence[Store], what: str) -> AsyncIterator[None]:
         """Hold the lock on `what` at the borders of these partitions, for some seconds.
 
-        A worker that has waited long enough goes on without: two incidents instead of one are no
-        loss.
+        A worker that has waited too long goes on without the lock: two incidents instead of one are
+        no loss.
         """
         token, held = str(new_id()), []
         try:
@@ -263,7 +263,7 @@ class Partitions(Sequence[Store]):
                 await store.locks.unlock(what, token)
 
     async def incidents(self, identifiers: Iterable[UUID]) -> list[Incident]:
-        """Return these incidents, wherever they are, as far as they are still there."""
+        """Return these incidents from their partitions, without those that were erased."""
 
         async def get(identifier: UUID) -> StoredIncident | None:
             return await self.of(identifier).incidents.get(identifier)
@@ -296,7 +296,7 @@ class Partitions(Sequence[Store]):
     async def add_beyond(self, incident: Incident) -> None:
         """Let reports and people beyond the borders find an open incident.
 
-        It may close in the meantime, and its removal there may have come first.
+        It may have closed since, and its removal there may have come first.
         """
         for store in self.beyond(incident):
             transaction = store.transaction()
@@ -307,7 +307,7 @@ class Partitions(Sequence[Store]):
                 await self.remove_beyond(incident)
 
     async def remove_beyond(self, incident: Incident) -> None:
-        """Let nobody beyond the borders find a closed incident."""
+        """Remove a closed incident from the index beyond the borders."""
         for store in self.beyond(incident):
             transaction = store.transaction()
             place_index.remove(transaction, incident)
@@ -328,11 +328,11 @@ async def open_partitions(
 ) -> AsyncIterator[Partitions]:
     """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
 
-    `routes` say who reads which events: without them none can be written.
+    `routes` say which services read which events; without them none can be written.
 
     Raises:
-        UnavailableError: Redis cannot be reached.
-        ConfigError: what is there was filed in another number of partitions, or by a newer release.
+        UnavailableError: Redis cannot be reached. ConfigError: the data was filed in another number
+        of partitions, or by a newer release.
     """
     nodes = Nodes(url, answer_s=ANSWER_S)
     stores = [Store(url, Keys(number, count), nodes, routes=routes) for number in range(count)]

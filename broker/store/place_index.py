@@ -1,7 +1,7 @@
-"""Where open incidents are found by place: by who reports near them, and by who comes near.
+"""The index of open incidents by place, for reports near them and for people who come near.
 
-A cell is of the partition of its region. Around most incidents all are of the incident's own, and
-are written with its commit; what lies beyond a border is filed by
+A cell is of the partition of its region. Around most incidents all cells are of the incident's own
+partition and are written with its commit; cells beyond a border are written by
 `broker/store/partition_locks.py`.
 """
 
@@ -68,9 +68,8 @@ def add_reached(transaction: Transaction, incident: Incident) -> None:
 
 
 def remove(transaction: Transaction, incident: Incident) -> None:
-    """Let nobody in this partition's cells find `incident` any more."""
-    # Without `#` too: that an incident has closed makes nobody's decision wrong who joins another
-    # or opens one, and who would join this one is held off by its version. An empty key is gone.
+    """Remove `incident` from this partition's cells."""
+    # `#` does not change: a closed incident does not affect reports that join another or open one, and one that would join this incident fails on its version. Redis deletes an empty key.
     transaction.call_each(_joining(transaction.keys, incident), "HDEL", str(incident.id), "#")
     if targets := _reached(transaction.keys, incident):
         transaction.call_each(targets, "HDEL", str(incident.id))

@@ -21,18 +21,18 @@ _SHORT = {
     Availability.AWAY: "w",
 }
 _LONG = {short.encode(): availability for availability, short in _SHORT.items()}
-_UPDATES_PER_CALL = 100  # where many incidents are open, each costs a look at all of them
+_UPDATES_PER_CALL = 100  # where many incidents are open, each update looks at all of them
 _CELLS_PER_CALL = 1_000  # a read of more cells would hold up every other client
 _SWEEP_COUNT = 500
-_AHEAD_MS = 300_000  # so far a withdrawal's clock may be ahead: places as far are refused
+_AHEAD_MS = 300_000  # how far a withdrawal's clock may be ahead; later places are refused
 
 
 class Update(NamedTuple):
     """A participant's new place (H3, resolution 10), or None to forget it (muted, away).
 
-    `at_ms` is the Unix time that the device gave, ahead of ours or not.
-    A user who `crossed` a border has a new place in another partition. `broker_index` is the MQTT
-    broker, of several, that it came by.
+    `at_ms` is the Unix time that the device gave, ahead of ours or not. A user who `crossed` a
+    border has a new place in another partition. With several MQTT brokers, `broker_index` is the
+    one by which it came.
     """
 
     user: str
@@ -46,7 +46,7 @@ class Update(NamedTuple):
 class Before(enum.Enum):
     """What else than a partition may have been before."""
 
-    LATER = "later"  # a newer update has come, or this one twice: it changes nothing
+    LATER = "later"  # a newer update has come, or this is a repeat: it changes nothing
 
 
 _BEFORE = {-1: None, -2: Before.LATER}
@@ -71,13 +71,13 @@ class PositionStore:
         self._keys = redis.keys
 
     async def update(self, updates: Sequence[Update], *, now_ms: int, presence_s: int) -> list[Hit]:
-        """Apply a batch in order; return whom open incidents may have come near.
+        """Apply a batch in order; return the users whom open incidents may now reach.
 
-        A place older than the one in effect changes nothing, nor does one that is not newer than
-        the last withdrawal. A withdrawal always counts, once: the same again (`at_ms`) is a repeat.
+        A place that is older than the one in effect, or not newer than the last withdrawal, changes
+        nothing. A withdrawal always counts, once: one with the same `at_ms` is a repeat.
 
-        One call after another: Redis answers all that one connection has sent before it turns to a
-        report on another.
+        Calls are sent one after another: Redis answers everything from one connection before it
+        turns to a report on another.
         """
         hits: list[Hit] = []
         for first in range(0, len(updates), _UPDATES_PER_CALL):
@@ -103,9 +103,9 @@ class PositionStore:
     async def moved(
         self, moves: Sequence[tuple[Update, int | None]], *, now_ms: int, presence_s: int
     ) -> list[int | Before | None]:
-        """Record to which partition each user has moved, None: they withdraw; return from where.
+        """Record the partition that each user has moved to (None: withdrawn); return the one before.
 
-        For users who hash to this partition, wherever they are.
+        For users who hash to this partition; their places may be in any.
         """
         found: list[int | Before | None] = []
         for first in range(0, len(moves), _UPDATES_PER_CALL):
@@ -119,7 +119,7 @@ class PositionStore:
         return found
 
     async def near(self, cells: Sequence[int]) -> list[Located]:
-        """Return everybody who is filed under these cells of resolution 9."""
+        """Return all users who are filed under these cells of resolution 9."""
         people: list[Located] = []
         for first in range(0, len(cells), _CELLS_PER_CALL):
             some = cells[first : first + _CELLS_PER_CALL]
@@ -133,7 +133,7 @@ class PositionStore:
     async def sweep(self, *, now_ms: int, presence_s: int) -> int:
         """Forget every place that is older than `presence_s`; return how many were forgotten."""
         oldest_ms = now_ms - presence_s * 1000
-        families = (("at", 3), ("where", 4), ("home", 2))  # each with the word that says when
+        families = (("at", 3), ("where", 4), ("home", 2))  # each with the index of its time
         return sum([await self._sweep(family, word, oldest_ms) for family, word in families])
 
     async def _sweep(self, family: str, time_at: int, oldest_ms: int) -> int:
@@ -158,7 +158,7 @@ def _located(cell: int, row: tuple[bytes, bytes]) -> Located:
     user, filed_as = row
     child, how, at_ms = filed_as.split(b" ")
     availability = _LONG.get(how)
-    if availability is not None:  # of the only MQTT broker, or the first of several
+    if availability is not None:  # the only MQTT broker, or the first of several
         return Located(user.decode(), removed(cell, int(child)), int(at_ms), availability)
     return Located(
         user.decode(), removed(cell, int(child)), int(at_ms), _LONG[how[:1]], int(how[1:])

@@ -10,7 +10,7 @@ from broker.store.kernel.transaction import Transaction
 from broker.store.receipt_records import RECEIPT_LIFETIME_S
 from schemas.messages import Question
 
-_MOST = 50  # to one user, that a sync may repeat
+_MOST = 50  # questions to one user that a sync may repeat
 
 _ENCODE = msgspec.json.Encoder().encode
 decode_question = msgspec.json.Decoder(Question).decode

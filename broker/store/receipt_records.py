@@ -1,4 +1,4 @@
-"""What became of each message: kept longer than any device repeats it."""
+"""The outcome of each message, kept longer than any device repeats it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,7 +18,7 @@ _RECEIPT = msgspec.json.Decoder(Receipt)
 
 
 class KnownReceipt(NamedTuple):
-    """What became of a message before: whose it was, its digest, its receipt, its group event."""
+    """The outcome of an earlier message: its sender, digest, receipt and group event."""
 
     user: str
     digest: str
@@ -27,7 +27,7 @@ class KnownReceipt(NamedTuple):
 
 
 class ReceiptRecord(NamedTuple):
-    """What is kept of a device's message, so that repeating it repeats its receipt."""
+    """What is kept of a device's message, so that a repeat gets the same receipt."""
 
     message: UUID
     user: str
@@ -41,7 +41,7 @@ def add_receipt(
 ) -> None:
     """Add to `transaction` the receipt of a message, which must not have one yet.
 
-    `sequence` stands for that of the commit.
+    `sequence` is a placeholder for that of the commit.
     """
     key = transaction.keys.receipt(filing.message)
     transaction.require_absent(key)
@@ -57,7 +57,7 @@ def add_receipt(
 
 
 def add_route(transaction: Transaction, message: UUID, region: int) -> None:
-    """Add to `transaction` that a message is committed in another region, if it is nowhere yet."""
+    """Add to `transaction` the route of a message to another region, if it has no receipt yet."""
     key = transaction.keys.receipt(message)
     transaction.require_absent(key)
     transaction.call("HSET", key, "region", region)
@@ -65,12 +65,12 @@ def add_route(transaction: Transaction, message: UUID, region: int) -> None:
 
 
 def routed_in(row: Sequence[bytes]) -> int | None:
-    """Return the region to which the fields of a receipt's hash send a message; None: to none."""
+    """Return the region to which the fields of a receipt's hash route a message, or None."""
     return int(row[1]) if row and row[0] == b"region" else None
 
 
 def received_in(row: Sequence[bytes], keys: Keys) -> KnownReceipt | None:
-    """Return what the fields of a receipt's hash say; None when there is none."""
+    """Return the receipt in the fields of a receipt's hash, or None."""
     if not row or routed_in(row) is not None:
         return None
     fields = dict(zip(row[::2], row[1::2], strict=True))

@@ -1,15 +1,15 @@
-"""Whose device asked for short alerts too: small ones do, once in a while."""
+"""Users whose (small) device has asked for short alerts too."""
 
 from collections.abc import Mapping, Sequence
 
 from broker.store.kernel.redis_connection import RedisConnection, Word
 from schemas.messages import Form
 
-_LIFETIME_MS = 30 * 86_400_000  # after this long it has to ask again
+_LIFETIME_MS = 30 * 86_400_000  # after this time it has to ask again
 
 
 class ShortFormStore:
-    """The forms that users want, in the first partition: few want another than the full one."""
+    """The forms that users want, in the first partition: few want another than the full form."""
 
     def __init__(self, redis: RedisConnection) -> None:
         self._redis = redis
@@ -28,12 +28,12 @@ class ShortFormStore:
             await self._redis.call("ZREM", self._key, *full)
 
     async def short(self, users: Sequence[str]) -> frozenset[str]:
-        """Return who of `users` wants the short form too."""
+        """Return those of `users` who want the short form too."""
         if not users:
             return frozenset()
         asked = await self._redis.call("ZMSCORE", self._key, *users)
         return frozenset(user for user, at in zip(users, asked, strict=True) if at is not None)
 
     async def forget(self, now_ms: int) -> None:
-        """Forget who has not asked for a month."""
+        """Delete users who have not asked for a month."""
         await self._redis.call("ZREMRANGEBYSCORE", self._key, "-inf", now_ms - _LIFETIME_MS)

@@ -1,8 +1,8 @@
-"""The migration to schema version 3: what was a group of an incident for the police alone is none.
+"""The migration to schema version 3: incidents for the police alone have no group any more.
 
 Before, all reporters of such an incident were one group under its id, and read each other. Now each
-report has a conversation of its own (`broker/store/conversations.py`). The words of one reporter
-are with that reporter, the desk's with everybody who was told them.
+report has a conversation of its own (`broker/store/conversations.py`). What a reporter said is in
+their own conversation; what the desk said is in that of each reporter who was told.
 """
 
 import math
@@ -29,11 +29,11 @@ from broker.store.stored_incident import (
 )
 from schemas.messages import GroupEvent
 
-_ATTEMPTS = 10  # another process that migrates too is done after one
+_ATTEMPTS = 10  # another migrating process is done after one
 
 _ENCODE = msgspec.json.Encoder().encode
 
-_Log = Sequence[tuple[int, GroupEvent]]  # each with its place
+_Log = Sequence[tuple[int, GroupEvent]]  # each event with its index
 
 
 async def split_conversations(redis: RedisConnection) -> AsyncIterator[None]:
@@ -44,7 +44,7 @@ async def split_conversations(redis: RedisConnection) -> AsyncIterator[None]:
 
 
 async def _split(redis: RedisConnection, identifier: UUID) -> None:
-    """Split one incident: each report on its own, so that no commit is as large as the incident."""
+    """Split one incident, report by report, so that no commit is as large as the incident."""
     for _ in range(_ATTEMPTS):
         filed = await IncidentStore(redis).get(identifier)
         if filed is None or filed.incident.has_group:
@@ -83,7 +83,7 @@ def _guarded(redis: RedisConnection, filed: StoredIncident) -> Transaction:
 
 
 async def _log(redis: RedisConnection, identifier: UUID) -> _Log:
-    """Return the group events of an incident, each with its place."""
+    """Return the group events of an incident, each with its index."""
     rows = await redis.call("LRANGE", redis.keys.group_log(identifier), 0, -1)
     return [
         *readable(
@@ -97,7 +97,8 @@ async def _give_own(
 ) -> bool:
     """File a conversation for a report: what its reporter said, and what the desk told them.
 
-    Once, whoever else migrates. The desk told them what it said since they were in it.
+    Once, even if another process migrates too. The desk's events count from when the reporter
+    joined.
     """
     keys, incident, user = redis.keys, filed.incident, one.user
     own, me = incident.conversation_of(one.report), reporter({}, user)
@@ -113,15 +114,15 @@ async def _give_own(
         member = me.name if event.member == name else event.member
         known = replace(event, incident=own, sequence=sequence, member=member, members=1)
         add_reply(transaction, own, user=user, member=None, event=known)
-    if since_ms is not None:  # else it is forgotten with what they were in
+    if since_ms is not None:  # otherwise it is erased with the group's
         transaction.call("ZADD", keys.involved(user), since_ms, str(own))
-    # What their device sends under the id that it knows.
+    # For what their device sends under the old id.
     transaction.call("HSET", keys.incident(incident.id), f"conversation:{user}", str(own))
     return await transaction.run() is not None
 
 
 def _theirs(told: _Log, name: str, since_ms: bytes | None) -> Iterator[GroupEvent]:
-    """Return what `name` said, and what the desk said since they were there."""
+    """Return what `name` said, and what the desk said since they joined."""
     since = math.inf if since_ms is None else float(since_ms)
     for _, event in told:
         heard = event.member in DESK_NAMES and milliseconds(event.at) >= since
@@ -132,9 +133,9 @@ def _theirs(told: _Log, name: str, since_ms: bytes | None) -> Iterator[GroupEven
 def _take_from_group(
     transaction: Transaction, filed: StoredIncident, keeps: set[str], told: _Log
 ) -> None:
-    """Leave in the group of before whose conversation it is now, and no word of anybody else.
+    """Remove from the old group all users but `keeps`, and what anyone but they and the desk said.
 
-    The events keep their numbers: devices know them by these.
+    The events keep their sequence numbers, by which devices know them.
     """
     keys, incident, people = transaction.keys, filed.incident.id, filed.people
     for user in people.keys() - keeps:

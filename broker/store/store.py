@@ -1,4 +1,4 @@
-"""The store as services hold it: of each partition one part for each kind of question."""
+"""The store as services use it: for each partition, one object per kind of question."""
 
 import enum
 from typing import Self
@@ -33,7 +33,7 @@ _SCAN_COUNT = 1_000
 
 
 class Opening(enum.Enum):
-    """Whether an empty Redis becomes a store, or is looked at and left as it is."""
+    """Whether an empty Redis becomes a store, or is only read."""
 
     USE = "use"
     READ = "read"
@@ -42,7 +42,7 @@ class Opening(enum.Enum):
 class Store:
     """One partition. `async with` connects, where it is the only one (see `open_partitions`).
 
-    `routes` say who reads which events: services need them to write any.
+    `routes` say which services read which events: services need them to write any.
 
     Raises:
         UnavailableError: from every method, when Redis cannot serve.
@@ -79,7 +79,7 @@ class Store:
         self.keys = redis.keys
 
     def share(self, first: "Store") -> None:
-        """Take what stands in the first partition alone from there."""
+        """Use the first partition's objects for what exists only there."""
         self.zones, self.dead_letters, self.forms = first.zones, first.dead_letters, first.forms
         self.desks = first.desks
 
@@ -104,14 +104,14 @@ class Store:
         return bool(await self._redis.call("EXISTS", *counters))
 
     async def partition_count(self) -> int | None:
-        """Return in how many partitions is filed what is here; None if there is no store yet."""
+        """Return the number of partitions of the stored data; None if there is no store yet."""
         count = await self._redis.call("GET", self.keys.partitions)
         if count is None and await self.is_used():
-            return 1  # it is older than partitions
+            return 1  # stored before there were partitions
         return count and int(count)
 
     async def schema_version(self) -> int | None:
-        """Return the version of the layout of what is here; None if there is no store yet.
+        """Return the schema version of the stored data; None if there is no store yet.
 
         Raises:
             ConfigError: a newer release has stored it.
@@ -119,13 +119,13 @@ class Store:
         return await self.schema.version(is_used=await self.partition_count() is not None)
 
     async def claim(self) -> int:
-        """Return the same; if nothing is here yet, it is filed in as many partitions as now."""
+        """Return the same; if there is no store yet, record the present number of partitions."""
         count = await self.partition_count() or self.keys.count
         await self._redis.call("SET", self.keys.partitions, count, "NX")
         return int(await self._redis.call("GET", self.keys.partitions))
 
     async def incidents_beginning(self, digits: str) -> list[UUID]:
-        """Return this partition's incidents whose ids begin so; looks at every key."""
+        """Return this partition's incidents whose ids begin with the prefix; scans every key."""
         found, cursor = [], b"0"
         wanted = self.keys.incident(f"{digits}*")
         while True:

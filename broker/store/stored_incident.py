@@ -1,4 +1,4 @@
-"""An incident as it is filed, with its people and reports: the values, and how they are read."""
+"""A stored incident with its people and reports: the values, and how they are read."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -24,11 +24,11 @@ People = Mapping[str, Member]
 
 
 class Neighbourhood(NamedTuple):
-    """What a report's decision rests on; `marker` changes with the open incidents of its cell.
+    """What the decision on a report depends on; `marker` changes with the open incidents of its cell.
 
     At a border there may be more `elsewhere`, in other partitions, and the report may be `routed`
-    to the one of a region: committed there, if at all. Without a marker nothing is sure of the
-    cell.
+    to the partition of a region: it is committed only there. Without a marker nothing is known of
+    the cell.
     """
 
     received: KnownReceipt | None
@@ -38,7 +38,7 @@ class Neighbourhood(NamedTuple):
     routed: int | None = None
 
 
-NOTHING_NEAR = Neighbourhood(None, "", ())  # what most reports find, and need not read first
+NOTHING_NEAR = Neighbourhood(None, "", ())  # what most reports find, so that they need no read
 
 
 class StoredIncident(NamedTuple):
@@ -46,8 +46,8 @@ class StoredIncident(NamedTuple):
 
     `stated` is the version that the police's retained state was last published with. `people` and
     `group_events` are those of one conversation about it (`broker/store/conversations.py`), which
-    is that of `report` where each has its own. `silent_at` is when its reporter was told that
-    it closed, since nothing was said for so long; the incident may be open.
+    belongs to `report` where each has its own. `silent_at` is when its reporter was told that it
+    closed for silence; the incident may still be open.
     """
 
     incident: Incident
@@ -88,7 +88,7 @@ def reading(redis: RedisConnection, incident: UUID, conversation: UUID) -> Trans
 
 
 def filed_in(conversation: UUID, results: Sequence[Any]) -> StoredIncident | None:
-    """Return what `reading` has read; None: there is no such incident."""
+    """Return what `reading` has read; None if there is no such incident."""
     (version, blob, active, stated), people, events, silent = results
     if version is None or blob is None or active is None:
         return None
@@ -106,12 +106,12 @@ def filed_in(conversation: UUID, results: Sequence[Any]) -> StoredIncident | Non
 
 
 def decode_incident(version: bytes, blob: bytes) -> Incident:
-    """Return an incident as its hash has it."""
+    """Return an incident from the fields of its hash."""
     return msgspec.structs.replace(_INCIDENT.decode(blob), version=int(version))
 
 
 def category_in(blob: bytes) -> str:
-    """Return the category of an incident, of which no more may be readable."""
+    """Return an incident's category, even if the rest is unreadable."""
     return _OF_CATEGORY.decode(blob).category
 
 
@@ -121,7 +121,7 @@ def decode_row(row: tuple[bytes, bytes]) -> Incident:
 
 
 def decode_people(row: Sequence[bytes]) -> People:
-    """Return the people of a conversation as their hash has them."""
+    """Return the people of a conversation from their hash."""
     return dict(readable(zip(row[::2], row[1::2], strict=True), _person, what="a member"))
 
 

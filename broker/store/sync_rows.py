@@ -1,7 +1,7 @@
-"""What one participant may have missed: seen at a glance for a sync, and read where it is new.
+"""What one participant may have missed: a short row for each incident, and the events of new ones.
 
-After the loss of the MQTT broker every device asks at once, and was in a hundred incidents since;
-to read each of them whole was most of what `groups` did.
+After the loss of the MQTT broker every device asks at once, and may have been in a hundred
+incidents: reading each in full was most of the work of `groups`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,10 +24,10 @@ from schemas.messages import GroupEvent, GroupEventKind, Question, Sync
 
 
 class SyncRow(NamedTuple):
-    """What is seen of an incident; `alert` is theirs, if they were sent one.
+    """An incident in short; `alert` is the user's, if they were sent one.
 
-    Of its group, how many events there were and when the last was. `incident` is the id by which
-    they know it, `partition` where it is.
+    It has the number of its group's events and the time of the last. `incident` is the id by which
+    the user knows it.
     """
 
     incident: UUID
@@ -40,17 +40,17 @@ class SyncRow(NamedTuple):
     is_open: bool
 
     def has_alert(self, request: Sync, user: str, sure: datetime) -> bool:
-        """Whether the device says that it has the alert: by its name, or since it was before `sure`."""
+        """Whether the device has the alert: it names it, or the alert came before `sure`."""
         return self.alert is not None and (
             self._is_named(self.alert, request, user) or self.alert.at < sure
         )
 
     def lacks_any(self, request: Sync, user: str) -> bool:
-        """Whether there is anything that the device is to be told again."""
+        """Whether anything has to be sent to the device again."""
         return self.lacks_alert(request, user) or self.lacks_events(request)
 
     def lacks_alert(self, request: Sync, user: str) -> bool:
-        """Whether there is an alert that the device does not name, and that still calls for help."""
+        """Whether there is an alert that the device does not name and that still matters."""
         if self.alert is None or not self.is_open or self.alert.at < request.since:
             return False
         return not self._is_named(self.alert, request, user)
@@ -59,7 +59,7 @@ class SyncRow(NamedTuple):
         return alert_id(self.incident, alert.wave, user) in request.alerts
 
     def lacks_events(self, request: Sync) -> bool:
-        """Whether something was told since that the device does not name."""
+        """Whether there are events since then that the device does not name."""
         if self.told_at < request.since:
             return False
         known = request.groups.get(self.incident, frozenset())
@@ -68,7 +68,7 @@ class SyncRow(NamedTuple):
         return not self.is_open and self.events not in known  # the last is that it closed
 
     def lacks(self, event: GroupEvent, request: Sync) -> bool:
-        """Whether the device is to be told of `event` again: nothing from before they joined."""
+        """Whether `event` has to be sent again: none from before the user joined has."""
         if event.at < request.since or event.sequence in request.groups.get(self.incident, ()):
             return False
         in_time = self.member.in_group and event.sequence >= self.member.hears_from
@@ -76,13 +76,13 @@ class SyncRow(NamedTuple):
 
 
 class SyncEvents(NamedTuple):
-    """All that a group was told, with the incident; without it for what is no group but their own."""
+    """All events of a group, with the incident; without it for the user's own conversation."""
 
     incident: Incident | None
     events: Sequence[GroupEvent]
 
     def told_to(self, member: Member) -> Sequence[GroupEvent]:
-        """Return what `member` may hear: where there is no group, themselves and the desk alone.
+        """Return the events that `member` may read: without a group, their own and the desk's.
 
         Before schema version 3 all reporters of such an incident had one log.
         """
@@ -91,7 +91,7 @@ class SyncEvents(NamedTuple):
         return [one for one in self.events if one.member in (member.name, *DESK_NAMES)]
 
 
-def _glimpse(user: str, partition: int, row: Sequence[Any]) -> SyncRow:
+def _sync_row(user: str, partition: int, row: Sequence[Any]) -> SyncRow:
     name, told, alert, delivered, member, events, is_open = row
     return SyncRow(
         incident=UUID(name.decode()),
@@ -123,8 +123,8 @@ class SyncStore:
     ) -> list[SyncRow]:
         """Return the newest incidents of `user` in which they may have missed something.
 
-        Those whose group was told something since, to which they were alerted since, or more than
-        `told_before` before, without a word of their device so far.
+        Those with group events since then, those to which they were alerted since then, and older
+        alerts (by more than `told_before`) that their device has not confirmed.
         """
         since_ms, told_ms = milliseconds(since), milliseconds(since - told_before)
         rows = await self._redis.script(
@@ -132,11 +132,11 @@ class SyncStore:
             [self._keys.involved(user), self._keys.open_incidents],
             [self._keys.prefix, user, since_ms, told_ms, at_most],
         )
-        glimpse = partial(_glimpse, user, self._keys.partition)
-        return [*readable(rows, glimpse, what="an incident of a sync")]
+        row = partial(_sync_row, user, self._keys.partition)
+        return [*readable(rows, row, what="an incident of a sync")]
 
     async def questions(self, user: str, since: datetime) -> list[Question]:
-        """Return what `user` was asked since, for as long as a question is kept."""
+        """Return the questions to `user` since then, as long as they are kept."""
         names = await self._redis.call(
             "ZRANGE", self._keys.asked(user), milliseconds(since), "+inf", "BYSCORE"
         )
@@ -146,7 +146,7 @@ class SyncStore:
         return [*readable(filter(None, rows), decode_question, what="a question")]
 
     async def read(self, incidents: Iterable[UUID]) -> dict[UUID, SyncEvents]:
-        """Return what was said of these incidents, as far as they are still there."""
+        """Return the group events of these incidents, without those that were erased."""
         names = list(incidents)
         rows = await self._redis.calls(
             words
@@ -161,9 +161,9 @@ class SyncStore:
         return dict(readable(there, _missed, what="an incident of a sync"))
 
     async def confirm(self, incidents: Iterable[UUID], user: str, now: datetime) -> None:
-        """Record that the device of `user` says it has the alerts of `incidents`.
+        """Record that the device of `user` has confirmed the alerts of `incidents`.
 
-        If one has been erased nothing is recorded: the next sync does it.
+        If one of them has been erased, nothing is recorded; the next sync will do it.
         """
         transaction = Transaction(self._redis)
         for incident in incidents:

@@ -1,8 +1,9 @@
-"""Which MQTT sessions the workers have, which worker holds each, and its last heartbeat.
+"""The workers' MQTT sessions, the holder of each, and its last heartbeat.
 
-A worker's session outlives it, with its place in the shared subscriptions: until a living worker
-has ended it, it swallows its share. Every change requires that the record is as it was read, so of
-several who claim a session one gets it, and of two last workers that leave at once one stays.
+A worker's session outlives it and keeps its place in the shared subscriptions: until a living
+worker has ended it, it swallows its share. Every change requires that the record is as it was read.
+So only one of several claimants gets a session, and of two last workers that leave at once one
+stays.
 """
 
 import enum
@@ -15,27 +16,25 @@ from msgspec.structs import replace
 
 from broker.store.kernel.redis_connection import RedisConnection
 
-ALIVE_MS = (
-    5_000  # for status pages; who claims a session trusts no clock (`broker/runtime/liveness.py`)
-)
-_KEPT_MS = 86_400_000  # so long an MQTT broker may bring a session back that has ended
+ALIVE_MS = 5_000  # for status pages; a claim trusts no clock (`broker/runtime/liveness.py`)
+_KEPT_MS = 86_400_000  # how long an MQTT broker may bring back an ended session
 
 
 class WorkerState(enum.StrEnum):
-    """What is known of a worker's session."""
+    """The state of a worker's session."""
 
     STARTING = "starting"  # it may not have subscribed yet
     RUNNING = "running"
-    LEAVING = "leaving"  # for good: it unsubscribes, and takes what is queued
+    LEAVING = "leaving"  # for good: it unsubscribes, and handles what is queued
     CLAIMED = "claimed"  # another worker is taking it over
-    GONE = "gone"  # it has ended; an MQTT broker that restarts from an old file may bring it back
+    GONE = "gone"  # ended; an MQTT broker that restarts from an old file may bring it back
 
 
 class WorkerSession(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's session at one MQTT broker, of several the one with the number `server`.
+    """A worker's session at one MQTT broker; `server` is the broker's number.
 
-    `holder` is the process that answers for it, `claimed_by` the instance that takes it over, or
-    has; `ended_ms` when it has ended, by Redis's clock.
+    `holder` is the process that is responsible for it, `claimed_by` the instance that takes it over
+    or has done so; `ended_ms` is when it ended, by Redis's clock.
     """
 
     service: str
@@ -50,12 +49,12 @@ class WorkerSession(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The field that it is filed under: with another secret it is another session."""
+        """Its field in the hash: with another secret it is another session."""
         return f"{self.client_id} {self.server}"
 
 
 class Registered(NamedTuple):
-    """A session as it was read. `record` and `beat` are the guards that it has not changed."""
+    """A session as it was read. `record` and `beat` guard that it has not changed."""
 
     session: WorkerSession
     record: bytes
@@ -64,12 +63,12 @@ class Registered(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """Whether its holder has given a heartbeat lately."""
+        """Whether its holder has sent a heartbeat lately."""
         return self.session.state is not WorkerState.GONE and self.age_ms < ALIVE_MS
 
     @property
     def is_dead(self) -> bool:
-        """Whether its holder is gone and the session, which swallows its share, is still there."""
+        """Whether its holder is gone and the session still swallows its share."""
         return self.session.state is not WorkerState.GONE and not self.is_alive
 
 
@@ -93,14 +92,14 @@ class WorkerStore:
         now_ms = int(time[0]) * 1000 + int(time[1]) // 1000
         found = []
         for name, record in zip(records[::2], records[1::2], strict=True):
-            with suppress(msgspec.MsgspecError):  # of a version to come
+            with suppress(msgspec.MsgspecError):  # of a later version
                 session = msgspec.json.decode(record, type=WorkerSession)
                 beat = beat_of.get(name, b"0")
                 found.append(Registered(session, record, beat, max(0, now_ms - int(beat))))
         return found
 
     async def register(self, session: WorkerSession) -> None:
-        """Become the holder of a session, in place of any other."""
+        """Become the holder of a session, replacing any other."""
         await self._change(session)
 
     async def beat(self, session: WorkerSession) -> bool:
@@ -108,7 +107,7 @@ class WorkerStore:
         return await self._change(session, was=msgspec.json.encode(session))
 
     async def claim(self, found: Registered, *, holder: str, by: str) -> WorkerSession | None:
-        """Answer for a dead worker's session; None if it lives, or another has claimed it."""
+        """Claim a dead worker's session; None if it lives, or another has claimed it."""
         session = found.session
         ended_ms = session.ended_ms
         if session.state is WorkerState.GONE:
@@ -120,18 +119,18 @@ class WorkerStore:
         return claimed if done else None
 
     async def leave(self, session: WorkerSession, staying: Registered) -> WorkerSession | None:
-        """Record that a worker leaves because another stays; None if that is no longer so."""
+        """Record that a worker leaves because another stays; None if none stays."""
         leaving = replace(session, state=WorkerState.LEAVING)
         done = await self._change(leaving, was=msgspec.json.encode(session), staying=staying)
         return leaving if done else None
 
     async def ended(self, session: WorkerSession) -> bool:
-        """Record that a session has ended at the MQTT broker; False if another answers for it."""
+        """Record that a session has ended at the MQTT broker; False if another worker holds it."""
         gone = replace(session, state=WorkerState.GONE, ended_ms=0)
         return await self._change(gone, was=msgspec.json.encode(session))
 
     async def still_ended(self, session: WorkerSession, found: Registered) -> None:
-        """Record that a session that had ended did not come back; forget it after a day."""
+        """Record that an ended session did not come back; delete it after a day."""
         was = msgspec.json.encode(session)
         if int(found.beat) + found.age_ms - session.ended_ms > _KEPT_MS:
             await self._change(session, was=was, forget=True)

@@ -1,4 +1,4 @@
-"""The zones that reports fall into: imported by the operator, read by intake."""
+"""The zones of reports: imported by the operator, read by intake."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -22,7 +22,7 @@ class ZoneStore:
         return int(await self._redis.call("GET", self._keys.zones_version) or 0)
 
     async def save(self, kind: ZoneKind, zones: Sequence[Zone]) -> None:
-        """Replace all zones of `kind`, at once; those of other kinds are not touched."""
+        """Replace all zones of `kind` in one step; other kinds stay."""
         transaction = Transaction(self._redis)
         for zone in await self.load():
             if zone.kind is kind:

@@ -1,4 +1,4 @@
-"""One item that cannot be handled must not hold up the others of a sweep, a batch or a read."""
+"""An item that cannot be handled must not hold up the others of a sweep, a batch or a read."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
@@ -49,15 +49,15 @@ async def each(
     what: str,
     postpone: Callable[[T], Awaitable[None]] | None = None,
 ) -> list[R]:
-    """Handle items one after another, each isolated; return what came of those that could be."""
+    """Handle items one after another, each isolated; return the results of those that worked."""
     done = [await isolated(item, handle, what=what, postpone=postpone) for item in items]
     return [result for result in done if result is not None]
 
 
 def readable(items: Iterable[T], read: Callable[[T], R], *, what: str) -> Iterator[R]:
-    """Yield what `read` makes of each item; one that it fails on is logged and left out.
+    """Yield `read(item)` for each item; one on which it fails is logged and left out.
 
-    Nothing of the item is logged: it may hold who was where.
+    No content of the item is logged: it may tell who was where.
     """
     for item in items:
         try:

@@ -1,6 +1,6 @@
-"""What scripts are given, in MessagePack: to hand Redis each word as its own took more time.
+"""Arguments of scripts in MessagePack: a separate argument for each word took longer.
 
-For 230 words 4 µs instead of 38. Lua's reader in Redis and Valkey knows no binaries.
+230 words take 4 µs instead of 38. Lua's reader in Redis and Valkey does not know the binary type.
 """
 
 from typing import Any

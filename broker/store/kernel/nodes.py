@@ -1,8 +1,8 @@
 """The Redis servers behind a URL: one, or the masters of a Redis Cluster.
 
-Which it is, the servers say (`CLUSTER SLOTS`). A URL may name several, `redis://a:7001,b:7002,c`:
-of a cluster any that answers tells of the others. There is one connection to each server for all
-partitions, and besides one for each blocking reader.
+The servers tell which it is (`CLUSTER SLOTS`). A URL may name several, `redis://a:7001,b:7002,c`:
+any node of a cluster that answers names the others. All partitions share one connection to each
+server; each blocking reader has its own.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ from broker.store.kernel.pipeline import CommandRefused, RedisPipeline
 _log = structlog.get_logger()
 
 _PORT = 6379
-_LEARN_APART_S = 0.1  # so often at most the servers are asked who has what,
-_LEARN_EVERY_S = 5.0  # and so often at least: replicas come and go without a word
-_LEARN_S = 1.0  # so long one of several has to answer, before the next is asked
+_LEARN_APART_S = 0.1  # how often at most the servers are asked for the slots,
+_LEARN_EVERY_S = 5.0  # and how often at least: replicas come and go silently
+_LEARN_S = 1.0  # how long one of several may take to answer before the next is asked
 _LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # another node may have it now
 
 Slots = list[tuple[range, str, bool]]
 
 
 class Nodes:
-    """Who has which slot, and the connections there."""
+    """The nodes of all slots, and the connections to them."""
 
     def __init__(self, url: str, *, answer_s: float) -> None:
         self._url = url
@@ -49,13 +49,13 @@ class Nodes:
             await wire.close()
 
     def known(self, slot: int) -> tuple[RedisPipeline, bool] | None:
-        """Return what `wire` does, if nobody need be asked."""
+        """Return what `wire` does if no server has to be asked; else None."""
         if self.is_cluster and time.monotonic() > self._learned_at + _LEARN_EVERY_S:
             self.doubt()
         return self._by_slot.get(slot)
 
     def unreplicated(self, slot: int) -> None:
-        """Expect no word of a replica of `slot` until the nodes are asked again who has what."""
+        """Expect no replica of `slot` until the nodes are asked again."""
         if known := self._by_slot.get(slot):
             self._by_slot[slot] = (known[0], False)
 
@@ -63,7 +63,7 @@ class Nodes:
         """Return the connection to the node that has `slot`, and whether it has a replica.
 
         Raises:
-            UnavailableError: nobody can be asked, or nobody has it.
+            UnavailableError: no server answers, or none has it.
         """
         url, is_replicated = await self.place(slot)
         found = self._by_slot[slot] = (self._wire(url), is_replicated)
@@ -81,13 +81,13 @@ class Nodes:
         raise UnavailableError(f"Redis: nobody has the slot {slot}")
 
     def doubt(self) -> None:
-        """Ask again before the next command: a node is gone, or has said that it has not the slot."""
+        """Ask again before the next command: a node is gone, or does not have the slot."""
         if self.is_cluster:
             self._slots = None
             self._by_slot.clear()
 
     def is_moved(self, error: CommandRefused) -> bool:
-        """Whether a server has refused because another has it; then doubt who has what."""
+        """Whether a server refused because another has the slot; if so, ask again."""
         text = str(error)
         if text.startswith(_LOST):
             self.doubt()
@@ -99,7 +99,7 @@ class Nodes:
     async def _learn(self) -> None:
         async with self._learning:
             if self._slots is not None:
-                return  # another task has asked in the meantime
+                return  # another task has asked since
             await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - time.monotonic()))
             failure: Exception | None = None
             urls = dict.fromkeys((*self._seeds, *self._wires))
@@ -121,7 +121,7 @@ class Nodes:
         except CommandRefused as error:
             if self.is_cluster or str(error).startswith(_LOST):
                 raise UnavailableError(f"Redis: {error}") from error
-            return [(range(16_384), url, False)]  # no cluster, or nothing that knows of one
+            return [(range(16_384), url, False)]  # no cluster
         self.is_cluster = True
         slots = [
             (range(first, last + 1), _at(url, *master[:2]), bool(replicas))
@@ -159,5 +159,5 @@ def _at(url: str, host: bytes | None, port: int) -> str:
 
 
 def _bare(url: str) -> str:
-    """Return where a URL leads, without the password."""
+    """Return a URL without its password."""
     return urlsplit(url).netloc.rpartition("@")[2]

@@ -1,9 +1,9 @@
-"""One connection to Redis, shared by everybody: commands go out at once, answers come in order.
+"""One shared connection to Redis: commands are sent at once, answers come in order.
 
-redis-py takes a connection from a pool for each command; measured here that was 250 µs of CPU a
-command, and as many fsyncs at Redis as there were connections. On one connection whatever is under
-way together is read by Redis together, and one fsync serves it all. A caller that is cancelled
-leaves nothing out of step: its answer is taken off the line and dropped.
+redis-py takes a connection from a pool for each command; that took 250 µs of CPU a command, and as
+many fsyncs at Redis as there were connections. On one connection Redis reads concurrent commands
+together, and one fsync serves them all. A cancelled caller leaves the order intact: its answer is
+read and dropped.
 
 RESP2, https://redis.io/docs/latest/develop/reference/protocol-spec/.
 """
@@ -36,7 +36,7 @@ class CommandRefused(Exception):  # noqa: N818 - Redis' answer, read as `except 
 class RedisPipeline:
     """A connection that is made at the first call, and again at the first call after it broke.
 
-    `answer_s` is how long an answer may take: after that the connection is given up.
+    `answer_s` is how long an answer may take; after that the connection is closed.
     """
 
     def __init__(self, url: str, *, answer_s: float) -> None:
@@ -49,9 +49,8 @@ class RedisPipeline:
         """Return the answer to one command.
 
         Raises:
-            Refused: Redis said no.
-            UnavailableError: no connection, or it broke before the answer: whether the command
-                was carried out is not known.
+            CommandRefused: Redis refused. UnavailableError: no connection, or it broke before the
+            answer: the command may or may not have run.
         """
         line = self._line
         if line is None or line.broken:
@@ -62,7 +61,7 @@ class RedisPipeline:
         """Return the answers to commands that do not depend on each other, sent in one write.
 
         Raises:
-            Refused, UnavailableError: as `call`, the first of them.
+            CommandRefused, UnavailableError: as `call`, the first of them.
         """
         line = self._line
         if line is None or line.broken:
@@ -110,9 +109,9 @@ class RedisPipeline:
 
 
 class _Line(asyncio.Protocol):
-    """The bytes, and the waiting callers with when they asked, in the order of their commands.
+    """The bytes, and the waiting callers with their times, in the order of their commands.
 
-    One timer watches over the oldest of them: one for each call was a tenth of a service's work.
+    One timer watches the oldest: a timer for each call was a tenth of a service's work.
     """
 
     def __init__(self, answer_s: float) -> None:
@@ -129,13 +128,13 @@ class _Line(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
 
     def send(self, words: Sequence[Word]) -> asyncio.Future[Any]:
-        """Write one command; return what will be its answer."""
+        """Write one command; return the future of its answer."""
         future = self._future()
         self._write(_pack(tuple(words)), 1, _One(future))
         return future
 
     def send_all(self, several: Iterable[Sequence[Word]]) -> asyncio.Future[list[Any]]:
-        """Write commands; return what will be all their answers, in order."""
+        """Write commands; return the future of all their answers, in order."""
         packed = [_pack(tuple(words)) for words in several]
         future = self._future()
         if packed:
@@ -155,7 +154,7 @@ class _Line(asyncio.Protocol):
         self._transport.write(data)
 
     def _look(self) -> None:
-        """Give the connection up if the oldest caller has waited too long."""
+        """Close the connection if the oldest caller has waited too long."""
         self._watch = None
         if not self._waiting or self.broken:
             return
@@ -177,7 +176,7 @@ class _Line(asyncio.Protocol):
         self.close(str(exc or "closed by Redis"))
 
     def close(self, why: str) -> None:
-        """Give the connection up; pending calls fail with `why`."""
+        """Close the connection; pending calls fail with `why`."""
         self.broken = True
         if self._watch is not None:
             self._watch.cancel()

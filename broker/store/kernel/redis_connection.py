@@ -1,6 +1,6 @@
-"""Redis or Valkey as the store uses it: scripts by digest, and errors as ours to mend.
+"""Redis or Valkey as the store uses it: scripts by digest, and errors as UnavailableError.
 
-Nothing is retried here: what is safe to repeat is decided above, where effects carry ids. Blocking
+Nothing is retried here: callers, whose effects carry ids, decide what is safe to repeat. Blocking
 reads have connections of their own.
 """
 
@@ -40,22 +40,22 @@ _DIGESTS = {
     for name, text in _SOURCES.items()
 }
 ANSWER_S = 10.0
-_REPLICA_MS = 1_000  # so long a replica has to say that it has a write
+_REPLICA_MS = 1_000  # how long a replica may take to confirm a write
 _HOPS = 5
-# What no retry fixes: a key or an entry that is not what we stored.
+# Errors that no retry fixes: a key or an entry is not what we stored.
 _CORRUPT = ("WRONGTYPE", "ERR user_script", "ERR Error running script")
-_PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY")  # may stand inside a script's error
+_PASSING = ("OOM", "MISCONF", "READONLY", "LOADING", "BUSY")  # may be inside a script's error
 
 
 class CorruptError(Exception):
-    """What is in Redis is not what we stored there. To try again would not help: poison."""
+    """What is in Redis is not what we stored: a retry would not help."""
 
 
 class RedisConnection:
     """Commands and scripts on one partition. `async with` connects.
 
-    `nodes` may be shared by the connections of several partitions; else it has its own. `routes` say
-    who reads which events; without them none can be written.
+    `nodes` may be shared by the connections of several partitions; by default each has its own.
+    `routes` say which services read which events; without them none can be written.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class RedisConnection:
         """Return the answer to one command, as the server gives it.
 
         Raises:
-            UnavailableError: Redis cannot be reached, or refuses.
-            CorruptError: what it has is not what we stored.
+            UnavailableError: Redis cannot be reached, or refuses. CorruptError: its data is not
+            what we stored.
         """
         return await self._ask(lambda wire, _: wire.call(*words))
 
@@ -101,7 +101,7 @@ class RedisConnection:
         return answers
 
     async def _ask(self, send: Callable[[RedisPipeline, bool], Awaitable[Any]]) -> Any:
-        """Send to the node with the partition; again if another has it, since nothing was done."""
+        """Send to the partition's node; if another node has it, nothing was done: send there."""
         nodes = self._nodes
         for _ in range(_HOPS):
             wire, is_replicated = nodes.known(self.keys.slot) or await nodes.wire(self.keys.slot)
@@ -116,7 +116,7 @@ class RedisConnection:
         raise UnavailableError("Redis: the cluster does not agree on who has what")
 
     async def blocking(self, who: str, block_ms: int, *words: Word) -> Any:
-        """Return the answer to a command that may block for `block_ms`, on a connection of `who`.
+        """Return the answer to a command that may block for `block_ms`, on the connection of `who`.
 
         Raises:
             UnavailableError: Redis cannot be reached, or refuses.
@@ -140,10 +140,10 @@ class RedisConnection:
             raise
 
     async def script(self, name: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
-        """Run the script `name`; loads it if Redis does not know it (any more).
+        """Run the script `name`; load it if Redis does not have it.
 
-        One that writes is done when a replica has it too, where there is one: a cluster that
-        loses the server a moment later has lost nothing.
+        A write is done only when a replica, if there is one, has it too: a cluster that loses the
+        server a moment later loses nothing.
 
         Raises:
             UnavailableError: Redis cannot be reached, refuses to write, or the replica is silent.

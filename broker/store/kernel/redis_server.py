@@ -1,4 +1,4 @@
-"""What the Redis server says of itself: its settings, its disk, its clock, and whether it writes."""
+"""The Redis server's settings, disk and clock, and whether it can write."""
 
 import time
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ _LOSES = {
     "maxmemory-policy": "it deletes reports when its memory is full",
 }
 _PROBE_MS = 60_000
-_SHARED_MS = int(GRACE_S * 1000)  # as long as a jump is held off: a restart must not end that
+_SHARED_MS = int(
+    GRACE_S * 1000
+)  # as long as a jump is held off, so that a restart does not end that
 
 
 class Server:
@@ -28,9 +30,9 @@ class Server:
         self._redis = redis
 
     async def write(self, shared: SharedTime | None = None) -> float:
-        """Write something, as a receipt's commit does; return the server's clock (Unix s).
+        """Write, as the commit of a receipt does; return the server's clock (Unix s).
 
-        `shared` is what a worker goes by, for those that start.
+        `shared` is the time that the worker uses, for workers that start.
 
         Raises:
             UnavailableError: it cannot be reached, or refuses to write.
@@ -45,7 +47,7 @@ class Server:
         return _unix_s(clock)
 
     async def shared_time(self) -> tuple[SharedTime, float]:
-        """Return what the workers go by, else the server's clock; and the server's clock (Unix s).
+        """Return the time that the workers use, or else the server's; and the server's clock (Unix s).
 
         Raises:
             UnavailableError: it cannot be reached.
@@ -54,7 +56,9 @@ class Server:
         told, left_ms, clock = await self._redis.calls([("GET", key), ("PTTL", key), ("TIME",)])
         redis_s = _unix_s(clock)
         age_s = (_SHARED_MS - left_ms) / 1000
-        if told is None or not 0 <= age_s <= GRACE_S:  # else the server's clock went back since
+        if (
+            told is None or not 0 <= age_s <= GRACE_S
+        ):  # otherwise the server's clock went back since
             return SharedTime(redis_s, from_redis=True), redis_s
         shared = msgspec.json.decode(told, type=SharedTime)
         held_for_s = max(0.0, shared.held_for_s - age_s)
@@ -69,7 +73,7 @@ class Server:
         return _unix_s(await self._redis.call("TIME"))
 
     async def unsafe(self) -> list[Cause]:
-        """Return the settings with which it may lose what got a receipt; what cannot be seen is a note.
+        """Return the settings with which it may lose what got a receipt, and notes of what is hidden.
 
         Raises:
             UnavailableError: it cannot be reached.
@@ -94,7 +98,7 @@ class Server:
         ]
 
     async def _unsafe_by_info(self) -> list[Cause]:
-        """Managed servers refuse CONFIG; INFO tells of all but appendfsync."""
+        """Managed servers refuse CONFIG; INFO shows all but appendfsync."""
         try:
             info = (await self._redis.call("INFO", "everything")).decode()
         except UnavailableError as error:
@@ -116,7 +120,7 @@ class Server:
         ]
 
     async def disk(self) -> list[Cause]:
-        """Return what keeps it from writing to its disk now.
+        """Return the causes that keep it from writing to its disk now.
 
         Raises:
             UnavailableError: it cannot be reached.
@@ -161,5 +165,5 @@ def _unchecked(names: list[str]) -> list[Cause]:
 
 
 def _is_refusal(problem: str) -> bool:
-    """Whether the server answered, and only does not want this command."""
+    """Whether the server answered, and only refuses this command."""
     return "NOPERM" in problem or "unknown command" in problem or "not allowed" in problem

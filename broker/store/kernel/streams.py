@@ -1,4 +1,4 @@
-"""The streams between services, one for each that reads; entries of dead workers are taken over."""
+"""The streams between services, one for each reader; entries of dead workers are taken over."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
@@ -17,9 +17,9 @@ _FORGOTTEN_MS = 3_600_000  # a reader asks each second
 
 
 class StreamEntry(NamedTuple):
-    """One entry of the stream; `event` is None when it cannot be read (`data` is kept for that).
+    """One entry of the stream; `event` is None when `data` cannot be read.
 
-    `replay_of` is the dead letter that was put back on the stream with it.
+    `replay_of` is the dead letter that was put back on the stream, if it is a replay.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Events:
         await transaction.run()
 
     async def replay(self, group: str, data: bytes, replay_of: UUID) -> None:
-        """Put the event of a dead letter back on its stream; the letter goes once it has worked."""
+        """Put a dead letter's event back on its stream; the letter is deleted once it has worked."""
         stream = self._keys.events(group)
         await self._redis.call("XADD", stream, "*", "e", data, "replay", str(replay_of))
 
@@ -89,7 +89,7 @@ class Events:
     async def take_over(
         self, group: str, consumer: str, *, idle_ms: int, count: int
     ) -> list[StreamEntry]:
-        """Return entries that some consumer has left unacknowledged for `idle_ms`, now ours."""
+        """Take over and return entries that a consumer has not acknowledged for `idle_ms`."""
         answer = await self._redis.call(
             "XAUTOCLAIM", self._keys.events(group), group, consumer, idle_ms, "0", "COUNT", count
         )
@@ -98,11 +98,10 @@ class Events:
     async def take_over_from(
         self, group: str, consumer: str, gone: Collection[str], *, count: int
     ) -> list[StreamEntry]:
-        """Return entries that a worker which is gone has left unacknowledged, now ours.
+        """Take over entries that workers which are gone have left unacknowledged, and return them.
 
-        `gone` are instances; each consumer is named by its instance and a number. Consumers of
-        which nothing is left are deleted, and those that nobody has answered for since
-        `_FORGOTTEN_MS`.
+        `gone` are instances; a consumer's name is its instance and a number. Consumers without
+        entries are deleted, and those that have been idle for `_FORGOTTEN_MS`.
         """
         stream = self._keys.events(group)
         for row in await self._redis.call("XINFO", "CONSUMERS", stream, group):
@@ -114,19 +113,19 @@ class Events:
             if not about[b"pending"] or not is_gone:
                 continue
             left = await self._redis.call("XPENDING", stream, group, "-", "+", count, name)
-            claim = ("XCLAIM", stream, group, consumer, _CLAIMED_MS)  # who comes second gets none
+            claim = ("XCLAIM", stream, group, consumer, _CLAIMED_MS)  # a second claimant gets none
             claimed = await self._redis.call(*claim, *(one[0] for one in left)) if left else ()
             if entries := _entries([one for one in claimed if one]):
                 return entries
         return []
 
     async def consumers(self, group: str) -> list[str]:
-        """Return the names of all who have read for `group` and are not forgotten."""
+        """Return the names of all consumers of `group` that still exist."""
         rows = await self._redis.call("XINFO", "CONSUMERS", self._keys.events(group), group)
         return [row[row.index(b"name") + 1].decode() for row in rows]
 
     async def acknowledge(self, group: str, identifiers: Sequence[str]) -> None:
-        """Record that the effects of these entries are done, and strike them off."""
+        """Acknowledge and remove these entries, whose effects are done."""
         if not identifiers:
             return
         transaction = Transaction(self._redis)
@@ -135,7 +134,7 @@ class Events:
         await transaction.run()
 
     async def backlog(self, group: str) -> tuple[int, int]:
-        """Return how many entries are not done, and how many of them a worker has in hand."""
+        """Return how many entries are not done, and how many of those a worker is handling."""
         stream = self._keys.events(group)
         length, pending = await self._redis.calls([("XLEN", stream), ("XPENDING", stream, group)])
         return int(length), int(pending[0])
@@ -167,7 +166,7 @@ def emit(transaction: Transaction, event: Event) -> None:
 
 
 def _needed(routes: Routes | None) -> Routes:
-    """Return the routes. An event that is written without them would reach nobody, in silence."""
+    """Return the routes. An event that is written without them would silently reach no reader."""
     if routes is None:
         raise RuntimeError("this store was opened without routes: it cannot write events")
     return routes

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 
 def milliseconds(moment: datetime) -> int:
-    """Return Unix milliseconds; of what `moment_of` returned, the same as it was given."""
+    """Return Unix milliseconds: the inverse of `moment_of`."""
     return round(moment.timestamp() * 1000)
 
 

@@ -14,7 +14,7 @@ from broker.store.kernel.redis_connection import RedisConnection, Word
 
 
 class CallResult(NamedTuple):
-    """Stands for the result of a call, by its number."""
+    """The result of a call, by the call's number."""
 
     call: int
 
@@ -42,7 +42,7 @@ class Transaction:
         self._guards.append(("present", key))
 
     def require_field(self, key: str, field: str, value: Word) -> None:
-        """Require that the hash `key` has `value` in `field`; an empty one: no such field."""
+        """Require that the hash `key` has `value` in `field`; "" means no such field."""
         self._guards.append(("field", key, field, string(value)))
 
     def require_score(self, key: str, member: str, score: int) -> None:
@@ -54,7 +54,7 @@ class Transaction:
         self._guards.append(("clear", key, lat, lon, metres))
 
     def call(self, *words: Word) -> CallResult:
-        """Add a call; returns what stands for its result."""
+        """Add a call; return a placeholder for its result."""
         self._calls.append([word if type(word) is str else string(word) for word in words])
         return CallResult(len(self._calls))
 
@@ -70,7 +70,7 @@ class Transaction:
 
     async def run(self) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""
-        # As one word: to hand Redis each as its own took a tenth of the time to a commit.
+        # As one argument: a separate argument for each took a tenth of the time of a commit.
         packed = pack((self._guards, self._calls, self._references))
         answer = await self._redis.script("commit", [self.keys.sequence], [packed])
         return answer[1:] if answer[0] == 1 else None
