@@ -276,11 +276,11 @@ async def resend_dropped(ctx: Context) -> Effects:
     dropped: list[tuple[MqttOutages, int]] = []
     for server in ctx.servers:
         mqtt_outages = ctx.store.mqtt_outages.of(server.number)
-        count, healed = await server.dropped(), await mqtt_outages.dropped()
-        if count == 0 and healed:  # it has restarted
-            await mqtt_outages.healed(0)
-        elif count is not None and count != healed:
-            _log.warning("the MQTT broker has dropped messages", now=count, before=healed)
+        count, resent_for = await server.dropped(), await mqtt_outages.dropped()
+        if count == 0 and resent_for:  # it has restarted
+            await mqtt_outages.record_resent(0)
+        elif count is not None and count != resent_for:
+            _log.warning("the MQTT broker has dropped messages", now=count, before=resent_for)
             dropped.append((mqtt_outages, count))
     if not dropped:
         return NOTHING
@@ -290,7 +290,7 @@ async def resend_dropped(ctx: Context) -> Effects:
         if effects.record is not None:
             await effects.record(outcomes)
         for mqtt_outages, count in dropped:
-            await mqtt_outages.healed(count)
+            await mqtt_outages.record_resent(count)
 
     return Effects(effects.messages, record)
 

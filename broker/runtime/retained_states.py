@@ -74,5 +74,5 @@ async def witness(ctx: Context) -> Effects:
         restored_ms = await mqtt_outages.restored_ms()
         heard = server.heard_ms()  # after the wait, in which a broken connection is noticed
         if heard and heard[0] <= restored_ms < heard[1]:
-            await mqtt_outages.witnessed(heard[1])
+            await mqtt_outages.still_restored(heard[1])
     return NOTHING

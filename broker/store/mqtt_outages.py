@@ -26,7 +26,7 @@ class MqttOutages:
         """Return how many messages the broker had dropped when alerts were last resent for it."""
         return int(await self._redis.call("GET", self._dropped) or 0)
 
-    async def healed(self, dropped: int) -> None:
+    async def record_resent(self, dropped: int) -> None:
         """Record that alerts were resent for all messages dropped so far."""
         await self._redis.call("SET", self._dropped, dropped)
 
@@ -53,6 +53,6 @@ class MqttOutages:
         transaction.call("DEL", self._restoring)
         await transaction.run()
 
-    async def witnessed(self, at_ms: int) -> None:
+    async def still_restored(self, at_ms: int) -> None:
         """Record that the server still has all retained states, as of `at_ms`."""
         await self._redis.call("SET", self._restored, at_ms)

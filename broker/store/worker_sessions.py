@@ -146,10 +146,10 @@ class WorkerStore:
         staying: Registered | None = None,
         forget: bool = False,
     ) -> bool:
-        shall = b"" if forget else msgspec.json.encode(session)
+        record = b"" if forget else msgspec.json.encode(session)
         other: Sequence[str | bytes] = (
             (staying.session.name, staying.record) if staying else ("", "")
         )
         keys = [self._keys.workers(session.service), self._keys.worker_beats(session.service)]
-        words = [session.name, was, beat, shall, *other]
+        words = [session.name, was, beat, record, *other]
         return bool(await self._redis.script("worker", keys, words))

@@ -369,11 +369,11 @@ async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is
         async def laid_aside() -> bool:
             return (await system.store.dead_letters.counts()).kept == 1
 
-        async def struck_off() -> bool:  # which follows, so that no crash loses it between
+        async def removed() -> bool:  # which follows, so that no crash loses it between
             return await system.store.outbox.size() == 0
 
         await polled(laid_aside)
-        await polled(struck_off)
+        await polled(removed)
         status, listed = await nabij(system, "dead-letters", "list")
         (letter,) = listed["letters"]
         assert (status, letter["code"], letter["service"]) == (0, "expired", "police")

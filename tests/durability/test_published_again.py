@@ -36,7 +36,7 @@ async def test_what_a_running_mqtt_broker_keeps_is_not_published_again(
     monkeypatch.setattr(ServerStatus, "started_at_ms", long_ago)
     assert await republished(own_servers) == 0
     async with Store(own_servers.redis_url, routes=routes()) as store:
-        await store.mqtt_outages.witnessed(999)
+        await store.mqtt_outages.still_restored(999)
     assert await republished(own_servers) == 1  # what was given all was another server
     assert await republished(own_servers) == 0
 

@@ -181,7 +181,7 @@ def _context(system: System, payload: dict[str, Any]) -> Context:
 
 
 async def _emptied(partitions: Partitions) -> None:
-    """The outbox is struck off after the publishing: soon after the desk has it."""
+    """A message leaves the outbox after the publishing: soon after the desk has it."""
 
     async def is_empty() -> bool:
         return not any([await one.outbox.size() for one in partitions])

@@ -1,9 +1,9 @@
--- Keep a dead letter, or forget some. KEYS: letters, their times, counts, the share of each, the bytes
--- of each share. ARGV: at most so many, so many bytes, none older (ms before the earlier of its time and
--- the server's), so many of a share, what the keys of the shares' times begin with; the letter's id
--- (empty: none), its time (ms), the letter, its share; then ids to forget. What is over is dropped, the
--- oldest first, and counted: of the letter's share, then of whichever share has the most bytes. Answers
--- how many of the ids were there, the letter's own included.
+-- Keep a dead letter, or delete some. KEYS: letters, their times, counts, the share of each, the bytes of
+-- each share. ARGV: the most letters, the most bytes, the oldest time (ms before the earlier of its time
+-- and the server's), the most of one share, the prefix of the keys of the shares' times; the letter's id
+-- ('': none), its time (ms), the letter, its share; then ids to delete. What is too much is dropped, oldest
+-- first, and counted: of the letter's share, then of the share with the most bytes. Answers how many of
+-- the ids existed, the letter's own included.
 local most, most_bytes, lifetime, most_of_one = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local prefix, id, at, share = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[9]
 

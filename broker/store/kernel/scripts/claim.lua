@@ -1,16 +1,16 @@
--- Claim recipients of an incident: each may be alerted once, however often and from wherever it is called.
--- KEYS: people, alerts, unconfirmed, history, open incidents. ARGV: member to file, alert to file,
--- incident, now (ms), prefix of the users' incidents, their lifetime (s), when a worker has to look
--- whether they were sent (ms), the history's note ({count} for how many), 'all' or '', the users in MessagePack.
--- Answers {user, alert…} for those who are to be sent to now: newly claimed, or claimed before for the
--- same reason and not yet recorded as sent. With 'all' also those who were claimed so and are no longer
--- among the users: they were near when they were claimed, and the worker that claimed them has died.
+-- Claim recipients of an incident: each may be alerted once, however often this runs.
+-- KEYS: people, alerts, unconfirmed, history, open incidents. ARGV: the member to file, the alert to file,
+-- incident, now (ms), prefix of the users' incidents, their lifetime (s), when a worker must check whether
+-- they were sent (ms), the history's note ({count} for how many), 'all' or '', the users in MessagePack.
+-- Answers {user, alert…} for those to send to now: newly claimed, or claimed before for the same reason
+-- and not yet recorded as sent. With 'all' also those who were claimed so and are no longer among the
+-- users: they were near when they were claimed, and the worker that claimed them has died.
 local member, alert, incident, now = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local cause = string.match(alert, '^c %S+ (%S+)')
 local users = cmsgpack.unpack(ARGV[10])
 local claimed, new = {}, 0
 if not redis.call('ZSCORE', KEYS[5], incident) then
-  return claimed -- it has closed since it was read: nobody is called to what is over
+  return claimed -- it has closed since it was read: it alerts no one
 end
 if ARGV[9] == 'all' and redis.call('HLEN', KEYS[2]) > 0 then
   local asked, wave = {}, string.match(alert, '^c %S+ %S+ ')
@@ -45,8 +45,7 @@ for first = 1, #users, 1000 do -- `unpack` has a limit
       new = new + 1
     else
       local filed = redis.call('HGET', KEYS[2], user)
-      -- Claimed for another reason, it is in another event's hands, which is not done before it is
-      -- sent.
+      -- Claimed for another reason: the event that claimed it is not done before it is sent.
       if filed and string.match(filed, '^c %S+ (%S+)') == cause then
         claimed[#claimed + 1] = user
         claimed[#claimed + 1] = filed

@@ -1,8 +1,8 @@
 -- One optimistic transaction: if every guard holds, carry out every call; else change nothing.
 -- ARGV: in MessagePack {guards, calls, references}: each guard as {kind, key, …}; each call as its
--- words, or as {keys, words} to be made for each key, which comes second; each reference as a call and a
--- later one, whose last word is the result. Answers {1, results…} or {0, guard}.
--- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is so near.
+-- words, or as {keys, words} to repeat with each key as the second word; each reference as a call and a
+-- later one, whose last word becomes the result. Answers {1, results…} or {0, guard}.
+-- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is that near.
 -- As in neighbourhood.lua: a script cannot include another.
 local function is_within(metres, lat, lon, place) -- haversine, as broker.core.grid.distance_m
   local space = string.find(place, ' ', 1, true)

@@ -1,5 +1,5 @@
--- Delete a consumer that has nothing in hand: to delete one that has loses its entries. KEYS: the stream.
--- ARGV: the group, the consumer. Answers 1, or 0 if it has something in hand.
+-- Delete a consumer without pending entries: deleting one that has some would lose them. KEYS: the stream.
+-- ARGV: the group, the consumer. Answers 1, or 0 if it has pending entries.
 if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then
   return 0
 end

@@ -1,7 +1,7 @@
--- What one participant may have missed, at a glance: of the newest incidents that they are in those
--- in which something may be new to them. After the loss of an MQTT broker every device asks at once.
--- KEYS: involved, open incidents. ARGV: the keys' prefix, the user, then in ms: since when, and before
--- when an alert without a word of its device is told again; how many incidents at most.
+-- What one participant may have missed, in short: of the newest incidents that they are in, those with
+-- something new. After the loss of an MQTT broker every device asks at once.
+-- KEYS: involved, open incidents. ARGV: the keys' prefix, the user; in ms, since when, and before when an
+-- alert that the device has not confirmed is sent again; how many incidents at most.
 -- Answers {{incident, told, alert, delivered, person, how many group events, whether open}…}.
 local prefix, user, since, before = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 -- A conversation about an incident for the police alone names it in `of`: it is open as long.

@@ -1,4 +1,4 @@
--- Everybody in these index cells. KEYS: the cells' hashes. Answers {n, {user, place…}…}: for each
+-- All users in these index cells. KEYS: the cells' hashes. Answers {n, {user, place…}…}: for each
 -- cell that is not empty, its number in KEYS and its hash.
 local found = {}
 for index, key in ipairs(KEYS) do

@@ -1,4 +1,4 @@
--- What a report's decision rests on, in one read.
+-- What the decision on a report depends on, in one read.
 -- KEYS: the report's receipt, the incidents that may take it. ARGV: the incidents' key prefix, the
 -- report's lat and lon, and how near an incident must be (metres). Answers {receipt fields, marker,
 -- {version, incident}…, names of those that another partition has…}.

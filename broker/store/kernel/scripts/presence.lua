@@ -5,8 +5,8 @@
 -- Filed under at:{cell} as "child availability at", under where:{bucket} as the same after the cell
 -- and before when it came, and what the last withdrawal said ('-': none is known).
 -- Answers {update, incident, entry, 'new' or old "cell child"} per hit.
--- A key may outlive its newest entry by a fifth: its end is looked at by each user once in a tenth of
--- the lifetime, and put off when less than a tenth more than the lifetime is left.
+-- A key may outlive its newest entry by a fifth: each user checks its end once in a tenth of the
+-- lifetime, and extends it when less than a tenth more than the lifetime is left.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local hits = {}
 
@@ -62,9 +62,9 @@ for first = 1, #updates, 7 do
       string.match(filed, '^(%S+) (%S+) (%S+) (%d+) (%d+) ?(%S*)$')
     old_at, old_received = tonumber(old_at), tonumber(old_received)
     if cell == '' then
-      counts = withdrew ~= text(said) -- else it is the same again: what came since stays
+      counts = withdrew ~= text(said) -- otherwise a repeat: what came since stays
     elseif string.find(old_how, '^[mw]') then
-      counts = said > old_at -- a place of before the withdrawal, or repeated, stays forgotten
+      counts = said > old_at -- a place from before the withdrawal, or a repeat, stays forgotten
     else
       counts = at >= old_at
     end

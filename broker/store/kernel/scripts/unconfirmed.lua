@@ -1,5 +1,5 @@
--- Go through an incident's alerts that no device has confirmed: what is too late expires, what has to
--- be sent again is returned, to one caller.
+-- Check an incident's alerts that no device has confirmed: those too late expire, those to send again are
+-- returned to one caller.
 -- KEYS: alerts, delivered, unconfirmed, open-incidents, history. ARGV: incident, then in ms: now,
 -- lifetime of an alert, when what was claimed is sent again, first and last wait of what was
 -- refused; sent from when on is in doubt (in the future: nothing is), how long what was sent again is
