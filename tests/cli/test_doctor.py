@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -12,9 +13,11 @@ import pytest
 import redis
 
 from broker.core.zones import Zone, ZoneKind
+from broker.mqtt import Endpoint
 from broker.store import SCHEMA_VERSION, Alarm, Reader
 from broker.store.kernel.keys import Keys
 from nabij.doctor import CheckResult, DeskSilence, desk_findings
+from nabij.local.access import as_participant
 from nabij.local.embedded import (
     Account,
     EmbeddedMqtt,
@@ -23,6 +26,8 @@ from nabij.local.embedded import (
     replace_options,
 )
 from schemas.taxonomy import Desk
+from schemas.topics import ROOT
+from tests.conftest import needs_acl
 
 
 def doctor(*words: str, **settings: str) -> dict[str, Any]:
@@ -124,6 +129,27 @@ def test_an_mqtt_broker_without_an_acl_is_broken_and_seen_with_the_services_acco
     alone = as_ann(odd_mqtt, accounts)
     del alone["NABIJ_DEVICE_PASSWORD"]
     assert "no access control by topic is in force" in told(doctor(**alone), "broken")
+
+
+async def test_a_right_of_participants_that_an_older_acl_lacks_is_told(
+    own_mqtt: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    needs_acl(own_mqtt)
+    services, ann = (
+        Endpoint.from_url(own_mqtt.url_for(accounts[user])) for user in ("nabij", "ann")
+    )
+    assert await as_participant(services, ann) == []
+    right = f"pattern write {ROOT}/u/%u/up/#\n"
+    acl = own_mqtt.directory / "acl"
+    lines = acl.read_text()
+    assert right in lines
+    acl.write_text(lines.replace(right, ""))
+    os.kill(own_mqtt.pid, signal.SIGHUP)  # read before the next connection is
+
+    [cause] = await as_participant(services, ann)
+
+    assert cause.what == f"the participant 'ann' cannot write {ROOT}/u/ann/up/probe"
+    assert right.strip() in cause.mend
 
 
 def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedRedis) -> None:
