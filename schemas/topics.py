@@ -16,10 +16,10 @@ _OPERATOR, _SERVICE = Role.OPERATOR, Role.SERVICE
 
 RECEIPT = Topic("u/{user}/down/receipt", messages.Receipt, _SERVICE, _PARTICIPANT)
 COMMAND_RECEIPT = Topic(
-    "police/{zone}/receipt", messages.Receipt, _SERVICE, _POLICE_DESK, service="police"
+    "police/{zone}/receipt", messages.Receipt, _SERVICE, _POLICE_DESK, service="police or relay"
 )
 CITY_RECEIPT = Topic(
-    "city/{municipality}/receipt", messages.Receipt, _SERVICE, _CITY_DESK, service="city"
+    "city/{municipality}/receipt", messages.Receipt, _SERVICE, _CITY_DESK, service="relay"
 )
 REPORT = Topic(
     "u/{user}/up/report",
@@ -73,7 +73,7 @@ DELIVERED = Topic(
     messages.DeliveryReceipt,
     _PARTICIPANT,
     _SERVICE,
-    service="police",
+    service="relay",
     receipt=RECEIPT,
 )
 ALERT = Topic("u/{user}/down/alert", messages.Alert, _SERVICE, _PARTICIPANT, service="alerting")
@@ -111,7 +111,7 @@ DESK_DELIVERED = Topic(
     messages.DeliveryReceipt,
     _POLICE_DESK,
     _SERVICE,
-    service="police",
+    service="relay",
     receipt=COMMAND_RECEIPT,
 )
 DESK_SYNC = Topic(
@@ -119,7 +119,7 @@ DESK_SYNC = Topic(
     messages.DeskSync,
     _POLICE_DESK,
     _SERVICE,
-    service="police",
+    service="relay",
     receipt=COMMAND_RECEIPT,
 )
 CASE = Topic(
@@ -130,7 +130,7 @@ CITY_DELIVERED = Topic(
     messages.DeliveryReceipt,
     _CITY_DESK,
     _SERVICE,
-    service="city",
+    service="relay",
     receipt=CITY_RECEIPT,
 )
 CITY_SYNC = Topic(
@@ -138,7 +138,7 @@ CITY_SYNC = Topic(
     messages.DeskSync,
     _CITY_DESK,
     _SERVICE,
-    service="city",
+    service="relay",
     receipt=CITY_RECEIPT,
 )
 UNATTENDED = Topic(
@@ -146,7 +146,7 @@ UNATTENDED = Topic(
     messages.Unattended,
     _SERVICE,
     _OPERATOR,
-    service="police",
+    service="relay",
     retain=True,
 )
 SERVICE = Topic(

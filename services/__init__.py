@@ -9,7 +9,7 @@ from broker.core.changes import Routes
 if TYPE_CHECKING:  # the command line names services without loading what runs them
     from broker.runtime.service import Service
 
-ALL = ("intake", "presence", "alerting", "groups", "police", "city", "deadlines")
+ALL = ("intake", "presence", "alerting", "groups", "police", "city", "relay", "deadlines")
 
 
 def load(name: str) -> "Service":

@@ -114,7 +114,7 @@ async def _escalate_again(deadline: Deadline, filed: StoredIncident, ctx: Contex
         topic=topics.ESCALATION.topic(zone=escalation.zone, priority=escalation.priority),
         payload=encode(escalation),
         made_ms=ctx.now_ms,
-        due_ms=ctx.now_ms,  # nobody else publishes it: the police service may at once
+        due_ms=ctx.now_ms,  # nobody else publishes it: the relay may at once
     )
     last = after.attempts > ctx.policy.max_overdue
     due = None if last else acknowledge_by(after, ctx.policy.timers)

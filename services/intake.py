@@ -1,7 +1,7 @@
 """Intake: places each report, merges it with what is known, commits it, and tells the police.
 
 The shortest way: as soon as the commit is fsynced, receipt and escalation go out from here; the
-`police` service sends again what its desk has not confirmed.
+`relay` service sends again what its desk has not confirmed.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Police: carries out commands, keeps the retained states, and relays what no desk has confirmed."""
+"""Police: carries out commands, brings answers, and keeps the retained states."""
 
 import asyncio
 from collections.abc import Sequence
@@ -41,7 +41,6 @@ from schemas.messages import (
     Ask,
     Assign,
     Close,
-    DeskSync,
     IncidentState,
     Inform,
     PoliceCommand,
@@ -307,24 +306,6 @@ def _to_user(receipt: Receipt, ctx: Context) -> Message:
     return outgoing(topics.RECEIPT, receipt, correlation=ctx.correlation, user=ctx.user)
 
 
-@service.on_batch(topics.DESK_DELIVERED)
-async def take_desks_receipts(batch: outbox_relay.Batch) -> Effects:
-    """Take a desk's word that it has these escalations."""
-    return await outbox_relay.take_receipts(batch)
-
-
-@service.on_batch(topics.DELIVERED)
-async def take_users_receipts(batch: outbox_relay.Batch) -> Effects:
-    """Take a user's word that they have these questions."""
-    return await outbox_relay.take_receipts(batch)
-
-
-@service.on(topics.DESK_SYNC)
-async def sync(request: DeskSync, ctx: Context) -> Effects:
-    """Have what the desk lacks sent again, and say so."""
-    return await outbox_relay.take_sync(request, ctx, _answer)
-
-
 @service.on(
     changes.INCIDENT_CHANGED,
     desks={Desk.POLICE},
@@ -374,5 +355,7 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 service.on_connect(retained_states.republish_all)
 service.every(2.0)(retained_states.witness)
-service.every(0.25)(outbox_relay.relay_due)
-service.every(1.0)(outbox_relay.alarm_unattended)
+# What sessions of an older release hold: it relayed the outbox here.
+service.on_batch(topics.DESK_DELIVERED, moved_to="relay")(outbox_relay.take_receipts)
+service.on_batch(topics.DELIVERED, moved_to="relay")(outbox_relay.take_receipts)
+service.on(topics.DESK_SYNC, moved_to="relay")(outbox_relay.take_sync)

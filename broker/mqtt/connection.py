@@ -41,6 +41,7 @@ from broker.mqtt.session_events import (
     Subscribed,
 )
 from broker.mqtt.stats import ConnectionStats
+from broker.mqtt.subscription_changes import SubscriptionChanges
 from broker.mqtt.transport import SessionTransport
 from broker.mqtt.unacknowledged import Inbox
 from broker.redaction import wordless
@@ -88,6 +89,7 @@ class Connection:
         self._idle = asyncio.Event()
         self._wire: SessionTransport | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._changes = SubscriptionChanges(lambda: self._flush(0), self._online.is_set)
         self._session_end: SessionEnd | None = None
         self.is_held_back = False  # whether `before_reconnect` delays the connection
         self.session_present = False  # whether the MQTT broker had our session at the last connect
@@ -160,10 +162,16 @@ class Connection:
         Raises:
             MqttError: the connection broke: the session is as it was, or without subscriptions.
         """
-        self._session_end = SessionEnd(self._session, last, lambda: self._flush(0))
-        if not self.connected:
-            raise ConnectionLost("not connected")
+        self._session_end = SessionEnd(self._session, last, lambda: self._flush(0), self._changes)
         await self._session_end.run(filters, self.publish)
+
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions that the session has from before; what is queued by them still comes.
+
+        Raises:
+            MqttError: it was refused, or the connection broke: they may have ended or not.
+        """
+        await self._changes.ask(self._session.unsubscribe, filters)
 
     # Receiving
 
@@ -373,13 +381,13 @@ class Connection:
                 asyncio.get_running_loop().call_soon(self._hooks.on_connect)
         elif isinstance(event, Closed):
             self._online.clear()
+            self._changes.lost(event.error)
             if self._session_end is not None:
                 self._session_end.lost(event.error)
             if self._hooks.on_lost is not None:
                 self._hooks.on_lost()
         elif isinstance(event, Answered):
-            if self._session_end is not None:
-                self._session_end.answered(event)
+            self._changes.answered(event)
         else:
             self.session_present = event.session_present
             if event.session_present:

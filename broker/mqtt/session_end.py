@@ -7,12 +7,12 @@ and everything before it is acknowledged, the queue is empty.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
 
 from broker.mqtt.message import Message
-from broker.mqtt.mqtt_errors import ConnectRefused, MqttError
+from broker.mqtt.mqtt_errors import MqttError
 from broker.mqtt.session import Session
-from broker.mqtt.session_events import Answered, PublishReceived
+from broker.mqtt.session_events import PublishReceived
+from broker.mqtt.subscription_changes import SubscriptionChanges
 
 _AGAIN_S = 2.0  # a full queue may have dropped the last message: it is published again
 
@@ -20,11 +20,17 @@ _AGAIN_S = 2.0  # a full queue may have dropped the last message: it is publishe
 class SessionEnd:
     """The end of one session; `last` is the message to itself, known by its correlation data."""
 
-    def __init__(self, session: Session, last: Message, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        last: Message,
+        flush: Callable[[], None],
+        changes: SubscriptionChanges,
+    ) -> None:
         self._session = session
         self._last = last
         self._flush = flush
-        self._answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._changes = changes
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._last_has_come = False
 
@@ -36,30 +42,14 @@ class SessionEnd:
         Raises:
             MqttError: the connection broke, or the MQTT broker refused.
         """
-        await self._ask(self._session.subscribe, [self._last.topic])
+        await self._changes.ask(self._session.subscribe, [self._last.topic])
         if filters:
-            await self._ask(self._session.unsubscribe, filters)
+            await self._changes.ask(self._session.unsubscribe, filters)
         while not self._done.done():
             await publish(self._last)
             await asyncio.wait([self._done], timeout=_AGAIN_S)
         await self._done
         self._session.end_with_connection()
-
-    async def _ask(self, request: Callable[[Sequence[str]], None], filters: Sequence[str]) -> None:
-        self._answer = asyncio.get_running_loop().create_future()
-        request(filters)
-        self._flush()
-        either: set[asyncio.Future[Any]] = {self._answer, self._done}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if self._done.done():
-            await self._done
-        if refused := self._answer.result().refused:
-            raise ConnectRefused(f"to end a session was refused: {', '.join(refused)}")
-
-    def answered(self, event: Answered) -> None:
-        """Handle the MQTT broker's answer to a request."""
-        if not self._answer.done():
-            self._answer.set_result(event)
 
     def is_ours(self, event: PublishReceived) -> bool:
         """Whether a delivery is the message to itself, which is acknowledged here."""

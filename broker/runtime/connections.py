@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -113,11 +114,24 @@ def client_id_of(service: Service, settings: Settings, instance: str) -> str:
 
 def filters_of(service: Service, settings: Settings, instance: str) -> list[str]:
     """Return what a worker subscribes to: its share of each topic, and its own probes."""
-    shared = f"$share/{settings.share_group}/" if settings.share_group else ""
+    shared = _shared(settings)
     return [
-        *(shared + one.topic.filter() for one in service.subscriptions),
+        *(shared + one.topic.filter() for one in service.subscriptions if one.moved_to is None),
         shared + probe_topic(service.name, instance),
     ]
+
+
+def moved_filters_of(service: Service, settings: Settings) -> dict[str, list[str]]:
+    """Return what a session from an older release may hold too, by the service that has it now."""
+    moved: dict[str, list[str]] = defaultdict(list)
+    for one in service.subscriptions:
+        if one.moved_to is not None:
+            moved[one.moved_to].append(_shared(settings) + one.topic.filter())
+    return moved
+
+
+def _shared(settings: Settings) -> str:
+    return f"$share/{settings.share_group}/" if settings.share_group else ""
 
 
 def servers(

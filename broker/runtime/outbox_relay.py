@@ -6,7 +6,7 @@ desk.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from schemas.taxonomy import Desk
 
 _log = structlog.get_logger()
 
-_RELAY = "police"  # the service that relays
+_RELAY = "relay"  # the service whose dead letters these are
 _GIVE_UP_MS = 72 * 3_600_000
 _GIVE_UP_TRIES = 800  # in 72 hours there are more: a clock that jumped makes no message old
 _REPEAT_ALARM_MS = 60_000
@@ -33,7 +33,6 @@ _ALARM_EXPIRY_S = 300  # an MQTT broker that is killed may bring a cleared alarm
 _EXPIRY_SLACK_S = 5
 
 Batch = Sequence[tuple[DeliveryReceipt, Context]]
-Answer = Callable[[Receipt, Context], Effects]
 
 
 # -- the reader's word ---------------------------------------------------------------------------
@@ -48,12 +47,20 @@ async def take_receipts(batch: Batch) -> Effects:
     return NOTHING
 
 
-async def take_sync(request: DeskSync, ctx: Context, answer: Answer) -> Effects:
-    """Take the word of a desk, have what it lacks sent again, and say so by `answer`."""
+async def take_sync(request: DeskSync, ctx: Context) -> Effects:
+    """Take the word of a desk, have what it lacks sent again, and say so."""
     if ctx.is_expired:
         return NOTHING  # the desk has stopped waiting, and asks again
     await _send_what_it_lacks(request, ctx)
-    return answer(ctx.accepted(Subject.SYNC), ctx)
+    return Effects([_to_desk(ctx.accepted(Subject.SYNC), _sender(ctx), ctx)])
+
+
+def _to_desk(receipt: Receipt, desk: Reader, ctx: Context) -> Message:
+    if desk.kind == Desk.CITY:
+        return outgoing(
+            topics.CITY_RECEIPT, receipt, correlation=ctx.correlation, municipality=desk.name
+        )
+    return outgoing(topics.COMMAND_RECEIPT, receipt, correlation=ctx.correlation, zone=desk.name)
 
 
 async def _send_what_it_lacks(request: DeskSync, ctx: Context) -> None:

@@ -185,12 +185,17 @@ Periodic = Callable[[Context], Awaitable[Effects]]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A topic and who handles it: one message at a time, or all that have come in."""
+    """A topic and its handler: one message at a time, or all that have come in.
+
+    `moved_to` is the service that subscribes now: this one did in an older release, and handles what
+    its sessions from then still hold (`broker/runtime/moved_topics.py`).
+    """
 
     topic: Topic[Any]
     handler: Handler[Any] | None = None
     batch_handler: BatchHandler[Any] | None = None
     check: Check[Any] | None = None
+    moved_to: str | None = None
 
 
 class Service:
@@ -226,7 +231,9 @@ class Service:
         self.restorers: list[Periodic] = []
 
     @overload
-    def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
+    def on(
+        self, source: Topic[T], *, moved_to: str | None = None
+    ) -> Callable[[Handler[T]], Handler[T]]: ...
     @overload
     def on(
         self, source: EventKind[T], *, newest_of: Callable[[T], Hashable] | None = None
@@ -248,6 +255,7 @@ class Service:
         changes: Collection[Change] = tuple(Change),
         desks: Collection[Desk] = tuple(Desk),
         newest_of: Callable[[T], Hashable] | None = None,
+        moved_to: str | None = None,
     ) -> Callable[[Handler[T]], Handler[T]]:
         """Handle each message on a topic, or each event of a kind.
 
@@ -258,7 +266,7 @@ class Service:
 
         def register(handler: Handler[T]) -> Handler[T]:
             if isinstance(source, Topic):
-                self._subscribe(Subscription(source, handler=handler))
+                self._subscribe(Subscription(source, handler=handler, moved_to=moved_to))
             else:
                 if source.payload in self.event_handlers:
                     raise ValueError(f"{self.name}: two handlers of {source.payload.__name__}")
@@ -271,7 +279,7 @@ class Service:
         return register
 
     def on_batch(
-        self, topic: Topic[T], *, check: Check[T] | None = None
+        self, topic: Topic[T], *, check: Check[T] | None = None, moved_to: str | None = None
     ) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
         """Handle the messages on a topic in batches of whatever has come in.
 
@@ -279,7 +287,9 @@ class Service:
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:
-            self._subscribe(Subscription(topic, batch_handler=handler, check=check))
+            self._subscribe(
+                Subscription(topic, batch_handler=handler, check=check, moved_to=moved_to)
+            )
             return handler
 
         return register

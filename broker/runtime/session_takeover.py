@@ -9,6 +9,7 @@ one keeps its session, so that nothing is lost while all are down.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 
 import structlog
 from msgspec.structs import replace
@@ -21,11 +22,13 @@ from broker.runtime.connections import (
     RECEIVE_MAXIMUM,
     client_id_of,
     filters_of,
+    moved_filters_of,
     no_status_of,
     shown_as,
     status_of,
 )
 from broker.runtime.liveness import Lease, Liveness
+from broker.runtime.moved_topics import give_up_moved
 from broker.runtime.service import Service
 from broker.store import Registered, WorkerSession, WorkerState, WorkerStore
 from schemas.ids import new_id
@@ -69,6 +72,11 @@ class TakeOver:
         self._connections = connections
         self._lease = lease
         self._holder = str(new_id())
+        self._moved = moved_filters_of(service, settings)
+        held = (
+            *filters_of(service, settings, instance),
+            *chain.from_iterable(self._moved.values()),
+        )
         self._own = [
             WorkerSession(
                 service=service.name,
@@ -76,7 +84,7 @@ class TakeOver:
                 server=server,
                 holder=self._holder,
                 client_id=client_id_of(service, settings, instance),
-                filters=tuple(filters_of(service, settings, instance)),
+                filters=held,
             )
             for server in range(len(endpoints))
         ]
@@ -158,6 +166,11 @@ class TakeOver:
             and not self._liveness.is_dead(one.session.name)
         }
         return {one.session.instance for one in self._found} - alive
+
+    async def give_up_moved(self) -> None:
+        """Leave to other services what was this one's in an older release, for ever."""
+        if self._moved:
+            await give_up_moved(self._moved, self._workers, self._connections)
 
     # -- the sessions of others --------------------------------------------------------------------
 

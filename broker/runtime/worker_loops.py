@@ -151,6 +151,7 @@ class WorkerLoops:
         ]
         if self._membership:
             loops.append(("take-over of sessions", self._membership.take_over(self._receive)))
+            loops.append(("moved topics", self._membership.give_up_moved()))
         if self._service.event_handlers:
             # With many partitions one reader each: they block on a connection of their own.
             readers = self._service.readers if len(self._stores) == 1 else 1

@@ -1,7 +1,7 @@
 """Messages that must reach their reader: added with the commit, removed when the reader confirms.
 
 The service that commits also publishes at once. The reader is a desk, or a user who was asked. What
-it has not confirmed by id in time the outbox relay sends again, each time a little later. A PUBACK
+it has not confirmed by id in time the relay service sends again, each time a little later. A PUBACK
 changes nothing: an MQTT broker gives it if any client has subscribed. Readers drop repeats by id.
 """
 
@@ -275,7 +275,7 @@ class Outbox:
     # -- what waits -------------------------------------------------------------------------------
 
     async def undelivered(self) -> list[Undelivered]:
-        """Return which desks have not confirmed what the outbox relay has sent to them."""
+        """Return which desks have not confirmed what the relay service has sent to them."""
         readers = [
             name.decode()
             for name in await self._redis.call("HKEYS", self._keys.undelivered_readers)

@@ -219,7 +219,7 @@ async def stack(
             own_mqtt.url_for(accounts["nabij"]),
             own_redis.url,
             data_dir,
-            ("intake", "presence", "alerting", "groups", "police"),
+            ("intake", "presence", "alerting", "groups", "police", "relay"),
         ),
     ):
         yield Stack(own_mqtt, own_redis, store)

@@ -376,7 +376,7 @@ async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is
         await polled(removed)
         status, listed = await nabij(system, "dead-letters", "list")
         (letter,) = listed["letters"]
-        assert (status, letter["code"], letter["service"]) == (0, "expired", "police")
+        assert (status, letter["code"], letter["service"]) == (0, "expired", "relay")
         desk = await system.connect("desk-gent", "police/gent/escalation/#")
         status, outcome = await nabij(system, "dead-letters", "replay", letter["id"])
         assert (status, outcome["done"]) == (0, [letter["id"]])

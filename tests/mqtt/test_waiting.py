@@ -22,6 +22,7 @@ from broker.mqtt.reason_codes import PubAckReasonCode
 from broker.mqtt.session import Session
 from broker.mqtt.session_end import SessionEnd
 from broker.mqtt.session_events import Answered, PublishReceived
+from broker.mqtt.subscription_changes import SubscriptionChanges
 from broker.mqtt.unacknowledged import Inbox
 from tests.mqtt.server import QOS1, online, packets_in
 
@@ -211,7 +212,9 @@ class Ending:
         self.last = Message("own/end", b"", correlation=b"mine")
         self.written: list[mqtt5.Packet] = []
         self.published: list[Message] = []
-        self.end = SessionEnd(self.session, self.last, self.flush)
+        self.is_connected = True
+        self.changes = SubscriptionChanges(self.flush, lambda: self.is_connected)
+        self.end = SessionEnd(self.session, self.last, self.flush, self.changes)
 
     def flush(self) -> None:
         self.written += packets_in(self.session.take(0.0))
@@ -221,6 +224,10 @@ class Ending:
 
     def run(self, *filters: str) -> asyncio.Task[None]:
         return asyncio.create_task(self.end.run(filters, self.publish))
+
+    def lose(self, error: MqttError) -> None:
+        self.changes.lost(error)
+        self.end.lost(error)
 
     def receives(
         self, topic: str, packet_id: int, correlation: bytes | None = None
@@ -243,13 +250,13 @@ async def test_a_session_ends_when_its_own_last_message_has_come_and_all_is_ackn
     await turn()
     assert one.kinds() == ["SubscribePacket"]
     assert [each.pattern for each in one.written[0].topic_filters] == ["own/end"]  # type: ignore[union-attr]
-    one.end.answered(Answered(()))
-    one.end.answered(Answered(("ignored",)))
+    one.changes.answered(Answered(()))
+    one.changes.answered(Answered(("ignored",)))
     await turn()
     assert one.kinds() == ["SubscribePacket", "UnsubscribePacket"]
     assert one.written[1].patterns == ["a", "b"]  # type: ignore[union-attr]
     assert one.published == []
-    one.end.answered(Answered(()))
+    one.changes.answered(Answered(()))
     await turn()
     assert one.published == [one.last]
     assert not one.end.is_ours(queued)
@@ -273,7 +280,7 @@ async def test_a_session_without_subscriptions_ends_without_asking_to_end_them()
     one = Ending()
     running = one.run()
     await turn()
-    one.end.answered(Answered(()))
+    one.changes.answered(Answered(()))
     await turn()
     assert one.kinds() == ["SubscribePacket"]
     assert one.published == [one.last]
@@ -292,24 +299,56 @@ async def test_a_refusal_or_a_loss_ends_the_attempt() -> None:
     refused, lost, later = Ending(), Ending(), Ending()
     running = refused.run("a")
     await turn()
-    refused.end.answered(Answered(("own/end (NOT_AUTHORIZED)", "x")))
+    refused.changes.answered(Answered(("own/end (NOT_AUTHORIZED)", "x")))
     with pytest.raises(
-        ConnectRefused, match=r"^to end a session was refused: own/end \(NOT_AUTHORIZED\), x$"
+        ConnectRefused,
+        match=r"^the MQTT broker refused a change of subscriptions: own/end \(NOT_AUTHORIZED\), x$",
     ):
         await running
     running = lost.run("a")
     await turn()
-    lost.end.lost(LOST)
-    lost.end.lost(ConnectionLost("later"))
+    lost.lose(LOST)
+    lost.lose(ConnectionLost("later"))
     with pytest.raises(ConnectionLost, match=r"^lost$"):
         await running
     running = later.run()
     await turn()
-    later.end.answered(Answered(()))
+    later.changes.answered(Answered(()))
     await turn()
-    later.end.lost(LOST)
+    later.lose(LOST)
     with pytest.raises(ConnectionLost):
         await asyncio.wait_for(running, 5)
+
+
+async def test_changes_of_subscriptions_wait_for_each_other_also_for_one_that_was_cancelled() -> (
+    None
+):
+    one = Ending()
+    first, second, third = (
+        asyncio.create_task(one.changes.ask(one.session.unsubscribe, [name])) for name in "abc"
+    )
+    await turn()
+    first.cancel()
+    await turn()
+    assert [each.patterns for each in one.written] == [["a"]]  # type: ignore[union-attr]
+    one.changes.answered(Answered(()))
+    await turn()
+    assert [each.patterns for each in one.written] == [["a"], ["b"]]  # type: ignore[union-attr]
+    one.changes.answered(Answered(()))
+    await second
+    await turn()
+    one.changes.lost(LOST)
+    one.changes.lost(ConnectionLost("later"))
+    with pytest.raises(ConnectionLost, match=r"^lost$"):
+        await third
+
+
+async def test_without_a_connection_no_change_of_subscriptions_is_asked_for() -> None:
+    one = Ending()
+    one.is_connected = False
+    with pytest.raises(ConnectionLost, match=r"^not connected$"):
+        await one.changes.ask(one.session.unsubscribe, ["a"])
+    assert one.written == []
 
 
 async def test_the_last_message_is_published_again_until_it_has_come(
@@ -319,7 +358,7 @@ async def test_the_last_message_is_published_again_until_it_has_come(
     one = Ending()
     running = one.run()
     await turn()
-    one.end.answered(Answered(()))
+    one.changes.answered(Answered(()))
     async with asyncio.timeout(5):
         while len(one.published) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0)

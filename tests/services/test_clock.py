@@ -103,7 +103,7 @@ async def test_a_jump_that_comes_to_count_leaves_every_duration_as_it_was(
 
 async def test_a_jump_of_days_gives_up_nothing_that_waits_for_its_desk(servers: Servers) -> None:
     clock = JumpingClock(alone=False, grace_s=0.1)
-    async with running(servers, services=("intake", "police"), clock=clock) as system:
+    async with running(servers, services=("intake", "relay"), clock=clock) as system:
         ann = await system.connect("ann")
         desk = await system.connect("desk-gent", "police/gent/#", confirms=False)
         report = (await system.report(ann, fresh_place(system), "fight"))["id"]

@@ -114,7 +114,7 @@ async def test_a_message_that_cannot_be_given_up_holds_up_none_of_the_outbox(
 ) -> None:
     """One whose id is none of ours is as old as the other: only that one stays."""
     monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
-    async with running(servers, services=("police",)) as system:
+    async with running(servers, services=("relay",)) as system:
         fleet = await system.connect("nabij", "u/zoe/down/#")
         stale_ms = int((datetime.now(UTC) - timedelta(hours=73)).timestamp() * 1000)
         topic = topics.QUESTION.topic(user="zoe")

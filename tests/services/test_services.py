@@ -45,6 +45,7 @@ def test_every_topic_from_outside_has_the_service_that_the_contract_names() -> N
         sub.topic.template: name
         for name in services.ALL
         for sub in services.load(name).subscriptions
+        if sub.moved_to is None
     }
     assert read == {topic.template: topic.service for topic in TOPICS if topic.is_received}
 
@@ -104,6 +105,17 @@ def test_a_service_that_declares_its_interest_is_routed_to_and_named_nowhere_els
     assert routes.readers_of(of(change=Change.OPENED, desk=Desk.CITY)) == ()
     with pytest.raises(ValueError, match="two handlers of IncidentChanged"):
         counting.on(INCIDENT_CHANGED)(count)
+
+
+def test_what_has_moved_is_with_the_service_that_the_contract_names() -> None:
+    moved = [
+        sub
+        for name in services.ALL
+        for sub in services.load(name).subscriptions
+        if sub.moved_to is not None
+    ]
+    assert moved
+    assert [sub.moved_to for sub in moved] == [sub.topic.service for sub in moved]
 
 
 # Where services are named together, and why: what each has of its own follows from no declaration.

@@ -59,7 +59,7 @@ def break_worker(broken: Broken | None, worker: SimulatedWorker) -> None:
     if broken in _ACROSS:
         name, wrap = _ACROSS[broken]
         setattr(worker.partitions, name, wrap(getattr(worker.partitions, name)))
-    if broken is Broken.BELIEVE_PUBACK and worker.service.name == "police":
+    if broken is Broken.BELIEVE_PUBACK and worker.service.name == "relay":
         assert worker.store is not None
         worker.store.outbox = _Credulous(worker.store.outbox)  # type: ignore[assignment]
     if broken is Broken.PUBLISH_FIRST and worker.service.name == "intake":

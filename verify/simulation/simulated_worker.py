@@ -89,7 +89,9 @@ class SimulatedWorker:
             around.mqtt,
             around.rng,
             self.name,
-            filters=[shared + one.topic.filter() for one in service.subscriptions],
+            filters=[
+                shared + one.topic.filter() for one in service.subscriptions if one.moved_to is None
+            ],
             on_message=self._take,
             on_online=self._restore,
         )

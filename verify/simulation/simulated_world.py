@@ -32,7 +32,7 @@ from verify.simulation.virtual_time import new_loop, virtual
 KEYS = Keys()
 
 _CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
-_TWICE = {"intake", "alerting", "groups", "police"}  # with two workers each
+_TWICE = {"intake", "alerting", "groups", "police", "relay"}  # with two workers each
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
 _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
@@ -264,7 +264,7 @@ class SimulatedWorld:
 
     def _plan_trap(self, at_s: float, lasts_s: float) -> None:
         """Strike while something is in hand: a moment that chance alone would seldom hit."""
-        name = self.rng.choice(("intake", "alerting", "groups", "police", "presence", "deadlines"))
+        name = self.rng.choice(ALL)
         strike = self.rng.choice((self._strike_worker, self._strike_worker, self._strike_server))
         self._at(
             at_s,

@@ -34,10 +34,10 @@ place.
 | `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
 | `events:{service}` | stream | `broker.core.changes` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
-| `outbox` | zset | message id by ms from when the police service sends it again | until its reader confirms it, 72 hours at most |
+| `outbox` | zset | message id by ms from when the relay sends it again | until its reader confirms it, 72 hours at most |
 | `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
-| `outbox-tries` | hash | message id → how often the police service has sent it | as outbox |
-| `undelivered:{desk}` | zset | message id by ms of its commit: sent by the police service, and not confirmed | as outbox |
+| `outbox-tries` | hash | message id → how often the relay has sent it | as outbox |
+| `undelivered:{desk}` | zset | message id by ms of its commit: sent by the relay, and not confirmed | as outbox |
 | `undelivered-readers` | hash | desks that have such → nothing | until they have none |
 | `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |
 | `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
