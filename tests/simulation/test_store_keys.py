@@ -8,7 +8,7 @@ from broker.store.kernel.keys import Keys
 from verify.simulation.simulated_world import SimulatedWorld
 from verify.simulation.virtual_time import silence
 
-SEEDS = range(12)
+SEEDS = range(14)
 PREFIX = Keys().prefix
 
 # What a simulated world does not write, and which tests do.
