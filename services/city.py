@@ -7,9 +7,7 @@
 from broker.core import changes
 from broker.core.changes import Change, IncidentChanged
 from broker.mqtt import Message
-from broker.runtime import outbox_relay
 from broker.runtime.service import NOTHING, Context, Effects, Service
-from schemas import topics
 from schemas.ids import case_id
 from schemas.taxonomy import Desk
 
@@ -23,8 +21,3 @@ async def open_case(change: IncidentChanged, ctx: Context) -> Effects:
         return NOTHING
     case = await ctx.store.outbox.get(case_id(change.report))
     return NOTHING if case is None else Effects([Message(case.topic, case.payload)])
-
-
-# What sessions of an older release hold: it took the word of the city's desk here.
-service.on_batch(topics.CITY_DELIVERED, moved_to="relay")(outbox_relay.take_receipts)
-service.on(topics.CITY_SYNC, moved_to="relay")(outbox_relay.take_sync)

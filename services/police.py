@@ -15,7 +15,7 @@ from broker.core.incident_history import Note, commanded
 from broker.core.incidents import Incident, acknowledged, advanced, assigned, closed, state_of
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
-from broker.runtime import outbox_relay, retained_states
+from broker.runtime import retained_states
 from broker.runtime.decide import decide_and_commit, refuse_other
 from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import (
@@ -355,7 +355,3 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 service.on_connect(retained_states.republish_all)
 service.every(2.0)(retained_states.witness)
-# What sessions of an older release hold: it relayed the outbox here.
-service.on_batch(topics.DESK_DELIVERED, moved_to="relay")(outbox_relay.take_receipts)
-service.on_batch(topics.DELIVERED, moved_to="relay")(outbox_relay.take_receipts)
-service.on(topics.DESK_SYNC, moved_to="relay")(outbox_relay.take_sync)

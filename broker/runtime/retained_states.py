@@ -3,7 +3,7 @@
 An MQTT broker that dies forgets what it had acknowledged, and its successor says nothing. So a
 worker of the police service that comes to a server that may be a new one publishes the states again;
 while one stays connected it records that the server is the same. Messages need none of it: they are sent
-until their reader confirms them (`broker/runtime/outbox_relay.py`).
+until their reader confirms them (`services/relay.py`).
 """
 
 import asyncio

@@ -183,12 +183,10 @@ Check = Callable[[T, Context], None]
 Periodic = Callable[[Context], Awaitable[Effects]]
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(Struct, frozen=True):
     """A topic and its handler: one message at a time, or all that have come in.
 
-    `moved_to` is the service that subscribes now: this one did in an older release, and handles what
-    its sessions from then still hold (`broker/runtime/moved_topics.py`).
+    `moved_to` is the service that subscribes now (see `Service.hand_over`).
     """
 
     topic: Topic[Any]
@@ -231,9 +229,7 @@ class Service:
         self.restorers: list[Periodic] = []
 
     @overload
-    def on(
-        self, source: Topic[T], *, moved_to: str | None = None
-    ) -> Callable[[Handler[T]], Handler[T]]: ...
+    def on(self, source: Topic[T]) -> Callable[[Handler[T]], Handler[T]]: ...
     @overload
     def on(
         self, source: EventKind[T], *, newest_of: Callable[[T], Hashable] | None = None
@@ -255,7 +251,6 @@ class Service:
         changes: Collection[Change] = tuple(Change),
         desks: Collection[Desk] = tuple(Desk),
         newest_of: Callable[[T], Hashable] | None = None,
-        moved_to: str | None = None,
     ) -> Callable[[Handler[T]], Handler[T]]:
         """Handle each message on a topic, or each event of a kind.
 
@@ -266,7 +261,7 @@ class Service:
 
         def register(handler: Handler[T]) -> Handler[T]:
             if isinstance(source, Topic):
-                self._subscribe(Subscription(source, handler=handler, moved_to=moved_to))
+                self._subscribe(Subscription(source, handler=handler))
             else:
                 if source.payload in self.event_handlers:
                     raise ValueError(f"{self.name}: two handlers of {source.payload.__name__}")
@@ -279,7 +274,7 @@ class Service:
         return register
 
     def on_batch(
-        self, topic: Topic[T], *, check: Check[T] | None = None, moved_to: str | None = None
+        self, topic: Topic[T], *, check: Check[T] | None = None
     ) -> Callable[[BatchHandler[T]], BatchHandler[T]]:
         """Handle the messages on a topic in batches of whatever has come in.
 
@@ -287,12 +282,19 @@ class Service:
         """
 
         def register(handler: BatchHandler[T]) -> BatchHandler[T]:
-            self._subscribe(
-                Subscription(topic, batch_handler=handler, check=check, moved_to=moved_to)
-            )
+            self._subscribe(Subscription(topic, batch_handler=handler, check=check))
             return handler
 
         return register
+
+    def hand_over(self, topic: Topic[Any], to: "Service") -> None:
+        """Leave a topic, which was this service's in an older release, to the service `to`.
+
+        This one goes on handling what its sessions from then still hold
+        (`broker/runtime/moved_topics.py`).
+        """
+        theirs = next(one for one in to.subscriptions if one.topic is topic)
+        self._subscribe(replace(theirs, moved_to=to.name))
 
     def _subscribe(self, new: Subscription) -> None:
         """Add a subscription.

@@ -10,14 +10,13 @@ import redis
 import structlog
 
 from broker.core.changes import Change, IncidentChanged
-from broker.runtime import outbox_relay
 from broker.store import DeadLetter, Reader, Store, dead_letters
 from broker.store.kernel.keys import Keys, where_bucket
 from nabij.dead_letters_command import A_SECOND
 from schemas.ids import new_id
 from schemas.messages import Availability
 from schemas.taxonomy import Desk
-from services import routes
+from services import relay, routes
 from tests.durability.conftest import nabij
 from tests.services.system import Servers, System, a_presence, polled, running
 
@@ -352,8 +351,8 @@ async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is
     servers: Servers,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(outbox_relay, "_GIVE_UP_MS", 1_000)
-    monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
+    monkeypatch.setattr(relay, "_GIVE_UP_MS", 1_000)
+    monkeypatch.setattr(relay, "_GIVE_UP_TRIES", 1)
     async with running(servers) as system:
         ann = await system.connect("ann")
         receipt = await system.report(ann, system.place())  # and no desk has subscribed

@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from broker.runtime import outbox_relay
 from broker.store import OutboxMessage
 from broker.store.outbox import post
 from nabij.local.policy_file import policy_at, warnings_of
 from schemas import topics
 from schemas.ids import alert_id, new_id
 from schemas.messages import AlertReason
+from services import relay
 from tests.services.system import Servers, System, ago, moved, polled, running
 
 TIMERS = {"accept_s": 2, "acknowledge_s": 2}
@@ -113,7 +113,7 @@ async def test_a_message_that_cannot_be_given_up_holds_up_none_of_the_outbox(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose id is none of ours is as old as the other: only that one stays."""
-    monkeypatch.setattr(outbox_relay, "_GIVE_UP_TRIES", 1)
+    monkeypatch.setattr(relay, "_GIVE_UP_TRIES", 1)
     async with running(servers, services=("relay",)) as system:
         fleet = await system.connect("nabij", "u/zoe/down/#")
         stale_ms = int((datetime.now(UTC) - timedelta(hours=73)).timestamp() * 1000)
