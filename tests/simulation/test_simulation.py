@@ -43,7 +43,7 @@ BROKEN = {
 }
 # Where a breach was seen that few worlds show: tried first, to be quick.
 SEEN = {
-    Broken.ACKNOWLEDGE_FIRST: 240,
+    Broken.ACKNOWLEDGE_FIRST: 132,
     Broken.KEEP_PLACE: 12,
     Broken.LET_DEAD_LIE: 37,
     Broken.LOST_ALERT: 12,
