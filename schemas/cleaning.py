@@ -1,8 +1,7 @@
-"""A detail never costs a message: what is odd and not needed is repaired or left out, and noted.
+"""A detail never costs a message: what is odd and not required is repaired or left out, with a note.
 
 Walks over a message that strict decoding refuses, by the types of its fields
-(`schemas/lenient.py`). What is left is decoded strictly all the same: so what comes out is always
-well formed.
+(`schemas/lenient.py`). The result is decoded strictly again, so it is always well formed.
 """
 
 import enum
@@ -22,7 +21,7 @@ _T = TypeVar("_T")
 
 MAX_NOTES, MAX_NOTE = 8, 160  # bytes of each
 _SHOWN = 5  # unknown names in a note
-_COMPARED = 30  # with more unknown names than that nothing is a slip of the pen
+_COMPARED = 30  # with more unknown names than this, none counts as a typo
 
 
 class _Field(NamedTuple):
@@ -51,7 +50,7 @@ def _fields(kind: type[msgspec.Struct]) -> Mapping[str, _Field]:
 
 
 def _said(kind: type[_T], hint: Any) -> _T | None:
-    """Return what the annotation of a field says of this kind."""
+    """Return the annotation of a field that is of this kind."""
     said = getattr(hint, "__metadata__", ())
     return next((one for one in said if isinstance(one, kind)), None)
 
@@ -64,7 +63,7 @@ def _nested(hint: Any) -> type[msgspec.Struct] | None:
 
 
 def has_lenient(kind: Any) -> bool:
-    """Whether anything in a `kind` is repaired: in what devices send, not in what they are sent."""
+    """Whether anything in a `kind` is repaired: in what devices send, not in what they receive."""
     return any(
         one.lenient is not None or (one.nested is not None and has_lenient(one.nested))
         for struct in bare(kind)
@@ -73,7 +72,7 @@ def has_lenient(kind: Any) -> bool:
 
 
 def choices_of(kind: type[msgspec.Struct]) -> Mapping[str, Lenient]:
-    """Return how each field of `kind` that is an enumeration is read."""
+    """Return how each enumeration among the fields of `kind` is read."""
     return {
         name: one.lenient or Lenient(needed=True)
         for name, one in _fields(kind).items()
@@ -83,32 +82,34 @@ def choices_of(kind: type[msgspec.Struct]) -> Mapping[str, Lenient]:
 
 @dataclass
 class Cleaning:
-    """What was done to one message, and why what is left out could not be used."""
+    """The repairs of one message, and why the parts that were left out could not be used."""
 
     _first: list[str] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _left_out: dict[str, Invalid] = field(default_factory=dict)
     _restrictions: dict[str, Restriction] = field(default_factory=dict)  # by field
-    _owners: set[tuple[str, str]] = field(default_factory=set)  # paths that have a field, and it
+    _owners: set[tuple[str, str]] = field(
+        default_factory=set
+    )  # path and field of each that is present
     _heard: list[tuple[str, str, Any]] = field(default_factory=list)  # path, field, value
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the sender is told, misspelt names first."""
+        """The notes for the sender, misspelt names first."""
         notes = [sayable(note, MAX_NOTE) for note in (*self._first, *self._notes)]
         if (more := len(notes) - MAX_NOTES) > 0:
             notes[MAX_NOTES - 1 :] = [f"and {more + 1} more"]
         return tuple(notes)
 
     def note(self, text: str) -> None:
-        """Tell the sender something else."""
+        """Add a note for the sender."""
         self._notes.append(text)
 
     def read(self, kind: Any, raw: Any) -> Any:
-        """Return the value of `kind` that `raw`, a message as JSON has it, stands for.
+        """Return the value of `kind` in `raw`, a decoded JSON message.
 
         Raises:
-            Invalid: what is wrong could not be repaired, and is needed.
+            Invalid: a required part could not be repaired.
         """
         struct, chosen = _chosen(kind, raw)
         if chosen is not raw:
@@ -142,14 +143,14 @@ class Cleaning:
         return cleaned
 
     def _once(self, value: Any, where: str) -> Any:
-        """Return what stands more than once, if it is always the same."""
+        """Return a repeated value if all its occurrences are equal."""
         if isinstance(value, Ambiguous) and all(one == value.values[0] for one in value.values):
             self._notes.append(f"{_short(where)}: it stood more than once")
             return value.values[0]
         return value
 
     def _mend(self, cleaned: dict[str, Any], name: str, one: _Field, where: str) -> None:
-        """Mend the field `name` of `cleaned`, or take it out if it cannot be used."""
+        """Repair the field `name` of `cleaned`, or remove it if it cannot be used."""
         assert one.lenient is not None
         value = cleaned[name]
         mended = one.lenient.mend(value) if one.lenient.mend else None
@@ -190,7 +191,7 @@ class Cleaning:
     # -- names ------------------------------------------------------------------------------------
 
     def _named(self, kind: type[msgspec.Struct] | None, raw: Any, path: str) -> Any:
-        """Return the message with the fields that are known; keep what the others may restrict."""
+        """Return the message with the known fields; note what unknown ones may restrict."""
         if kind is None or not isinstance(raw, dict):
             return raw
         named = self._with_known_names(kind, raw, path)
@@ -203,7 +204,7 @@ class Cleaning:
     def _with_known_names(
         self, kind: type[msgspec.Struct], raw: Mapping[str, Any], path: str
     ) -> dict[str, Any]:
-        """Return the fields that are known; tell of the others, and what they may have meant."""
+        """Return the known fields; add notes of the others and what they may have meant."""
         known = {*_fields(kind), *filter(None, [kind.__struct_config__.tag_field])}
         named = {name: value for name, value in raw.items() if name in known}
         missing = {style_free(name): name for name in known - raw.keys()}
@@ -231,7 +232,7 @@ class Cleaning:
     # -- what restricts ---------------------------------------------------------------------------
 
     def _hear(self, name: str, value: Any, path: str, shown: str) -> bool:
-        """Keep what an unknown field says of one that restricts; whether it does."""
+        """Note what an unknown field says of one that restricts; return whether it does."""
         field = meant(name, value, self._restrictions)
         if field is None:
             for key, one in _within(name, value):
@@ -245,7 +246,7 @@ class Cleaning:
         return True
 
     def _restrict(self, kind: type[msgspec.Struct] | None, named: Any, path: str) -> None:
-        """Add what unknown fields said: to the field of their own object, else to each in the message."""
+        """Apply what unknown fields said: to the field of their object, else to each in the message."""
         if kind is None or not isinstance(named, dict):
             return
         for name, one in _fields(kind).items():
@@ -264,7 +265,7 @@ class Cleaning:
 
 
 def _within(name: str, value: Any) -> Iterable[tuple[str, Any]]:
-    """Return what an unknown field holds, by name."""
+    """Return the values in an unknown field, by name."""
     if isinstance(value, dict):
         return value.items()
     inner = value.values if isinstance(value, Ambiguous) else value
@@ -311,7 +312,7 @@ def _short(path: str) -> str:
 
 
 def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
-    """Return which Struct of the union `kind` a message is, and the message with its tag repaired."""
+    """Return a message's Struct of the union `kind`, and the message with its tag repaired."""
     structs: list[type[msgspec.Struct]] = bare(kind)
     if len(structs) == 1 or not isinstance(raw, dict):
         return structs[0], raw
@@ -325,7 +326,7 @@ def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
 
 
 def _strict(raw: Any, kind: Any, path: str) -> Any:
-    """Return the value of `kind`; Invalid with a path below `path` if it is none."""
+    """Return the value of `kind`, or raise Invalid with a path below `path`."""
     _refuse_marked(raw, kind, path)
     try:
         return msgspec.convert(raw, kind, str_keys=True)
@@ -339,9 +340,9 @@ def _strict(raw: Any, kind: Any, path: str) -> Any:
 
 
 def _refuse_marked(value: Any, kind: Any, path: str) -> None:
-    """Refuse what the reader of JSON has marked: two values under one key, NaN and Infinity.
+    """Refuse what the JSON reader has marked: two values under one key, NaN and Infinity.
 
-    `path` names fields of ours only: it is logged, and the sender's own keys may say anything.
+    `path` names only known fields: it is logged, and the sender's own keys may contain anything.
     """
     if isinstance(value, Ambiguous):
         raise Invalid(Code.DUPLICATE_KEY, path, "The field stands more than once, and differs.")

@@ -1,9 +1,8 @@
-"""JSON on the wire: decoding that says what is wrong and where, and encoding.
+"""JSON on the wire: encoding, and decoding that says what is wrong and where.
 
-What is well formed is decoded strictly, and fast. For the rest `schemas/cleaning.py` repairs or
-leaves out what is not needed: unknown keys too, so that a newer device can speak to an older
-broker. No message may have invalid UTF-8, nest deeper than `MAX_DEPTH`, or be longer than
-`MAX_PAYLOAD_BYTES`.
+Well-formed messages are decoded strictly and fast. In others `schemas/cleaning.py` repairs or
+leaves out what is not required, also unknown keys, so that a newer device can speak to an older
+broker. No message may nest deeper than `MAX_DEPTH` or be longer than `MAX_PAYLOAD_BYTES`.
 """
 
 import json
@@ -50,8 +49,8 @@ def encode_within_limit(value: msgspec.Struct) -> bytes:
     """Return `value` as JSON, for the services.
 
     Raises:
-        Invalid: it is too large. An MQTT broker would close the connection over what is larger yet,
-            and a device that sends it again would never send anything else.
+        Invalid: it is too large. An MQTT broker closes the connection over a still larger one, and
+        a device that sends it again would never send anything else.
     """
     payload = encode(value)
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -68,11 +67,11 @@ class Decoder:
         self._mends = has_lenient(payload_type)
 
     def decode(self, payload: bytes) -> Any:
-        """Return the typed value of `payload`, as `read` does without notes."""
+        """Return the typed value of `payload`, as `read` without notes."""
         return self.read(payload)[0]
 
     def read(self, payload: bytes) -> tuple[Any, Notes]:
-        """Return the typed value of `payload`, and what was repaired, left out or not known in it.
+        """Return the typed value of `payload`, and notes of what was repaired, left out or unknown.
 
         Raises:
             Invalid: with the code, the JSON path, the reason, and `notes`.
@@ -82,7 +81,7 @@ class Decoder:
             try:
                 return self._decoder.decode(text), ()
             except msgspec.MsgspecError:
-                pass  # what can be repaired is, and what cannot is explained
+                pass  # repair what can be repaired, and explain the rest
         cleaning = Cleaning()
         try:
             raw = _loaded(text, fault, cleaning)
@@ -93,7 +92,7 @@ class Decoder:
 
 
 class Glance(NamedTuple):
-    """What can be read of a message that is refused: to answer it all the same."""
+    """What can be read of a refused message, so that it can be answered."""
 
     id: UUID | None = None
     language: Language | None = None
@@ -101,7 +100,7 @@ class Glance(NamedTuple):
 
 
 def glance(payload: bytes) -> Glance:
-    """Return what can be read of `payload`, whatever is wrong with it, even if it is cut off."""
+    """Return what can be read of `payload`, however broken, even if it is cut off."""
     try:
         text, fault = _checked_text(payload)
         raw = _loaded(text, fault, Cleaning())
@@ -131,7 +130,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def _checked_text(payload: bytes) -> tuple[str, Invalid | None]:
-    """Return the text of a payload, and what is wrong with its UTF-8, replaced by U+FFFD."""
+    """Return the text of a payload with invalid UTF-8 replaced by U+FFFD, and a note of that."""
     if not payload:
         raise Invalid(Code.EMPTY_PAYLOAD, "$", "The payload is empty.")
     if len(payload) > MAX_PAYLOAD_BYTES:
@@ -158,7 +157,7 @@ def _too_large(payload: bytes) -> Invalid:
     )
 
 
-# Possessive, and a string may lack its end: to look for it from each quote again took 1.7 s.
+# Possessive, and a string may lack its end: searching for it from each quote again took 1.7 s.
 _BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -184,8 +183,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-# Lax in what lax writers make; large integers as floats, since Python reads none of more than 4,300
-# digits, not even in an unknown field.
+# Accepts what lax writers produce; reads large integers as floats, since Python reads none of more
+# than 4,300 digits, not even in an unknown field.
 _LOADS = json.JSONDecoder(
     strict=False,
     object_pairs_hook=_object,
@@ -217,6 +216,6 @@ def _may_repeat_a_key(text: str) -> bool:
         return True  # a quote that ends no string, or a key that is spelled in two ways
     strings = text.split('"')[1::2]
     if len(set(strings)) == len(strings):
-        return False  # nor any value: a tenth of the time of another parser
+        return False  # no value either: a tenth of the time of another parser
     keys = [string for string, colon in _STRINGS.findall(text) if colon]
     return len(set(keys)) != len(keys)  # not even in different objects: a third of it

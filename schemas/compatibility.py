@@ -1,9 +1,9 @@
-"""Which changes of the contract break the devices and desks that were made for it before.
+"""Which changes of the contract break existing devices and desks.
 
-What Nabij receives must still be taken, in all that a sender of before may say; in what Nabij sends
-a reader of before must still find all that it relies on. A new field that is not needed, a new
-message or topic, a new value of what Nabij receives break nobody; nor does a new value of what it
-sends, where the contract of before says how to read a later one.
+Nabij must still accept everything that an existing sender may send. An existing reader must still
+find everything that it relies on. A new optional field, a new message or topic, and a new value of
+what Nabij receives break neither; nor does a new value of what it sends, if the old contract says
+how to read later values.
 """
 
 import operator
@@ -34,7 +34,7 @@ def unannounced_changes(before: _Json, after: _Json) -> list[str]:
 
 
 def breaking_changes(before: _Json, after: _Json) -> list[str]:
-    """Return each breaking change between two AsyncAPI documents as a sentence, with where it is."""
+    """Return each breaking change between two AsyncAPI documents as a sentence with its place."""
     return sorted(set(_of_operations(before, after)))
 
 
@@ -74,7 +74,7 @@ def _at(document: _Json, reference: str) -> Any:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Compares the schemas of what Nabij receives, or sends, in one document and in another."""
+    """Compares the schemas of what Nabij receives, or sends, in two documents."""
 
     before: _Json
     after: _Json
@@ -128,7 +128,7 @@ def _new_values(old: _Json, new: _Json, where: str) -> Iterator[str]:
 
 
 def _kinds(schema: _Json, document: _Json) -> Iterator[tuple[str, _Json]]:
-    """Yield what a value may be, by name: `string uuid`, `null`."""
+    """Yield the types that a value may have, by name: `string uuid`, `null`."""
     if "$ref" in schema:
         yield from _kinds(_at(document, schema["$ref"]), document)
     elif alternatives := schema.get("anyOf") or schema.get("allOf"):

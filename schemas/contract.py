@@ -1,8 +1,8 @@
-"""The contract for machines: AsyncAPI 3.1 and JSON Schema, made from the topics and payloads alone.
+"""The contract for machines: AsyncAPI 3.1 and JSON Schema, derived from topics and payloads.
 
 `nabij contract` writes them to `docs/contract/`, where they are checked in; a test compares. In
-AsyncAPI `receive` and `send` are seen from Nabij. Of JSON Schema only what draft-07 and 2020-12
-have in common is used, since AsyncAPI's own dialect is draft-07.
+AsyncAPI `receive` and `send` are seen from Nabij. Only what draft-07 and 2020-12 have in common is
+used of JSON Schema: AsyncAPI's own dialect is draft-07.
 """
 
 import inspect
@@ -32,7 +32,7 @@ _LEFT_OUT = frozenset(("discriminator",))  # AsyncAPI's is a name, msgspec's a m
 
 
 def json_schemas() -> dict[str, Any]:
-    """Return one JSON Schema with all payloads and what they consist of under `$defs`."""
+    """Return one JSON Schema with all payloads and their parts under `$defs`."""
     return {
         "$schema": JSON_SCHEMA,
         "title": "Payloads of Nabij",
@@ -72,14 +72,14 @@ def channel_of(topic: Topic[Any]) -> str:
 
 
 def payloads_of(topic: Topic[Any]) -> list[str]:
-    """Return the names of the Structs on a topic: of a union several."""
+    """Return the names of the Structs on a topic; a union has several."""
     return [each.__name__ for each in topic.payloads]
 
 
 def receipt_topic_of(topic: Topic[Any]) -> Topic[Any] | None:
-    """Return the topic of the receipts that answer messages on `topic`; None where none does.
+    """Return the topic of the receipts that answer messages on `topic`, or None.
 
-    A delivery receipt is only answered when it is refused: nobody waits for that.
+    A delivery receipt is answered only when it is refused, and no client waits for that.
     """
     return None if topic.payload is DeliveryReceipt else topic.receipt
 
@@ -120,7 +120,7 @@ def _action(topic: Topic[Any]) -> str:
 
 
 def _message(name: str, topic: Topic[Any]) -> dict[str, Any]:
-    """Return a message as it is on this topic: the same payload is answered on another elsewhere."""
+    """Return a message as it is on this topic: where it is answered depends on the topic."""
     message = {
         "name": name,
         "payload": {"$ref": f"#/components/schemas/{name}"},
@@ -168,7 +168,7 @@ def _sent() -> Iterator[type[msgspec.Struct]]:
 
 
 def _open_enumerations(kind: type[msgspec.Struct], properties: dict[str, Any]) -> None:
-    """Say of each choice that it may get more values, and what its readers take them for."""
+    """Note at each choice that it may get more values, and how readers read them."""
     for name, lenient in choices_of(kind).items():
         schema = dict(properties[name])
         default = {"default": schema.pop("default")} if "default" in schema else {}
@@ -179,7 +179,7 @@ def _open_enumerations(kind: type[msgspec.Struct], properties: dict[str, Any]) -
 
 
 def _plain(value: Any) -> Any:
-    """Return a schema without what draft-07 does not know, its descriptions as paragraphs."""
+    """Return a schema without what draft-07 does not know, with descriptions as paragraphs."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, dict):
@@ -189,11 +189,11 @@ def _plain(value: Any) -> Any:
         plain["additionalProperties"] = True  # in both directions: see UNKNOWN
     if isinstance(plain.get("description"), str):
         plain["description"] = inspect.cleandoc(plain["description"])
-    if "$ref" in plain and len(plain) > 1:  # draft-07 looks at nothing beside a $ref
+    if "$ref" in plain and len(plain) > 1:  # draft-07 ignores everything beside a $ref
         plain["allOf"] = [{"$ref": plain.pop("$ref")}]
     return plain
 
 
 def written(document: dict[str, Any]) -> str:
-    """Return a document as it is checked in."""
+    """Return the text of a document as it is checked in."""
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

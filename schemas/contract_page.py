@@ -1,4 +1,4 @@
-"""All of `docs/contract/`, and its page for people, from the JSON Schemas alone."""
+"""All documents of `docs/contract/`; the page for people is derived from the JSON Schemas."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _LIMITS = {
 
 
 def documents() -> dict[str, str]:
-    """Return the text of each document of `docs/contract/` by its file's name."""
+    """Return the text of each document of `docs/contract/` by file name."""
     return {
         "asyncapi.json": written(asyncapi()),
         "schemas.json": written(json_schemas()),

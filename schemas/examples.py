@@ -1,6 +1,6 @@
 """Full values of every payload on the wire: the examples of the contract.
 
-The golden files of the tests are what these encode to.
+The golden files of the tests are these values, encoded.
 """
 
 from datetime import UTC, datetime
@@ -192,5 +192,5 @@ EXAMPLES: dict[str, msgspec.Struct] = {
 
 
 def examples_of(name: str) -> dict[str, msgspec.Struct]:
-    """Return the examples of the payload that is called `name`, by their own names."""
+    """Return the examples of the payload `name`, by their own names."""
     return {key: each for key, each in EXAMPLES.items() if type(each).__name__ == name}

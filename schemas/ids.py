@@ -22,7 +22,7 @@ def _derived(*parts: object) -> UUID:
 def incident_id(first_report: UUID, region: int = 0) -> UUID:
     """Return the id of the incident that `first_report` opens in a region (16 bits).
 
-    A UUIDv8 (RFC 9562, 5.8), which ends in its region: it tells the partition that knows it.
+    A UUIDv8 (RFC 9562, 5.8) that ends in its region, which names its partition.
     """
     return _in_region(_derived("incident", first_report), region)
 
@@ -30,19 +30,19 @@ def incident_id(first_report: UUID, region: int = 0) -> UUID:
 def conversation_id(report: UUID, region: int) -> UUID:
     """Return the id by which a reporter knows the incident of a report for the police alone.
 
-    It is that of the incident which `report` would open in the region of its place: whether it
-    did, or joined another's, cannot be told from it.
+    It is that of the incident that `report` would open in the region of its place. So it does not
+    tell whether the report opened that incident or joined another's.
     """
     return incident_id(report, region)
 
 
 def is_opened_by(incident: UUID, first_report: UUID) -> bool:
-    """Whether `first_report` opened `incident`, whatever its region."""
+    """Whether `first_report` opened `incident`, in any region."""
     return incident == incident_id(first_report, region_in(incident))
 
 
 def without_region(incident: UUID) -> UUID:
-    """Return the id that `incident` would have in region 0: of one report there is one."""
+    """Return the id that `incident` would have in region 0: a report has one."""
     return UUID(int=incident.int & ~_REGION)
 
 
@@ -81,12 +81,12 @@ def overdue_id(incident: UUID, attempt: int) -> UUID:
 
 
 def answer_escalation_id(answer: UUID) -> UUID:
-    """Return the id of the escalation that carries `answer` to the police."""
+    """Return the id of the escalation with `answer` for the police."""
     return _derived("answer", answer)
 
 
 def said_id(message: UUID) -> UUID:
-    """Return the id of the escalation or case that carries what a reporter says to its desk."""
+    """Return the id of the escalation or case with what a reporter says to the desk."""
     return _derived("said", message)
 
 
@@ -104,5 +104,5 @@ def question_id(command: UUID, report: UUID, incident: UUID) -> UUID:
 
 
 def group_event_id(incident: UUID, cause: object) -> UUID:
-    """Return the id of the group event of `incident` that `cause` (a message's id) brings about."""
+    """Return the id of the group event of `incident` that follows from `cause` (a message's id)."""
     return _derived("group", incident, cause)

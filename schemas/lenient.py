@@ -1,6 +1,6 @@
-"""How fields that are odd are repaired, and what stands in when they cannot be.
+"""How odd fields are repaired, and what replaces them when they cannot be.
 
-A field whose type carries a `Lenient` costs no message, unless the message is useless without it:
+A field with a `Lenient` in its type never costs a message that is of use without it:
 
     language: Annotated[Language, Lenient(language_tag(Language))] = Language.NL
 """
@@ -20,7 +20,7 @@ from schemas.text import with_plain_line_breaks, without_controls
 
 
 class Mended(NamedTuple):
-    """A value as it was meant, and what was done to it, for the receipt."""
+    """A repaired value, and what was done to it, for the receipt."""
 
     value: Any
     done: str
@@ -31,12 +31,13 @@ Mend = Callable[[Any], Mended | None]
 
 @dataclass(frozen=True)
 class Lenient:
-    """How a field is read when it is not as it should be.
+    """How a malformed field is read.
 
-    `mend` gives what was meant, or None if it does not know better. What cannot be used all the
-    same is left out: then `otherwise` of the whole message stands in (`told` to the sender), or the
-    field's default; a message that has neither is refused. `unknown` is what a reader takes for a
-    value that a later version has (see `may_grow`).
+    `mend` returns the repaired value, or None if there is nothing to repair. A value that still
+    cannot be used is left out. It is replaced by `otherwise`, a function of the whole message
+    (`told` is the note for the sender), or else by the field's default; without either the message
+    is refused. `unknown` is the value that a reader uses for one of a later version (see
+    `may_grow`).
     """
 
     mend: Mend | None = None
@@ -47,13 +48,13 @@ class Lenient:
 
 
 class Ambiguous(NamedTuple):
-    """The different values of a key that stands more than once in one object."""
+    """The different values of a key that occurs more than once in one object."""
 
     values: tuple[Any, ...]
 
 
 class NotFinite(float):
-    """NaN or Infinity, which JSON does not have and lax writers write."""
+    """NaN or Infinity, which are not JSON, but which lax writers write."""
 
 
 def always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
@@ -62,9 +63,9 @@ def always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
 
 
 def may_grow(unknown: enum.StrEnum) -> Lenient:
-    """Read a choice of what Nabij sends: a value that this reader does not know as `unknown`.
+    """Read a choice of what Nabij sends, and a value that this reader does not know as `unknown`.
 
-    Else each new value would cost the readers in the field the whole message.
+    Otherwise each new value would cost existing readers the whole message.
     """
     known = frozenset(map(str, type(unknown)))
 
@@ -79,7 +80,7 @@ def may_grow(unknown: enum.StrEnum) -> Lenient:
 
 
 def text(limit: int) -> Mend:
-    """Keep the words: without control characters and direction marks, cut to `limit` characters."""
+    """Keep the text, without control characters and direction marks, cut to `limit` characters."""
 
     def mend(value: Any) -> Mended | None:
         done = []
@@ -106,9 +107,9 @@ def _is_text(value: Any) -> bool:
 
 
 def number(limit: float, *, unknown: float | None = None) -> Mend:
-    """Bound a number above, also one in a string; what stands there and is none is `unknown`.
+    """Bound a number above, also one in a string; any other value is `unknown`.
 
-    With `unknown`, of several numbers the largest is taken.
+    With `unknown`, the largest of several numbers is taken.
     """
 
     def mend(value: Any) -> Mended | None:
@@ -176,7 +177,7 @@ def _folded(value: str) -> str:
 
 
 def language_tag(values: Iterable[str]) -> Mend:
-    """Read the tags of BCP 47 and of POSIX locales by their first part: nl-BE, fr_FR.UTF-8."""
+    """Read tags of BCP 47 and POSIX locales by their first part: nl-BE, fr_FR.UTF-8."""
     known = frozenset(map(str, values))
 
     def mend(value: Any) -> Mended | None:
@@ -193,7 +194,7 @@ _LEAP_SECOND = re.compile(r"(:\d\d):60(?:\.\d+)?")
 
 
 def instant(value: Any) -> Mended | None:
-    """Read what is no RFC 3339 and still says a moment: leap seconds, ISO 8601 with an offset."""
+    """Read times that are not RFC 3339 but exact: leap seconds, ISO 8601 with an offset."""
     if not isinstance(value, str) or _RFC_3339.fullmatch(value):
         return None
     try:
@@ -220,7 +221,7 @@ def ids(limit: int) -> Mend:
 
 
 def numbers_by_id(limit: int, numbers: int) -> Mend:
-    """Keep what stands under an id in an object of arrays of numbers: up to `limit`, and each too."""
+    """Keep ids and their arrays of numbers: up to `limit` ids, and numbers in each."""
 
     def mend(value: Any) -> Mended | None:
         if not isinstance(value, dict):
@@ -245,7 +246,7 @@ def _is_id(value: Any) -> bool:
 
 
 def roughly(value: Any) -> datetime | None:
-    """Return the time that an unreadable one may mean, give or take an offset; of several the first."""
+    """Return the time that an unreadable one may mean, but for an offset; the first of several."""
     if isinstance(value, Ambiguous):
         return min(filter(None, map(roughly, value.values)), default=None)
     meant = _time(value)
@@ -253,7 +254,7 @@ def roughly(value: Any) -> datetime | None:
 
 
 def has_offset(value: Any) -> bool:
-    """Whether a time that can be read says of which offset it is, as Unix time does; any of several."""
+    """Whether a time, or one of several, says its offset, as Unix time does."""
     if isinstance(value, Ambiguous):
         return any(map(has_offset, value.values))
     meant = _time(value)

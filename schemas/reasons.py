@@ -1,4 +1,4 @@
-"""What is wrong with a message, in the words of JSON: where, what was expected, what is allowed."""
+"""What is wrong with a message, in JSON's terms: where, what was expected, what is allowed."""
 
 import enum
 import re
@@ -32,7 +32,7 @@ _Say = Callable[[re.Match[str]], Said]
 
 
 def explained(message: str, kind: Any) -> Invalid:
-    """Return what msgspec's `message` about a value of `kind` means for who sent it."""
+    """Return what msgspec's `message` about a value of `kind` means for the sender."""
     match = _AT.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
     if what.count("|") >= 2 and what.partition("|")[0] in _CODES:  # a FieldError of ours
@@ -100,7 +100,7 @@ _RULES: tuple[tuple[re.Pattern[str], _Say], ...] = tuple(
 
 def _said(what: str) -> Said:
     for pattern, say in _RULES:
-        # The sender's own words stand after "value" and decide nothing.
+        # The sender's own text comes after "value" and must not matter.
         if found := pattern.search(what.partition(" value ")[0] + " value " * (" value " in what)):
             return say(found)
     expected = _EXPECTED.match(what)
@@ -129,7 +129,7 @@ def _plain(number: str) -> str:
 
 
 def _allowed(kind: Any, path: str) -> Iterator[str]:
-    """Give what may stand at `path` of a `kind`, if that is a choice: an enum, or a tag."""
+    """Return the allowed values at `path` of a `kind`, if that is a choice: an enum, or a tag."""
     kinds = bare(kind)
     for name in path.split(".")[1:]:
         structs = [one for some in kinds for one in _structs(some)]
@@ -155,7 +155,7 @@ def _structs(kind: Any) -> Iterator[type[msgspec.Struct]]:
 
 
 def bare(kind: Any) -> list[Any]:
-    """Return the types that a value of `kind` may have, without what is said about them."""
+    """Return the types that a value of `kind` may have, without annotations."""
     if get_origin(kind) is Annotated:
         return bare(get_args(kind)[0])
     if alternatives := get_args(kind) if not isinstance(kind, type) else ():

@@ -1,7 +1,7 @@
-"""By which other names and values a sender may restrict: who is alerted, and how exact a place is.
+"""Other names and values by which a sender may restrict who is alerted, and how exact a place is.
 
-A field that Nabij does not know must not be dropped if privacy hangs on it: it is read as the field
-that it may mean, and towards the private side.
+An unknown field must not be dropped if privacy depends on it: it is read as the field that it may
+mean, towards the private side.
 """
 
 import difflib
@@ -13,8 +13,8 @@ from typing import Any
 
 from schemas.lenient import number
 
-LONGEST = 40  # characters of a name that is compared with others, or shown
-_NEAR = 0.8  # names this alike are read as one another; to ask, 0.6 is enough
+LONGEST = 40  # characters of a name that is compared or shown
+_NEAR = 0.8  # names this similar are read as the same; for a question 0.6 is enough
 _LEAST = 6  # letters of a word within a name that is compared
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of targetAudience, target-audience, AUDIENCE
 
@@ -23,12 +23,12 @@ Heard = Callable[[str, Any], Any]
 
 @dataclass(frozen=True)
 class Restriction:
-    """How an unknown field is known to mean a field that restricts.
+    """How an unknown field is recognized as one that restricts.
 
-    Its style-free name contains one of `stems`, or it is close to the field's name or one of `alike`
-    (as is a word of it, if there are stems), unless it begins with one of `unrelated`; or its name
-    or value is one of `words`, which mean `word`. `heard` gives the field's value for a style-free name and a value,
-    and None if that restricts nothing.
+    Its style-free name contains one of `stems`, or it is close to the field's name or one of
+    `alike` (as is a word of it, if there are stems), unless it begins with one of `unrelated`; or
+    its name or value is one of `words`, which mean `word`. `heard` returns the field's value for a
+    style-free name and a value, or None if that restricts nothing.
     """
 
     stems: tuple[str, ...]
@@ -39,13 +39,13 @@ class Restriction:
     word: str = ""
 
     def says(self, plain: str, value: Any) -> bool:
-        """Whether the value is one of the words, under any name; or the name is, and not false."""
+        """Whether the value is one of the words, or the name is one and the value is not false."""
         if isinstance(value, str) and style_free(value) in self.words:
             return True
         return bool(self.words & {plain, plain.removeprefix("is")}) and value not in (None, False)
 
     def is_meant_by(self, name: str, plain: str, field: str) -> bool:
-        """Whether a name contains a stem, or is close to that of the field."""
+        """Whether a name contains a stem, or is close to the field's name."""
         if plain.startswith(self.unrelated):
             return False
         if any(stem in plain for stem in self.stems):
@@ -56,7 +56,7 @@ class Restriction:
         return any(closest(each, (field, *self.alike), _NEAR) for each in (name, *words))
 
     def value(self, name: str, value: Any) -> Any:
-        """Return what an unknown field says, as a value of the known one; None if nothing."""
+        """Return an unknown field's value as one of the known field, or None."""
         plain = style_free(name)
         return self.word if self.says(plain, value) else self.heard(plain, value)
 
@@ -71,7 +71,7 @@ _TAKES_ALERTS_IF_FALSE = frozenset({"mute", "muted", "ismuted", "unavailable", "
 
 
 def availability_said(name: str, value: Any) -> Any:
-    """Read a boolean by its name; what says that alerts are taken restricts nothing."""
+    """Read a boolean by its name; one that says that alerts are taken restricts nothing."""
     if isinstance(value, str):
         return value.strip().casefold()
     if not isinstance(value, bool):
@@ -86,7 +86,7 @@ _metres = number(_LEAST_EXACT_M, unknown=_LEAST_EXACT_M)
 
 
 def inexactness_m(name: str, value: Any) -> Any:
-    """Read metres, or kilometres if the name says so; what is no distance is the least exact."""
+    """Read metres, or kilometres if the name says so; what is no distance counts as least exact."""
     if value is None:
         return None
     mended = _metres(value)
@@ -103,7 +103,7 @@ def style_free(name: str) -> str:
 
 
 def meant(name: str, value: Any, restrictions: Mapping[str, Restriction]) -> str | None:
-    """Return which of the `restrictions`, by field, an unknown field may mean."""
+    """Return those of the `restrictions`, by field, that an unknown field may mean."""
     plain = style_free(name)
     for field, one in restrictions.items():
         if one.says(plain, value):
@@ -114,7 +114,7 @@ def meant(name: str, value: Any, restrictions: Mapping[str, Restriction]) -> str
 
 
 def closest(name: str, known: tuple[str, ...] | set[str], cutoff: float) -> str | None:
-    """Return the name of `known` that is most like `name`, if any is so alike."""
+    """Return the name of `known` that is most similar to `name`, if one is similar enough."""
     if len(name) > LONGEST:
         return None
     close = difflib.get_close_matches(name.casefold(), sorted(known), n=1, cutoff=cutoff)

@@ -1,12 +1,12 @@
-"""Who is on the wire: the ends of a topic, and what an account may be."""
+"""The roles on the wire: the ends of a topic, and of accounts."""
 
 import enum
 
 
 class Role(enum.StrEnum):
-    """One end of a topic. Its text is what documents call it.
+    """One end of a topic. Its text is its name in documents.
 
-    A topic level names the account of most: the user, the police zone, the municipality.
+    For most roles a topic level names the account: the user, the police zone, the municipality.
     """
 
     PARTICIPANT = "participant"

@@ -1,7 +1,7 @@
-"""What can be reported, and the knobs a city turns: the schema of the policy file.
+"""What can be reported, and a city's settings: the schema of the policy file.
 
-The shipped policy is `schemas/policy.toml`; `broker/core/policy.py` checks one and gives it
-meaning. A city replaces the file, never this module.
+The shipped policy is `schemas/policy.toml`; `broker/core/policy.py` checks and interprets one. A
+city replaces the file, never this module.
 """
 
 import enum
@@ -28,14 +28,14 @@ class Language(enum.StrEnum):
 
 
 class Urgency(enum.StrEnum):
-    """Whether people are asked for help now, or a desk picks it up in office hours."""
+    """Whether people are asked for help now, or a desk handles it in office hours."""
 
     URGENT = "urgent"
     ROUTINE = "routine"
 
 
 class Desk(enum.StrEnum):
-    """Who answers for a category: the police's operations, or the municipality's service."""
+    """Who handles a category: the police, or the municipality."""
 
     POLICE = "police"
     CITY = "city"
@@ -77,9 +77,9 @@ class Names(Struct, frozen=True, forbid_unknown_fields=True):
 class Category(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of incident and how it is handled.
 
-    Distances in metres, times in seconds. `radius_m` is how far participants are alerted (0 for
-    what nobody nearby is asked about), `merge_m` and `merge_s` how near and how soon another
-    report is of the same incident. `alert_if_seen_within_s` replaces the timer of that name.
+    Distances in metres, times in seconds. `radius_m` is how far participants are alerted (0: not at
+    all), `merge_m` and `merge_s` how near and how soon another report is of the same incident.
+    `alert_if_seen_within_s` replaces the timer of that name.
     """
 
     names: Names
@@ -95,7 +95,7 @@ class Category(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each party has, and each thing lasts, in seconds."""
+    """Deadlines and lifetimes, in seconds."""
 
     accept_s: Seconds
     acknowledge_s: Seconds
@@ -108,7 +108,7 @@ class Timers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens to the radius while nobody has accepted."""
+    """How the radius grows while no participant has accepted."""
 
     factor: Annotated[float, Meta(gt=1.0, le=4.0)]
     max_waves: Annotated[int, Meta(ge=1, le=10)]
@@ -116,7 +116,7 @@ class Widening(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Accuracy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the uncertainty of a place is worth, in metres."""
+    """How the uncertainty of a place counts, in metres."""
 
     max_presence_m: Metres = 500
     max_report_m: Metres = 500

@@ -1,20 +1,20 @@
-"""What people write, made fit to be shown: line breaks, control characters, direction marks."""
+"""Cleans texts of people for display: line breaks, control characters, direction marks."""
 
 import re
 
 # Line breaks as phones and PCs paste them. U+2028 and U+2029 are line and paragraph separators.
 _LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 
-# What is not shown, or reorders what a dispatcher reads (Unicode TR #36, 3.1): C0 but for tab and
-# newline, DEL, C1; the marks, embeddings, overrides and isolates of direction; interlinear
-# annotation; the byte order mark; lone surrogates, which are no characters. Joiners (U+200C and
-# U+200D) stay: Persian and emoji need them.
+# Characters that are not shown, or that reorder what a dispatcher reads (Unicode TR #36, 3.1): C0
+# but for tab and newline, DEL, C1; the marks, embeddings, overrides and isolates of direction;
+# interlinear annotation; the byte order mark; lone surrogates, which are no characters. Joiners
+# (U+200C and U+200D) stay: Persian and emoji need them.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff]"
 )
 
-# The same as they stand in JSON: as they are, or escaped.
+# The same in JSON, as they are or escaped.
 _ODD_IN_JSON = re.compile(
     _CONTROLS.pattern
     + r"|[\u2028\u2029]"
@@ -34,9 +34,9 @@ def without_controls(text: str) -> str:
 
 
 def is_odd(json: str) -> bool:
-    """Whether there may be something to clean in the strings of a JSON text.
+    """Whether the strings of a JSON text may need cleaning.
 
-    False at once for ASCII without an escape, in which most messages are written.
+    False at once for ASCII without escapes, as in most messages.
     """
     if json.isascii() and "\\" not in json and "\x7f" not in json:
         return False

@@ -29,14 +29,14 @@ class Topic(Generic[T]):
     """One row of the topic table.
 
     `payload` is the Struct (or union of Structs) on it. The services are one end of each topic;
-    `service` says which of them, as readers are told. What they receive has a `receipt` topic, on
-    which its sender is answered, and may have a `partition`: the field of the payload, an id of an
-    incident or question or a Position, that says in which partition it is handled; without one it
-    is the first. `name` is the template's last fixed level, as in metrics; `subject` says it in
+    `service` names them for readers of documents. A topic that services receive has a `receipt`
+    topic, on which the sender is answered. It may have a `partition`: the payload's field (an
+    incident's or question's id, or a Position) that decides the partition; without one it is the
+    first. `name` is the template's last fixed level, as in metrics; `subject` is the same in
     receipts.
 
     Raises:
-        ValueError: the row contradicts itself, or could not be answered or routed.
+        ValueError: the row contradicts itself, or cannot be answered or routed.
     """
 
     template: str
@@ -94,17 +94,17 @@ class Topic(Generic[T]):
 
     @property
     def payloads(self) -> tuple[type[Any], ...]:
-        """The Structs on it: of a union several."""
+        """The Structs on it; a union has several."""
         return get_args(self.payload) or (self.payload,)
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The names of its levels that vary, in order."""
+        """The names of its variable levels, in order."""
         return tuple(_PLACEHOLDER.findall(self.template))
 
     @property
     def from_and_to(self) -> tuple[str, str]:
-        """Who sends and who receives it, as documents say it."""
+        """Its sender and receiver, for documents."""
         sender, receiver = (
             self.service if role is Role.SERVICE else role.value
             for role in (self.sender, self.receiver)
@@ -112,7 +112,7 @@ class Topic(Generic[T]):
         return sender, receiver
 
     def partition_key(self, value: T) -> UUID | Position | None:
-        """Return what says in which partition `value` is handled; None: in the first."""
+        """Return the value that decides the partition of `value`; None: the first."""
         key: UUID | Position | None = getattr(value, self.partition) if self.partition else None
         return key
 
@@ -133,10 +133,10 @@ class Topic(Generic[T]):
             raise ValueError(f"topic {self.template} needs the level {missing}") from None
 
     def by(self, level: str) -> Callable[[str], str]:
-        """Return `topic` for its only level, with all the rest done once: for a fan-out.
+        """Return a fast form of `topic` for its only level, for a fan-out.
 
         Raises:
-            ValueError: from what is returned, when the level is not `[a-z0-9-]{1,40}`.
+            ValueError: from the returned function, when the level is not `[a-z0-9-]{1,40}`.
         """
         before, after = self.topic(**{level: "0"}).split("/0/")
         before, after = f"{before}/", f"/{after}"
@@ -149,22 +149,22 @@ class Topic(Generic[T]):
         return topic
 
     def parse(self, topic: str) -> Mapping[str, str] | None:
-        """Return the levels of `topic`, or None when it is not one of these."""
+        """Return the levels of `topic`, or None when it does not match."""
         match = self._pattern.fullmatch(topic)
         return match.groupdict() if match else None
 
     def parse_filtered(self, topic: str) -> Mapping[str, str] | None:
-        """Return the levels of what came by `filter`: any text, which may be no level of ours."""
+        """Return the levels of a topic that came by `filter`: any text, also invalid levels."""
         match = self._filter.fullmatch(topic)
         return match.groupdict() if match else None
 
     @property
     def matcher(self) -> str:
-        """A regular expression, without groups, of what comes by `filter`."""
+        """A regular expression, without groups, of the topics that match `filter`."""
         return f"{ROOT}/" + _PLACEHOLDER.sub("[^/]*", self.template)
 
     def overlaps(self, other: "Topic[Any]") -> bool:
-        """Whether one MQTT topic could be both of this and of `other`."""
+        """Whether an MQTT topic could match both this and `other`."""
         ours, theirs = self.filter().split("/"), other.filter().split("/")
         return len(ours) == len(theirs) and all(
             one == another or "+" in (one, another)
@@ -172,7 +172,7 @@ class Topic(Generic[T]):
         )
 
     def filter(self, **levels: str) -> str:
-        """Return the MQTT topic filter: `+` for every level that is not given."""
+        """Return the MQTT topic filter, with `+` for every level that is not given."""
         return f"{ROOT}/" + _PLACEHOLDER.sub(lambda m: levels.get(m[1], "+"), self.template)
 
     def decode(self, payload: bytes) -> T:
@@ -184,7 +184,7 @@ class Topic(Generic[T]):
         return self.read(payload)[0]
 
     def read(self, payload: bytes) -> tuple[T, tuple[str, ...]]:
-        """Return the typed payload, and what its sender is to be told of what was odd in it.
+        """Return the typed payload, and notes for its sender of what was odd in it.
 
         Raises:
             schemas.codec.Invalid: as `decode`, with `notes` too.
@@ -197,7 +197,7 @@ def distinct(topics: Sequence[Topic[Any]]) -> tuple[Topic[Any], ...]:
     """Return the topics of a contract.
 
     Raises:
-        ValueError: a message could be on two of them, or a receipt about two of them.
+        ValueError: a message could match two of them, or a receipt be about two of them.
     """
     answered: dict[tuple[Topic[Any] | None, Subject], Topic[Any]] = {}
     for number, topic in enumerate(topics):

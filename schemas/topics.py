@@ -189,5 +189,5 @@ TOPICS: tuple[Topic[Any], ...] = distinct(
 
 
 def template_of(topic: str) -> str:
-    """Return which of the topics it is: what a log may say of it, since that names nobody."""
+    """Return the template of `topic`, which a log may have since it names no user."""
     return next((one.template for one in TOPICS if one.parse(topic) is not None), "?")

@@ -10,7 +10,7 @@ MAX_FIELD, MAX_REASON = 100, 600  # bytes; docs/protocol.md has the largest rece
 
 
 class Code(enum.StrEnum):
-    """Why a message was rejected, for machines. `other` is what a reader takes for a later one."""
+    """Why a message was rejected, for machines. A reader reads a later code as `other`."""
 
     EMPTY_PAYLOAD = "empty_payload"
     PAYLOAD_TOO_LARGE = "payload_too_large"
@@ -48,11 +48,11 @@ class Code(enum.StrEnum):
 
 
 class Invalid(ValueError):  # noqa: N818 - an adjective of the message, read as `except Invalid`
-    """A message that its sender must mend: `code`, `field` (JSON path) and `reason` (a sentence).
+    """A message that its sender must correct: `code`, `field` (JSON path) and `reason` (a sentence).
 
-    `notes` say what else was odd in it. Field and reason may repeat what the sender wrote, which is
-    up to 16 KiB of anything: they are cut, and made printable UTF-8, so that the receipt can always
-    be sent and shown.
+    `notes` say what else was odd in it. Field and reason may repeat what the sender wrote, up to 16
+    KiB of anything: they are cut and made printable UTF-8, so that the receipt can always be sent
+    and shown.
     """
 
     def __init__(self, code: Code, field: str, reason: str) -> None:
@@ -64,14 +64,14 @@ class Invalid(ValueError):  # noqa: N818 - an adjective of the message, read as 
 
 
 class FieldError(ValueError):
-    """Raised inside a Struct's own validation; msgspec carries its text as `code|field|reason`."""
+    """Raised in a Struct's own validation; msgspec passes its text on as `code|field|reason`."""
 
     def __init__(self, code: Code, field: str, reason: str) -> None:
         super().__init__(f"{code}|{field}|{reason}")
 
 
 def sayable(text: str, limit: int) -> str:
-    """Return `text` without what cannot be shown, and in JSON no longer than `limit` bytes."""
+    """Return `text` in printable characters, and at most `limit` bytes long in JSON."""
     plain = without_controls(text)[: limit + 1]
     if _size(plain) <= limit:
         return plain

@@ -29,7 +29,7 @@ Accuracy = Annotated[
 Time = Annotated[datetime, Meta(tz=True)]
 Eta = Annotated[int, Meta(ge=0, le=86_400)]
 
-# What comes in, as it may be repaired: what may be left out has a default, what is needed has none.
+# Incoming fields that may be repaired. Optional ones have a default, required ones have none.
 Moment = Annotated[Time, Lenient(instant)]
 Text = Annotated[str, Meta(max_length=2_000), Lenient(text(2_000))]
 Words = Annotated[str, Meta(min_length=1, max_length=2_000), Lenient(text(2_000))]
@@ -45,7 +45,7 @@ def require_version_7(identifier: UUID) -> None:
 
 
 class Mode(enum.StrEnum):
-    """Whether this is an exercise. Drills take the same way, are marked, and never mix."""
+    """Whether this is an exercise. Drills take the same path and never mix with real reports."""
 
     REAL = "real"
     DRILL = "drill"
@@ -63,7 +63,7 @@ class EmergencyCall(enum.StrEnum):
 
 
 class Status(enum.StrEnum):
-    """Where an incident stands; the life cycle is in `broker/core/incidents.py`."""
+    """The status of an incident; the life cycle is in `broker/core/incidents.py`."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class DeskSync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What did this desk miss: answered with what no desk of the zone has confirmed.
+    """Asks what this desk missed: answered with what no desk of the zone has confirmed.
 
     `has` are the ids of messages that the desk has: they are recorded as delivered.
     """

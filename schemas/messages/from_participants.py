@@ -51,15 +51,15 @@ __all__ = [
 
 
 def _made_at(message: Mapping[str, Any]) -> str | None:
-    """Return when the id of a message was made (RFC 9562, 5.7), for want of a better time."""
+    """Return when the id of a message was made (RFC 9562, 5.7), if there is no better time."""
     try:
         made = datetime.fromtimestamp((UUID(message["id"]).int >> 80) / 1000, UTC)
         said = message.get("seen_at")
         about = roughly(said)
-        # Without an offset it may be of now, within 14 hours; what is old must not look new.
+        # Without an offset it may be now, within 14 hours; an old time must not look new.
         doubt = timedelta(0) if has_offset(said) else timedelta(hours=14)
         if about is not None and made - about > doubt:
-            # And is not refused for it, as what is older than 7 days would be.
+            # At most 6 days before the id: older than 7 days would be refused.
             made = max(about, made - timedelta(days=6))
         return made.isoformat(timespec="milliseconds")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
@@ -67,9 +67,9 @@ def _made_at(message: Mapping[str, Any]) -> str | None:
 
 
 class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a witness saw: `location` is where it happens, not where the witness stands.
+    """What a reporter saw: `location` is where it happens, not where the reporter is.
 
-    Of an audience that is not understood the narrower is taken, of a mode the real one.
+    An unknown audience is read as `police`, an unknown mode as `real`.
     """
 
     id: UUID
@@ -92,7 +92,7 @@ class Report(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Availability(enum.StrEnum):
-    """Whether a participant takes alerts. `muted` and `away` make the broker forget the place."""
+    """Whether a participant takes alerts. With `muted` and `away` the broker forgets the place."""
 
     ON_DUTY = "on_duty"
     AVAILABLE = "available"
@@ -104,7 +104,7 @@ TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 
 
 def _if_withdrawn(message: Mapping[str, Any]) -> str | None:
-    """Return a time that counts as now, if a presence takes no alerts: its time matters little."""
+    """Return a time that counts as now, if a presence takes no alerts."""
     said = message.get("availability")
     mended = choice(Availability)(said)
     takes_alerts = said is None or (mended.value if mended else said) in [*TAKES_ALERTS]
@@ -112,7 +112,7 @@ def _if_withdrawn(message: Mapping[str, Any]) -> str | None:
 
 
 class Form(enum.StrEnum):
-    """How alerts come: in full, or for a small device in short too (see Brief)."""
+    """How alerts come: in full or, for a small device, also in short (see Brief)."""
 
     FULL = "full"
     SHORT = "short"
@@ -121,9 +121,9 @@ class Form(enum.StrEnum):
 class Presence(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where a participant is. Kept as an H3 cell of resolution 10, never as coordinates.
 
-    Of an availability that is not understood `muted` is taken. Without alerts the place is
-    forgotten whatever `at` says: a time that cannot be read, or is missing, counts as now. `form`
-    holds for all alerts from now on; without it what was asked for last does.
+    An unknown availability is read as `muted`. A participant who takes no alerts has their place
+    forgotten, whatever `at` says: a missing or unreadable time counts as now. `form` applies to all
+    alerts from now on; without it the last one applies.
     """
 
     at: Annotated[Time, Lenient(instant, otherwise=_if_withdrawn, told="It counts as now.")]
@@ -174,7 +174,7 @@ class Reply(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class GroupMessage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something said to the group around an incident."""
+    """A message to the group around an incident."""
 
     id: UUID
     incident: UUID
@@ -199,10 +199,10 @@ Sequences = Annotated[frozenset[int], Meta(max_length=50)]
 
 
 class Sync(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What did I miss since: answered with alerts, group events and questions after `since`, repeated.
+    """Asks what the device missed: alerts, group events and questions after `since` are sent again.
 
-    `alerts` are the ids of alerts that the device has: they are recorded as delivered, and not
-    repeated. Nor are of `groups` the events of these sequences.
+    `alerts` are the ids of alerts that the device has: they are recorded as delivered and not sent
+    again. `groups` names the sequences of group events that it has, which are not sent again.
     """
 
     since: Moment

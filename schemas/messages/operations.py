@@ -13,7 +13,7 @@ __all__ = ["Probe", "Rejection", "ServiceState", "ServiceStatus", "Unattended"]
 
 
 class ServiceState(enum.StrEnum):
-    """Where a service instance is in its life; `lost` is its last will."""
+    """The state of a service instance; `lost` is its last will."""
 
     STARTING = "starting"
     READY = "ready"
@@ -33,7 +33,7 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
 
 
 class Probe(Struct, frozen=True, kw_only=True):
-    """What a worker publishes and must receive itself, to know that it hears the MQTT broker."""
+    """What a worker publishes and must receive itself, to check its path over the MQTT broker."""
 
     number: int
     nonce: str
@@ -54,9 +54,9 @@ class Unattended(Struct, frozen=True, kw_only=True):
 
 
 class Rejection(Struct, frozen=True, kw_only=True):
-    """A dead letter: a message with no sender to tell, or one that a handler failed on.
+    """A dead letter: a message whose sender cannot be answered, or on which a handler failed.
 
-    `payload` is the start of it, as text with what is not UTF-8 replaced; `size` its bytes.
+    `payload` is its beginning, as text with invalid UTF-8 replaced; `size` its length in bytes.
     """
 
     service: str

@@ -1,4 +1,4 @@
-"""Receipts: the broker's for a message that it took, and a reader's for messages that it has."""
+"""Receipts: the broker's for a message that it handled, and a reader's for messages that it has."""
 
 import enum
 from typing import Annotated
@@ -14,16 +14,16 @@ __all__ = ["DeliveryReceipt", "Merge", "Outcome", "Receipt", "Subject"]
 
 
 class Outcome(enum.StrEnum):
-    """What became of a message. A repeated message gets the same receipt again."""
+    """The outcome of a message. A repeated message gets the same receipt again."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
 
 
 class Subject(enum.StrEnum):
-    """Which kind of message a receipt is about: the last level of its topic.
+    """The kind of message that a receipt is about: the last level of its topic.
 
-    `other`, here and below, is what a reader takes for a value that it does not know.
+    `other`, here and elsewhere, is how a reader reads a value that it does not know.
     """
 
     REPORT = "report"
@@ -47,12 +47,11 @@ class Merge(enum.StrEnum):
 class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Proof that a message is durably stored, or the reason why it was rejected.
 
-    `sequence` numbers the reports of one partition as they were committed; it and `merge` are not
-    told of a report for the police alone, which is not counted, and whose `incident` is an id of
-    this report's own. `advice`
-    says to call 112 and comes with every urgent report, and with each that is rejected. A rejection
-    has `code`, `field` (JSON path, `$` is the whole payload) and `reason` (a sentence). `notes` say
-    what was odd in the message, and what was made of it.
+    `sequence` numbers the reports of one partition in the order of commit. The receipt of a report
+    for the police alone has neither `sequence` nor `merge`, and its `incident` is an id of this
+    report's own. `advice` says to call 112; it comes with every urgent report and every rejected
+    one. A rejection has `code`, `field` (JSON path, `$` is the whole payload) and `reason` (a
+    sentence). `notes` say what was odd in the message, and how it was read.
     """
 
     subject: Annotated[Subject, may_grow(Subject.OTHER)]
@@ -70,10 +69,10 @@ class Receipt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeliveryReceipt(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A reader's word that it has these messages: a desk's escalations or cases, a user's questions.
+    """A reader confirms that it has these messages: escalations or cases of a desk, questions of a user.
 
     Until then they are sent again. The PUBACK of an MQTT broker does not count: it only says that
-    the broker has the message, or that any client at all has subscribed.
+    the broker has the message, or that some client has subscribed.
     """
 
     ids: Annotated[frozenset[UUID], Meta(min_length=1, max_length=200), Lenient(ids(200))]

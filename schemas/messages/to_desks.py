@@ -14,7 +14,7 @@ __all__ = ["Case", "Escalation", "EscalationKind", "IncidentState"]
 
 
 class EscalationKind(enum.StrEnum):
-    """Why the police read this: a new incident, more about one, nobody answered, an answer.
+    """Why the police get this: a new incident, more about one, no acknowledgement, an answer.
 
     `said` is what the reporter of `report` says about an incident for the police alone.
     """
@@ -28,9 +28,9 @@ class EscalationKind(enum.StrEnum):
 
 
 class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something for the police. `id` is the same whichever way it took; repeats are dropped by it.
+    """A message for the police. `id` is the same by every path; readers drop repeats by it.
 
-    `version` is the incident's at commit. `attempt` counts from 1; above 1 nobody acknowledged.
+    `version` is the incident's at commit. `attempt` counts from 1; above 1 it was not acknowledged.
     """
 
     id: UUID
@@ -58,7 +58,7 @@ class Escalation(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an incident stands, retained for operations that subscribe later. Counts, not names.
+    """The state of an incident, retained for desks that subscribe later. It has counts, not names.
 
     `seen_at` is the latest of its reports.
     """
@@ -88,7 +88,7 @@ class IncidentState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Case(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A report for the municipality's desk. One per report; `incident` groups them.
 
-    With `message`, what the reporter has said about it since.
+    One with `message` has what the reporter said about it since.
     """
 
     id: UUID

@@ -23,7 +23,7 @@ class AlertReason(enum.StrEnum):
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something happens near you. `seen_at` is when it was last seen; repeats are dropped by `id`."""
+    """Something happens near you. `seen_at` is the last sighting; readers drop repeats by `id`."""
 
     id: UUID
     incident: UUID
@@ -43,10 +43,10 @@ class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Brief(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alert in less than 256 bytes, for a device that has no room for more.
+    """An alert in less than 256 bytes, for small devices.
 
-    `id`, `incident` and what one may do are those of the alert. `lat` and `lon` are rounded to five
-    decimals (a metre), `expires_at` to seconds. `call` is the emergency number.
+    `id` and `incident` are those of the alert, and the same replies are possible. `lat` and `lon`
+    are rounded to five decimals (a metre), `expires_at` to seconds. `call` is the emergency number.
     """
 
     id: UUID
@@ -71,7 +71,7 @@ class GroupEventKind(enum.StrEnum):
 
 
 class GroupRole(enum.StrEnum):
-    """As what a member of a group speaks. The broker decides it, never the sender."""
+    """The role of a member in a group. The broker sets it, never the sender."""
 
     REPORTER = "reporter"
     RESPONDER = "responder"
@@ -82,10 +82,10 @@ class GroupRole(enum.StrEnum):
 class GroupEvent(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something happened in the group around an incident.
 
-    `member` is a name that holds within this incident only (`helper-2`, `reporter-1`, `police`):
-    members do not learn each other's user ids, nor positions. `role` is as what they speak: a
-    device shows it beside the text, which anybody may have written. `moved` tells a new `eta_s`, or
-    `on_scene`. `sequence` counts the incident's group events from 1.
+    `member` is a name that is valid only within this incident (`helper-2`, `reporter-1`, `police`):
+    members learn neither each other's user ids nor positions. A device shows `role` beside the
+    text, which any member may have written. `moved` tells a new `eta_s`, or `on_scene`. `sequence`
+    counts the incident's group events from 1.
     """
 
     id: UUID
