@@ -1,4 +1,4 @@
-"""`nabij bench`, as the command line has it."""
+"""The commands of `nabij bench`."""
 
 import importlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def bench(
 
     nabij bench latency --quick
     """
-    # By name: `bench` stands above this package, and needs the whole of it.
+    # Imported by name: `bench` is above this package and needs all of it.
     try:
         command = importlib.import_module("bench.command")
     except ModuleNotFoundError as error:

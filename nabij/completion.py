@@ -1,4 +1,4 @@
-"""What the shell offers as the values of options; imported only when it asks."""
+"""Completion of option values in the shell; imported only when the shell asks."""
 
 # ruff: noqa: PLC0415 - `nabij --help` must not wait for any of these
 
@@ -15,7 +15,7 @@ def services(begun: str) -> list[str]:
 
 
 def worker_counts(begun: str) -> list[str]:
-    """Return what a `--workers` begins with."""
+    """Return the beginnings of values for `--workers`."""
     return [f"{name}=" for name in [*services(begun), *_beginning(begun, ["all"])]]
 
 
@@ -40,14 +40,14 @@ def zone_kinds(begun: str) -> list[str]:
 
 
 def broken_promises(begun: str) -> list[str]:
-    """Return what `--broken` can break."""
+    """Return the values of `--broken`."""
     from verify.simulation.broken import Broken
 
     return _beginning(begun, Broken)
 
 
 def benchmarks(begun: str) -> list[str]:
-    """Return the benchmarks, none where they are not installed."""
+    """Return the benchmarks, or none if they are not installed."""
     try:
         names = importlib.import_module("bench.command").NAMES
     except ModuleNotFoundError:

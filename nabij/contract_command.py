@@ -1,4 +1,4 @@
-"""`nabij contract`: writes the contract for machines, or says whether what is there is of today."""
+"""`nabij contract`: writes the contract for machines, or checks whether it is up to date."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ from schemas.contract_page import documents
 
 
 def run_contract(directory: Path, *, check: bool) -> bool:
-    """Write the documents into `directory`, or compare; return whether they are as they must be.
+    """Write the documents into `directory`, or compare them; return whether they are up to date.
 
     Raises:
-        ConfigError: they cannot be written, or would break what was made for those that are there.
+        ConfigError: they cannot be written, or would break clients of the present ones.
     """
     if not check:
         _refuse_unannounced(directory / "asyncapi.json")
@@ -31,7 +31,7 @@ def run_contract(directory: Path, *, check: bool) -> bool:
 
 
 def _refuse_unannounced(path: Path) -> None:
-    """Refuse changes that break devices or desks, unless they see it by the version."""
+    """Refuse changes that break devices or desks, unless the version is raised."""
     if not path.is_file():
         return
     if changes := unannounced_changes(_read(path), asyncapi()):

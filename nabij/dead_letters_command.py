@@ -1,4 +1,4 @@
-"""What `nabij dead-letters` does: list, show, replay and drop what no handler could take."""
+"""`nabij dead-letters`: list, show, replay and drop dead letters."""
 
 import asyncio
 import base64
@@ -21,8 +21,8 @@ from nabij.event_loop import run
 from nabij.local.opened_store import mqtt_endpoint, opened_store
 from nabij.output import one_line, print_json, print_line, print_table, say
 
-WAIT_S = 10.0  # how long after the last it may take until it says that nobody has taken it
-A_SECOND = 50  # so many are replayed: ten thousand at once would hold up what is reported now
+WAIT_S = 10.0  # how long after the last one to wait before it counts as not handled
+A_SECOND = 50  # the rate of a replay: ten thousand at once would hold up new reports
 _TELL_EVERY = 500
 _LOOK_S = 0.05
 
@@ -61,7 +61,7 @@ def run_list(settings: Settings, *, as_json: bool) -> None:
 
 
 def run_show(settings: Settings, identifier: str, *, as_json: bool) -> bool:
-    """Print one dead letter whole; return whether there is one."""
+    """Print one dead letter in full; return whether it exists."""
     letter = run(_get(settings, _identifier(identifier)))
     if letter is None:
         say(f"there is no dead letter {identifier}")
@@ -81,7 +81,7 @@ def run_show(settings: Settings, identifier: str, *, as_json: bool) -> bool:
 def run_replay(
     settings: Settings, identifiers: Sequence[str], *, everything: bool, as_json: bool
 ) -> bool:
-    """Put dead letters back where they came from; return whether all have worked now."""
+    """Put dead letters back where they came from; return whether all were handled."""
     wanted = _wanted(identifiers, everything=everything)
     outcome = run(_replay(settings, wanted))
     _print_outcome(outcome, as_json=as_json)
@@ -91,7 +91,7 @@ def run_replay(
 def run_drop(
     settings: Settings, identifiers: Sequence[str], *, everything: bool, as_json: bool
 ) -> bool:
-    """Forget dead letters; return whether all of them were there."""
+    """Delete dead letters; return whether all of them existed."""
     wanted = _wanted(identifiers, everything=everything)
     outcome = run(_drop(settings, wanted))
     _print_outcome(outcome, as_json=as_json)
@@ -120,7 +120,7 @@ def _identifier(text: str) -> UUID:
 
 
 def _wanted(identifiers: Sequence[str], *, everything: bool) -> list[UUID] | None:
-    """Return the ids that were given, None for all of them."""
+    """Return the given ids, or None for all."""
     if everything == bool(identifiers):
         raise ConfigError(["give either ids or --all"])
     return None if everything else [_identifier(text) for text in identifiers]
@@ -142,7 +142,7 @@ def _described(letter: DeadLetter, *, whole: bool) -> dict[str, Any]:
 
 
 def _payload(payload: bytes) -> dict[str, str]:
-    """Return it as text, or in base64 where it is none."""
+    """Return a payload as text, or in base64 if it is not text."""
     try:
         return {"payload": payload.decode()}
     except UnicodeDecodeError:
@@ -206,7 +206,7 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
 
 
 async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLetter], list[UUID]]:
-    """Return the dead letters that are wanted, and the ids of those that are not there."""
+    """Return the requested dead letters, and the ids that do not exist."""
     letters = await store.dead_letters.all()
     if wanted is None:
         return letters, []
@@ -216,7 +216,7 @@ async def _chosen(store: Store, wanted: list[UUID] | None) -> tuple[list[DeadLet
 
 
 async def _send_until_confirmed(store: Store, letter: DeadLetter) -> None:
-    """Put what no reader confirmed into the outbox again: a PUBACK would not say that one has it."""
+    """Put a message that no reader confirmed into the outbox again: a PUBACK proves nothing."""
     now_ms = int(time.time() * 1000)
     message = OutboxMessage(
         id=str(letter.id), topic=letter.topic, payload=letter.payload, made_ms=now_ms, due_ms=now_ms
@@ -228,7 +228,7 @@ async def _send_until_confirmed(store: Store, letter: DeadLetter) -> None:
 
 
 async def _publish(mqtt: Connection, letter: DeadLetter, token: str) -> None:
-    """Publish it again; the service that handles it drops it."""
+    """Publish it again; the service that handles it deletes the dead letter."""
     properties = ((REPLAY, token),)
     reason = await mqtt.publish(Message(letter.topic, letter.payload, user_properties=properties))
     if reason.is_failure:
@@ -236,7 +236,7 @@ async def _publish(mqtt: Connection, letter: DeadLetter, token: str) -> None:
 
 
 async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:
-    """Wait for what becomes of them: gone, a new dead letter, or nobody has taken it yet."""
+    """Wait for the results: handled, a new dead letter, or not handled in time."""
     deadline = asyncio.get_running_loop().time() + WAIT_S
     while True:
         letters = await store.dead_letters.all()

@@ -51,7 +51,7 @@ _DESK_OF = {ZoneKind.POLICE: Desk.POLICE, ZoneKind.MUNICIPALITY: Desk.CITY}
 
 
 class CheckResult(enum.StrEnum):
-    """How a thing is."""
+    """The result of a check."""
 
     OK = "ok"
     NOTE = "note"
@@ -59,7 +59,7 @@ class CheckResult(enum.StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """One check."""
 
     verdict: CheckResult
     what: str
@@ -67,7 +67,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: bool) -> bool:
-    """Print everything that was found; return whether nothing is broken.
+    """Print all checks; return whether nothing is broken.
 
     `user` is a participant's account to try the MQTT broker with.
     """
@@ -168,7 +168,7 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
 
 
 def _accounts(settings: Settings) -> Iterator[Finding]:
-    """Check the names of the accounts and zones that the embedded broker and Mosquitto have here."""
+    """Check the names of the embedded broker's and Mosquitto's accounts and zones."""
     for what, path, read in files_with_names(Path.cwd(), settings.data_dir.absolute()):
         try:
             names = read(path)
@@ -207,7 +207,7 @@ async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
 def _participant(
     data_dir: DataDir, user: str | None, *, embedded: bool
 ) -> tuple[str | None, str | None]:
-    """Return whom to try it as: the user who was named, else one of the embedded broker's."""
+    """Return the user to test with: the named one, or else one of the embedded broker's."""
     password = config.device_password()
     if embedded and password is None:
         user = user or TRY_IT[0]
@@ -285,7 +285,7 @@ async def _redis(settings: Settings) -> list[Finding]:
 
 
 class DeskSilence(msgspec.Struct, frozen=True):
-    """When each desk was last heard of, and which take nothing (Unix ms)."""
+    """When each desk was last heard from, and which confirm nothing (Unix ms)."""
 
     heard_ms: Mapping[Reader, int]
     unattended: Mapping[Reader, Alarm]
@@ -301,7 +301,7 @@ async def _desks_of(store: Store) -> DeskSilence:
 
 
 def desk_findings(zones: Sequence[Zone], desks: DeskSilence) -> Iterator[Finding]:
-    """Yield which desks take nothing of what is sent to them, and which zones have none."""
+    """Yield desks that confirm nothing of what is sent to them, and zones without a desk."""
     for desk, alarm in desks.unattended.items():
         since_s = (desks.now_ms - alarm.since_ms) // 1000
         told = f"{desk} has taken nothing of what was sent to it for {since_s} s"
@@ -321,13 +321,13 @@ def desk_findings(zones: Sequence[Zone], desks: DeskSilence) -> Iterator[Finding
 
 
 async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cause]:
-    """Return what is wrong with its settings, its disk and its clock, and whether it writes."""
+    """Return problems of its settings, disk and clock, and whether it can write."""
     causes: dict[Cause, None] = {}
     for store in stores:
         causes |= dict.fromkeys(accepted(await store.server.unsafe(), settings.unsafe_redis))
         causes |= dict.fromkeys(await store.server.disk())
         server = store.server
-        # Where nothing is yet nothing is written: looking leaves no trace.
+        # Without a store nothing is written: a check leaves no trace.
         clock_s = await (server.write() if await store.is_used() else server.clock())
         apart_s = clock_s - time.time()
         if abs(apart_s) > AGREE_S:

@@ -1,4 +1,4 @@
-"""The event loop of a process, and how it ends: signals, and errors that are sentences."""
+"""The event loop of a process and its end: signals, and errors as sentences."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ class Interrupted(Exception):  # noqa: N818 - read as `except Interrupted`
 
 
 class _Ending:
-    """Whether a signal has come, and what is cancelled by the first one."""
+    """Whether a signal has come, and the task that the first one cancels."""
 
     def __init__(self) -> None:
         self.came = False
@@ -29,7 +29,7 @@ class _Ending:
     def __call__(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGHUP:
             _leave_terminal()
-        if not self.came:  # impatience does not cut the draining short
+        if not self.came:  # a second signal does not cut the draining short
             self.came = True
             self.cancel()
 
@@ -45,10 +45,10 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """Have a signal end only what `run_until_signal` runs in here, now or as soon as it begins.
+    """Let a signal end only what `run_until_signal` runs in here, now or when it begins.
 
-    So what is made before it, as a temporary directory is, and what is removed after it, is whole
-    whenever the signal comes.
+    So what is created before it and removed after it, such as a temporary directory, is handled
+    completely.
     """
     ending = _Ending()
     before = {number: signal.signal(number, ending) for number in _SIGNALS}
@@ -62,7 +62,7 @@ def ending_cleanly() -> Iterator[None]:
 
 
 def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; on the first SIGTERM, SIGINT or SIGHUP cancel it, and let it take its time to end.
+    """Run `work`; on the first SIGTERM, SIGINT or SIGHUP cancel it and wait for its end.
 
     Raises:
         Interrupted: a signal came.
@@ -79,7 +79,7 @@ async def _until(ending: _Ending, work: Coroutine[Any, Any, T]) -> T:
 
     def interrupt() -> None:
         task.cancel()
-        # Draining is bounded; a mistake in it must not be what keeps a process from ending.
+        # Draining has a time limit: a bug in it must not keep the process from ending.
         loop.call_later(END_S, os._exit, 1)
 
     ending.cancel = lambda: loop.call_soon_threadsafe(interrupt)
@@ -96,7 +96,7 @@ async def _until(ending: _Ending, work: Coroutine[Any, Any, T]) -> T:
 
 
 def _leave_terminal() -> None:
-    """Write to nowhere what would go to a terminal that was closed, and fail there with EIO."""
+    """Redirect output for a closed terminal, which would fail with EIO, to the null device."""
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - the device
         for number in (1, 2):
             if os.isatty(number):

@@ -1,4 +1,4 @@
-"""What `nabij explain` prints: from the record, what happened to an incident, to whom, and why."""
+"""`nabij explain`: prints from the record what happened to an incident or a person, and why."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from nabij.event_loop import run
 from nabij.local.opened_store import opened_store
 from nabij.output import counted, one_line, print_json, print_line, say
 
-_FEWEST, _WHOLE = 6, 36  # as the demo shows them, and with their hyphens
+_FEWEST, _WHOLE = 6, 36  # as the demo shows them; a full id with hyphens
 
 _REPORTED = ("opened", "merged")
 _DELIVERY = {
@@ -29,7 +29,7 @@ _DELIVERY = {
 
 
 def run_explain(settings: Settings, incident: str, user: str | None, *, as_json: bool) -> bool:
-    """Print what the record has; return whether it knows the incident."""
+    """Print the record; return whether it has the incident."""
     found = run(_read(settings, _digits(incident)))
     if found is None:
         say(f"no incident {incident} is known here: the id is another, or it was erased with time")
@@ -44,7 +44,7 @@ def run_explain(settings: Settings, incident: str, user: str | None, *, as_json:
 
 
 def _digits(text: str) -> str:
-    """Return an incident's id, or what one begins with, as it is written in full."""
+    """Return the full id of an incident from an id or the beginning of one."""
     digits = text.strip().lower().replace("-", "")
     if not re.fullmatch(rf"[0-9a-f]{{{_FEWEST},32}}", digits):
         raise ConfigError(
@@ -128,7 +128,7 @@ def _incident(incident: Incident) -> dict[str, Any]:
 
 
 def _conversation(filed: StoredIncident) -> dict[str, Any] | None:
-    """Return the id by which a reporter knows an incident for a desk alone, and their report."""
+    """Return a reporter's own id of an incident for a desk alone, and their report."""
     return {"id": filed.conversation, "report": filed.report} if filed.report else None
 
 

@@ -1,1 +1,1 @@
-"""The demonstration: what happens in it, and what is shown of it."""
+"""The demonstration: its scenario and its display."""

@@ -1,6 +1,6 @@
-"""`nabij demo`: the whole of Nabij at work, with a simulated crowd and three police desks.
+"""`nabij demo`: all of Nabij at work, with a simulated crowd and three police desks.
 
-Always on embedded servers of its own: a demonstration never reaches a real desk.
+Always on its own embedded servers: a demonstration never reaches a real desk.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from verify.replay.replay_desk import CaseWatch, Login
 from verify.world.crowd import Crowd, CrowdOptions
 
 WITNESSES = 12
-TIME_SCALE = 8.0  # the crowd decides and walks that much faster than people do
+TIME_SCALE = 8.0  # the crowd decides and walks this much faster than people
 WARM_UP_TIMEOUT_S = 8.0
 END_TIMEOUT_S = 30.0
 LOOK_S = 0.05
@@ -44,7 +44,7 @@ LOOK_S = 0.05
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What `nabij demo` was asked."""
+    """The options of `nabij demo`."""
 
     once: bool
     seed: int
@@ -53,7 +53,7 @@ class DemoOptions:
 
 
 async def run_demo(settings: Settings, workers: Mapping[str, int], options: DemoOptions) -> bool:
-    """Play; return whether what must have happened has. Endless unless it is to be once."""
+    """Play, endlessly or once; return whether everything happened that must."""
     crowd = [f"p-{number:04}" for number in range(1, options.people + 1)]
     witnesses = [f"w-{number:02}" for number in range(1, WITNESSES + 1)]
     own = replace(settings, mqtt_url=None, redis_url=None, policy=None)
@@ -91,7 +91,7 @@ class Demo:
         self._tasks: asyncio.TaskGroup
 
     async def run(self) -> list[str]:
-        """Warm up, play, wait for the consequences, and return what is missing of them."""
+        """Warm up, play, wait for the consequences, and return the missing ones."""
         await self._play(warming_up(self._options.seed))
         await self._settled(WARM_UP_TIMEOUT_S)
         self.journal = DemoLog()
@@ -143,7 +143,7 @@ class Demo:
     async def populated(
         self, crowd: Sequence[str], witnesses: Sequence[str]
     ) -> AsyncIterator[None]:
-        """Connect everybody: the desks, the city, the witnesses, the crowd."""
+        """Connect the desks, the city, the witnesses and the crowd."""
         pace = QUICK if self._options.once else LIVELY
         zones = [zone.id for zone in self._stack.zones if zone.kind is ZoneKind.POLICE]
         async with AsyncExitStack() as acquired, asyncio.TaskGroup() as self._tasks:
@@ -222,7 +222,8 @@ class Demo:
         self.journal.alert(alert, received_at)
 
     def _grouped(self, event: GroupEvent, _: float) -> None:
-        # Each witness of an incident hears the whole group; those of the warming up are not told.
+        # Each witness of an incident gets the whole group's events; those of the warm-up are not
+        # shown.
         if self.journal.group(event) and event.incident in self.journal.opened_at:
             self._view.grouped(event)
 
@@ -239,7 +240,7 @@ async def _answered(witness: Participant, question: Question) -> None:
 
 
 def _explain(stack: Stack, incident: UUID) -> str:
-    """Return the command that tells of an incident while the demonstration runs."""
+    """Return the command that explains an incident while the demonstration runs."""
     nabij = sys.argv[0] if Path(sys.argv[0]).name == "nabij" else "nabij"
     return f"{nabij} explain {short(incident)}{data_dir_option(stack.settings.data_dir)}"
 

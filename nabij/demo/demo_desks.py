@@ -28,7 +28,7 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds, from and to, before each step, and the share of incidents with a question."""
+    """Range of seconds before each step, and the share of incidents with a question."""
 
     acknowledge_s: tuple[float, float]
     assign_s: tuple[float, float]
@@ -44,7 +44,7 @@ LIVELY = Pace((1.0, 4.0), (2.0, 6.0), (3.0, 10.0), (15.0, 40.0))
 async def answer_escalations(
     desk: PoliceDesk, pace: Pace, seed: int, on_failure: Callable[[str], None], *, leave: UUID
 ) -> None:
-    """Handle every new incident on `desk`, side by side, until cancelled; `leave` one report's."""
+    """Handle every new incident on `desk`, concurrently, until cancelled; skip that of `leave`."""
     async with asyncio.TaskGroup() as tasks:
         while True:
             escalation = await desk.next_escalation()

@@ -35,7 +35,7 @@ class DemoReport:
 
 @dataclass
 class DemoLog:
-    """Everything that the devices of a demonstration saw."""
+    """Everything that the devices of a demonstration received."""
 
     sent: dict[UUID, DemoReport] = field(default_factory=dict)
     escalated_at: dict[UUID, float] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class DemoLog:
             self.closed.add(state.incident)
 
     def group(self, event: GroupEvent) -> bool:
-        """A member of a group heard this; return whether it is the first to hear it."""
+        """A member got this group event; return whether it is the first to get it."""
         if event.kind is GroupEventKind.JOINED and event.member.startswith("helper"):
             self.grouped.add(event.incident)
         elif event.kind is GroupEventKind.CLOSED:
@@ -94,7 +94,7 @@ class DemoLog:
 
     @property
     def opened_at(self) -> dict[UUID, float]:
-        """When the first report of each incident was sent."""
+        """The time of the first report of each incident."""
         return {
             incident: self.sent[report].sent_at
             for report, incident in self.opened.items()
@@ -114,7 +114,7 @@ class DemoLog:
         return sum(count for incident, count in self.accepted.items() if incident in opened)
 
     def missing(self) -> list[str]:
-        """Return, in sentences, what ought to have happened and has not (yet)."""
+        """Return, in sentences, what should have happened and has not."""
         sent = list(self.sent.values())
         opened = self.opened_at
         counts = {
@@ -166,7 +166,7 @@ class DemoLog:
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:
-    """Return the value that `share` (0 to 1) of all do not exceed: nearest rank."""
+    """Return the value that a `share` (0 to 1) of all values do not exceed: nearest rank."""
     ordered = sorted(values)
     if not ordered:
         return None

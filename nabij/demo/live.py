@@ -1,4 +1,4 @@
-"""What a demonstration shows: a page that changes on a terminal, lines elsewhere."""
+"""The display of a demonstration: a live page on a terminal, lines elsewhere."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ _STYLES = {
     Status.ON_SCENE: "cyan",
     Status.CLOSED: "dim",
 }
-# What a column shows, and from which width of the terminal on.
+# The content of each column, and the terminal's width from which it is shown.
 _COLUMNS: Sequence[tuple[str, int, Callable[[IncidentState], object]]] = (
     ("incident", 0, lambda state: short(state.incident)),
     ("zone", 76, lambda state: state.zone),
@@ -45,7 +45,7 @@ _COUNTS = ("reports", "alerted", "accepted", "on scene")
 
 
 class View:
-    """Shows what it is told while the `with` lasts, with `summary` below; drills are not shown."""
+    """Shows events while the `with` lasts, with `summary` below; drills are not shown."""
 
     def __init__(self, summary: Callable[[], Summary]) -> None:
         self._states: dict[UUID, IncidentState] = {}
@@ -94,7 +94,7 @@ class View:
         self._line(f"city      {case.municipality} {case.category} {short(case.incident)}")
 
     def grouped(self, event: GroupEvent) -> None:
-        """The reporter hears this of the group around the incident."""
+        """The reporter got this group event."""
         said = f": {event.text}" if event.text else ""
         self._line(
             f"group     {short(event.incident)} {event.member} {event.kind}"
@@ -102,7 +102,7 @@ class View:
         )
 
     def changed(self, state: IncidentState) -> None:
-        """The incident's state is another."""
+        """The incident's state has changed."""
         if state.mode is Mode.DRILL or not self._shows:
             return
         before = self._states.pop(state.incident, None)
@@ -161,5 +161,5 @@ def in_words(summary: Summary) -> list[str]:
 
 
 def short(incident: UUID) -> str:
-    """Return as much of an id as tells incidents apart; `nabij explain` takes it."""
+    """Return the beginning of an id that tells incidents apart; `nabij explain` accepts it."""
     return incident.hex[:6]

@@ -1,4 +1,4 @@
-"""What happens in the demonstration: where, what people write about it, and when."""
+"""The scenes of the demonstration: places, times, and what people write."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CROWD_SPREAD_M = 250.0  # people stay where alerts can reach them
 
 @dataclass(frozen=True)
 class ScenePlace:
-    """A spot in a city, with how many of a hundred people walk around it."""
+    """A spot in a city, with the percentage of people who walk around it."""
 
     name: str
     location: Position
@@ -105,7 +105,7 @@ ROUTINE = (
 
 
 def crowd_tracks(count: int, seed: int) -> list[Track]:
-    """Return a walk for each of `count` people, around the places as their shares say."""
+    """Return a walk for each of `count` people, spread over the places by their shares."""
     tracks: list[Track] = []
     for number, place in enumerate(PLACES):
         walkers = -(-count * place.share // 100)
@@ -114,7 +114,7 @@ def crowd_tracks(count: int, seed: int) -> list[Track]:
 
 
 def warming_up(seed: int) -> list[Scene]:
-    """Return drills that take every way once, so that what follows is not measured cold."""
+    """Return drills that take every path once, so that later figures are not of cold code."""
     random = Random(f"warm-up {seed}")
     stories = (*POLICE_ONLY, *NEARBY[:3], *ROUTINE[:2]) * 2
     return [
@@ -133,7 +133,7 @@ def fixed(seed: int) -> list[Scene]:
 
 
 def endless(seed: int) -> Iterator[Scene]:
-    """Yield scenes as a lively evening has them: about one in two seconds."""
+    """Yield scenes of a lively evening: about one in two seconds."""
     random = Random(f"live {seed}")
     while True:
         kinds: Sequence[SceneText] = random.choices(
@@ -161,7 +161,7 @@ def _scene(
 
 
 def _again(random: Random, scene: Scene) -> Scene:
-    """Another witness sees the same thing from some steps away."""
+    """Return a scene in which another witness sees the same from some steps away."""
     said = random.choice(AGAIN)
     story = SceneText(scene.story.category, said.text, said.language)
     place = _near(random, scene.location, 20.0)

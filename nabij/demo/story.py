@@ -34,7 +34,7 @@ ZONE = "gent"
 WITHIN_S = 15.0
 READING_S = 3.0  # on a terminal, for each step
 
-# Along the Coupure in Ghent, where nobody of the crowd walks.
+# Along the Coupure in Ghent, away from the crowd.
 FIRE = Position(lat=51.0521, lon=3.7090, accuracy_m=10.0)
 HOME = Position(lat=51.0531, lon=3.7097)
 ELSEWHERE = Position(lat=51.0359, lon=3.7107)
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass
 class Story:
-    """Plays it on the desk of Ghent; `told` says what happened, `explain` how to look it up."""
+    """Plays it on the desk of Ghent; `told` prints what happened, `explain` how to look it up."""
 
     broker: Broker
     passwords: Callable[[str], str]
@@ -88,8 +88,8 @@ class Story:
         """Tell it from the report to the end; return the report's receipt.
 
         Raises:
-            TimeoutError: something did not come.
-            NotConfirmed, Rejected: a device's message was not taken.
+            TimeoutError: something did not come. NotConfirmed, MessageRejected: a device's message
+            was not accepted.
         """
         async with self._actors() as (ann, bob):
             sent_at = time.time()

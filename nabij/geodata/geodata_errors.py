@@ -1,14 +1,14 @@
-"""What is wrong with a stream as a whole, and with one of its rows."""
+"""Errors of a stream as a whole, and of one of its rows."""
 
-SHOWN = 60  # characters of a stranger's value in a message
+SHOWN = 60  # characters of a foreign value in a message
 
 
 class StreamError(Exception):
-    """A stream or its mapping that the user must mend."""
+    """A stream or mapping that the user must correct."""
 
 
 class BadRowError(ValueError):
-    """A row that cannot be used: `reason` is the same for all of its kind, `detail` this row's."""
+    """A row that cannot be used: `reason` is shared by all of its kind, `detail` is this row's."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -17,5 +17,5 @@ class BadRowError(ValueError):
 
 
 def shown(value: str) -> str:
-    """Return a stranger's value in quotes, short, and with no character that a terminal obeys."""
+    """Return a foreign value in quotes, shortened and without control characters."""
     return repr(value if len(value) <= SHOWN else value[: SHOWN - 1] + "…")

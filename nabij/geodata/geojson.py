@@ -1,4 +1,4 @@
-"""GeoJSON whose coordinates are projected, as its `crs` member says, in degrees."""
+"""GeoJSON with projected coordinates, named in its `crs` member, read as degrees."""
 
 import re
 from pathlib import Path
@@ -15,12 +15,11 @@ DECIMALS = 7  # of a degree: 1 cm
 
 
 def read_collection(path: Path) -> dict[str, Any]:
-    """Read a FeatureCollection, its coordinates turned into degrees where `crs` names others.
+    """Read a FeatureCollection, with coordinates turned into degrees if `crs` names others.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no FeatureCollection.
-        StreamError: pyproj is needed and missing, or does not know the system, or a place is
+        OSError: the file cannot be read. ValueError: it is not a FeatureCollection. StreamError:
+        pyproj is needed and missing, or does not know the system, or a place is
             outside its area.
     """
     text = path.read_bytes()

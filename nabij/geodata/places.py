@@ -1,4 +1,4 @@
-"""Where a row happened: degrees in two columns, a projected place, or a point in one column."""
+"""The place of a row: degrees in two columns, a projected place, or a point in one column."""
 
 import math
 import re
@@ -21,7 +21,7 @@ _WKT = re.compile(
     re.IGNORECASE,
 )
 _PAIR = re.compile(rf"\(?({NUMBER})\s?[,;\s]\s?({NUMBER})\s?\)?$")
-POINT_MOST = 400  # characters: an address and a point; a longer one is none
+POINT_MOST = 400  # characters: an address and a point; a longer text is no point
 
 
 class Place(Protocol):
@@ -29,7 +29,7 @@ class Place(Protocol):
 
     @property
     def columns(self) -> set[str]:
-        """The columns that it stands in."""
+        """Its columns."""
 
     def read(self, values: Mapping[str, str]) -> tuple[float, float]:
         """Return latitude and longitude (degrees, WGS 84).
@@ -40,7 +40,7 @@ class Place(Protocol):
 
 
 class Projection(Protocol):
-    """From the coordinates of a file (east, north) to latitude and longitude."""
+    """Turns coordinates of a file (east, north) into latitude and longitude."""
 
     def __call__(self, x: float, y: float) -> tuple[float, float]:
         """Return latitude and longitude.
@@ -52,7 +52,7 @@ class Projection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A place in two columns: east and north, by a projection, or longitude and latitude."""
+    """A place in two columns: projected east and north, or longitude and latitude."""
 
     x: str
     y: str

@@ -1,7 +1,7 @@
-"""Where on earth a time zone is: to guess one from a place, and to see swapped coordinates.
+"""Places of time zones: to guess one from a place, and to detect swapped coordinates.
 
-From the table of the time zone database (`zone.tab`), which gives one city of each zone. Where
-the machine has none, nothing is guessed.
+From the table of the time zone database (`zone.tab`), which has one city per zone. Without that
+table nothing is guessed.
 """
 
 import re
@@ -11,20 +11,18 @@ from pathlib import Path
 
 import h3.api.basic_int as h3
 
-FAR_M = (
-    3_000_000.0  # from a zone's city to the far end of what uses it: America/Chicago's is 2,200 km
-)
+FAR_M = 3_000_000.0  # from a zone's city to the far end of its area: America/Chicago's is 2,200 km
 _COORDINATES = re.compile(r"([+-])(\d\d)(\d\d)(\d\d)?([+-])(\d{3})(\d\d)(\d\d)?")
 
 
 def nearest_zone(lat: float, lon: float) -> str | None:
-    """Return the name of the zone whose city is nearest: a guess, wrong near borders."""
+    """Return the name of the zone with the nearest city: a guess, wrong near borders."""
     cities = _cities()
     return min(cities, key=lambda zone: distance_m(*cities[zone], lat, lon), default=None)
 
 
 def looks_swapped(zone: str, lat: float, lon: float) -> bool:
-    """Whether the place is far from where the zone's time is kept, and near when turned round."""
+    """Whether the place is far from the zone's area, and near with coordinates swapped."""
     city = _cities().get(zone)
     if city is None or abs(lon) > 90.0:
         return False
@@ -32,7 +30,7 @@ def looks_swapped(zone: str, lat: float, lon: float) -> bool:
 
 
 def is_nearer_when_turned(lat: float, lon: float) -> bool:
-    """Whether no zone's city is near the place, and one is when it is turned round."""
+    """Whether no zone's city is near the place, but one is with coordinates swapped."""
     if not _cities() or abs(lon) > 90.0:
         return False
     here, turned = (

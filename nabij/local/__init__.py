@@ -1,1 +1,1 @@
-"""One machine: embedded servers, workers, data directory, and what is told of them."""
+"""Nabij on one machine: embedded servers, workers, data directory, and their status."""

@@ -1,8 +1,8 @@
-"""Who may do what at the MQTT broker, tried out: as the services, as a stranger, as a participant.
+"""Tests rights at the MQTT broker: as the services, as a stranger, as a participant.
 
-By delivery alone: Mosquitto grants every SUBSCRIBE and acknowledges every PUBLISH of MQTT 3.1.1,
+Only delivery counts: Mosquitto grants every SUBSCRIBE and acknowledges every PUBLISH of MQTT 3.1.1,
 whatever the ACL says. Each exchange ends with a message that must arrive, so that silence before it
-means something. The topics end in `probe`, which no service subscribes to.
+is a result. The topics end in `probe`, which no service subscribes to.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _ACL = "set acl_file in mosquitto.conf to the shipped mosquitto.acl, and restart
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """What a listener heard of what a speaker published, and which topics were refused."""
+    """What a listener received of a speaker's messages, and which topics were refused."""
 
     heard: frozenset[str]
     refused: frozenset[str]
@@ -54,7 +54,7 @@ def _cannot(services: Endpoint, topic: str, tried: _Exchange) -> Cause:
 
 
 async def as_stranger(services: Endpoint) -> list[Cause]:
-    """Try to connect without an account, and with a made-up one: both must be refused.
+    """Connect without an account, and with a made-up one: both must be refused.
 
     Raises:
         MqttError: the MQTT broker cannot be reached.
@@ -83,7 +83,7 @@ async def as_stranger(services: Endpoint) -> list[Cause]:
 
 
 async def has_acl(services: Endpoint) -> list[Cause]:
-    """Use a topic outside the contract with the services' account: an ACL in force forbids that.
+    """Use a topic outside the contract with the services' account, which an ACL forbids.
 
     Raises:
         MqttError: the MQTT broker cannot be reached.
@@ -104,7 +104,7 @@ async def has_acl(services: Endpoint) -> list[Cause]:
 
 
 async def as_participant(services: Endpoint, participant: Endpoint) -> list[Cause]:
-    """Try with a participant's account what belongs to others, and what is its own.
+    """Use topics of others, and its own, with a participant's account.
 
     Raises:
         MqttError: the MQTT broker cannot be reached, or refuses the account.
@@ -139,7 +139,7 @@ def _shut_out(user: str, verb: str, topic: str) -> Cause:
 
 
 def _branches(name: str) -> list[str]:
-    """Return a topic of each branch, of a user, zone and municipality that do not exist."""
+    """Return a topic of each branch, for a user, zone and municipality that do not exist."""
     roles = (Role.PARTICIPANT, Role.POLICE_DESK, Role.CITY_DESK)
     every = dict.fromkeys(one for role in roles for some in branches(role) for one in some)
     return [*_probes(every, name), topics.PROBE.topic(name="doctor", instance=name)]
@@ -150,7 +150,7 @@ def _probes(templates: Iterable[str], name: str) -> list[str]:
 
 
 async def _exchange(speaker: Endpoint, listener: Endpoint, wanted: Sequence[str]) -> _Exchange:
-    """Publish on each topic in order, the last of which must arrive; return what did."""
+    """Publish on each topic in order; return what arrived. The last one must."""
     last = wanted[-1]
     try:
         hearing = _connection(listener, wanted)

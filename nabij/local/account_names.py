@@ -1,7 +1,7 @@
-"""Names of accounts: one level of a topic, or what the account sends is never heard.
+"""Names of accounts: a name that is not a topic level is never heard by the services.
 
-An MQTT broker lets in `Ann` and gives her a PUBACK for each report; no service can tell
-whose it is, since `nabij/v1/u/Ann/up/report` is no topic of the contract.
+An MQTT broker accepts `Ann` and acknowledges her reports, but `nabij/v1/u/Ann/up/report` is not a
+topic of the contract, so no service receives them.
 """
 
 import re
@@ -16,12 +16,12 @@ _DESK_TOPIC = re.compile(r"\s*topic\s+(?:\w+\s+)?nabij/v1/police/([^/+#]+)/")
 
 
 def is_name(name: str) -> bool:
-    """Whether an account can be called so."""
+    """Whether an account may have this name."""
     return NAME.fullmatch(name) is not None
 
 
 def problem_of_name(name: str, what: str = "account") -> str:
-    """Return what is wrong with a name that is none, and what to do."""
+    """Return what is wrong with an invalid name, and how to fix it."""
     return (
         f"the {what} {name!r} would never be heard: a name is 1 to 40 characters of a-z, 0-9 and -; "
         "make it again under another name"
@@ -31,9 +31,9 @@ def problem_of_name(name: str, what: str = "account") -> str:
 def files_with_names(
     directory: Path, data_dir: Path
 ) -> Iterator[tuple[str, Path, Callable[[Path], list[str]]]]:
-    """Give the files with names in them: of what (account or zone), where, and what reads them.
+    """Yield the files with names: of what (account or zone), the path, and what reads it.
 
-    `directory` is where Mosquitto is started, `data_dir` that of the embedded MQTT broker.
+    Mosquitto is started in `directory`; `data_dir` is that of the embedded MQTT broker.
     """
     looked_at = (
         ("account", _file_in(directory, "password_file", "passwd"), names_in),
@@ -67,6 +67,6 @@ def names_of_embedded(accounts_file: Path) -> list[str]:
 
 
 def zones_in(acl_file: Path) -> list[str]:
-    """Return the zones of the desks that an ACL file names, as they stand in its topics."""
+    """Return the zones of the desks in an ACL file's topics."""
     lines = acl_file.read_text(encoding="utf-8", errors="replace").splitlines()
     return [found[1] for line in lines if (found := _DESK_TOPIC.match(line))]

@@ -1,4 +1,4 @@
-"""The data directory: whose it is now, its accounts and secrets, and what runs in it.
+"""The data directory: its lock, its accounts and secrets, and what runs in it.
 
 lock-*         held (flock) by the process that uses the directory
 accounts.json  {user: password} of the embedded MQTT broker, mode 0600
@@ -33,7 +33,7 @@ _PASSWORD_BYTES = 10
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs in a data directory now, for the commands beside it. Holds passwords."""
+    """What runs in a data directory now, for other commands. Has passwords."""
 
     pid: int
     mqtt_url: str | None = None
@@ -49,7 +49,7 @@ class DataDir:
 
     @contextlib.contextmanager
     def held(self, *names: str) -> Iterator[None]:
-        """Hold the directory under these names: no other process may hold any of them until then.
+        """Lock the directory under these names, each of which only one process may hold.
 
         Raises:
             ConfigError: another process does, or the directory cannot be written.
@@ -103,7 +103,7 @@ class DataDir:
 
     @contextlib.contextmanager
     def announced(self, running: Running) -> Iterator[None]:
-        """Tell the commands beside us where the servers listen."""
+        """Write where the servers listen, for other commands."""
         path = self.path / "running.json"
         write_private(path, msgspec.json.encode(running).decode())
         try:
@@ -116,7 +116,7 @@ class DataDir:
         return self.path / "clients" / user
 
     def write_clients(self, host: str, port: int, passwords: Mapping[str, str]) -> None:
-        """Write them, so that no password need stand on a command line, where all can read it."""
+        """Write them, so that no password has to be on a command line, which all users can read."""
         for user, password in passwords.items():
             directory = self.client_of(user)
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -126,14 +126,14 @@ class DataDir:
             write_private(directory / "password", password)
 
     def share_group(self) -> str:
-        """Return the secret share group of this directory, made up the first time."""
+        """Return the secret share group of this directory, generated the first time."""
         path = self.path / "share-group"
         if not path.exists():
             write_private(path, secrets.token_hex(16))
         return path.read_text(encoding="ascii").strip()
 
     def known_passwords(self) -> Mapping[str, str]:
-        """Return the passwords that were made up here; none where there is no file of them."""
+        """Return the passwords that were generated here, if any."""
         try:
             raw = (self.path / "accounts.json").read_bytes()
             return msgspec.json.decode(raw, type=dict[str, str])
@@ -141,10 +141,10 @@ class DataDir:
             return {}
 
     def passwords(self, users: Iterable[str]) -> dict[str, str]:
-        """Return the passwords of `users` and of all who were here before, made up once each.
+        """Return the passwords of `users` and of all earlier users, generated once each.
 
         Raises:
-            ConfigError: the file cannot be read, or one of them has a name that nobody would hear.
+            ConfigError: the file cannot be read, or a name is not a topic level.
         """
         path = self.path / "accounts.json"
         try:
@@ -165,7 +165,7 @@ class DataDir:
 
 @contextlib.contextmanager
 def temporary_unless(chosen: Path | None) -> Iterator[Path]:
-    """Give the directory that was chosen, or one that is gone afterwards."""
+    """Yield the chosen directory, or a temporary one."""
     if chosen:
         yield chosen
     else:
@@ -174,12 +174,12 @@ def temporary_unless(chosen: Path | None) -> Iterator[Path]:
 
 
 def accounts_of(passwords: Mapping[str, str]) -> list[Account]:
-    """Return the accounts that these users are, by their names."""
+    """Return the accounts of these users, by name."""
     return [_account(user, password) for user, password in passwords.items()]
 
 
 def desk_of(zone: str) -> str:
-    """Return the user who is the police desk of `zone`."""
+    """Return the user name of the police desk of `zone`."""
     return f"{_DESK}{zone}"
 
 

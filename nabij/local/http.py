@@ -1,4 +1,4 @@
-"""What a container's supervisor and Prometheus ask: /livez, /readyz and /metrics."""
+"""/livez, /readyz and /metrics, for a container's supervisor and Prometheus."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,12 @@ async def served(
     store: StoreFigures | None = None,
     more: Callable[[], Sequence[Cause]] = tuple,
 ) -> AsyncIterator[str]:
-    """Serve while the context lasts, and give the URL.
+    """Serve while the context lasts; yield the URL.
 
-    `store` is asked for figures at each scrape; `more` is what is wrong beside the workers.
+    `store` is read at each scrape; `more` are causes outside the workers.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: the address cannot be used.
     """
     listener = _listener(address)
     server = _Server(
@@ -75,12 +75,12 @@ def app(
         return readiness(supervisor.workers, [*more(), *(store.causes() if store else ())])
 
     async def livez(_: Request) -> Response:
-        """200 while this loop turns (it answers) and every worker's does."""
+        """200 while this loop and every worker's loop turns."""
         hung = [worker.name for worker in supervisor.workers if not worker.alive]
         return _json({"alive": not hung, "hung": hung}, status=503 if hung else 200)
 
     async def readyz(_: Request) -> Response:
-        """200 while reports are handled, degraded or not; 503 with the reasons else."""
+        """200 while reports are handled, degraded or not; else 503 with the causes."""
         if store:
             await store.refresh()
         found = now()
@@ -111,7 +111,7 @@ def _json(value: object, *, status: int) -> Response:
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: the process's signals are for all of it."""
+    """Uvicorn without its signal handlers, which belong to the whole process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

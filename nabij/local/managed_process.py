@@ -1,6 +1,6 @@
-"""A server as a child process: on a free loopback port, in a directory of its own, tethered to us.
+"""A server as a child process: on a free loopback port, in its own directory, ending with us.
 
-What server it is, `embedded.py` knows.
+`embedded.py` has the servers.
 """
 
 import asyncio
@@ -19,8 +19,7 @@ from typing import Self
 from broker.errors import ConfigError
 
 HOST = "127.0.0.1"
-# Below the kernel's ephemeral range (32768 and up): a client that keeps knocking while we are
-# restarted could otherwise be given our port as its own, and even connect to itself.
+# Below the kernel's ephemeral range (32768 and up): otherwise a client that reconnects during a restart could get our port as its own, and even connect to itself.
 PORTS = range(20_000, 32_000)
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
@@ -29,7 +28,7 @@ POLL_S = 0.01
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port without a listener."""
     for _ in range(200):
         port = secrets.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -40,17 +39,17 @@ def free_port() -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that holds secrets, never readable by others, not even for an instant."""
+    """Write a file with secrets, at no moment readable by other users."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:  # noqa: PTH123
         file.write(text)
 
 
 class Child:
-    """One child process: claimed directory, started, ready, stopped, killed, started again.
+    """One child process: its locked directory, start, readiness, stop, kill and restart.
 
     It ends with the thread that started it (PR_SET_PDEATHSIG is bound to the thread, not to the
-    process), so `start` and `restart` belong on the main thread, where an event loop is too.
+    process). So call `start` and `restart` on the main thread, where the event loop is.
     """
 
     name: str
@@ -87,7 +86,7 @@ class Child:
         return self
 
     def stop(self) -> None:
-        """End the server, politely first, and give its directory free. Safe to call twice."""
+        """Stop the server, first by SIGTERM, and unlock its directory. Safe to call twice."""
         atexit.unregister(self.stop)
         if self._process is not None:
             self._process.terminate()
@@ -132,7 +131,7 @@ class Child:
         raise NotImplementedError
 
     def _ready(self) -> bool:
-        """Whether it is our child that answers, and not a stranger on its port."""
+        """Whether our child answers, and not another program on its port."""
         raise NotImplementedError
 
     @property
@@ -142,7 +141,7 @@ class Child:
     def _claim(self) -> None:
         """Lock the directory: two servers on one append-only file would ruin it.
 
-        The child inherits the lock, so it is held until the last of both has ended.
+        The child inherits the lock, so it is held until both have ended.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""What a command beside `nabij up` looks into: what is configured, what runs, or what lies there."""
+"""The store and MQTT broker for a command beside `nabij up`: configured, running, or at rest."""
 
 import os
 import tempfile
@@ -23,10 +23,10 @@ from nabij.output import say
 async def opened_store(
     settings: Settings, opening: Opening = Opening.READ
 ) -> AsyncIterator[Partitions]:
-    """Give the partitions of the store that is configured, or of the data directory.
+    """Yield the partitions of the configured store, or of the data directory's.
 
-    Where nothing runs in a data directory, its Redis is started for that long. To read, there must
-    be something: a wrong directory is not reported as an empty one.
+    If nothing runs in a data directory, its Redis is started for the duration. Without data that is
+    an error: a wrong directory must not look like an empty one.
 
     Raises:
         ConfigError: the data directory cannot be used, or there is nothing to read.
@@ -53,7 +53,7 @@ async def opened_store(
 
 
 def mqtt_endpoint(settings: Settings) -> Endpoint:
-    """Return where the MQTT broker is that is configured, or that runs in the data directory.
+    """Return the endpoint of the configured MQTT broker, or of that in the data directory.
 
     Raises:
         ConfigError: there is none, or its URL is wrong.
@@ -70,7 +70,7 @@ def mqtt_endpoint(settings: Settings) -> Endpoint:
 
 
 def data_dir_option(path: Path) -> str:
-    """Return ` --data-dir PATH`, or nothing where a command finds what runs there by itself."""
+    """Return ` --data-dir PATH`, or "" if a command finds what runs there by itself."""
     usual = DataDir(config.default_data_dir())
     if path.parent == Path(tempfile.gettempdir()) and not (usual.running() or usual.holds_data):
         return ""
@@ -78,7 +78,7 @@ def data_dir_option(path: Path) -> str:
 
 
 def _at_running(settings: Settings) -> Settings:
-    """Turn to the demo that runs, where nothing was chosen and nothing is in the usual place."""
+    """Use the running demo if nothing was chosen and nothing is in the default place."""
     chosen = settings.redis_url or settings.mqtt_url
     data_dir = DataDir(settings.data_dir)
     if chosen or settings.data_dir != config.default_data_dir():

@@ -1,4 +1,4 @@
-"""Becomes another program, one that ends when its parent ends.
+"""Replaces itself by another program that ends when its parent ends.
 
 Run as a script, not imported: `python -I -S parent_death.py PARENT_PID PROGRAM [ARGUMENT]…`. It
 asks the kernel for SIGTERM at the parent's death (prctl(2), PR_SET_PDEATHSIG, kept across execve),
@@ -27,7 +27,7 @@ def end_with(parent_pid: int) -> None:
 
 
 def raise_open_files() -> None:
-    """Each participant is a connection: allow as many as the hard limit does."""
+    """Raise the limit on open files to the hard limit: each participant is a connection."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses more than OPEN_MAX

@@ -39,7 +39,7 @@ def policy_at(file: Path | None) -> Policy:
 
 
 async def warnings_of(policy: Policy, stores: Sequence[Store]) -> list[str]:
-    """Return which open incidents are of a category that `policy` lacks, in sentences."""
+    """Return sentences about open incidents whose category `policy` lacks."""
     count: Counter[str] = Counter()
     for store in stores:
         count += await store.incidents.open_by_category()

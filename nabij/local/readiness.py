@@ -1,4 +1,4 @@
-"""Whether reports are handled now, and if not why: what /readyz says, from what each worker says."""
+"""Whether reports are handled now and, if not, why: /readyz, from the health of each worker."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ UNSAFE = "unsafe_redis"
 
 
 class Why(Struct, frozen=True, kw_only=True):
-    """One cause, and the workers that tell of it (none: the supervisor itself)."""
+    """One cause, and the workers that report it (none: the supervisor itself)."""
 
     code: str
     what: str
@@ -33,7 +33,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
 
 def readiness(workers: Sequence[Worker], more: Iterable[Cause] = ()) -> Readiness:
-    """Sum up what the workers say, and `more` that concerns all of them."""
+    """Sum up the workers' causes, and `more` that concern all of them."""
     by_cause: dict[Cause, list[str]] = defaultdict(list)
     for cause in more:
         by_cause[cause] = []
@@ -51,7 +51,7 @@ def readiness(workers: Sequence[Worker], more: Iterable[Cause] = ()) -> Readines
 
 
 def _as_felt(cause: Cause, worker: Worker, workers: Sequence[Worker]) -> Cause:
-    """What stops one of several workers of a service does not stop the service."""
+    """Degrade a cause that stops only some of a service's workers: the service goes on."""
     others = any(one.service == worker.service and one.is_ready for one in workers)
     if others and cause.severity is Severity.STOPS:
         return replace(cause, severity=Severity.DEGRADES)

@@ -1,4 +1,4 @@
-"""The embedded servers while they run: one that dies is started again, on its port and its data."""
+"""Keeps embedded servers running: one that dies is started again, on its port and data."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Servers:
-    """An async context manager; what was started in it is kept, and stopped when it is left."""
+    """An async context manager that keeps its servers running, and stops them on leaving."""
 
     def __init__(self) -> None:
         self._running: list[Child] = []
@@ -26,7 +26,7 @@ class Servers:
 
     @property
     def descriptions(self) -> list[str]:
-        """What runs where, in words."""
+        """A description of the servers and their addresses."""
         return [f"{server.description} on {server.host}:{server.port}" for server in self._running]
 
     async def start(self, server: Child) -> None:
@@ -51,7 +51,7 @@ class Servers:
     ) -> None:
         self._keeper.cancel()
         try:
-            # The body's own error is not ours to wrap: the group only has to end.
+            # The body's own error must not be wrapped: the group only has to end.
             await self._tasks.__aexit__(None, None, None)
         finally:
             await self._acquired.aclose()
@@ -68,5 +68,5 @@ async def _restart(server: Child) -> None:
     _log.error("an embedded server died and is started again", server=server.description)
     try:
         await server.restart()
-    except ConfigError as error:  # its port may be taken for a while: the next look tries again
+    except ConfigError as error:  # its port may be in use for a while: the next check tries again
         _log.error("it does not start", problems=error.problems)

@@ -1,6 +1,6 @@
-"""The whole of Nabij in one `async with`: servers where none are configured, zones, workers.
+"""All of Nabij in one `async with`: servers where none are configured, zones, workers.
 
-Used by `nabij up`, `demo` and `replay`, and by tests and benchmarks that want the real thing.
+Used by `nabij up`, `demo` and `replay`, and by tests and benchmarks.
 """
 
 import asyncio
@@ -49,11 +49,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Stack:
-    """Entered, the servers answer and the workers are being started; see `wait_ready`.
+    """After entering, the servers answer and the workers are starting; see `wait_ready`.
 
     `workers` says how many workers of which service; `participants` get accounts at an embedded
     MQTT broker; `zones` replace those of their kinds in the store; `accounts` are the passwords at
-    an MQTT broker of one's own. `http` is where to serve /livez, /readyz and /metrics, if at all.
+    a configured MQTT broker. `http` is the address of /livez, /readyz and /metrics, if wanted.
 
     Raises:
         ConfigError: on entering: settings, policy or data directory are wrong.
@@ -88,23 +88,23 @@ class Stack:
 
     @property
     def embedded(self) -> bool:
-        """Whether the MQTT broker is our own."""
+        """Whether the MQTT broker is embedded."""
         return SERVICES_ACCOUNT in self.credentials
 
     @property
     def mqtt_url(self) -> str:
-        """Where the services connect, with their password."""
+        """The MQTT URL of the services, with their password."""
         assert self.settings.mqtt_url is not None, "the stack has not been entered"
         return self.settings.mqtt_url
 
     @property
     def redis_url(self) -> str:
-        """Where the truth is kept."""
+        """The Redis URL."""
         assert self.settings.redis_url is not None, "the stack has not been entered"
         return self.settings.redis_url
 
     def mqtt_url_for(self, user: str) -> str:
-        """Return where, and as whom, `user` connects.
+        """Return the MQTT endpoint of `user`.
 
         Raises:
             ConfigError: no password is known for `user`.
@@ -185,7 +185,7 @@ class Stack:
         )
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
-        """Started together with our Redis, as containers are, we wait for it a while."""
+        """Wait a while for a Redis that starts at the same time, as in containers."""
         began_s = asyncio.get_running_loop().time()
         told = False
         while True:
@@ -200,7 +200,7 @@ class Stack:
                 await asyncio.sleep(RETRY_S)
 
     async def _look_at_redis(self) -> None:
-        """Refuse a Redis that may lose what got a receipt, unless that was accepted; say so then."""
+        """Refuse a Redis that may lose what got a receipt; if that was accepted, log it."""
         async with open_partitions(self.redis_url, self.settings.partitions) as stores:
             found = await asyncio.gather(*(store.server.unsafe() for store in stores))
         causes = dict.fromkeys(cause for some in found for cause in some)
@@ -211,7 +211,7 @@ class Stack:
         self.redis_warnings = [cause.what for cause in causes]
 
     async def _load_zones(self) -> None:
-        """Put the zones that were asked for into the store, or those it lacks; know them all."""
+        """Store the requested zones, or those that the store lacks, and read all."""
         async with open_partitions(self.redis_url, self.settings.partitions) as stores:
             store = stores[0]
             for kind in ZoneKind:
@@ -228,7 +228,7 @@ class Stack:
 
     async def _serve_http(self, acquired: AsyncExitStack, metrics: Path) -> None:
         if self._http:
-            # Here, since uvicorn takes a third of a second.
+            # Imported here: uvicorn takes a third of a second.
             from nabij.local.http import served  # noqa: PLC0415
             from nabij.local.store_metrics import StoreFigures  # noqa: PLC0415
 
@@ -253,7 +253,7 @@ class Stack:
         )
 
     def _environment(self, metrics: Path) -> dict[str, str]:
-        """The workers' environment: our own, with our settings as they turned out to be."""
+        """The workers' environment: our own, with the settings in force."""
         theirs = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
         return {
             **theirs,

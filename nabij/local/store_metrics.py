@@ -1,6 +1,6 @@
-"""What /metrics reads from the store when it is asked: outbox, dead letters, backlog of each service.
+"""What /metrics reads from the store: outbox, dead letters, backlog of each service.
 
-Kept for some seconds, so that several scrapes ask Redis once. An alarm is a rule in
+Kept for some seconds, so that several scrapes read Redis once. The alarms are in
 `ops/prometheus/rules.yml`.
 """
 
@@ -27,15 +27,15 @@ _log = structlog.get_logger(__name__)
 
 
 class StoreSnapshot(Struct, frozen=True, kw_only=True):
-    """What there is in the store at one moment."""
+    """The figures of the store at one moment."""
 
     outbox: int
     late: int
     oldest_s: dict[Reader, float]  # by desk: the age of the oldest message it has not confirmed
-    unattended_s: dict[Reader, float]  # by desk: since when its alarm stands
+    unattended_s: dict[Reader, float]  # by desk: since when it has an alarm
     dead_letters: int
     dead_letters_dropped: int
-    backlog: dict[str, tuple[int, int]]  # by service: events not done, those in hand among them
+    backlog: dict[str, tuple[int, int]]  # by service: events not done, and those being handled
     deadlines_late: int
 
 
@@ -48,7 +48,7 @@ class StoreFigures:
         self._stack = AsyncExitStack()
         self._stores: Partitions | None = None
         self._read_at = float("-inf")
-        self.latest: StoreSnapshot | None = None  # None: Redis cannot be asked
+        self.latest: StoreSnapshot | None = None  # None: Redis does not answer
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,7 +57,7 @@ class StoreFigures:
         await self._stack.aclose()
 
     async def refresh(self) -> None:
-        """Read it again, unless that was done a moment ago."""
+        """Read the store again, unless that was done a moment ago."""
         if time.monotonic() - self._read_at < KEPT_S:
             return
         try:
@@ -74,7 +74,7 @@ class StoreFigures:
 
     # long: one figure after another, with its name and help
     def collect(self) -> Iterator[Metric]:
-        """Yield what was read last."""
+        """Yield the figures that were read last."""
         yield GaugeMetricFamily(
             "nabij_store_up",
             "Redis answers the process that serves /metrics",
@@ -116,7 +116,7 @@ class StoreFigures:
         )
 
     def causes(self) -> Iterator[Cause]:
-        """Yield which desks take nothing of what is sent to them, by what was read last."""
+        """Yield desks that confirm nothing of what is sent to them, as read last."""
         for desk, since_s in self.latest.unattended_s.items() if self.latest else ():
             yield Cause(
                 code="unattended",

@@ -1,8 +1,8 @@
 """Keeps the workers running: one child process each, watched through a pipe.
 
-A worker that ends is started again, after a growing pause, and no other one is touched. One whose
-event loop hangs first says where it stands, and is killed. They end with the supervisor, however
-that ends.
+A worker that ends is started again, after a growing pause; other workers are not affected. One
+whose event loop hangs logs its stacks and is killed. Workers end with the supervisor, however it
+ends.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ BACKOFF_MAX_S = 10.0
 STEADY_S = 30.0  # a worker that lived this long is restarted with the shortest pause
 TICK_S = 1.0
 MISSED_BEATS = 5  # not alive, and not ready
-HUNG_BEATS = 20  # asked where it stands, and killed a tick later
+HUNG_BEATS = 20  # asked for its stacks, and killed a tick later
 START_TIMEOUT_S = 30.0
 
 WORKER = (sys.executable, "-m", "nabij.local.worker_process")
@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """One worker of a service, of `count`: what its process last said."""
+    """One of a service's `count` workers, with its process's last report."""
 
     def __init__(self, service: str, index: int, count: int) -> None:
         self.service = service
@@ -55,7 +55,7 @@ class Worker:
         self.count = count
         self.state = ServiceState.STARTING
         self.process: Process | None = None
-        self.busy = False  # from before the process exists until after it has ended
+        self.busy = False  # from before the start of the process until after its end
         self.restarts = 0
         self.missed_beats = 0
         self.was_ready = False
@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def name(self) -> str:
-        """As in `intake-1`."""
+        """The name, such as `intake-1`."""
         return f"{self.service}-{self.index}"
 
     @property
@@ -75,7 +75,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """False if it has a process whose loop stands still."""
+        """Whether its loop turns, if it has a process."""
         return self.process is None or self.missed_beats < MISSED_BEATS
 
     @property
@@ -85,7 +85,7 @@ class Worker:
 
     @property
     def condition(self) -> str:
-        """What it is, in a word."""
+        """Its state, in a word."""
         if self.process and not self.alive:
             return "hung"
         if self.state is ServiceState.READY and not self.is_ready:
@@ -109,7 +109,7 @@ class Worker:
         )
 
     def hear(self, data: bytes) -> None:
-        """Take in what came through the pipe: beats, states, its health, and where it hangs."""
+        """Read what came through the pipe: beats, states, its health, and stacks."""
         *lines, self._unfinished = (self._unfinished + data).split(b"\n")
         for line in lines:
             word = line.decode(errors="replace")
@@ -133,7 +133,7 @@ class Worker:
 class Supervisor:
     """An async context manager: started on entering, drained on leaving.
 
-    `workers` says how many workers of which service; `environment` is theirs, and `program` what
+    `workers` says how many workers of which service; `environment` is theirs, `program` is what
     each runs. `on_exit` is called with the id of every process that ended.
     """
 
@@ -181,7 +181,7 @@ class Supervisor:
         finally:
             for child in self._children:
                 child.cancel()
-            # The body's own error is not ours to wrap: the group only has to end.
+            # The body's own error must not be wrapped: the group only has to end.
             await self._tasks.__aexit__(None, None, None)
 
     @property
@@ -195,15 +195,15 @@ class Supervisor:
         return all(worker.alive for worker in self.workers)
 
     def unready(self) -> dict[str, str]:
-        """Return the workers that are not ready, and what they are instead."""
+        """Return the workers that are not ready, and their states."""
         return {worker.name: _told(worker) for worker in self.workers if not worker.is_ready}
 
     async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when every worker is ready.
 
         Raises:
-            UnavailableError: naming those that were not within the time.
-            ConfigError: one of them says that it is badly configured.
+            UnavailableError: with the workers that were not ready in time. ConfigError: a worker
+            reports that its configuration is wrong.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -255,7 +255,7 @@ class Supervisor:
                     self._send(worker, signal.SIGTERM)
                 status = await self._listen(worker, worker.process, reading)
             self._on_exit(worker.process.pid)
-        except OSError as error:  # no more processes or files
+        except OSError as error:  # out of processes or files
             _log.error("a worker could not be started", worker=worker.name, reason=str(error))
             status = 1
         worker.forget_process()
@@ -266,10 +266,10 @@ class Supervisor:
         return await asyncio.create_subprocess_exec(
             *self._program,
             *(worker.service, str(worker.index), str(pipe), str(os.getpid())),
-            cwd=Path(nabij.__file__).parents[1],  # `-m` looks here first, and nowhere else odd
+            cwd=Path(nabij.__file__).parents[1],  # `-m` searches here first
             env={**self._environment, "NABIJ_WORKERS": str(worker.count)},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=_STDERR,  # ours is for results
+            stdout=_STDERR,  # our stdout is for results
             pass_fds=(pipe,),
             start_new_session=True,  # Ctrl-C is for us; we then tell the workers
         )
@@ -289,14 +289,14 @@ class Supervisor:
     # All of them
 
     async def _watch(self) -> None:
-        """Count missed beats; in ticks, so that a pause of this very process blames nobody."""
+        """Count missed beats, in ticks, so that a pause of this process is not counted."""
         while True:
             await asyncio.sleep(TICK_S)
             for worker in self.workers:
                 worker.missed_beats += worker.process is not None
                 if worker.missed_beats == HUNG_BEATS:
                     self._send(worker, DUMP_SIGNAL)
-                    self._send(worker, signal.SIGCONT)  # one that was stopped hears nothing else
+                    self._send(worker, signal.SIGCONT)  # a stopped process handles no other signal
                 elif worker.missed_beats > HUNG_BEATS or worker.stack:
                     _log.error(
                         "a worker hangs and is killed", worker=worker.name, stack=worker.stack

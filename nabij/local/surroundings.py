@@ -1,4 +1,4 @@
-"""What is wrong around the workers: strangers at the MQTT broker, disks that fill up."""
+"""Problems around the workers: anonymous access at the MQTT broker, full disks."""
 
 import asyncio
 import contextlib
@@ -16,16 +16,16 @@ from broker.mqtt import Endpoint, MqttError
 from nabij.local.access import as_stranger, has_acl
 
 LOOK_S = 10.0
-ASK_EVERY = 6  # looks
+ASK_EVERY = 6  # checks
 LOW_BYTES = 200 * 1024 * 1024
 
 _log = structlog.get_logger(__name__)
 
 
 class Surroundings:
-    """An async context manager that looks from time to time; `causes` is what it found last.
+    """An async context manager that checks from time to time; `causes` are its last results.
 
-    `is_ours`: the MQTT broker is the embedded one, whose accounts we wrote ourselves.
+    `is_ours`: the MQTT broker is embedded, so its accounts are ours.
     """
 
     def __init__(self, mqtt_url: str, directories: Sequence[Path], *, is_ours: bool) -> None:
@@ -68,7 +68,7 @@ class Surroundings:
         for endpoint in self._endpoints:
             try:
                 found += [*await as_stranger(endpoint), *await has_acl(endpoint)]
-            except MqttError:  # the workers say that it is away
+            except MqttError:  # the workers report that
                 return
         self._strangers = found
 
@@ -80,7 +80,7 @@ class Surroundings:
 
 
 def disk(directory: Path) -> Cause | None:
-    """Return what is wrong with the disk of a directory, or of the nearest that exists."""
+    """Return what is wrong with the disk of a directory, or of its nearest existing parent."""
     nearest = next(one for one in (directory, *directory.parents) if one.exists())
     free: int | None = None
     with contextlib.suppress(OSError):

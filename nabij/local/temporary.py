@@ -1,4 +1,4 @@
-"""Temporary directories that do not outlive their process for long, however it ends.
+"""Temporary directories that are removed even if their process is killed.
 
 A process that is killed (SIGKILL, out of memory) leaves its directories behind, with passwords and
 places in them. Each has a lock that its process holds; the next start removes those whose lock is
@@ -20,7 +20,7 @@ _LOCK = "owner.lock"
 
 @contextlib.contextmanager
 def temporary_directory(prefix: str = PREFIX) -> Iterator[Path]:
-    """Give a directory of our own that is gone afterwards; remove what the dead have left."""
+    """Yield a temporary directory; first remove those of dead processes."""
     remove_abandoned()
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         lock = _locked(Path(name))
@@ -31,21 +31,21 @@ def temporary_directory(prefix: str = PREFIX) -> Iterator[Path]:
 
 
 def remove_abandoned() -> None:
-    """Remove the directories of this user whose process is gone, and everything that it started."""
+    """Remove the directories of this user whose process, and all that it started, has ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), contextlib.ExitStack() as held:
             status = path.lstat()
             is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
             if not is_ours or status.st_mode & 0o077:
                 continue
-            _hold(held, path / _LOCK)  # one without is of another release, or just being made
+            _hold(held, path / _LOCK)  # one without a lock is of another release, or being created
             for lock in path.glob("*/lock"):  # of a server that has not ended yet
                 _hold(held, lock)
             shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked(directory: Path) -> int:
-    """Lock a directory; the lock has its name only once it is held, so that it is never seen free."""
+    """Lock a directory; the lock file gets its name once it is held, so it is never seen free."""
     unnamed = directory / f"{_LOCK}.new"
     lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -54,7 +54,7 @@ def _locked(directory: Path) -> int:
 
 
 def _hold(held: contextlib.ExitStack, path: Path) -> None:
-    """Hold a lock that is there and free.
+    """Hold an existing, free lock.
 
     Raises:
         OSError: it is not.

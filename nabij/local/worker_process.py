@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Pulse:
-    """The way to the supervisor; `on_gone` is called once when nobody listens any more."""
+    """The pipe to the supervisor; `on_gone` is called once when the supervisor is gone."""
 
     def __init__(self, pipe: int, on_gone: Callable[[], None]) -> None:
         self._pipe = pipe
@@ -49,7 +49,7 @@ class Pulse:
         os.set_blocking(pipe, False)
 
     def say(self, word: str) -> None:
-        """Write one line; dropped if the supervisor is so far behind that the pipe is full."""
+        """Write one line; drop it if the pipe is full."""
         try:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._pipe, f"{word}\n".encode())
@@ -59,18 +59,18 @@ class Pulse:
             self._on_gone = None
 
     def health(self, health: Health) -> None:
-        """Tell how it is. A write of more than PIPE_BUF bytes could be torn (pipe(7))."""
+        """Write its health. A write of more than PIPE_BUF bytes could be torn (pipe(7))."""
         line = msgspec.json.encode(health)
         if len(line) >= select.PIPE_BUF:
             line = msgspec.json.encode(replace(health, causes=health.causes[:3]))
         self.say(line.decode())
 
     def state(self, state: ServiceState) -> None:
-        """Tell a change of state."""
+        """Write a change of state."""
         self.say(state.value)
 
     async def beat(self) -> None:
-        """Say each second that the loop turns."""
+        """Write each second that the loop turns."""
         while True:
             self.say(BEAT)
             await asyncio.sleep(BEAT_S)
@@ -89,7 +89,7 @@ async def work(name: str, index: int, pipe: int, settings: Settings) -> None:
     def end() -> None:
         if not stop.is_set():
             stop.set()
-            # Nobody may be left to kill a worker that cannot drain.
+            # The supervisor may be gone: no one would kill a worker that cannot drain.
             loop.call_later(DRAIN_S + 2, os._exit, 1)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -25,7 +25,7 @@ def built_in_zones(kind: ZoneKind) -> list[Zone]:
 
 
 def read_areas(path: Path, kind: ZoneKind | None = None, id_property: str = "id") -> GeoFile:
-    """Return what a GeoJSON file holds; projected coordinates are turned into degrees.
+    """Return the content of a GeoJSON file, with projected coordinates turned into degrees.
 
     Raises:
         ConfigError: with every problem in it, and the file's name.
@@ -45,7 +45,7 @@ def read_areas(path: Path, kind: ZoneKind | None = None, id_property: str = "id"
 
 
 def _refuse_swapped(areas: Sequence[Area]) -> None:
-    """Refuse zones that are far from any city, and near one with their coordinates turned."""
+    """Refuse zones that are far from any city, but near one with coordinates swapped."""
     for area in areas[:1]:
         geometry = area.geometry
         rings = geometry.coordinates if isinstance(geometry, Polygon) else geometry.coordinates[0]
