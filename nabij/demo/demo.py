@@ -31,7 +31,7 @@ from nabij.local.policy_file import policy_at
 from nabij.local.stack import Stack
 from nabij.output import print_json, say, say_wrapped
 from schemas.messages import Alert, Escalation, GroupEvent, IncidentState, Question, Report
-from verify.oracle.observations import HeardCase
+from verify.oracle.observations import CaseSeen
 from verify.replay.replay_desk import CaseWatch, Login
 from verify.world.crowd import Crowd, CrowdOptions
 
@@ -214,7 +214,7 @@ class Demo:
         self.journal.state(state)
         self._view.changed(state)
 
-    def _cased(self, case: HeardCase) -> None:
+    def _cased(self, case: CaseSeen) -> None:
         self.journal.case(case)
         self._view.cased(case)
 

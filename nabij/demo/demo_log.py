@@ -19,7 +19,7 @@ from schemas.messages import (
     Status,
 )
 from schemas.taxonomy import Desk
-from verify.oracle.observations import HeardCase
+from verify.oracle.observations import CaseSeen
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class DemoLog:
             self.opened[escalation.report] = escalation.incident
         self.answers += escalation.kind is EscalationKind.ANSWER
 
-    def case(self, case: HeardCase) -> None:
+    def case(self, case: CaseSeen) -> None:
         """The city's desk has it."""
         self.cased.add(case.report)
         if case.reports == 1:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from nabij.output import console_err, counted, say
 from schemas.messages import Escalation, GroupEvent, IncidentState, Mode, Report, Status
-from verify.oracle.observations import HeardCase
+from verify.oracle.observations import CaseSeen
 
 LINES = 40
 FRAME_ROWS = 9  # around the incidents and the lines: title, heads, borders, the summary
@@ -89,7 +89,7 @@ class View:
             f"{escalation.category} {short(escalation.incident)} (report {escalation.reports})"
         )
 
-    def cased(self, case: HeardCase) -> None:
+    def cased(self, case: CaseSeen) -> None:
         """It is at the city's desk."""
         self._line(f"city      {case.municipality} {case.category} {short(case.incident)}")
 

@@ -16,27 +16,22 @@ from schemas.messages import (
     Status,
     Subject,
 )
+from verify.chaos.chaos_evidence import ChaosEvidence, StoreFacts
 from verify.chaos.chaos_judge import judge
-from verify.chaos.chaos_log import (
-    AlertSeen,
-    Commanded,
-    Created,
-    Delivered,
-    Escalated,
-    Grouped,
-    Journaled,
-    Moved,
-    Ordered,
-    PresenceConfirmed,
-    Receipted,
-    Retained,
-    Started,
-    Stated,
-)
+from verify.chaos.chaos_log import JournalAdded, JournalRemoved, Started
 from verify.chaos.chaos_world import policy_text
-from verify.chaos.evidence import Evidence, StoreFacts
-from verify.chaos.judgement import Judgement
 from verify.oracle.geofence import cell_at
+from verify.oracle.judgement import Judgement
+from verify.oracle.observations import (
+    AlertSeen,
+    CommandSent,
+    EscalationSeen,
+    GroupEventSeen,
+    PresenceSent,
+    ReceiptSeen,
+    ReportCreated,
+    StateSeen,
+)
 
 SETTLED_AT = 1_000.0
 KORENMARKT = (51.0543, 3.7217)
@@ -54,7 +49,7 @@ class SmallRun:
         self.facts.reports[self.report] = 1
         self.poison: set[str] = set()
         self.growth: list[str] = []
-        self.evidence = Evidence()
+        self.evidence = ChaosEvidence()
         self.device_log()
         self.desk_log()
 
@@ -63,12 +58,10 @@ class SmallRun:
         self.evidence.add(
             "device-1",
             [
-                Started(t=1.0, process="device-1", pid=1),
+                Started(t=1.0, process="device-1"),
                 self.stands("bob", KORENMARKT),
-                PresenceConfirmed(t=2.1, user="bob", number=1),
                 self.stands("cleo", FAR_AWAY),
-                PresenceConfirmed(t=2.1, user="cleo", number=1),
-                Created(
+                ReportCreated(
                     t=10.0,
                     user="ann",
                     id=self.report,
@@ -77,8 +70,8 @@ class SmallRun:
                     lon=lon,
                     seen_at=10.0,
                 ),
-                Journaled(t=10.1, id=self.report),
-                Delivered(t=10.2, id=self.report),
+                JournalAdded(t=10.1, id=self.report),
+                JournalRemoved(t=10.2, id=self.report),
                 self.receipt(),
                 self.alert("bob"),
                 self.said(group_event_id(self.incident, self.command)),
@@ -92,7 +85,7 @@ class SmallRun:
                 self.escalation(escalation_id(self.report)),
                 self.state(1),
                 self.state(2),
-                Commanded(
+                CommandSent(
                     t=20.0,
                     zone="gent",
                     id=self.command,
@@ -100,25 +93,46 @@ class SmallRun:
                     command="inform",
                     text="inform 1",
                 ),
-                Ordered(t=20.1, zone="gent", id=self.command, outcome=Outcome.ACCEPTED),
-                Retained(
+                self.answer(self.command, 20.1),
+                StateSeen(
                     t=30.0,
                     zone="gent",
                     incident=self.incident,
                     version=2,
                     status=Status.OPEN,
-                    reports=1,
+                    late=True,
                 ),
             ],
         )
 
-    def stands(self, user: str, place: tuple[float, float]) -> Moved:
-        return Moved(t=2.0, user=user, number=1, cell=cell_at(*place))
+    def stands(
+        self,
+        user: str,
+        place: tuple[float, float] | None,
+        t: float = 2.0,
+        done: float | None = 2.1,
+        *,
+        short: bool = False,
+    ) -> PresenceSent:
+        """The user says where they are, or hides; it is confirmed, or (no `done`) is not."""
+        cell = cell_at(*place) if place else None
+        return PresenceSent(t=t, user=user, number=int(t), cell=cell, short=short, done=done)
 
-    def receipt(self, *, sequence: int = 1) -> Receipted:
-        return Receipted(
+    def answer(
+        self,
+        command: UUID,
+        t: float,
+        outcome: Outcome = Outcome.ACCEPTED,
+        code: str | None = None,
+    ) -> ReceiptSeen:
+        return ReceiptSeen(
+            t=t, to="gent", id=command, subject=Subject.COMMAND, outcome=outcome, code=code
+        )
+
+    def receipt(self, *, sequence: int = 1) -> ReceiptSeen:
+        return ReceiptSeen(
             t=10.2,
-            user="ann",
+            to="ann",
             id=self.report,
             subject=Subject.REPORT,
             outcome=Outcome.ACCEPTED,
@@ -137,30 +151,31 @@ class SmallRun:
             reason=AlertReason.NEARBY,
         )
 
-    def said(self, identifier: UUID, sequence: int = 1) -> Grouped:
-        return Grouped(
+    def said(self, identifier: UUID, sequence: int = 1) -> GroupEventSeen:
+        return GroupEventSeen(
             t=20.2,
             user="ann",
             id=identifier,
             incident=self.incident,
             sequence=sequence,
             kind=GroupEventKind.SAID,
+            at=20.1,
             text="inform 1",
         )
 
-    def escalation(self, identifier: UUID) -> Escalated:
-        return Escalated(
+    def escalation(self, identifier: UUID) -> EscalationSeen:
+        return EscalationSeen(
             t=10.25,
             zone="gent",
+            priority="p1",
             id=identifier,
             kind=EscalationKind.NEW,
             incident=self.incident,
-            version=1,
             report=self.report,
         )
 
-    def state(self, version: int) -> Stated:
-        return Stated(
+    def state(self, version: int) -> StateSeen:
+        return StateSeen(
             t=10.3, zone="gent", incident=self.incident, version=version, status=Status.OPEN
         )
 

@@ -12,8 +12,8 @@ import pytest
 from nabij.local.embedded import MqttEngine
 from verify.chaos.chaos_run import Run
 from verify.chaos.chaos_world import ChaosWorld, Scale
-from verify.chaos.judgement import Judgement
 from verify.chaos.plan import VICTIMS, Strike
+from verify.oracle.judgement import Judgement
 
 SABOTAGED = Path(__file__).with_name("sabotaged_worker.py")
 NABIJ = (sys.executable, "-m", "nabij.cli")

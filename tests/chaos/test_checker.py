@@ -10,11 +10,11 @@ import pytest
 from broker.core.policy import Policy
 from schemas.ids import alert_id, overdue_id
 from schemas.messages import EscalationKind, Outcome, ReplyKind, Status, Subject
-from verify.chaos.chaos_log import Commanded, Escalated, MessageSent, Ordered
+from verify.chaos.chaos_log import Blow
 from verify.chaos.chaos_world import policy_text
-from verify.chaos.evidence import Blow
 from verify.chaos.plan import VICTIMS, strikes_of
 from verify.chaos.recovery import recovery_s
+from verify.oracle.observations import CommandSent, EscalationSeen, MessageSent
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -134,7 +134,7 @@ def test_what_a_dying_device_had_not_yet_journaled_was_never_promised(small_run:
 
 def _without_receipt(small_run: Run) -> None:
     small_run.evidence.receipts.clear()
-    small_run.evidence.delivered.clear()
+    small_run.evidence.receipted.clear()
 
 
 # -- I3: one effect --
@@ -170,13 +170,13 @@ def test_an_incident_that_counts_one_report_twice_violates_i3(small_run: Run) ->
 def test_an_incident_that_is_overdue_twice_in_one_attempt_violates_i3(small_run: Run) -> None:
     for identifier in (overdue_id(small_run.incident, 2), uuid.uuid4()):
         small_run.evidence.escalations.append(
-            Escalated(
+            EscalationSeen(
                 t=20.0,
                 zone="gent",
+                priority="p1",
                 id=identifier,
                 kind=EscalationKind.OVERDUE,
                 incident=small_run.incident,
-                version=2,
                 attempt=2,
             )
         )
@@ -208,8 +208,7 @@ def test_an_alert_to_a_participant_far_away_violates_i5(small_run: Run) -> None:
 
 
 def test_an_alert_to_the_reporter_violates_i5(small_run: Run) -> None:
-    small_run.evidence.moved.append(small_run.stands("ann", (51.0543, 3.7217)))
-    small_run.evidence.placed["ann", 1] = 2.1
+    small_run.evidence.take(small_run.stands("ann", (51.0543, 3.7217)))
     small_run.evidence.alerts.append(small_run.alert("ann"))
 
     assert small_run.violated() == {"I5": 1}
@@ -229,7 +228,7 @@ def test_an_alert_to_an_incident_that_nobody_reported_violates_i5(small_run: Run
 def test_who_was_not_yet_confirmed_to_be_there_may_be_alerted_and_need_not_be(
     small_run: Run,
 ) -> None:
-    small_run.evidence.placed.clear()
+    small_run.evidence.take(small_run.stands("bob", (51.0543, 3.7217), done=None))
     assert small_run.violated() == {}
 
     small_run.evidence.alerts.clear()
@@ -250,29 +249,26 @@ def test_a_radius_must_not_grow_while_a_participant_helps_but_may_when_they_left
 ) -> None:
     _dirk_stands(small_run)
     small_run.evidence.alerts.append(small_run.alert("dirk", wave=2))
-    small_run.evidence.sent.append(_reply(small_run, ReplyKind.ACCEPTED))
+    small_run.evidence.take(_reply(small_run, ReplyKind.ACCEPTED))
     assert small_run.violated() == {"I5": 1}
 
-    small_run.evidence.sent.append(_reply(small_run, ReplyKind.LEFT))
+    small_run.evidence.take(_reply(small_run, ReplyKind.LEFT))
     assert small_run.violated() == {}
 
 
 def test_a_radius_does_not_have_to_grow_while_the_police_are_on_the_scene(small_run: Run) -> None:
     _dirk_stands(small_run)
     command = uuid.uuid4()
-    small_run.evidence.commands[command] = Commanded(
+    small_run.evidence.commands[command] = CommandSent(
         t=12.0, zone="gent", id=command, incident=small_run.incident, command="setstatus"
     )
-    small_run.evidence.orders[command] = [
-        Ordered(t=12.1, zone="gent", id=command, outcome=Outcome.ACCEPTED)
-    ]
+    small_run.evidence.take(small_run.answer(command, 12.1))
 
     assert small_run.violated() == {}
 
 
 def _dirk_stands(small_run: Run) -> None:
-    small_run.evidence.moved.append(small_run.stands("dirk", NEXT_DOOR))
-    small_run.evidence.placed["dirk", 1] = 2.1
+    small_run.evidence.take(small_run.stands("dirk", NEXT_DOOR))
 
 
 def _reply(small_run: Run, kind: ReplyKind) -> MessageSent:
@@ -400,15 +396,8 @@ def test_a_command_whose_effect_nobody_saw_violates_i10(small_run: Run) -> None:
 
 def test_a_command_that_came_too_late_violates_nothing(small_run: Run) -> None:
     small_run.evidence.groups.clear()
-    small_run.evidence.orders[small_run.command] = [
-        Ordered(
-            t=20.1,
-            zone="gent",
-            id=small_run.command,
-            outcome=Outcome.REJECTED,
-            code="incident_closed",
-        )
-    ]
+    late = small_run.answer(small_run.command, 20.1, Outcome.REJECTED, "incident_closed")
+    small_run.evidence.orders[small_run.command] = [late]
 
     assert small_run.violated() == {}
 

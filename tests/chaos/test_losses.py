@@ -3,10 +3,10 @@
 import pytest
 
 from schemas.ids import new_id
-from schemas.messages import Outcome
 from tests.chaos.conftest import SmallRun
-from verify.chaos.alert_judge import GRACE_S, undisturbed
-from verify.chaos.chaos_log import Commanded, Entry, Ordered, ProcessStruck
+from verify.chaos.chaos_log import Blow, Entry
+from verify.oracle.alert_judge import GRACE_S, undisturbed
+from verify.oracle.observations import CommandSent
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_only_what_was_lost_shortly_before_the_end_excuses_that_no_alert_came(
     closed_at = 10.2 + GRACE_S + 3.0
     closing = new_id()
     log: list[Entry] = [
-        Commanded(
+        CommandSent(
             t=closed_at,
             zone="gent",
             id=closing,
@@ -52,8 +52,8 @@ def test_only_what_was_lost_shortly_before_the_end_excuses_that_no_alert_came(
             command="close",
             text="closed 1",
         ),
-        Ordered(t=closed_at + 0.1, zone="gent", id=closing, outcome=Outcome.ACCEPTED),
-        ProcessStruck(t=closed_at - before_close_s, victim=victim, process=process),
+        run.answer(closing, closed_at + 0.1),
+        Blow(closed_at - before_close_s, victim, process),
     ]
     run.evidence.add("desk", log)
 

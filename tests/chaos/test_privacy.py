@@ -8,7 +8,7 @@ import pytest
 
 from schemas.ids import said_id
 from schemas.messages import EscalationKind, GroupRole, Merge, Subject
-from verify.chaos.chaos_log import Asked, Escalated, MessageSent
+from verify.oracle.observations import EscalationSeen, MessageSent, QuestionSeen
 
 Run = Any  # tests/chaos/conftest.py: SmallRun
 
@@ -28,7 +28,7 @@ def private(small_run: Run) -> Run:
     evidence.groups = [
         msgspec.structs.replace(one, members=1, role=GroupRole.POLICE) for one in evidence.groups
     ]
-    evidence.sent.append(
+    evidence.take(
         MessageSent(
             t=15.0,
             user="ann",
@@ -43,13 +43,13 @@ def private(small_run: Run) -> Run:
         msgspec.structs.replace(said, text="said 1", members=1, role=GroupRole.REPORTER)
     )
     evidence.escalations.append(
-        Escalated(
+        EscalationSeen(
             t=15.1,
             zone="gent",
+            priority="p1",
             id=said_id(uuid.uuid4()),
             kind=EscalationKind.SAID,
             incident=small_run.incident,
-            version=2,
             report=small_run.report,
             text="said 1",
         )
@@ -86,7 +86,7 @@ def test_a_conversation_that_another_user_hears_or_is_in_violates_i5(
 
 
 def test_a_question_to_another_person_violates_i5(private: Run) -> None:
-    asked = Asked(
+    question = QuestionSeen(
         t=16.0,
         user="bob",
         id=uuid.uuid4(),
@@ -94,7 +94,7 @@ def test_a_question_to_another_person_violates_i5(private: Run) -> None:
         text="?",
         report=private.report,
     )
-    private.evidence.asked.append(asked)
+    private.evidence.questions.append(question)
 
     assert private.violated() == {"I5": 1}
 

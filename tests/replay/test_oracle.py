@@ -6,19 +6,14 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from schemas.ids import alert_id, escalation_id, incident_id, new_id
-from schemas.messages import Merge
+from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import PolicyFile, default_policy_text
 from verify.oracle.geofence import FencePolygon, Geofence, cell_at, centre_of
-from verify.oracle.observations import (
-    Deed,
-    HeardCase,
-    HeardEscalation,
-    Observations,
-    SentPresence,
-    SentReport,
-)
+from verify.oracle.history import Deed, ReplayHistory, SentPresence, SentReport
+from verify.oracle.observations import CaseSeen, EscalationSeen
 from verify.oracle.oracle import Oracle, OracleVerdict
 
 METRES_PER_DEGREE = math.radians(6_371_007.180918475)
@@ -41,7 +36,7 @@ def square(south: float, west: float, side: float) -> FencePolygon:
 class Story:
     """A history made by hand: everything takes 0.1 s from sending to receipt, in seconds."""
 
-    history: Observations = field(default_factory=lambda: Observations(participants=USERS))
+    history: ReplayHistory = field(default_factory=lambda: ReplayHistory(participants=USERS))
     sequences: Iterator[int] = field(default_factory=lambda: count(1))
 
     def presence(
@@ -94,16 +89,16 @@ class Story:
         default = "new" if report.merge is Merge.OPENED else "update"
         assert report.incident
         self.history.escalations.append(
-            HeardEscalation(
+            EscalationSeen(
+                t=report.received_at,
                 zone=zone,
                 priority=priority or POLICY.categories[report.category].priority,
                 id=escalation_id(report.id),
-                kind=kind or default,
+                kind=EscalationKind(kind or default),
                 incident=report.incident,
                 report=report.id,
                 attempt=1,
                 reports=2 if default == "update" else 1,
-                received_at=report.received_at,
             )
         )
 
@@ -118,7 +113,7 @@ class Story:
         known = joins.incident if joins else told.incident
         merge = Merge.MERGED if joins else Merge.OPENED
         self.escalation(replace(told, incident=known, merge=merge))
-        self.history.escalations[-1] = self.history.escalations[-1]._replace(reports=number)
+        self.history.escalations[-1] = structs.replace(self.history.escalations[-1], reports=number)
         if joins is None:
             self.acknowledged(told)
         return told
@@ -434,7 +429,7 @@ def test_an_escalation_twice_is_redelivered_under_one_id_and_unexpected_under_tw
     story.escalation(theft)
     verdict = story.verdict()
     assert (verdict.redelivered, verdict.unexpected) == (1, 0)
-    story.history.escalations.append(story.history.escalations[0]._replace(id=new_id()))
+    story.history.escalations.append(structs.replace(story.history.escalations[0], id=new_id()))
     assert story.verdict().escalations.unexpected == 1
 
 
@@ -443,8 +438,13 @@ def test_an_overdue_escalation_is_due_only_when_nobody_acknowledged(story: Story
     story.escalation(theft)
     assert clean(story.verdict(until=50.0))
     assert story.verdict(until=100.0).escalations.missing == 1
-    late = story.history.escalations[0]._replace(
-        id=new_id(), kind="overdue", attempt=2, received_at=START + 61.0, report=None
+    late = structs.replace(
+        story.history.escalations[0],
+        id=new_id(),
+        kind=EscalationKind.OVERDUE,
+        attempt=2,
+        t=START + 61.0,
+        report=None,
     )
     story.history.escalations.append(late)
     assert clean(story.verdict(until=100.0))
@@ -485,10 +485,17 @@ def test_a_city_report_is_a_case_and_nothing_for_the_police(story: Story) -> Non
     story.escalation(dumping)
     assert story.verdict().escalations.unexpected == 1
     assert dumping.incident
-    case = HeardCase("here", "illegal-dumping", new_id(), dumping.incident, dumping.id, 1, START)
+    case = CaseSeen(
+        t=START,
+        municipality="here",
+        category="illegal-dumping",
+        id=new_id(),
+        incident=dumping.incident,
+        report=dumping.id,
+    )
     story.history.cases.append(case)
     assert story.verdict().cases.missing == 0
-    story.history.cases.append(case._replace(municipality="elsewhere", id=new_id()))
+    story.history.cases.append(structs.replace(case, municipality="elsewhere", id=new_id()))
     assert story.verdict().cases.unexpected == 1
 
 

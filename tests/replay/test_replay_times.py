@@ -5,11 +5,13 @@ from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec import structs
 
-from schemas.messages import Merge
+from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import PolicyFile, default_policy_text
 from verify.datasets.report_stream import Stream, StreamReport
-from verify.oracle.observations import HeardCase, HeardEscalation, Observations, SentReport
+from verify.oracle.history import ReplayHistory, SentReport
+from verify.oracle.observations import CaseSeen, EscalationSeen
 from verify.replay.replay_plan import LONGEST_PAUSE_S, Schedule
 from verify.replay.replay_result import ReplayResult
 
@@ -47,7 +49,7 @@ def sent(number: int, incident: int, happened_s: float, merge: Merge) -> SentRep
     )
 
 
-def result(history: Observations) -> ReplayResult:
+def result(history: ReplayHistory) -> ReplayResult:
     stream = Stream(reports=(), rows=0, usable=0, unmapped={}, skipped=())
     return ReplayResult.of(
         history,
@@ -65,7 +67,7 @@ def result(history: Observations) -> ReplayResult:
 
 def test_reports_that_the_stream_has_apart_and_the_replay_merged_are_counted() -> None:
     window_s = float(POLICY.categories["fire"].merge_s)
-    history = Observations(participants=("p-1",))
+    history = ReplayHistory(participants=("p-1",))
     history.reports += [
         sent(1, 7, 0.0, Merge.OPENED),
         sent(2, 7, window_s, Merge.MERGED),
@@ -76,27 +78,26 @@ def test_reports_that_the_stream_has_apart_and_the_replay_merged_are_counted() -
 
 
 def test_of_a_report_for_the_police_alone_the_desk_tells_which_incident_it_joined() -> None:
-    history = Observations(participants=("p-1",))
+    history = ReplayHistory(participants=("p-1",))
     history.reports += [sent(1, 7, 0.0, Merge.OPENED), sent(2, 9, 1e6, Merge.OPENED)]
     for report in (1, 2):
         history.escalations.append(
-            HeardEscalation(
-                "gent",
-                "p1",
-                UUID(int=20 + report),
-                "new" if report == 1 else "update",
-                UUID(int=7),
-                UUID(int=report),
-                1,
-                report,
-                12.0,
+            EscalationSeen(
+                t=12.0,
+                zone="gent",
+                priority="p1",
+                id=UUID(int=20 + report),
+                kind=EscalationKind.NEW if report == 1 else EscalationKind.UPDATE,
+                incident=UUID(int=7),
+                report=UUID(int=report),
+                reports=report,
             )
         )
     assert result(history).merged_apart == 1
 
 
 def test_what_comes_again_is_counted_once_and_its_latency_too() -> None:
-    history = Observations(participants=("p-1", "p-2"))
+    history = ReplayHistory(participants=("p-1", "p-2"))
     history.reports.append(sent(1, 7, 0.0, Merge.OPENED))
     for user, received_at in ((0, 10.5), (0, 70.0), (1, 10.7), (0, 90.0)):
         history.alerts.append(
@@ -107,12 +108,25 @@ def test_what_comes_again_is_counted_once_and_its_latency_too() -> None:
             nearby=True,
             received_at=received_at,
         )
-    escalation = HeardEscalation(
-        "gent", "p1", UUID(int=20), "new", UUID(int=7), UUID(int=1), 1, 1, 10.2
+    escalation = EscalationSeen(
+        t=10.2,
+        zone="gent",
+        priority="p1",
+        id=UUID(int=20),
+        kind=EscalationKind.NEW,
+        incident=UUID(int=7),
+        report=UUID(int=1),
     )
-    history.escalations += [escalation, escalation._replace(received_at=60.0)]
-    case = HeardCase("44021", "noise", UUID(int=21), UUID(int=7), UUID(int=1), 1, 10.2)
-    history.cases += [case, case._replace(received_at=61.0)]
+    history.escalations += [escalation, structs.replace(escalation, t=60.0)]
+    case = CaseSeen(
+        t=10.2,
+        municipality="44021",
+        category="noise",
+        id=UUID(int=21),
+        incident=UUID(int=7),
+        report=UUID(int=1),
+    )
+    history.cases += [case, structs.replace(case, t=61.0)]
     found = result(history)
     assert (found.alerts, found.escalations, found.cases) == (2, 1, 1)
     assert found.alert.p99_ms == pytest.approx(500.0)

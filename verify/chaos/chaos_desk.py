@@ -33,13 +33,20 @@ from schemas.messages import (
     EscalationKind,
     IncidentState,
     Inform,
-    Outcome,
     PoliceCommand,
+    Receipt,
     Reporters,
     SetStatus,
     Status,
 )
-from verify.chaos.chaos_log import Cased, Commanded, Escalated, Log, Ordered, Quiet, Stated
+from verify.chaos.chaos_log import Log, Quiet
+from verify.oracle.observations import (
+    CaseSeen,
+    CommandSent,
+    EscalationSeen,
+    ReceiptSeen,
+    StateSeen,
+)
 
 IDLE = 0.1  # of the incidents nobody acknowledges: they become overdue
 INFORMING, ASKING, ASSIGNING = 0.25, 0.25, 0.25
@@ -97,19 +104,7 @@ class ChaosDesk:
         await asyncio.gather(*map(self._close, still_open))
 
     def _escalated(self, escalation: Escalation, received_at: float) -> None:
-        self._log.write(
-            Escalated(
-                t=received_at,
-                zone=self.zone,
-                id=escalation.id,
-                kind=escalation.kind,
-                incident=escalation.incident,
-                version=escalation.version,
-                report=escalation.report,
-                attempt=escalation.attempt,
-                text=escalation.text if escalation.kind is EscalationKind.SAID else "",
-            )
-        )
+        self._log.write(EscalationSeen.of(escalation, t=received_at, zone=self.zone))
         incident = escalation.incident
         if self._at_ease:
             self._late.add(incident)
@@ -118,15 +113,7 @@ class ChaosDesk:
             self._handling[incident] = asyncio.create_task(handling, name=f"handle {incident}")
 
     def _stated(self, state: IncidentState, received_at: float) -> None:
-        self._log.write(
-            Stated(
-                t=received_at,
-                zone=self.zone,
-                incident=state.incident,
-                version=state.version,
-                status=state.status,
-            )
-        )
+        self._log.write(StateSeen.of(state, t=received_at, zone=self.zone))
 
     async def _handle(self, incident: UUID, random: Random) -> None:
         await asyncio.sleep(random.uniform(0.3, 4.0))
@@ -153,30 +140,19 @@ class ChaosDesk:
 
     async def _send(self, command: PoliceCommand) -> None:
         async with self._few:
-            self._log.write(
-                Commanded(
-                    t=time.time(),
-                    zone=self.zone,
-                    id=command.id,
-                    incident=command.incident,
-                    command=type(command).__name__.lower(),
-                    text=getattr(command, "text", "") or getattr(command, "outcome", ""),
-                )
-            )
-            outcome, code = await self._answered(command)
-            self._log.write(
-                Ordered(t=time.time(), zone=self.zone, id=command.id, outcome=outcome, code=code)
-            )
+            self._log.write(CommandSent.of(command, t=time.time(), zone=self.zone))
+            receipt = await self._answered(command)
+            if row := ReceiptSeen.of(receipt, t=time.time(), to=self.zone):
+                self._log.write(row)
 
-    async def _answered(self, command: PoliceCommand) -> tuple[Outcome, str | None]:
+    async def _answered(self, command: PoliceCommand) -> Receipt:
         while True:
             try:
-                await self.desk.command(command, zone=self.zone)
+                return await self.desk.command(command, zone=self.zone)
             except MessageRejected as error:
-                return Outcome.REJECTED, error.receipt.code
+                return error.receipt
             except NotConfirmed:
                 continue
-            return Outcome.ACCEPTED, None
 
 
 def _commands(incident: UUID, random: Random) -> Iterator[PoliceCommand]:
@@ -195,16 +171,7 @@ def _city(orders: DeskOrders, log: Log) -> CityDesk:
     user, password = orders.city
 
     def take(case: Case, received_at: float) -> None:
-        log.write(
-            Cased(
-                t=received_at,
-                id=case.id,
-                incident=case.incident,
-                report=case.report,
-                message=case.message,
-                text=case.text if case.message else "",
-            )
-        )
+        log.write(CaseSeen.of(case, t=received_at))
 
     return CityDesk(
         user,

@@ -9,7 +9,6 @@ journals of its devices. SIGUSR1: make nothing new, and say when nothing is left
 import asyncio
 import logging
 import math
-import os
 import signal
 import sys
 import time
@@ -47,24 +46,18 @@ from schemas.messages import (
     Report,
     Subject,
 )
-from verify.chaos.chaos_log import (
-    AlertSeen,
-    Created,
-    Delivered,
-    Journaled,
-    Log,
-    MessageSent,
-    Moved,
-    PresenceConfirmed,
-    Quiet,
-    Started,
-    Tail,
-    asked,
-    grouped,
-    receipted,
-)
+from verify.chaos.chaos_log import JournalAdded, JournalRemoved, Log, Quiet, Started, Tail
 from verify.chaos.chaos_reports import GHENT, draw_report, is_odd, moved, somewhere
 from verify.oracle.geofence import cell_at
+from verify.oracle.observations import (
+    AlertSeen,
+    GroupEventSeen,
+    MessageSent,
+    PresenceSent,
+    QuestionSeen,
+    ReceiptSeen,
+    ReportCreated,
+)
 
 ACCEPTING, SPEAKING, LEAVING = 0.1, 0.4, 0.2
 ADDING = 0.1  # of the reports, of which their reporter has more to say
@@ -109,11 +102,11 @@ class EvidentJournal(Journal):
         """Keep `entry`."""
         await super().add(entry)
         if entry.subject is Subject.REPORT:
-            self._evidence.write(Journaled(t=time.time(), id=entry.id))
+            self._evidence.write(JournalAdded(t=time.time(), id=entry.id))
 
     def remove(self, message: UUID) -> None:
         """Forget a message."""
-        self._evidence.write(Delivered(t=time.time(), id=message))
+        self._evidence.write(JournalRemoved(t=time.time(), id=message))
         super().remove(message)
 
 
@@ -139,7 +132,7 @@ class Phone:
             journal=self.journal,
             listeners=Listeners(
                 on_alert=self._alerted,
-                on_brief=self._briefed if self._is_small else None,
+                on_brief=self._alerted if self._is_small else None,
                 on_group=self._grouped,
                 on_question=self._asked,
                 on_receipt=self._receipted,
@@ -173,8 +166,10 @@ class Phone:
     async def _say_where(self, place: Position | None, cell: int | None) -> None:
         """Say where it is; or (None) that it wants no alerts: in a burst, of which one will do."""
         now = time.time()
-        number = int(now * 1e6)
-        self._log.write(Moved(t=now, user=self.user, number=number, cell=cell))
+        sent = PresenceSent(
+            t=now, user=self.user, number=int(now * 1e6), cell=cell, short=self._is_small
+        )
+        self._log.write(sent)
         sending = [
             self.device.presence(
                 place,
@@ -189,7 +184,7 @@ class Phone:
             await asyncio.gather(*sending)
         except (NotConfirmed, MessageRejected):
             return
-        self._log.write(PresenceConfirmed(t=time.time(), user=self.user, number=number))
+        self._log.write(msgspec.structs.replace(sent, done=time.time()))
 
     async def connect(self, stack: AsyncExitStack) -> None:
         """Open the journal and go online, or on trying to."""
@@ -198,41 +193,23 @@ class Phone:
 
     def file(self, receipt: Receipt) -> None:
         """Log what became of a message."""
-        if entry := receipted(self.user, receipt):
-            self._log.write(entry)
+        if row := ReceiptSeen.of(receipt, t=time.time(), to=self.user):
+            self._log.write(row)
 
     def _receipted(self, receipt: Receipt, _: float) -> None:
         self.file(receipt)
 
-    def _alerted(self, alert: Alert, received_at: float) -> None:
-        self._log.write(
-            AlertSeen(
-                t=received_at,
-                user=self.user,
-                id=alert.id,
-                incident=alert.incident,
-                wave=alert.wave,
-                reason=alert.reason,
-            )
-        )
-        self._think_of(alert.incident)
-
-    def _briefed(self, brief: Brief, received_at: float) -> None:
-        self._log.write(
-            AlertSeen(t=received_at, user=self.user, id=brief.id, incident=brief.incident)
-        )
-        self._think_of(brief.incident)
-
-    def _think_of(self, incident: UUID) -> None:
-        random = Random(f"{self.user} {incident}")
+    def _alerted(self, alert: Alert | Brief, received_at: float) -> None:
+        self._log.write(AlertSeen.of(alert, t=received_at, user=self.user))
+        random = Random(f"{self.user} {alert.incident}")
         if random.random() < ACCEPTING:
-            self._process.start(self._help(incident, random))
+            self._process.start(self._help(alert.incident, random))
 
     def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(grouped(self.user, event, received_at))
+        self._log.write(GroupEventSeen.of(event, t=received_at, user=self.user))
 
     def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(asked(self.user, question, received_at))
+        self._log.write(QuestionSeen.of(question, t=received_at, user=self.user))
         self._process.start(self._answer(question))
 
     async def _help(self, incident: UUID, random: Random) -> None:
@@ -341,21 +318,8 @@ class Process:
             task.add_done_callback(self._reporting.discard)
 
     async def _report(self, phone: Phone, report: Report, *, poison: bool) -> None:
-        self.log.write(
-            Created(
-                t=time.time(),
-                user=phone.user,
-                id=report.id,
-                category=report.category,
-                lat=report.location.lat,
-                lon=report.location.lon,
-                seen_at=report.seen_at.timestamp(),
-                audience=report.audience,
-                mode=report.mode,
-                odd=is_odd(report),
-                poison=poison,
-            )
-        )
+        created = ReportCreated.of(report, t=time.time(), user=phone.user, odd=is_odd(report))
+        self.log.write(msgspec.structs.replace(created, poison=poison))
         while True:
             try:
                 receipt = await phone.device.report(report)
@@ -371,7 +335,7 @@ class Process:
 
 def made_before(log: Path) -> int:
     """Return how many reports an earlier life of this process has made for sure."""
-    return len({entry.id for entry in Tail(log).entries() if isinstance(entry, Journaled)})
+    return len({entry.id for entry in Tail(log).entries() if isinstance(entry, JournalAdded)})
 
 
 async def live(orders: DeviceOrders) -> None:
@@ -384,7 +348,7 @@ async def live(orders: DeviceOrders) -> None:
         hush.set()
     made = made_before(orders.log)
     with Log(orders.log) as log:
-        log.write(Started(t=time.time(), process=orders.process, pid=os.getpid()))
+        log.write(Started(t=time.time(), process=orders.process))
         await Process(orders, log).run(made=made, hush=hush, stop=stop)
 
 

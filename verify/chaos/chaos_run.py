@@ -19,23 +19,12 @@ from nabij.local.embedded import Account
 from schemas import topics
 from schemas.messages import IncidentState, Subject
 from services import routes
+from verify.chaos.chaos_evidence import ChaosEvidence
 from verify.chaos.chaos_judge import judge
-from verify.chaos.chaos_log import (
-    Created,
-    Delivered,
-    Entry,
-    Log,
-    Quiet,
-    Receipted,
-    Retained,
-    Stated,
-    Tail,
-)
+from verify.chaos.chaos_log import Blow, Entry, JournalRemoved, Log, Quiet, Tail
 from verify.chaos.chaos_world import ChaosWorld
-from verify.chaos.evidence import Blow, Evidence
 from verify.chaos.growth import EVERY_S, NOT_JUDGED, Growth, queue_sizes
 from verify.chaos.hosts import change_all
-from verify.chaos.judgement import Judgement
 from verify.chaos.observer import EXEMPT, observing
 from verify.chaos.plan import Rescale, Strike
 from verify.chaos.recovery import recovery_s
@@ -43,6 +32,8 @@ from verify.chaos.shares import EACH, unanswered
 from verify.chaos.store_facts import facts_of, undone
 from verify.chaos.strangers import strangers
 from verify.chaos.strikes import ReceiptProbe, Striker
+from verify.oracle.judgement import Judgement
+from verify.oracle.observations import ReceiptSeen, ReportCreated, StateSeen
 
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
@@ -60,7 +51,7 @@ class ChaosOutcome:
     """What a run came to."""
 
     judgement: Judgement
-    evidence: Evidence
+    evidence: ChaosEvidence
     blows: list[Blow]
     recovery: dict[str, dict[str, float]]
     most_mb: dict[str, float]
@@ -94,15 +85,15 @@ class ChaosProgress:
 
     def _take(self, entry: Entry) -> None:
         match entry:
-            case Created(probe=False) if entry.id not in self._created:
+            case ReportCreated(probe=False) if entry.id not in self._created:
                 self._created.add(entry.id)
                 self.done += entry.id in self._receipted
-            case Receipted(subject=Subject.REPORT) | Delivered() if (
-                entry.id is not None and entry.id not in self._receipted
+            case ReceiptSeen(subject=Subject.REPORT) | JournalRemoved() if (
+                entry.id not in self._receipted
             ):
                 self._receipted.add(entry.id)
                 self.done += entry.id in self._created
-            case Stated():
+            case StateSeen():
                 self.stated[entry.zone].add(entry.incident)
             case Quiet():
                 self.quiet.add(entry.process)
@@ -178,7 +169,7 @@ class Run:
         await world.end_lives()
         async with Redis(world.redis.url) as redis:
             facts = await facts_of(redis, world.directory / "journals", world.partitions)
-        evidence = await asyncio.to_thread(Evidence.read, world.logs)
+        evidence = await asyncio.to_thread(ChaosEvidence.read, world.logs)
         policy = Policy.parse(world.policy_text).file
         judgement = await asyncio.to_thread(
             lambda: judge(
@@ -313,16 +304,7 @@ class Run:
             async with few:
                 states = await self._retained(account, first, filters[first : first + FILTERS])
             for state in states:
-                log.write(
-                    Retained(
-                        t=time.time(),
-                        zone=zone,
-                        incident=state.incident,
-                        version=state.version,
-                        status=state.status,
-                        reports=state.reports,
-                    )
-                )
+                log.write(StateSeen.of(state, t=time.time(), zone=zone, late=True))
 
         await asyncio.gather(*map(look, range(0, len(filters), FILTERS)))
 

@@ -14,7 +14,8 @@ from schemas import topics
 from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import PolicyFile
 from schemas.topics import TOPICS
-from verify.chaos.evidence import Blow, Evidence
+from verify.chaos.chaos_evidence import ChaosEvidence
+from verify.chaos.chaos_log import Blow
 from verify.chaos.plan import Victim
 
 BEFORE_S, AFTER_S = 5.0, 1.0
@@ -29,7 +30,7 @@ class Work(NamedTuple):
 
 
 def recovery_s(
-    evidence: Evidence, blows: Iterable[Blow], policy: PolicyFile
+    evidence: ChaosEvidence, blows: Iterable[Blow], policy: PolicyFile
 ) -> dict[str, dict[str, float]]:
     """Return p50 and max for each kind of victim that was killed; nothing where nothing tells.
 
@@ -68,11 +69,9 @@ def _hit(killed_at: float, work: Iterable[Work]) -> list[float]:
     ]
 
 
-def _work(evidence: Evidence, policy: PolicyFile) -> Mapping[str, Sequence[Work]]:
+def _work(evidence: ChaosEvidence, policy: PolicyFile) -> Mapping[str, Sequence[Work]]:
     reports = [
-        Work(
-            evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].user, "")
-        )
+        Work(evidence.created[report].t, receipts[0].t, evidence.process_of.get(receipts[0].to, ""))
         for report, receipts in evidence.receipts.items()
         if report in evidence.created
     ]
@@ -82,9 +81,7 @@ def _work(evidence: Evidence, policy: PolicyFile) -> Mapping[str, Sequence[Work]
         if identifier in evidence.commands
     ]
     places = [
-        Work(each.t, evidence.placed[each.user, each.number])
-        for each in evidence.moved
-        if (each.user, each.number) in evidence.placed
+        Work(each.t, each.done) for each in evidence.presences.values() if each.done is not None
     ]
     work = _answered(evidence)
     work[topics.REPORT.service] += reports
@@ -96,17 +93,17 @@ def _work(evidence: Evidence, policy: PolicyFile) -> Mapping[str, Sequence[Work]
     return {**work, Victim.MQTT: reports, Victim.REDIS: reports, Victim.DEVICE: reports}
 
 
-def _answered(evidence: Evidence) -> defaultdict[str, list[Work]]:
+def _answered(evidence: ChaosEvidence) -> defaultdict[str, list[Work]]:
     """What participants said otherwise, by the service that the contract gives it to."""
     service_of = {one.subject: one.service for one in TOPICS if one.receipt is topics.RECEIPT}
     work: defaultdict[str, list[Work]] = defaultdict(list)
-    for each in evidence.sent:
+    for each in evidence.sent.values():
         if each.done is not None:
             work[service_of[each.subject]].append(Work(each.t, each.done))
     return work
 
 
-def _alerts(evidence: Evidence) -> list[Work]:
+def _alerts(evidence: ChaosEvidence) -> list[Work]:
     """From an incident's opening to the first alert to it."""
     first: dict[object, float] = {}
     for alert in evidence.alerts:
@@ -121,7 +118,7 @@ def _alerts(evidence: Evidence) -> list[Work]:
     ]
 
 
-def _cases(evidence: Evidence) -> list[Work]:
+def _cases(evidence: ChaosEvidence) -> list[Work]:
     first: dict[object, float] = {}
     for case in evidence.cases:
         first.setdefault(case.report, case.t)
@@ -132,7 +129,7 @@ def _cases(evidence: Evidence) -> list[Work]:
     ]
 
 
-def _overdue(evidence: Evidence, policy: PolicyFile) -> list[Work]:
+def _overdue(evidence: ChaosEvidence, policy: PolicyFile) -> list[Work]:
     """From when the first warning was due to when it came."""
     opened = {
         receipt.incident: receipt.t

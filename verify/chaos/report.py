@@ -6,7 +6,7 @@ from typing import Any
 
 from nabij.output import print_line, print_table
 from verify.chaos.chaos_run import ChaosOutcome
-from verify.chaos.judgement import INVARIANTS
+from verify.oracle.judgement import INVARIANTS
 
 
 def as_json(outcome: ChaosOutcome, *, seed: int, engine: str, began: float) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def as_json(outcome: ChaosOutcome, *, seed: int, engine: str, began: float) -> d
         "alerts": len({(alert.user, alert.incident) for alert in evidence.alerts}),
         "escalations": len({told.id for told in evidence.escalations}),
         "cases": len({case.id for case in evidence.cases}),
-        "replies_and_messages": sum(sent.done is not None for sent in evidence.sent),
+        "replies_and_messages": sum(sent.done is not None for sent in evidence.sent.values()),
         "commands": len(evidence.commands),
         "kills": dict(kills),
         "pauses": dict(pauses),

@@ -14,7 +14,7 @@ from broker.store.kernel.keys import Keys
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.worker_sessions import WorkerStore
 from services import ALL, routes
-from verify.chaos.evidence import StoreFacts
+from verify.chaos.chaos_evidence import StoreFacts
 from verify.chaos.growth import queue_sizes
 
 _COUNT = 1_000

@@ -9,16 +9,23 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Self
 
+from msgspec.structs import replace
+
 from devices.participant import Broker, Listeners, MessageRejected, NotConfirmed, Participant
 from schemas.ids import new_id
 from schemas.messages import GroupEvent, Position, Question, Receipt, Report, Subject
 from schemas.taxonomy import Audience
 from verify.chaos.chaos_device import EvidentJournal
-from verify.chaos.chaos_log import Created, Log, ProcessStruck, Started, asked, grouped, receipted
+from verify.chaos.chaos_log import Blow, Log, Started
 from verify.chaos.chaos_reports import GHENT
 from verify.chaos.chaos_world import ChaosWorld
-from verify.chaos.evidence import Blow
 from verify.chaos.plan import Strike, Victim
+from verify.oracle.observations import (
+    GroupEventSeen,
+    QuestionSeen,
+    ReceiptSeen,
+    ReportCreated,
+)
 
 WHOLE_S = 8.0  # so long a strike waits until what fell before it stands again
 PROBE_S = 3.0
@@ -47,7 +54,7 @@ class ReceiptProbe:
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(self._log)
-        self._log.write(Started(t=time.time(), process="probe", pid=os.getpid()))
+        self._log.write(Started(t=time.time(), process="probe"))
         await self._stack.enter_async_context(self._journal)
         await self._stack.enter_async_context(self._device)
         return self
@@ -66,19 +73,8 @@ class ReceiptProbe:
             seen_at=datetime.now(UTC),
             audience=Audience.POLICE,
         )
-        self._log.write(
-            Created(
-                t=time.time(),
-                user="probe",
-                id=report.id,
-                category=report.category,
-                lat=GHENT[0],
-                lon=GHENT[1],
-                seen_at=report.seen_at.timestamp(),
-                audience=Audience.POLICE,
-                probe=True,
-            )
-        )
+        created = ReportCreated.of(report, t=time.time(), user="probe")
+        self._log.write(replace(created, probe=True))
         sending = asyncio.create_task(self._device.report(report), name="probe")
         sending.add_done_callback(lambda _: kill())
         late = asyncio.create_task(self._file_when_done(sending), name="probe's receipt")
@@ -98,15 +94,15 @@ class ReceiptProbe:
         self._file(receipt)
 
     def _file(self, receipt: Receipt) -> None:
-        entry = receipted("probe", receipt)
-        if entry is not None and receipt.subject is Subject.REPORT:
-            self._log.write(entry)
+        row = ReceiptSeen.of(receipt, t=time.time(), to="probe")
+        if row is not None and row.subject is Subject.REPORT:
+            self._log.write(row)
 
     def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(grouped("probe", event, received_at))
+        self._log.write(GroupEventSeen.of(event, t=received_at, user="probe"))
 
     def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(asked("probe", question, received_at))
+        self._log.write(QuestionSeen.of(question, t=received_at, user="probe"))
 
 
 class Striker:
@@ -162,9 +158,7 @@ class Striker:
     def _note(self, strike: Strike, process: str) -> None:
         blow = Blow(time.time(), strike.victim, process, strike.pause_s)
         self.blows.append(blow)
-        self._log.write(
-            ProcessStruck(t=blow.t, victim=blow.victim, process=process, pause_s=strike.pause_s)
-        )
+        self._log.write(blow)
 
 
 async def _until(condition: Callable[[], bool]) -> None:

@@ -10,17 +10,15 @@ from verify.oracle.counts import Count
 from verify.oracle.coverage import (
     CLOCK_S,
     Helping,
-    Places,
     Wave,
-    certain_since,
     first_radius_m,
     helping_of,
-    possible_since,
-    stays_by_cell,
     waves_of,
 )
+from verify.oracle.history import NEVER, AlertLog, ReplayHistory
+from verify.oracle.judgement import Judgement
 from verify.oracle.merging import Episode
-from verify.oracle.observations import NEVER, AlertLog, Observations
+from verify.oracle.recipients_due import AlertingIncident, Near, due, why
 
 REPORTER_GRACE_S = 30.0  # a participant due for an alert this long before reporting it has had it
 
@@ -31,13 +29,14 @@ class AlertOracle:
     def __init__(
         self,
         policy: PolicyFile,
-        history: Observations,
+        history: ReplayHistory,
         episodes: dict[UUID, Episode],
+        judgement: Judgement,
         *,
         settled_at: float,
         heard_until: float,
     ) -> None:
-        self.count = Count()
+        self.count = Count(judgement, missing_is="I4", unexpected_is="I5")
         self.duplicates = 0
         self.redelivered = 0
         self._policy = policy
@@ -45,8 +44,7 @@ class AlertOracle:
         self._episodes = episodes
         self._settled_at = settled_at
         self._heard_until = heard_until
-        self._stays = stays_by_cell(history.presences, policy)
-        self._places = Places(self._stays)
+        self._near = Near(history.presences, policy)
         self._helping: dict[UUID, list[Helping]] = defaultdict(list)
         for incident, helping in helping_of(history.acceptances, history.departures):
             self._helping[incident].append(helping)
@@ -91,50 +89,32 @@ class AlertOracle:
 
     def _refuse_second(self, user: int, incident: UUID) -> None:
         self.duplicates += 1
-        self.count.refuse(lambda: f"{self._name(user)} was alerted to {incident} a second time")
+        self.count.double(lambda: f"{self._name(user)} was alerted to {incident} a second time")
 
     def _judge_incident(self, episode: Episode, got: set[int], seen: dict[int, float]) -> None:
-        must, may = self._due(episode, seen)
+        alerting = self._alerting(episode, seen)
+        must, may = due(alerting, self._near, reporter_grace_s=REPORTER_GRACE_S)
         self.count.expected += len(must)
         self.count.ambiguous += len(may - must)
         for user in must - got:
-            self.count.miss(partial(self._why, user, episode, "was not alerted"))
+            self.count.miss(partial(self._why, user, alerting, "was not alerted"))
         for user in got - may:
-            self.count.refuse(partial(self._why, user, episode, "was alerted"))
+            self.count.refuse(partial(self._why, user, alerting, "was alerted"))
 
-    def _due(self, episode: Episode, seen: dict[int, float]) -> tuple[set[int], set[int]]:
-        category = self._policy.categories[episode.first.category]
-        must: set[int] = set()
-        may: set[int] = set()
-        opened = self._alerts_since(episode)
-        if category.radius_m == 0 or opened[0] == NEVER:
-            return must, may
-        if episode.audience is not Audience.POLICE_AND_NEARBY:
-            return must, may
-        certain_until, possible_until = episode.open_until()
-        certain_until = min(certain_until, self._settled_at)
-        possible_until = min(possible_until, self._heard_until)
-        reporters = _reporters(episode)
-        waves = self._waves(episode, opened, seen, possible_until)
+    def _alerting(self, episode: Episode, seen: dict[int, float]) -> AlertingIncident:
         first = episode.first
-        for distance, cell in self._places.within(first.lat, first.lon, waves[-1].radius_m):
-            certain, possible = certain_since(waves, distance), possible_since(waves, distance)
-            for stay in self._stays[cell]:
-                user, certain_from, stay_certain, possible_from, stay_possible = stay
-                surely = max(certain, certain_from)
-                maybe = max(possible, possible_from)
-                if maybe >= stay_possible or maybe >= possible_until:
-                    continue
-                sure = surely < stay_certain and surely < certain_until
-                if user in reporters:
-                    sent_at, received_at = reporters[user]
-                    if maybe >= received_at:
-                        continue
-                    sure = sure and surely + REPORTER_GRACE_S < sent_at
-                may.add(user)
-                if sure:
-                    must.add(user)
-        return must, may
+        certain_until, possible_until = episode.open_until()
+        possible_until = min(possible_until, self._heard_until)
+        return AlertingIncident(
+            name=f"{first.category} {episode.id}",
+            lat=first.lat,
+            lon=first.lon,
+            opened=(first.sent_at, first.received_at),
+            waves=self._waves(episode, seen, possible_until),
+            reporters=_reporters(episode),
+            certain_until=min(certain_until, self._settled_at),
+            possible_until=possible_until,
+        )
 
     def _alerts_since(self, episode: Episode) -> tuple[float, float]:
         """Return since when people are alerted, possibly and certainly: by the first fresh report."""
@@ -148,20 +128,15 @@ class AlertOracle:
                 certain = min(certain, report.received_at)
         return possible, certain
 
-    def _radius_m(self, episode: Episode) -> float:
-        first = episode.first
+    def _waves(self, episode: Episode, seen: dict[int, float], possible_until: float) -> list[Wave]:
+        first, opened = episode.first, self._alerts_since(episode)
         category = self._policy.categories[first.category]
-        return first_radius_m(category, first.accuracy_m, self._policy)
-
-    def _waves(
-        self,
-        episode: Episode,
-        opened: tuple[float, float],
-        seen: dict[int, float],
-        possible_until: float,
-    ) -> list[Wave]:
+        radius_m = first_radius_m(category, first.accuracy_m, self._policy)
+        is_open_to_all = episode.audience is Audience.POLICE_AND_NEARBY
+        if radius_m == 0 or opened[0] == NEVER or not is_open_to_all:
+            return []
         return waves_of(
-            radius_m=self._radius_m(episode),
+            radius_m=radius_m,
             opened=opened,
             helping=self._helping.get(episode.id, ()),
             seen=seen,
@@ -169,26 +144,9 @@ class AlertOracle:
             policy=self._policy,
         )
 
-    def _why(self, user: int, episode: Episode, what: str) -> str:
-        """Say how near this person came to the incident, to help find the error."""
-        first = episode.first
-        radius_m = self._radius_m(episode)
-        text = f"{self._name(user)} {what} to {first.category} {episode.id} ({radius_m} m)"
-        if user in _reporters(episode):
-            return f"{text}: reported it at {_reporters(episode)[user][0]:.3f}"
-        visits = [
-            (distance, stay)
-            for distance, cell in self._places.within(first.lat, first.lon, 20_000.0)
-            for stay in self._stays[cell]
-            if stay.user == user and stay.possible_until > first.sent_at
-        ]
-        if not visits:
-            return f"{text}: has no place in effect within 20 km since {first.sent_at:.3f}"
-        distance, stay = min(visits)
-        return (
-            f"{text}: nearest at {distance:.3f} m from {stay.possible_from:.3f} to "
-            f"{stay.possible_until:.3f}, opened {first.sent_at:.3f} to {first.received_at:.3f}"
-        )
+    def _why(self, user: int, alerting: AlertingIncident, what: str) -> str:
+        """Say what decides whether this person is alerted, to help find the error."""
+        return f"{self._name(user)} {what} to {alerting.name}; {why(user, alerting, self._near)}"
 
     def _why_foreign(self, user: int, incident: UUID) -> str:
         return (

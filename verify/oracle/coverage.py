@@ -14,7 +14,7 @@ from uuid import UUID
 
 from schemas.taxonomy import Category, PolicyFile
 from verify.oracle.geofence import centre_of
-from verify.oracle.observations import NEVER, Deed, SentPresence
+from verify.oracle.history import NEVER, Deed, SentPresence
 
 EARTH_M = 6_371_007.180918475  # the authalic radius, docs/protocol.md
 TOLERANCE_M = 0.001  # nearer than this to a radius, rounding decides

@@ -11,10 +11,9 @@ from uuid import UUID
 
 from schemas.ids import is_opened_by
 from schemas.messages import EscalationKind, Merge
-from schemas.taxonomy import Audience, PolicyFile
 from verify.oracle.coverage import TOLERANCE_M, distance_m
-from verify.oracle.merging import CLOCK_S, Episode, Merging, effective_audience
-from verify.oracle.observations import Observations, SentReport
+from verify.oracle.history import ReplayHistory, SentReport
+from verify.oracle.merging import CLOCK_S, Episode, Merging
 
 
 class Told(NamedTuple):
@@ -24,13 +23,7 @@ class Told(NamedTuple):
     reports: int
 
 
-def is_for_desk_alone(report: SentReport, policy: PolicyFile) -> bool:
-    """Whether no participant may know of it."""
-    category = policy.categories.get(report.category)
-    return category is not None and effective_audience(report, category) is Audience.POLICE
-
-
-def told_of(history: Observations) -> dict[UUID, Told]:
+def told_of(history: ReplayHistory) -> dict[UUID, Told]:
     """Return what the desks were told of each report, the first time."""
     told: dict[UUID, Told] = {}
     for heard in history.escalations:

@@ -5,20 +5,17 @@ from collections.abc import Iterator
 from functools import partial
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import Desk, PolicyFile, Urgency
 from verify.oracle.counts import Count
 from verify.oracle.coverage import CLOCK_S, WAVE_SLACK_S
 from verify.oracle.geofence import Geofence
+from verify.oracle.history import NEVER, Deed, ReplayHistory, SentReport
+from verify.oracle.judgement import Judgement
 from verify.oracle.merging import Episode
-from verify.oracle.observations import (
-    NEVER,
-    Deed,
-    HeardCase,
-    HeardEscalation,
-    Observations,
-    SentReport,
-)
+from verify.oracle.observations import CaseSeen, EscalationSeen
 
 
 class DeskOracle:
@@ -27,12 +24,14 @@ class DeskOracle:
     def __init__(
         self,
         policy: PolicyFile,
-        history: Observations,
+        history: ReplayHistory,
         episodes: dict[UUID, Episode],
+        judgement: Judgement,
+        *,
         settled_at: float,
     ) -> None:
-        self.escalations = Count()
-        self.cases = Count()
+        self.escalations = Count(judgement, missing_is="I3", unexpected_is="I3")
+        self.cases = Count(judgement, missing_is="I3", unexpected_is="I3")
         self.redelivered = 0
         self._policy = policy
         self._history = history
@@ -51,8 +50,8 @@ class DeskOracle:
 
     def judge_escalations(self, zones: Geofence) -> None:
         """Exactly one escalation per report to the police, and those that are overdue."""
-        by_report: dict[UUID | None, list[HeardEscalation]] = defaultdict(list)
-        overdue: dict[tuple[UUID, int], list[HeardEscalation]] = defaultdict(list)
+        by_report: dict[UUID | None, list[EscalationSeen]] = defaultdict(list)
+        overdue: dict[tuple[UUID, int], list[EscalationSeen]] = defaultdict(list)
         for heard in self._once(self._history.escalations):
             if heard.kind == EscalationKind.OVERDUE:
                 overdue[heard.incident, heard.attempt].append(heard)
@@ -70,20 +69,20 @@ class DeskOracle:
         for left in (*by_report.values(), *overdue.values()):
             self._refuse_all(left)
 
-    def _once(self, escalations: list[HeardEscalation]) -> Iterator[HeardEscalation]:
+    def _once(self, escalations: list[EscalationSeen]) -> Iterator[EscalationSeen]:
         """Yield each message once; the same message again is no news, QoS 1 may do that."""
-        known: dict[UUID, HeardEscalation] = {}
+        known: dict[UUID, EscalationSeen] = {}
         for heard in escalations:
             before = known.setdefault(heard.id, heard)
             if before is heard:
                 yield heard
-            elif before[:-1] == heard[:-1]:
+            elif is_same(before, heard):
                 self.redelivered += 1
             else:
                 self.escalations.refuse(partial(_told, heard, f"has the id of {before.report}'s"))
 
     def _judge_report(
-        self, report: SentReport, zone: str, heard_here: list[HeardEscalation]
+        self, report: SentReport, zone: str, heard_here: list[EscalationSeen]
     ) -> None:
         self.escalations.expected += 1
         kind = EscalationKind.NEW if report.merge is Merge.OPENED else EscalationKind.UPDATE
@@ -108,7 +107,7 @@ class DeskOracle:
         self,
         episode: Episode,
         zone: str,
-        overdue: dict[tuple[UUID, int], list[HeardEscalation]],
+        overdue: dict[tuple[UUID, int], list[EscalationSeen]],
     ) -> None:
         category = self._policy.categories[episode.first.category]
         if category.desk is not Desk.POLICE or category.urgency is not Urgency.URGENT:
@@ -120,7 +119,7 @@ class DeskOracle:
                 heard
                 for heard in heard_now
                 if (heard.zone, heard.priority) == (zone, str(category.priority))
-                and heard.received_at >= possible_from
+                and heard.t >= possible_from
             ][:1]
             self._refuse_all(heard for heard in heard_now if heard not in right)
             if certain_from < self._settled_at:
@@ -145,7 +144,7 @@ class DeskOracle:
             certain = NEVER
         return possible, certain
 
-    def _refuse_all(self, left: "Iterator[HeardEscalation] | list[HeardEscalation]") -> None:
+    def _refuse_all(self, left: "Iterator[EscalationSeen] | list[EscalationSeen]") -> None:
         for heard in left:
             if heard.report in self._unconfirmed:
                 self.escalations.ambiguous += 1
@@ -158,11 +157,11 @@ class DeskOracle:
         """Exactly one case per report to the city."""
         if not self._history.watches_city:
             return
-        by_report: dict[UUID, list[HeardCase]] = defaultdict(list)
-        known: dict[UUID, HeardCase] = {}
+        by_report: dict[UUID, list[CaseSeen]] = defaultdict(list)
+        known: dict[UUID, CaseSeen] = {}
         for heard in self._history.cases:
             before = known.setdefault(heard.id, heard)
-            if before is not heard and before[:-1] == heard[:-1]:
+            if before is not heard and is_same(before, heard):
                 self.redelivered += 1
             else:
                 by_report[heard.report].append(heard)
@@ -177,7 +176,7 @@ class DeskOracle:
                     self.cases.refuse(partial(_told_case, heard, "none was due"))
 
     def _judge_case(
-        self, report: SentReport, municipality: str, heard_here: list[HeardCase]
+        self, report: SentReport, municipality: str, heard_here: list[CaseSeen]
     ) -> None:
         self.cases.expected += 1
         right = (municipality, report.category, report.incident)
@@ -201,7 +200,12 @@ class DeskOracle:
                     yield episode, report
 
 
-def _told(heard: HeardEscalation, why: str) -> str:
+def is_same(one: EscalationSeen | CaseSeen, other: EscalationSeen | CaseSeen) -> bool:
+    """Whether it is the same message, which may have come twice."""
+    return replace(one, t=other.t) == other
+
+
+def _told(heard: EscalationSeen, why: str) -> str:
     return (
         f"escalation {heard.id} ({heard.kind}, attempt {heard.attempt}) of report {heard.report}, "
         f"incident {heard.incident}, to {heard.zone}/{heard.priority}: {why}"
@@ -212,7 +216,7 @@ def _told_overdue(episode: Episode, attempt: int, since: float, zone: str) -> st
     return f"incident {episode.id}: no attempt {attempt} to {zone}, due since {since:.3f}"
 
 
-def _told_case(heard: HeardCase, why: str) -> str:
+def _told_case(heard: CaseSeen, why: str) -> str:
     return (
         f"case {heard.id} of report {heard.report}, incident {heard.incident}, "
         f"to {heard.municipality}/{heard.category}: {why}"

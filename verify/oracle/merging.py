@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from schemas.messages import Merge
-from schemas.taxonomy import Audience, Category, PolicyFile, Urgency
+from schemas.taxonomy import Audience, PolicyFile, Urgency
+from verify.oracle.audiences import effective_audience
 from verify.oracle.coverage import EARTH_M, TOLERANCE_M, distance_m, silence
-from verify.oracle.observations import Deed, SentReport
+from verify.oracle.history import Deed, SentReport
 
 CLOCK_S = 0.001  # of `seen_at`
 
@@ -58,13 +59,6 @@ class Episode:
         activity += [(deed.sent_at, deed.received_at) for deed in before]
         certain, possible = silence(activity, self.silence_s)
         return report.received_at < certain, report.sent_at < possible
-
-
-def effective_audience(report: SentReport, category: Category) -> Audience:
-    """Return `police` if the category or the report says so."""
-    if Audience.POLICE in (report.audience, category.audience):
-        return Audience.POLICE
-    return Audience.POLICE_AND_NEARBY
 
 
 class Merging:

@@ -1,164 +1,355 @@
-"""What a replay sent and heard, as its devices saw it: the oracle's only input.
+"""What a device or a desk did or heard: one vocabulary for the logs of every proof.
 
-Every instant is Unix time in seconds on the devices' clock. Something sent at `sent_at` whose
-receipt came at `received_at` was committed in between; without a receipt `received_at` is
-infinite, since it may have been committed or not, at any time after.
+Chaos writes these as JSON lines, the simulation keeps them in memory, a replay keeps what it hears
+(`history.py` has what it sent, each with its receipt). A row has what a judge reads of a message,
+and no more: a run hears a million. `t` is Unix time in seconds on the writer's clock.
 """
 
-import math
-from array import array
-from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 from uuid import UUID
 
-from schemas.messages import Merge, Mode
+from msgspec import Struct
+
+from schemas.messages import (
+    Alert,
+    AlertReason,
+    Brief,
+    Case,
+    Escalation,
+    EscalationKind,
+    GroupEvent,
+    GroupEventKind,
+    GroupRole,
+    IncidentState,
+    Merge,
+    Mode,
+    Outcome,
+    PoliceCommand,
+    Question,
+    Receipt,
+    ReplyKind,
+    Report,
+    Status,
+    Subject,
+)
 from schemas.taxonomy import Audience
 
-NEVER = math.inf
+# -- what is sent --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentReport:
-    """A report and its receipt; `incident` is None when it was rejected or never confirmed.
+class ReportCreated(Struct, frozen=True, kw_only=True, tag="report", omit_defaults=True):
+    """A report is made. `poison` must be rejected; with the receipt of a `probe` Redis is killed."""
 
-    Of a report for a desk alone the receipt tells an incident of its own, and no more.
-    """
-
+    t: float
+    user: str
     id: UUID
-    user: int
     category: str
     lat: float
     lon: float
     seen_at: float
-    sent_at: float
     audience: Audience = Audience.POLICE_AND_NEARBY
     mode: Mode = Mode.REAL
-    accuracy_m: float = 0.0
-    received_at: float = NEVER
+    odd: bool = False  # so that its receipt has notes
+    poison: bool = False
+    probe: bool = False
+
+    @classmethod
+    def of(cls, report: Report, *, t: float, user: str, odd: bool = False) -> "ReportCreated":
+        """Return the row of a report as it is meant."""
+        return cls(
+            t=t,
+            user=user,
+            id=report.id,
+            category=report.category,
+            lat=report.location.lat,
+            lon=report.location.lon,
+            seen_at=report.seen_at.timestamp(),
+            audience=report.audience,
+            mode=report.mode,
+            odd=odd,
+        )
+
+
+class PresenceSent(Struct, frozen=True, kw_only=True, tag="presence", omit_defaults=True):
+    """Presence number `number` of this user is sent at `t`; again when confirmed, at `done`.
+
+    No cell: muted. `short`: it asks for alerts in short.
+    """
+
+    t: float
+    user: str
+    number: int
+    cell: int | None
+    short: bool = False
+    done: float | None = None
+
+
+class MessageSent(Struct, frozen=True, kw_only=True, tag="sent", omit_defaults=True):
+    """A message is sent at `t`; again when its receipt is here, at `done`. `text` is like no other."""
+
+    t: float
+    user: str
+    subject: Subject
+    incident: UUID
+    reply: ReplyKind | None = None
+    text: str = ""
+    done: float | None = None
+
+
+class CommandSent(Struct, frozen=True, kw_only=True, tag="command", omit_defaults=True):
+    """The police send a command, until its receipt comes. `text` (or unit) is like no other."""
+
+    t: float
+    zone: str
+    id: UUID
+    incident: UUID
+    command: str
+    text: str = ""
+
+    @classmethod
+    def of(cls, command: PoliceCommand, *, t: float, zone: str) -> "CommandSent":
+        """Return the row of a command."""
+        texts = (getattr(command, name, "") for name in ("text", "outcome", "unit"))
+        return cls(
+            t=t,
+            zone=zone,
+            id=command.id,
+            incident=command.incident,
+            command=type(command).__name__.lower(),
+            text=next(filter(None, texts), ""),
+        )
+
+
+# -- what is heard -------------------------------------------------------------------------------
+
+
+class ReceiptSeen(Struct, frozen=True, kw_only=True, tag="receipt", omit_defaults=True):
+    """A receipt came to a user, or to the desk of a zone; the same one may come again."""
+
+    t: float
+    to: str
+    id: UUID
+    subject: Subject
+    outcome: Outcome
     incident: UUID | None = None
     merge: Merge | None = None
     sequence: int | None = None
-    happened_at: float | None = None  # in the stream, where it comes from one
-    rejected: str | None = None
+    code: str | None = None
+    notes: int = 0
+
+    @classmethod
+    def of(cls, receipt: Receipt, *, t: float, to: str) -> "ReceiptSeen | None":
+        """Return the row of a receipt; None for one that is about no message in particular."""
+        if receipt.id is None:
+            return None
+        return cls(
+            t=t,
+            to=to,
+            id=receipt.id,
+            subject=receipt.subject,
+            outcome=receipt.outcome,
+            incident=receipt.incident,
+            merge=receipt.merge,
+            sequence=receipt.sequence,
+            code=receipt.code,
+            notes=len(receipt.notes),
+        )
 
 
-class SentPresence(NamedTuple):
-    """A participant's place, as the H3 cell it falls in; None: muted or away."""
+class AlertSeen(Struct, frozen=True, kw_only=True, tag="alert", omit_defaults=True):
+    """An alert came; the same id may come again. In short it tells neither wave nor reason."""
 
-    user: int
-    cell: int | None
-    sent_at: float
-    received_at: float
-    accuracy_m: float = 0.0
-
-
-class Deed(NamedTuple):
-    """An acceptance by a participant or that they left, or an acknowledgement by a desk."""
-
+    t: float
+    user: str
+    id: UUID
     incident: UUID
-    sent_at: float
-    received_at: float
-    user: int = -1  # the participant's number
+    wave: int = 0
+    reason: AlertReason | None = None
+
+    @classmethod
+    def of(cls, alert: Alert | Brief, *, t: float, user: str) -> "AlertSeen":
+        """Return the row of an alert, in full or in short."""
+        if isinstance(alert, Brief):
+            return cls(t=t, user=user, id=alert.id, incident=alert.incident)
+        return cls(
+            t=t,
+            user=user,
+            id=alert.id,
+            incident=alert.incident,
+            wave=alert.wave,
+            reason=alert.reason,
+        )
 
 
-class HeardEscalation(NamedTuple):
-    """An escalation; `zone` and `priority` are those of its topic."""
+class GroupEventSeen(Struct, frozen=True, kw_only=True, tag="group", omit_defaults=True):
+    """A group event came; the same id may come again. `at`: when it happened, on services' clocks.
 
+    `own`: it is of the member who hears it.
+    """
+
+    t: float
+    user: str
+    id: UUID
+    incident: UUID
+    sequence: int
+    kind: GroupEventKind
+    at: float
+    text: str | None = None
+    members: int = 0
+    role: GroupRole | None = None
+    own: bool = False
+
+    @classmethod
+    def of(cls, event: GroupEvent, *, t: float, user: str) -> "GroupEventSeen":
+        """Return the row of a group event."""
+        return cls(
+            t=t,
+            user=user,
+            id=event.id,
+            incident=event.incident,
+            sequence=event.sequence,
+            kind=event.kind,
+            at=event.at.timestamp(),
+            text=event.text,
+            members=event.members,
+            role=event.role,
+            own=event.member == event.you,
+        )
+
+
+class QuestionSeen(Struct, frozen=True, kw_only=True, tag="question", omit_defaults=True):
+    """A question of the police came."""
+
+    t: float
+    user: str
+    id: UUID
+    incident: UUID
+    text: str
+    report: UUID | None = None
+
+    @classmethod
+    def of(cls, question: Question, *, t: float, user: str) -> "QuestionSeen":
+        """Return the row of a question."""
+        return cls(
+            t=t,
+            user=user,
+            id=question.id,
+            incident=question.incident,
+            text=question.text,
+            report=question.report,
+        )
+
+
+class EscalationSeen(Struct, frozen=True, kw_only=True, tag="escalation", omit_defaults=True):
+    """An escalation came to the desk of `zone`; the same id may come again.
+
+    `zone` and `priority` are those of its topic. Only of what a reporter says is the text kept.
+    """
+
+    t: float
     zone: str
     priority: str
     id: UUID
-    kind: str
+    kind: EscalationKind
     incident: UUID
-    report: UUID | None
-    attempt: int
-    reports: int
-    received_at: float
+    committed_at: float = 0.0
+    report: UUID | None = None
+    attempt: int = 1
+    reports: int = 1
+    text: str = ""
+
+    @classmethod
+    def of(
+        cls, told: Escalation, *, t: float, zone: str, priority: str | None = None
+    ) -> "EscalationSeen":
+        """Return the row of an escalation that came on the topic of `zone` and `priority`."""
+        return cls(
+            t=t,
+            zone=zone,
+            priority=priority or told.priority,
+            id=told.id,
+            kind=told.kind,
+            incident=told.incident,
+            committed_at=told.committed_at.timestamp(),
+            report=told.report,
+            attempt=told.attempt,
+            reports=told.reports,
+            text=told.text if told.kind is EscalationKind.SAID else "",
+        )
 
 
-class HeardCase(NamedTuple):
-    """A case; `municipality` and `category` are those of its topic."""
+class CaseSeen(Struct, frozen=True, kw_only=True, tag="case", omit_defaults=True):
+    """A case came to the desk of `municipality`; the same id may come again. `message`: said since.
 
+    `municipality` and `category` are those of its topic.
+    """
+
+    t: float
     municipality: str
     category: str
     id: UUID
     incident: UUID
     report: UUID
-    reports: int
-    received_at: float
+    committed_at: float = 0.0
+    reports: int = 1
+    message: UUID | None = None
+    text: str = ""
 
-
-class HeardAlert(NamedTuple):
-    """An alert; `user` and `incident` are indices, `id` the last 64 bits of the alert's id."""
-
-    user: int
-    incident: int
-    id: int
-    wave: int
-    nearby: int
-    received_at: float
-
-
-class AlertLog:
-    """A million alerts in 26 bytes each."""
-
-    def __init__(self) -> None:
-        self._columns: tuple[array[Any], ...] = tuple(array(code) for code in "IIQBBd")
-        self._numbers: dict[UUID, int] = {}
-        self.incidents: list[UUID] = []
-
-    def append(
-        self, *, user: int, incident: UUID, alert: UUID, wave: int, nearby: bool, received_at: float
-    ) -> None:
-        """Note that `user` received this alert."""
-        number = self._numbers.get(incident)
-        if number is None:
-            number = self._numbers[incident] = len(self.incidents)
-            self.incidents.append(incident)
-        row = (user, number, alert.int & 0xFFFFFFFFFFFFFFFF, wave, nearby, received_at)
-        for column, value in zip(self._columns, row, strict=True):
-            column.append(value)
-
-    def __len__(self) -> int:
-        return len(self._columns[0])
-
-    def __iter__(self) -> Iterator[HeardAlert]:
-        return map(HeardAlert._make, zip(*self._columns, strict=True))
-
-
-@dataclass(kw_only=True)
-class Observations:
-    """All of one replay. `zones` are the police zones that were watched (None: all of them)."""
-
-    participants: tuple[str, ...]
-    zones: frozenset[str] | None = None
-    watches_city: bool = True
-    reports: list[SentReport] = field(default_factory=list)
-    presences: list[SentPresence] = field(default_factory=list)
-    acceptances: list[Deed] = field(default_factory=list)
-    departures: list[Deed] = field(default_factory=list)
-    acknowledgements: list[Deed] = field(default_factory=list)
-    alerts: AlertLog = field(default_factory=AlertLog)
-    escalations: list[HeardEscalation] = field(default_factory=list)
-    cases: list[HeardCase] = field(default_factory=list)
-
-    def watches(self, zone: str) -> bool:
-        """Whether escalations to `zone` would have been heard."""
-        return self.zones is None or zone in self.zones
-
-    def snapshot(self) -> "Observations":
-        """Return what is known now, while more keeps coming in."""
-        return Observations(
-            participants=self.participants,
-            zones=self.zones,
-            watches_city=self.watches_city,
-            reports=list(self.reports),
-            presences=list(self.presences),
-            acceptances=list(self.acceptances),
-            departures=list(self.departures),
-            acknowledgements=list(self.acknowledgements),
-            alerts=deepcopy(self.alerts),
-            escalations=list(self.escalations),
-            cases=list(self.cases),
+    @classmethod
+    def of(
+        cls, case: Case, *, t: float, municipality: str | None = None, category: str | None = None
+    ) -> "CaseSeen":
+        """Return the row of a case that came on the topic of `municipality` and `category`."""
+        return cls(
+            t=t,
+            municipality=municipality or case.municipality,
+            category=category or case.category,
+            id=case.id,
+            incident=case.incident,
+            report=case.report,
+            committed_at=case.committed_at.timestamp(),
+            reports=case.reports,
+            message=case.message,
+            text=case.text if case.message else "",
         )
+
+
+class StateSeen(Struct, frozen=True, kw_only=True, tag="state", omit_defaults=True):
+    """A desk took over a newer state of an incident; `late`: one that subscribes when all is quiet."""
+
+    t: float
+    zone: str
+    incident: UUID
+    version: int
+    status: Status
+    reports: int = 1
+    assigned: tuple[str, ...] = ()
+    late: bool = False
+
+    @classmethod
+    def of(cls, state: IncidentState, *, t: float, zone: str, late: bool = False) -> "StateSeen":
+        """Return the row of a retained state."""
+        return cls(
+            t=t,
+            zone=zone,
+            incident=state.incident,
+            version=state.version,
+            status=state.status,
+            reports=state.reports,
+            assigned=state.assigned,
+            late=late,
+        )
+
+
+Observation = (
+    ReportCreated
+    | PresenceSent
+    | MessageSent
+    | CommandSent
+    | ReceiptSeen
+    | AlertSeen
+    | GroupEventSeen
+    | QuestionSeen
+    | EscalationSeen
+    | CaseSeen
+    | StateSeen
+)

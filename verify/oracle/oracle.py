@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from schemas.taxonomy import PolicyFile
 from verify.oracle.alerts_due import AlertOracle
+from verify.oracle.audiences import is_for_desk_alone
 from verify.oracle.counts import EXAMPLES, DueCounts
-from verify.oracle.desk_merging import follow_told, is_for_desk_alone, told_of
+from verify.oracle.desk_merging import follow_told, told_of
 from verify.oracle.desks_due import DeskOracle
 from verify.oracle.geofence import Geofence
+from verify.oracle.history import NEVER, ReplayHistory
+from verify.oracle.judgement import Judgement
 from verify.oracle.merging import Merging
-from verify.oracle.observations import NEVER, Observations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,10 @@ class OracleVerdict:
     `duplicates` are second alerts of one incident to the same person, which are unexpected too;
     `redelivered` is the same message again, which QoS 1 allows. Cases are counted apart from
     escalations, and `missing` and `unexpected` are sums over alerts, escalations and cases.
+    `judgement` is the same in the words of every proof: I3, I4 and I5.
     """
+
+    judgement: Judgement
 
     alerts: DueCounts
     escalations: DueCounts
@@ -59,7 +64,7 @@ class Oracle:
         self._municipalities = municipalities
 
     def judge(
-        self, history: Observations, settled_at: float = NEVER, heard_until: float = NEVER
+        self, history: ReplayHistory, settled_at: float = NEVER, heard_until: float = NEVER
     ) -> OracleVerdict:
         """Compare everything that was heard with everything that was due.
 
@@ -71,17 +76,28 @@ class Oracle:
         )
         apart = [each for each in history.reports if is_for_desk_alone(each, self._policy)]
         hidden = {each.id for each in apart}
+        judgement = Judgement(kept=EXAMPLES)
         merging.follow([each for each in history.reports if each.id not in hidden])
         follow_told(merging, apart, told_of(history))
         alerts = AlertOracle(
-            self._policy, history, merging.episodes, settled_at=settled_at, heard_until=heard_until
+            self._policy,
+            history,
+            merging.episodes,
+            judgement,
+            settled_at=settled_at,
+            heard_until=heard_until,
         )
         alerts.judge()
-        desks = DeskOracle(self._policy, history, merging.episodes, settled_at)
+        desks = DeskOracle(
+            self._policy, history, merging.episodes, judgement, settled_at=settled_at
+        )
         desks.judge_escalations(self._zones)
         desks.judge_cases(self._municipalities)
+        for wrong in merging.wrong:
+            judgement.blame("I3", wrong)
         counts = (alerts.count, desks.escalations, desks.cases)
         return OracleVerdict(
+            judgement=judgement,
             alerts=alerts.count.tally(),
             escalations=desks.escalations.tally(),
             cases=desks.cases.tally(),

@@ -21,7 +21,8 @@ from devices.device_connection import Broker
 from schemas.ids import new_id
 from schemas.messages import EscalationKind, Position
 from verify.datasets.report_stream import Stream, StreamReport
-from verify.oracle.observations import NEVER, Deed, HeardEscalation, Observations
+from verify.oracle.history import NEVER, Deed, ReplayHistory
+from verify.oracle.observations import EscalationSeen
 from verify.oracle.oracle import Oracle, OracleVerdict
 from verify.replay.replay_desk import CaseWatch, EscalationWatch, Login
 from verify.replay.replay_plan import ReplayPlan, Schedule, Verify
@@ -96,7 +97,7 @@ class Replay:
             raise ValueError(
                 f"{plan.participants} participants need as many accounts, not {len(wire.accounts)}"
             )
-        self.history = Observations(
+        self.history = ReplayHistory(
             participants=tuple(islice(wire.accounts, plan.participants)),
             zones=None if "*" in wire.desks else frozenset(wire.desks),
             watches_city=wire.city is not None,
@@ -172,7 +173,7 @@ class Replay:
             yield await stack.enter_async_context(self._walkers(stream))
 
     def _desk(self, zone: str, login: Login) -> EscalationWatch:
-        def heard(escalation: HeardEscalation) -> None:
+        def heard(escalation: EscalationSeen) -> None:
             self.history.escalations.append(escalation)
             if escalation.kind == EscalationKind.NEW:
                 self._to_acknowledge.put_nowait((desk, escalation.incident, escalation.zone))

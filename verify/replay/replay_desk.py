@@ -18,7 +18,7 @@ from schemas import topics
 from schemas.codec import encode
 from schemas.ids import new_id
 from schemas.messages import Acknowledge, Receipt
-from verify.oracle.observations import HeardCase, HeardEscalation
+from verify.oracle.observations import CaseSeen, EscalationSeen
 
 SESSION_EXPIRY_S = 300
 RECEIPT_TIMEOUT_S = 60.0
@@ -42,7 +42,7 @@ class EscalationWatch:
         *,
         zone: str,
         device: str,
-        on_escalation: Callable[[HeardEscalation], None],
+        on_escalation: Callable[[EscalationSeen], None],
     ) -> None:
         self._on_escalation = on_escalation
         self._connection = DeviceConnection(
@@ -95,19 +95,7 @@ class EscalationWatch:
             self._receipts.take(read(topics.COMMAND_RECEIPT, incoming.payload), incoming)
             return
         escalation = read(topics.ESCALATION, incoming.payload)
-        self._on_escalation(
-            HeardEscalation(
-                zone=levels["zone"],
-                priority=levels["priority"],
-                id=escalation.id,
-                kind=str(escalation.kind),
-                incident=escalation.incident,
-                report=escalation.report,
-                attempt=escalation.attempt,
-                reports=escalation.reports,
-                received_at=incoming.received_at,
-            )
-        )
+        self._on_escalation(EscalationSeen.of(escalation, t=incoming.received_at, **levels))
         self._delivery.add(topics.DESK_DELIVERED.topic(zone=levels["zone"]), escalation.id)
 
 
@@ -115,7 +103,7 @@ class CaseWatch:
     """Hears the cases of every municipality while the `async with` lasts."""
 
     def __init__(
-        self, login: Login, broker: Broker, *, device: str, on_case: Callable[[HeardCase], None]
+        self, login: Login, broker: Broker, *, device: str, on_case: Callable[[CaseSeen], None]
     ) -> None:
         self._on_case = on_case
         self._connection = DeviceConnection(
@@ -147,14 +135,4 @@ class CaseWatch:
         self._delivery.add(topic, case.id)
         if case.message is not None:
             return  # what a reporter has said since, no case of its own
-        self._on_case(
-            HeardCase(
-                municipality=levels.get("municipality", ""),
-                category=levels.get("category", ""),
-                id=case.id,
-                incident=case.incident,
-                report=case.report,
-                reports=case.reports,
-                received_at=incoming.received_at,
-            )
-        )
+        self._on_case(CaseSeen.of(case, t=incoming.received_at, **levels))

@@ -11,7 +11,7 @@ from schemas.messages import EscalationKind, Merge
 from schemas.taxonomy import PolicyFile
 from verify.datasets.report_stream import Stream
 from verify.oracle.desk_merging import told_of
-from verify.oracle.observations import HeardAlert, Observations
+from verify.oracle.history import HeardAlert, ReplayHistory
 from verify.oracle.oracle import OracleVerdict
 
 
@@ -79,20 +79,21 @@ class ReplayResult:
     def passed(self) -> bool:
         """Whether everything was answered, nothing is missing or unexpected, and merges are right."""
         verdict = self.verdict
-        judged = verdict is None or not (
-            verdict.missing or verdict.unexpected or verdict.merges_wrong
-        )
+        judged = verdict is None or verdict.judgement.passed
         return judged and not (self.rejected or self.unconfirmed)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return asdict(self)
+        """Return it for JSON; what the judgement says stands in the counts and examples."""
+        found = asdict(self)
+        if self.verdict:
+            del found["verdict"]["judgement"]
+        return found
 
     # long: one field a line
     @classmethod
     def of(
         cls,
-        history: Observations,
+        history: ReplayHistory,
         stream: Stream,
         verdict: OracleVerdict | None,
         *,
@@ -148,17 +149,17 @@ class ReplayResult:
         )
 
 
-def _to_police(history: Observations) -> Iterable[float]:
+def _to_police(history: ReplayHistory) -> Iterable[float]:
     sent_at = {report.id: report.sent_at for report in history.reports}
     direct = (EscalationKind.NEW, EscalationKind.UPDATE)
     known: set[UUID] = set()
     for heard in history.escalations:
         if heard.kind in direct and heard.report in sent_at and heard.id not in known:
             known.add(heard.id)
-            yield heard.received_at - sent_at[heard.report]
+            yield heard.t - sent_at[heard.report]
 
 
-def _to_alert(history: Observations) -> Iterable[float]:
+def _to_alert(history: ReplayHistory) -> Iterable[float]:
     """Yield how long alerts of the first wave took that came because a participant was nearby."""
     opened_at = {
         report.incident: report.sent_at
@@ -172,7 +173,7 @@ def _to_alert(history: Observations) -> Iterable[float]:
             yield alert.received_at - began_at
 
 
-def _first_alerts(history: Observations) -> Iterator[HeardAlert]:
+def _first_alerts(history: ReplayHistory) -> Iterator[HeardAlert]:
     """Yield each alert as it first came to its device."""
     known: set[tuple[int, int]] = set()
     for alert in history.alerts:
@@ -181,7 +182,7 @@ def _first_alerts(history: Observations) -> Iterator[HeardAlert]:
             yield alert
 
 
-def _merged_apart(history: Observations, policy: PolicyFile) -> int:
+def _merged_apart(history: ReplayHistory, policy: PolicyFile) -> int:
     """Count reports further than `merge_s` from the others of their incident, in the stream."""
     told = told_of(history)
     times: dict[tuple[UUID, str], list[float]] = defaultdict(list)

@@ -32,7 +32,7 @@ from schemas.ids import new_id
 from schemas.messages import Alert, AlertReason, Position, ReplyKind, Report
 from verify.datasets.report_stream import StreamReport
 from verify.oracle.geofence import cell_at
-from verify.oracle.observations import NEVER, Deed, Observations, SentPresence, SentReport
+from verify.oracle.history import NEVER, Deed, ReplayHistory, SentPresence, SentReport
 from verify.world.tracks import Track
 
 SESSION_EXPIRY_S = 300  # alerts must survive a lost connection, but not the replay
@@ -84,7 +84,7 @@ class Walkers:
         accounts: Mapping[str, str],
         tracks: Sequence[Track],
         habits: ReplayHabits,
-        history: Observations,
+        history: ReplayHistory,
         random: Random,
         device: str,
     ) -> None:
