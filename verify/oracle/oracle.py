@@ -32,7 +32,6 @@ class OracleVerdict:
     """
 
     judgement: Judgement
-
     alerts: DueCounts
     escalations: DueCounts
     cases: DueCounts
@@ -71,14 +70,10 @@ class Oracle:
         What became certain only after `settled_at` (Unix time) need not have arrived, what became
         possible only after `heard_until` cannot have.
         """
-        merging = Merging(
-            self._policy, (*history.acceptances, *history.departures, *history.acknowledgements)
-        )
-        apart = [each for each in history.reports if is_for_desk_alone(each, self._policy)]
-        hidden = {each.id for each in apart}
         judgement = Judgement(kept=EXAMPLES)
-        merging.follow([each for each in history.reports if each.id not in hidden])
-        follow_told(merging, apart, told_of(history))
+        merging = self._merging(history)
+        for wrong in merging.wrong:
+            judgement.blame("I3", wrong)
         alerts = AlertOracle(
             self._policy,
             history,
@@ -93,8 +88,6 @@ class Oracle:
         )
         desks.judge_escalations(self._zones)
         desks.judge_cases(self._municipalities)
-        for wrong in merging.wrong:
-            judgement.blame("I3", wrong)
         counts = (alerts.count, desks.escalations, desks.cases)
         return OracleVerdict(
             judgement=judgement,
@@ -109,3 +102,14 @@ class Oracle:
             unexpected_examples=tuple(each for count in counts for each in count.surplus),
             wrong_examples=tuple(merging.wrong[:EXAMPLES]),
         )
+
+    def _merging(self, history: ReplayHistory) -> Merging:
+        """Return which report belongs to which incident."""
+        merging = Merging(
+            self._policy, (*history.acceptances, *history.departures, *history.acknowledgements)
+        )
+        apart = [each for each in history.reports if is_for_desk_alone(each, self._policy)]
+        hidden = {each.id for each in apart}
+        merging.follow([each for each in history.reports if each.id not in hidden])
+        follow_told(merging, apart, told_of(history))
+        return merging
