@@ -67,6 +67,38 @@ def test_an_alert_in_short_is_an_alert(small_run: Run) -> None:
     assert small_run.violated() == {"I4": 1}
 
 
+def test_a_missed_alert_is_told_with_all_that_decides_it(small_run: Run) -> None:
+    small_run.evidence.alerts.clear()
+    small_run.evidence.take(small_run.stands("bob", (51.0543, 3.7217), short=True))
+    small_run.evidence.add("strikes", [Blow(12.0, "device", "device-1")])
+
+    (told,) = small_run.judged().violations["I4"]
+
+    assert told.startswith(f"bob was not alerted to fire {small_run.incident}; opened 10.000, ")
+    assert "confirmed +0.200 s" in told
+    assert "surely open until +990.000 s" in told  # when the run had settled
+    assert "500 m from +0.000 s to +0.200 s on" in told
+    assert "m from -8.000 s (-7.900 s for sure)" in told
+    assert "surely due at +0.200 s" in told
+    assert "hears alerts in short since -8.000 s" in told
+    assert told.endswith("what was on its way to them was lost at +2.000 s")
+
+
+def test_one_who_hides_before_they_are_looked_for_need_not_be_alerted(small_run: Run) -> None:
+    small_run.evidence.alerts.clear()
+    small_run.evidence.take(small_run.stands("bob", None, t=12.0, done=12.1))
+    assert small_run.violated() == {}
+
+    small_run.evidence.take(small_run.stands("bob", (51.0543, 3.7217), t=14.0, done=14.1))
+    assert small_run.violated() == {"I4": 1}  # they came back, and stay
+
+
+def test_one_who_comes_in_is_alerted_though_they_hide_at_once(small_run: Run) -> None:
+    small_run.evidence.take(small_run.stands("dirk", (51.0543, 3.7217), t=20.0, done=20.1))
+    small_run.evidence.take(small_run.stands("dirk", None, t=21.0, done=21.1))
+    assert small_run.violated() == {"I4": 1}
+
+
 # -- I1, I6: the store --
 
 

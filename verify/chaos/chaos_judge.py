@@ -9,6 +9,8 @@ from schemas.taxonomy import PolicyFile
 from verify.chaos.chaos_evidence import ChaosEvidence, StoreFacts
 from verify.oracle.alert_judge import judge_alerts
 from verify.oracle.command_judge import judge_commands
+from verify.oracle.conversation_judge import judge_ends
+from verify.oracle.coverage import WAVE_SLACK_S
 from verify.oracle.judgement import Judgement
 from verify.oracle.observations import ReportCreated
 from verify.oracle.privacy_judge import judge_privacy
@@ -33,6 +35,7 @@ def judge(
     judge_privacy(evidence, policy, judgement)
     losses = {user: evidence.losses_of(name) for user, name in evidence.process_of.items()}
     judge_alerts(evidence, policy, judgement, settled_at=settled_at, losses=losses)
+    judge_ends(evidence, policy, judgement, slack_s=WAVE_SLACK_S, until=settled_at)
     judge_versions(evidence, judgement)
     _at_rest(facts, judgement, poison)
     for what in growth:

@@ -5,6 +5,7 @@ Chaos writes these as JSON lines, the simulation keeps them in memory, a replay 
 and no more: a run hears a million. `t` is Unix time in seconds on the writer's clock.
 """
 
+from typing import Any, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -33,6 +34,8 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Audience
 
+Row = TypeVar("Row", bound=Struct)
+
 # -- what is sent --------------------------------------------------------------------------------
 
 
@@ -55,18 +58,9 @@ class ReportCreated(Struct, frozen=True, kw_only=True, tag="report", omit_defaul
     @classmethod
     def of(cls, report: Report, *, t: float, user: str, odd: bool = False) -> "ReportCreated":
         """Return the row of a report as it is meant."""
-        return cls(
-            t=t,
-            user=user,
-            id=report.id,
-            category=report.category,
-            lat=report.location.lat,
-            lon=report.location.lon,
-            seen_at=report.seen_at.timestamp(),
-            audience=report.audience,
-            mode=report.mode,
-            odd=odd,
-        )
+        place, seen_at = report.location, report.seen_at.timestamp()
+        more = {"lat": place.lat, "lon": place.lon, "seen_at": seen_at, "odd": odd}
+        return _row(cls, report, t=t, user=user, **more)
 
 
 class PresenceSent(Struct, frozen=True, kw_only=True, tag="presence", omit_defaults=True):
@@ -109,14 +103,8 @@ class CommandSent(Struct, frozen=True, kw_only=True, tag="command", omit_default
     def of(cls, command: PoliceCommand, *, t: float, zone: str) -> "CommandSent":
         """Return the row of a command."""
         texts = (getattr(command, name, "") for name in ("text", "outcome", "unit"))
-        return cls(
-            t=t,
-            zone=zone,
-            id=command.id,
-            incident=command.incident,
-            command=type(command).__name__.lower(),
-            text=next(filter(None, texts), ""),
-        )
+        text = next(filter(None, texts), "")
+        return _row(cls, command, t=t, zone=zone, command=type(command).__name__.lower(), text=text)
 
 
 # -- what is heard -------------------------------------------------------------------------------
@@ -141,18 +129,7 @@ class ReceiptSeen(Struct, frozen=True, kw_only=True, tag="receipt", omit_default
         """Return the row of a receipt; None for one that is about no message in particular."""
         if receipt.id is None:
             return None
-        return cls(
-            t=t,
-            to=to,
-            id=receipt.id,
-            subject=receipt.subject,
-            outcome=receipt.outcome,
-            incident=receipt.incident,
-            merge=receipt.merge,
-            sequence=receipt.sequence,
-            code=receipt.code,
-            notes=len(receipt.notes),
-        )
+        return _row(cls, receipt, t=t, to=to, notes=len(receipt.notes))
 
 
 class AlertSeen(Struct, frozen=True, kw_only=True, tag="alert", omit_defaults=True):
@@ -168,16 +145,7 @@ class AlertSeen(Struct, frozen=True, kw_only=True, tag="alert", omit_defaults=Tr
     @classmethod
     def of(cls, alert: Alert | Brief, *, t: float, user: str) -> "AlertSeen":
         """Return the row of an alert, in full or in short."""
-        if isinstance(alert, Brief):
-            return cls(t=t, user=user, id=alert.id, incident=alert.incident)
-        return cls(
-            t=t,
-            user=user,
-            id=alert.id,
-            incident=alert.incident,
-            wave=alert.wave,
-            reason=alert.reason,
-        )
+        return _row(cls, alert, t=t, user=user)
 
 
 class GroupEventSeen(Struct, frozen=True, kw_only=True, tag="group", omit_defaults=True):
@@ -201,19 +169,8 @@ class GroupEventSeen(Struct, frozen=True, kw_only=True, tag="group", omit_defaul
     @classmethod
     def of(cls, event: GroupEvent, *, t: float, user: str) -> "GroupEventSeen":
         """Return the row of a group event."""
-        return cls(
-            t=t,
-            user=user,
-            id=event.id,
-            incident=event.incident,
-            sequence=event.sequence,
-            kind=event.kind,
-            at=event.at.timestamp(),
-            text=event.text,
-            members=event.members,
-            role=event.role,
-            own=event.member == event.you,
-        )
+        own = event.member == event.you
+        return _row(cls, event, t=t, user=user, at=event.at.timestamp(), own=own)
 
 
 class QuestionSeen(Struct, frozen=True, kw_only=True, tag="question", omit_defaults=True):
@@ -229,14 +186,7 @@ class QuestionSeen(Struct, frozen=True, kw_only=True, tag="question", omit_defau
     @classmethod
     def of(cls, question: Question, *, t: float, user: str) -> "QuestionSeen":
         """Return the row of a question."""
-        return cls(
-            t=t,
-            user=user,
-            id=question.id,
-            incident=question.incident,
-            text=question.text,
-            report=question.report,
-        )
+        return _row(cls, question, t=t, user=user)
 
 
 class EscalationSeen(Struct, frozen=True, kw_only=True, tag="escalation", omit_defaults=True):
@@ -262,17 +212,13 @@ class EscalationSeen(Struct, frozen=True, kw_only=True, tag="escalation", omit_d
         cls, told: Escalation, *, t: float, zone: str, priority: str | None = None
     ) -> "EscalationSeen":
         """Return the row of an escalation that came on the topic of `zone` and `priority`."""
-        return cls(
+        return _row(
+            cls,
+            told,
             t=t,
             zone=zone,
             priority=priority or told.priority,
-            id=told.id,
-            kind=told.kind,
-            incident=told.incident,
             committed_at=told.committed_at.timestamp(),
-            report=told.report,
-            attempt=told.attempt,
-            reports=told.reports,
             text=told.text if told.kind is EscalationKind.SAID else "",
         )
 
@@ -299,16 +245,13 @@ class CaseSeen(Struct, frozen=True, kw_only=True, tag="case", omit_defaults=True
         cls, case: Case, *, t: float, municipality: str | None = None, category: str | None = None
     ) -> "CaseSeen":
         """Return the row of a case that came on the topic of `municipality` and `category`."""
-        return cls(
+        return _row(
+            cls,
+            case,
             t=t,
             municipality=municipality or case.municipality,
             category=category or case.category,
-            id=case.id,
-            incident=case.incident,
-            report=case.report,
             committed_at=case.committed_at.timestamp(),
-            reports=case.reports,
-            message=case.message,
             text=case.text if case.message else "",
         )
 
@@ -328,16 +271,7 @@ class StateSeen(Struct, frozen=True, kw_only=True, tag="state", omit_defaults=Tr
     @classmethod
     def of(cls, state: IncidentState, *, t: float, zone: str, late: bool = False) -> "StateSeen":
         """Return the row of a retained state."""
-        return cls(
-            t=t,
-            zone=zone,
-            incident=state.incident,
-            version=state.version,
-            status=state.status,
-            reports=state.reports,
-            assigned=state.assigned,
-            late=late,
-        )
+        return _row(cls, state, t=t, zone=zone, late=late)
 
 
 Observation = (
@@ -353,3 +287,10 @@ Observation = (
     | CaseSeen
     | StateSeen
 )
+
+
+def _row(kind: type[Row], message: Struct, **more: Any) -> Row:
+    """Return a row with what `message` says under the same names, and with `more`."""
+    names = [name for name in kind.__struct_fields__ if name not in more]
+    same = {name: getattr(message, name) for name in names if hasattr(message, name)}
+    return kind(**same, **more)

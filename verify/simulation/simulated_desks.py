@@ -24,8 +24,16 @@ from schemas.messages import (
     Reporters,
 )
 from schemas.topics import Topic
+from verify.oracle.observations import (
+    CaseSeen,
+    CommandSent,
+    EscalationSeen,
+    ReceiptSeen,
+    StateSeen,
+)
 from verify.simulation.sender import Ground, Sender
 from verify.simulation.simulation_logs import Alarm, DeskLog, OperatorLog, Synced
+from verify.simulation.virtual_time import EPOCH_S
 from verify.world.exercised import sent_topics
 
 _SYNC_S = 6  # so long a sync is worth answering
@@ -54,6 +62,7 @@ class Desk(Sender):
         self._zones = zones
         self._has: dict[UUID, None] = {}
         self._acted: set[UUID] = set()
+        self._versions: dict[UUID, int] = {}
 
     def sleep(self) -> None:
         """Be gone for so long that the MQTT broker forgets the session."""
@@ -72,7 +81,7 @@ class Desk(Sender):
                 ("city", topics.CITY_SYNC.topic(municipality=zone)),
             ):
                 key = self.ground.new_id()
-                self.log.syncs[key] = Synced(kind, zone, self.ground.loop.now)
+                self.log.syncs[key] = Synced(kind, zone, self._now())
                 self.confirmed(topic, has, key, expiry_s=_SYNC_S)
 
     def blunder(self) -> None:
@@ -86,33 +95,36 @@ class Desk(Sender):
             if levels := topic.parse(message.topic):
                 handler(message, levels[topic.levels[0]])
 
-    def _take_receipt(self, message: Message, _zone: str) -> None:
+    def _take_receipt(self, message: Message, zone: str) -> None:
         receipt: Receipt = _JSON[Receipt].decode(message.payload)
         if self.is_of_garbled(message, receipt):
             return
-        now = self.ground.loop.now
         key = UUID(bytes=message.correlation) if message.correlation else None
         if key in self.log.syncs and self.log.syncs[key].answered_at is None:
-            self.log.syncs[key].answered_at = now
-        self.log.receipts.append((now, receipt))
+            self.log.syncs[key].answered_at = self._now()
+        if row := ReceiptSeen.of(receipt, t=self._now(), to=zone):
+            self.log.rows.append(row)
         self.settle(receipt, key)
 
-    def _take_state(self, message: Message, _zone: str) -> None:
-        now = self.ground.loop.now
-        if message.payload:
-            self.log.states.append((now, _JSON[IncidentState].decode(message.payload)))
-        else:
-            self.log.cleared.append((now, UUID(message.topic.rpartition("/")[2])))
+    def _take_state(self, message: Message, zone: str) -> None:
+        """Take over a state, as readers do: unless a later version is known."""
+        if not message.payload:
+            return
+        state: IncidentState = _JSON[IncidentState].decode(message.payload)
+        if state.version >= self._versions.get(state.incident, 0):
+            self._versions[state.incident] = state.version
+            row = StateSeen.of(state, t=self._now(), zone=zone, late=not self._zones)
+            self.log.rows.append(row)
 
     def _take_case(self, message: Message, municipality: str) -> None:
-        case = _JSON[Case].decode(message.payload)
-        self.log.cases.append((self.ground.loop.now, case))
+        case: Case = _JSON[Case].decode(message.payload)
+        self.log.rows.append(CaseSeen.of(case, t=self._now(), municipality=municipality))
         self._has[case.id] = None
         self.say_has(topics.CITY_DELIVERED.topic(municipality=municipality), case.id)
 
     def _take_escalation(self, message: Message, zone: str) -> None:
         escalation: Escalation = _JSON[Escalation].decode(message.payload)
-        self.log.escalations.append((self.ground.loop.now, escalation))
+        self.log.rows.append(EscalationSeen.of(escalation, t=self._now(), zone=zone))
         self._has[escalation.id] = None
         self.say_has(topics.DESK_DELIVERED.topic(zone=zone), escalation.id)
         if escalation.kind is EscalationKind.NEW and escalation.incident not in self._acted:
@@ -132,11 +144,14 @@ class Desk(Sender):
             Assign: {"unit": f"unit-{identifier.hex[-6:]}"},
             Inform: {"text": f"we komen {identifier.hex[-6:]}"},
             Ask: {"text": f"wat ziet u? {identifier.hex[-6:]}", "reporters": Reporters.ALL},
-            Close: {"outcome": "opgelost"},
+            Close: {"outcome": f"opgelost {identifier.hex[-6:]}"},
         }
         order = kind(id=identifier, incident=escalation.incident, by="desk", **words.get(kind, {}))
-        self.log.commands[identifier] = (self.ground.loop.now, order)
+        self.log.rows.append(CommandSent.of(order, t=self._now(), zone=escalation.zone))
         self.confirmed(topics.COMMAND.topic(zone=escalation.zone), order, identifier)
+
+    def _now(self) -> float:
+        return EPOCH_S + self.ground.loop.now
 
 
 class Operator(Sender):
@@ -149,7 +164,7 @@ class Operator(Sender):
 
     def on_message(self, message: Message) -> None:
         """Log it."""
-        now = self.ground.loop.now
+        now = EPOCH_S + self.ground.loop.now
         levels = topics.UNATTENDED.parse(message.topic)
         if levels is None:
             self.log.dead_letters.append((now, _JSON[Rejection].decode(message.payload)))

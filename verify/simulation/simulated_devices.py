@@ -1,5 +1,6 @@
 """Participants' devices: they report, move, answer and talk, and log what they hear."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from schemas.messages import (
     Form,
     GroupEvent,
     GroupMessage,
+    Outcome,
     Position,
     Presence,
     Question,
@@ -31,8 +33,18 @@ from schemas.messages import (
 )
 from schemas.taxonomy import Audience
 from schemas.topics import Topic
+from verify.oracle.geofence import cell_at
+from verify.oracle.observations import (
+    AlertSeen,
+    GroupEventSeen,
+    MessageSent,
+    PresenceSent,
+    QuestionSeen,
+    ReceiptSeen,
+    ReportCreated,
+)
 from verify.simulation.sender import Ground, Sender
-from verify.simulation.simulation_logs import DeviceLog, SimulatedPresence
+from verify.simulation.simulation_logs import DeviceLog
 from verify.simulation.virtual_time import EPOCH_S, moment
 from verify.world.exercised import sent_topics
 
@@ -66,7 +78,9 @@ class SimulatedParticipant(Sender):
         super().__init__(ground, user, [*self._handlers], receipt)
         self.log.refused = self.refused
         self._sync: UUID | None = None
-        self._presence: tuple[UUID, SimulatedPresence] | None = None
+        self._presence: tuple[UUID, PresenceSent] | None = None
+        self._presences = itertools.count(1)
+        self._said: dict[UUID, MessageSent] = {}
         self._seen: set[UUID | None] = set()
 
     def report(
@@ -82,10 +96,9 @@ class SimulatedParticipant(Sender):
             text=text,
         )
         body = encode(report)
-        if ground.rng.random() < _ODD:
+        if odd := ground.rng.random() < _ODD:
             report, body = _odd(report)
-            self.log.odd.add(report.id)
-        self.log.reports[report.id] = (ground.loop.now, report)
+        self.log.rows.append(ReportCreated.of(report, t=self._now(), user=self.user, odd=odd))
         self._confirm(topics.REPORT, body, report.id, retain=self._slips())
 
     def blunder(self) -> None:
@@ -105,10 +118,16 @@ class SimulatedParticipant(Sender):
         )
         if self._presence:
             self.journal.pop(self._presence[0], None)
-        placed = SimulatedPresence(at, self.ground.loop.now)
-        self.log.presences.append(placed)
+        sent = PresenceSent(
+            t=self._now(),
+            user=self.user,
+            number=next(self._presences),
+            cell=cell_at(*at) if at else None,
+            short=self.is_small,
+        )
+        self.log.rows.append(sent)
         key = self.ground.new_id()
-        self._presence = (key, placed)
+        self._presence = (key, sent)
         self._confirm(topics.PRESENCE, presence, key, retain=self._slips())
 
     def _confirm(
@@ -138,64 +157,90 @@ class SimulatedParticipant(Sender):
         receipt: Receipt = _JSON[Receipt].decode(message.payload)
         if self.is_of_garbled(message, receipt):
             return
-        now = self.ground.loop.now
-        self.log.receipts.append((now, receipt))
+        if row := ReceiptSeen.of(receipt, t=self._now(), to=self.user):
+            self.log.rows.append(row)
+            self._confirm_said(row)
         if receipt.subject is Subject.REPORT and receipt.incident and self._first(receipt.id):
             self._add(receipt.incident)
         key = None
         if receipt.subject is Subject.SYNC and self._sync:
             key, self._sync = self._sync, None
-            self.log.synced_at.append(now)
         if receipt.subject is Subject.PRESENCE and self._presence:
-            key, placed = self._presence
+            key, sent = self._presence
             # A receipt of an earlier presence confirms nothing about this one.
-            if int(receipt.at.timestamp() * 1000) >= int((EPOCH_S + placed.sent_at) * 1000):
-                placed.confirmed_at = now
+            if int(receipt.at.timestamp() * 1000) >= int(sent.t * 1000):
+                self.log.rows.append(replace(sent, done=self._now()))
                 self._presence = None
             else:
                 key = None
         self.settle(receipt, key)
+
+    def _confirm_said(self, receipt: ReceiptSeen) -> None:
+        said = self._said.pop(receipt.id, None)
+        if said is not None and receipt.outcome is Outcome.ACCEPTED:
+            self.log.rows.append(replace(said, done=receipt.t))
 
     def _take_alert(self, message: Message) -> None:
         kind_of = Brief if self.is_small else Alert
         alert: Alert | Brief = _JSON[kind_of].decode(message.payload)
         if self.is_small:
             self.log.briefs.append(message.payload)
-        self.log.alerts.append((self.ground.loop.now, alert))
+        self.log.rows.append(AlertSeen.of(alert, t=self._now(), user=self.user))
         rng = self.ground.rng
         if not self._first(alert.id) or rng.random() > _PRESENT:
             return
         kind = rng.choice((ReplyKind.ACCEPTED, ReplyKind.ACCEPTED, ReplyKind.DECLINED))
         reply = Reply(id=self.ground.new_id(), incident=alert.incident, kind=kind)
-        self._soon(topics.REPLY, reply)
+        self._soon(topics.REPLY, reply, alert.incident)
         if kind is ReplyKind.ACCEPTED and rng.random() < 0.5:
-            text = GroupMessage(id=self.ground.new_id(), incident=alert.incident, text="ik kom")
-            self._soon(topics.MESSAGE, text)
+            self._say(alert.incident, "ik kom")
 
     def _add(self, incident: UUID) -> None:
         """Say more about what was reported, sometimes."""
         if self.ground.rng.random() < _ADDING:
-            identifier = self.ground.new_id()
-            text = f"nog iets {identifier.hex[-6:]}"
-            message = GroupMessage(id=identifier, incident=incident, text=text)
-            self.log.said[identifier] = message
-            self._soon(topics.MESSAGE, message)
+            self._say(incident, "nog iets")
 
-    def _soon(self, topic: Topic[Any], payload: Any) -> None:
+    def _say(self, incident: UUID, words: str) -> None:
+        """Say something that nobody else says."""
+        identifier = self.ground.new_id()
+        text = f"{words} {identifier.hex[-6:]}"
+        message = GroupMessage(id=identifier, incident=incident, text=text)
+        self._soon(topics.MESSAGE, message, incident)
+
+    def _soon(self, topic: Topic[Any], payload: Reply | GroupMessage | Answer, about: UUID) -> None:
         wait_s = self.ground.rng.uniform(0.05, 1.0)
-        self.ground.loop.call_later(wait_s, self._confirm, topic, payload, payload.id)
+        self.ground.loop.call_later(wait_s, self._send_now, topic, payload, about)
+
+    def _send_now(
+        self, topic: Topic[Any], payload: Reply | GroupMessage | Answer, about: UUID
+    ) -> None:
+        assert topic.subject is not None
+        said = MessageSent(
+            t=self._now(),
+            user=self.user,
+            subject=topic.subject,
+            incident=about,
+            reply=payload.kind if isinstance(payload, Reply) else None,
+            text=payload.text if isinstance(payload, GroupMessage) else "",
+        )
+        self._said[payload.id] = said
+        self.log.rows.append(said)
+        self._confirm(topic, payload, payload.id)
+
+    def _now(self) -> float:
+        return EPOCH_S + self.ground.loop.now
 
     def _take_event(self, message: Message) -> None:
-        event = _JSON[GroupEvent].decode(message.payload)
-        self.log.events.append((self.ground.loop.now, event))
+        event: GroupEvent = _JSON[GroupEvent].decode(message.payload)
+        self.log.rows.append(GroupEventSeen.of(event, t=self._now(), user=self.user))
 
     def _take_question(self, message: Message) -> None:
         question: Question = _JSON[Question].decode(message.payload)
         self.say_has(topics.DELIVERED.topic(user=self.user), question.id)
-        self.log.questions.append((self.ground.loop.now, question))
+        self.log.rows.append(QuestionSeen.of(question, t=self._now(), user=self.user))
         if self._first(question.id):
             answer = Answer(id=self.ground.new_id(), question=question.id, text="ja")
-            self._soon(topics.ANSWER, answer)
+            self._soon(topics.ANSWER, answer, question.incident)
 
     def _first(self, identifier: UUID | None) -> bool:
         new = identifier not in self._seen

@@ -1,56 +1,38 @@
-"""What devices and desk write down: all that the checker reads. Times are virtual seconds."""
+"""What devices and desk write down: all that the checker reads. `t` is Unix time, as everywhere."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from schemas.messages import (
-    Alert,
-    Brief,
-    Case,
-    Escalation,
-    GroupEvent,
-    GroupMessage,
-    IncidentState,
-    Outcome,
-    PoliceCommand,
-    Question,
-    Receipt,
-    Rejection,
-    Report,
-)
+from schemas.messages import Outcome, Rejection
+from verify.oracle.observations import AlertSeen, CommandSent, Observation, StateSeen
 
 
-@dataclass(slots=True)
-class SimulatedPresence:
-    """A presence: where (degrees; None: nowhere), first sent when, confirmed when."""
+@dataclass(slots=True, kw_only=True)
+class SenderLog:
+    """What each device and desk writes down."""
 
-    lat_lon: tuple[float, float] | None
-    sent_at: float
-    confirmed_at: float | None = None
-
-
-@dataclass(slots=True)
-class DeviceLog:
-    """One person's device."""
-
-    user: str
-    reports: dict[UUID, tuple[float, Report]] = field(default_factory=dict)
-    receipts: list[tuple[float, Receipt]] = field(default_factory=list)
-    said: dict[UUID, GroupMessage] = field(default_factory=dict)  # about what they reported
-    alerts: list[tuple[float, Alert | Brief]] = field(default_factory=list)
-    events: list[tuple[float, GroupEvent]] = field(default_factory=list)
-    questions: list[tuple[float, Question]] = field(default_factory=list)
-    presences: list[SimulatedPresence] = field(default_factory=list)
-    synced_at: list[float] = field(default_factory=list)
-    odd: set[UUID] = field(default_factory=set)  # the reports in which something was odd
-    briefs: list[bytes] = field(default_factory=list)  # as they came
+    rows: list[Observation] = field(default_factory=list)
     refused: dict[UUID, set[Outcome]] = field(default_factory=dict)  # what was garbled
     journal: set[UUID] = field(default_factory=set)  # what is unconfirmed at the end
 
 
 @dataclass(slots=True)
+class DeviceLog(SenderLog):
+    """One person's device."""
+
+    user: str
+    briefs: list[bytes] = field(default_factory=list)  # as they came
+
+    @property
+    def alerts(self) -> Sequence[AlertSeen]:
+        """Return the alerts that came."""
+        return [row for row in self.rows if isinstance(row, AlertSeen)]
+
+
+@dataclass(slots=True)
 class Synced:
-    """A desk's sync: of which desk, sent when (Unix time is EPOCH_S more), answered when."""
+    """A desk's sync: of which desk, sent when, answered when."""
 
     kind: str
     zone: str
@@ -59,18 +41,20 @@ class Synced:
 
 
 @dataclass(slots=True)
-class DeskLog:
+class DeskLog(SenderLog):
     """The desk of all zones; it reads the city's cases too."""
 
-    commands: dict[UUID, tuple[float, PoliceCommand]] = field(default_factory=dict)
-    receipts: list[tuple[float, Receipt]] = field(default_factory=list)
-    escalations: list[tuple[float, Escalation]] = field(default_factory=list)
-    states: list[tuple[float, IncidentState]] = field(default_factory=list)
-    cleared: list[tuple[float, UUID]] = field(default_factory=list)
-    cases: list[tuple[float, Case]] = field(default_factory=list)
     syncs: dict[UUID, Synced] = field(default_factory=dict)
-    refused: dict[UUID, set[Outcome]] = field(default_factory=dict)
-    journal: set[UUID] = field(default_factory=set)
+
+    @property
+    def commands(self) -> Sequence[CommandSent]:
+        """Return the commands that were given."""
+        return [row for row in self.rows if isinstance(row, CommandSent)]
+
+    @property
+    def states(self) -> Iterator[tuple[float, StateSeen]]:
+        """Yield the states that it took over, each with its time."""
+        return ((row.t, row) for row in self.rows if isinstance(row, StateSeen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +80,7 @@ class Rest:
     """What is left when all is over: how much the store and the MQTT broker still hold."""
 
     left: dict[str, int] = field(default_factory=dict)
-    late_states: list[IncidentState] = field(default_factory=list)  # to who subscribed late
+    late_states: list[StateSeen] = field(default_factory=list)  # to who subscribed late
     deaths: int = 0  # of the MQTT broker
 
 
@@ -109,3 +93,9 @@ class Logs:
     operator: OperatorLog
     rest: Rest
     trouble: list[str] = field(default_factory=list)  # what no part of the system may raise
+    partitions: int = 1
+
+    @property
+    def senders(self) -> Sequence[SenderLog]:
+        """Return the logs of all devices and of the desk."""
+        return (*self.devices.values(), self.desk)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from schemas.taxonomy import Audience, Desk
+from schemas.taxonomy import PolicyFile
+from verify.oracle.judgement import Violation
 from verify.simulation.broken import Broken
 from verify.simulation.simulated_world import SimulatedWorld, policy
-from verify.simulation.simulation_judge import JUDGES, Checker, Rules, Violation
+from verify.simulation.simulation_judge import JUDGES, Checker
 from verify.simulation.virtual_time import silence
 from verify.world.exercised import Exercised
 
@@ -88,26 +89,9 @@ def _add(result: SimulationResult, world: SimulatedWorld) -> None:
         result.invariants.update(violation.invariant for violation in violations)
 
 
-def rules() -> Rules:
-    """Return what the checker must know of the simulated city's policy."""
-    categories = policy().file.categories
-    radii = {
-        code: float(one.radius_m) if one.audience is Audience.POLICE_AND_NEARBY else 0.0
-        for code, one in categories.items()
-    }
-    city = frozenset(code for code, one in categories.items() if one.desk is Desk.CITY)
-    alone = frozenset(
-        code for code, one in categories.items() if one.audience is not Audience.POLICE_AND_NEARBY
-    )
-    timers = policy().timers
-    return Rules(
-        radii,
-        float(policy().widening.max_radius_m),
-        city,
-        alone,
-        float(timers.alert_if_seen_within_s),
-        float(timers.unattended_s),
-    )
+def rules() -> PolicyFile:
+    """Return what the checker must know: the simulated city's policy."""
+    return policy().file
 
 
 def lines(result: SimulationResult) -> Iterator[str]:
