@@ -456,7 +456,7 @@ def test_recovery_is_the_time_until_the_next_report_has_its_receipt(small_run: R
 
 
 def test_a_service_is_back_when_what_the_contract_gives_it_is_done_again(small_run: Run) -> None:
-    small_run.evidence.sent += [
+    sent = [
         MessageSent(
             t=12.0, user="bob", subject=Subject.REPLY, incident=small_run.incident, done=12.5
         ),
@@ -464,6 +464,7 @@ def test_a_service_is_back_when_what_the_contract_gives_it_is_done_again(small_r
             t=30.0, user="ann", subject=Subject.ANSWER, incident=small_run.incident, done=30.1
         ),
     ]
+    small_run.evidence.take_all(sent)
     killed = {"presence": 1.9, "alerting": 9.9, "groups": 11.9, "police": 19.9}
     blows = [Blow(at, service, f"{service}-1") for service, at in killed.items()]
     blows.append(Blow(29.9, "police", "police-2"))
