@@ -1,4 +1,6 @@
 # One image for every service: `nabij up --service NAME`. See docker-compose.yml.
+# It holds what runs in it: all but `bench`, which needs Mosquitto and an extra; and pyproj, for zones
+# in projected coordinates, since nothing can be installed into it later.
 FROM python:3.12-slim
 
 WORKDIR /app
@@ -9,8 +11,7 @@ COPY services services
 COPY devices devices
 COPY verify verify
 COPY nabij nabij
-COPY bench bench
-RUN pip install --no-cache-dir --disable-pip-version-check . \
+RUN pip install --no-cache-dir --disable-pip-version-check ".[replay]" \
     && useradd --system --create-home --user-group nabij
 
 USER nabij

@@ -64,16 +64,5 @@ def test_a_container_that_hears_nothing_is_not_healthy() -> None:
     assert "appendonly yes" in COMPOSE  # or the services refuse to start
 
 
-def test_image_holds_every_package_and_runs_as_nobody_special() -> None:
-    dockerfile = (REPOSITORY / "Dockerfile").read_text()
-    ignored = (REPOSITORY / ".dockerignore").read_text()
-    wheel = re.search(
-        r"^packages = \[(.+)\]$", (REPOSITORY / "pyproject.toml").read_text(), re.MULTILINE
-    )
-    assert wheel
-    packages = re.findall(r'"(\w+)"', wheel[1])
-    assert packages
-    for package in packages:
-        assert f"COPY {package} {package}\n" in dockerfile
-        assert f"!{package}\n" in ignored
-    assert "\nUSER nabij\n" in dockerfile
+def test_the_image_runs_as_nobody_special() -> None:
+    assert "\nUSER nabij\n" in (REPOSITORY / "Dockerfile").read_text()
