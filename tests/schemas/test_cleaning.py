@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from schemas.taxonomy import Audience, Language
 from tests.schemas.odd_messages import BASE, read, read_raw
 
 CHOICES = "Expected one of"
+IDS = [str(UUID(int=number)) for number in range(1, 202)]
 
 COUNTS_AS_NOW = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -213,6 +215,13 @@ DETAILS: list[tuple[str, dict[str, Any], str, Any, str]] = [
     ),
     ("sync", {"alerts": ["x", str(V5)]}, "alerts", {V5}, "alerts: of 2 ids 1 were read"),
     ("sync", {"alerts": None}, "alerts", set(), "alerts: null was read as not given"),
+    (
+        "sync",
+        {"alerts": IDS},
+        "alerts",
+        {*map(UUID, IDS[:200])},
+        "alerts: of 201 ids 200 were read",
+    ),
     (
         "sync",
         {"groups": {str(V5): [1, "x"], "y": [2]}},

@@ -96,6 +96,7 @@ WITHDRAWN: list[dict[str, Any]] = [
     {"available": False},
     {"status": "muted"},
     {"muted": True},
+    {"mutd": True},
     {"isMuted": True},
     {"away": True},
     {"state": " Away "},

@@ -214,6 +214,9 @@ def test_what_comes_by_a_filter_is_told_whatever_its_sender_is_called(name: str)
     assert REPLY.parse_filtered(f"{ROOT}/u/{name}/up/reply") == {"user": name}
     assert REPLY.parse_filtered(f"{ROOT}/u/{name}/x/up/reply") is None
     assert REPLY.parse_filtered(f"{ROOT}/u/{name}/up/report") is None
+    assert re.fullmatch(REPLY.matcher, f"{ROOT}/u/{name}/up/reply")
+    assert not re.fullmatch(REPLY.matcher, f"x{ROOT}/u/{name}/up/reply")
+    assert not re.fullmatch(REPLY.matcher, f"{ROOT}/u/{name}/x/up/reply")
 
 
 @pytest.mark.parametrize(
