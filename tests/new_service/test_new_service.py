@@ -130,7 +130,7 @@ def test_the_compose_file_lacks_its_container(gained: Gained) -> None:
 
 def test_chaos_kills_it_asks_it_for_answers_and_misses_its_topic(gained: Gained) -> None:
     assert gained("victims of chaos") == [NAME]
-    assert gained("struck in turn") == [NAME]
+    assert gained("killed in turn") == [NAME]
     assert gained("asked for an answer by chaos") == [SUBJECT]
     assert gained("not exercised by chaos at first") == [
         f"{TEMPLATE}: never {what}" for what in ("sent", "rejected", "accepted")
