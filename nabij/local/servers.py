@@ -1,13 +1,16 @@
 """Keeps embedded servers running: one that dies is started again, on its port and data."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import structlog
 
 from broker.errors import ConfigError
+from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine
 from nabij.local.managed_process import Child
 
 LOOK_S = 0.5
@@ -29,12 +32,29 @@ class Servers:
         """A description of the servers and their addresses."""
         return [f"{server.description} on {server.host}:{server.port}" for server in self._running]
 
-    async def start(self, server: Child) -> None:
-        """Start `server` and keep it.
+    async def start_redis(self, directory: Path) -> EmbeddedRedis:
+        """Start a Redis with its data in `directory`, and keep it.
 
         Raises:
             ConfigError: it does not start.
         """
+        redis = EmbeddedRedis(directory)
+        await self._start(redis)
+        return redis
+
+    async def start_mqtt(
+        self, directory: Path, accounts: Sequence[Account], *, engine: MqttEngine = MqttEngine.AUTO
+    ) -> EmbeddedMqtt:
+        """Start an MQTT broker with these accounts, and keep it.
+
+        Raises:
+            ConfigError: it does not start.
+        """
+        mqtt = EmbeddedMqtt(directory, accounts, engine=engine)
+        await self._start(mqtt)
+        return mqtt
+
+    async def _start(self, server: Child) -> None:
         await self._acquired.enter_async_context(server)
         self._running.append(server)
 

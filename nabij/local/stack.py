@@ -10,8 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import structlog
@@ -23,6 +21,7 @@ from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
 from broker.store import open_partitions
+from nabij.local.acquired import Acquired
 from nabij.local.data_directory import (
     CITY_DESK,
     OPERATOR,
@@ -32,12 +31,12 @@ from nabij.local.data_directory import (
     accounts_of,
     desk_of,
 )
-from nabij.local.embedded import EmbeddedMqtt, EmbeddedRedis
 from nabij.local.policy_file import policy_at, warnings_of
 from nabij.local.servers import Servers
 from nabij.local.supervisor import START_TIMEOUT_S, Supervisor
 from nabij.local.surroundings import Surroundings
 from nabij.local.temporary import PREFIX, temporary_directory
+from nabij.local.worker_environment import worker_environment
 from nabij.local.zone_files import built_in_zones
 
 TRY_IT = ("ann", "bob", "cleo", "dirk", "eva")
@@ -48,7 +47,7 @@ _LONGEST_DESK = 35  # with `desk-` before it, a user name is a topic level
 _log = structlog.get_logger(__name__)
 
 
-class Stack:
+class Stack(Acquired):
     """After entering, the servers answer and the workers are starting; see `wait_ready`.
 
     `workers` says how many workers of which service; `participants` get accounts at an embedded
@@ -83,7 +82,6 @@ class Stack:
         self._http = http
         self._say = say
         self._data_dir = DataDir(settings.data_dir)
-        self._acquired = AsyncExitStack()
         self._policy: Policy
 
     @property
@@ -120,20 +118,6 @@ class Stack:
         """Return when every worker is ready; raises what `Supervisor.wait_ready` does."""
         await self.supervisor.wait_ready(timeout_s)
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as acquired:
-            await self._acquire(acquired)
-            self._acquired = acquired.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._acquired.__aexit__(kind, error, traceback)
-
     async def _acquire(self, acquired: AsyncExitStack) -> None:
         self._policy = policy_at(self.settings.policy)
         acquired.enter_context(self._data_dir.held(*self._locks()))
@@ -162,8 +146,7 @@ class Stack:
 
     async def _start_redis(self, servers: Servers) -> None:
         if self.settings.redis_url is None:
-            redis = EmbeddedRedis(self._data_dir.path)
-            await servers.start(redis)
+            redis = await servers.start_redis(self._data_dir.path)
             self.settings = replace(self.settings, redis_url=redis.url)
 
     async def _start_mqtt(self, servers: Servers) -> None:
@@ -174,8 +157,7 @@ class Stack:
         users = [SERVICES_ACCOUNT, OPERATOR, CITY_DESK, desk_of(UNASSIGNED), *desks]
         self.credentials = self._data_dir.passwords([*users, *self._participants])
         accounts = accounts_of(self.credentials)
-        mqtt = EmbeddedMqtt(self._data_dir.path, accounts)
-        await servers.start(mqtt)
+        mqtt = await servers.start_mqtt(self._data_dir.path, accounts)
         ours = next(account for account in accounts if account.username == SERVICES_ACCOUNT)
         share_group = self.settings.share_group or self._data_dir.share_group()
         self.settings = replace(
@@ -253,29 +235,7 @@ class Stack:
         )
 
     def _environment(self, metrics: Path) -> dict[str, str]:
-        """The workers' environment: our own, with the settings in force."""
-        theirs = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
-        return {
-            **theirs,
-            **_as_environment(self.settings),
-            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-        }
-
-
-def _as_environment(settings: Settings) -> dict[str, str]:
-    values = {
-        "NABIJ_MQTT_URL": settings.mqtt_url,
-        "NABIJ_REDIS_URL": settings.redis_url,
-        "NABIJ_PARTITIONS": settings.partitions,
-        "NABIJ_UNSAFE_REDIS": int(settings.unsafe_redis),
-        "NABIJ_SHARE_GROUP": settings.share_group,
-        "NABIJ_DATA_DIR": settings.data_dir.absolute(),
-        "NABIJ_POLICY": settings.policy and settings.policy.absolute(),
-        "NABIJ_LOG_LEVEL": settings.log_level,
-        "NABIJ_LOG_FORMAT": settings.log_format,
-        "NABIJ_INSTANCE": settings.instance,
-    }
-    return {name: str(value) for name, value in values.items() if value is not None}
+        return {**worker_environment(self.settings), "PROMETHEUS_MULTIPROC_DIR": str(metrics)}
 
 
 def _forget_gauges(metrics: Path, pid: int) -> None:

@@ -15,20 +15,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import msgspec
 
 import nabij
 from broker.core.zones import UNASSIGNED, ZoneKind
+from broker.runtime.config import Settings
 from broker.store import open_partitions
 from broker.store.kernel.keys import Keys
 from nabij.local import parent_death
+from nabij.local.acquired import Acquired
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine
 from nabij.local.managed_process import Child
 from nabij.local.servers import Servers
 from nabij.local.supervisor import WORKER
+from nabij.local.worker_environment import worker_environment
 from nabij.local.zone_files import built_in_zones
 from schemas.roles import Role
 from schemas.taxonomy import default_policy_text
@@ -77,7 +78,7 @@ class Life:
         return self.process.pid if self.process else None
 
 
-class ChaosWorld:
+class ChaosWorld(Acquired):
     """Everything, running while the `async with` lasts; see `wait_ready`."""
 
     def __init__(self, directory: Path, scale: Scale) -> None:
@@ -96,36 +97,18 @@ class ChaosWorld:
         self.policy_text = policy_text()
         self.partitions = [Keys(number, scale.partitions) for number in range(scale.partitions)]
         self._ending = False
-        self._acquired = AsyncExitStack()
 
     # Life
 
-    async def __aenter__(self) -> Self:
+    async def _acquire(self, acquired: AsyncExitStack) -> None:
         self.logs.mkdir(parents=True)
         (self.directory / "journals").mkdir()
-        async with AsyncExitStack() as acquired:
-            await self._acquire(acquired)
-            self._acquired = acquired.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._acquired.__aexit__(kind, error, traceback)
-
-    async def _acquire(self, acquired: AsyncExitStack) -> None:
         servers = await acquired.enter_async_context(Servers())
-        self.redis = EmbeddedRedis(self.directory)
-        await servers.start(self.redis)
+        self.redis = await servers.start_redis(self.directory)
         await self._save_zones()
         self.accounts = {account.username: account for account in self._accounts()}
-        self.mqtt = EmbeddedMqtt(
-            self.directory, list(self.accounts.values()), engine=self.scale.engine
-        )
-        await servers.start(self.mqtt)
+        accounts = list(self.accounts.values())
+        self.mqtt = await servers.start_mqtt(self.directory, accounts, engine=self.scale.engine)
         names = self.scale.hosts
         self.hosts = Hosts(
             self._environment(),
@@ -161,19 +144,17 @@ class ChaosWorld:
     def _environment(self) -> dict[str, str]:
         policy = self.directory / "policy.toml"
         policy.write_text(self.policy_text, encoding="utf-8")
-        kept = {name: text for name, text in os.environ.items() if not name.startswith("NABIJ_")}
-        ours = {
-            "NABIJ_MQTT_URL": self.mqtt.url_for(self.accounts["nabij"]),
-            "NABIJ_REDIS_URL": self.redis.url,
-            "NABIJ_PARTITIONS": str(self.scale.partitions),
-            "NABIJ_DATA_DIR": str(self.directory),
-            "NABIJ_POLICY": str(policy),
-            "NABIJ_LOG_LEVEL": "error",
-            "NABIJ_LOG_FORMAT": "json",
-        }
-        if self.mqtt.shares_subscriptions:
-            ours["NABIJ_SHARE_GROUP"] = secrets.token_hex(16)
-        return {**kept, **ours}
+        settings = Settings(
+            mqtt_url=self.mqtt.url_for(self.accounts["nabij"]),
+            redis_url=self.redis.url,
+            share_group=secrets.token_hex(16) if self.mqtt.shares_subscriptions else None,
+            partitions=self.scale.partitions,
+            data_dir=self.directory,
+            policy=policy,
+            log_level="error",
+            log_format="json",
+        )
+        return worker_environment(settings)
 
     @property
     def broker_url(self) -> str:
