@@ -1,14 +1,14 @@
 """I4 and I5: who had to be alerted, who may have been, and who was; from the logs of a run."""
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from schemas.ids import alert_id, incident_id, without_region
-from schemas.messages import GroupEventKind, Merge, Outcome, ReplyKind, Subject
+from schemas.messages import AlertReason, GroupEventKind, Merge, Outcome, ReplyKind, Subject
 from schemas.taxonomy import Audience, PolicyFile
+from verify.oracle.alert_delays import AlertDelays
 from verify.oracle.audiences import effective_audience
 from verify.oracle.coverage import (
     WAVE_SLACK_S,
@@ -28,7 +28,7 @@ from verify.oracle.recipients_due import AlertingIncident, Near, due, why
 # A participant who comes near an incident so shortly before it closes need not be alerted any more,
 # and one who reports it so shortly after coming near was not yet: an alert may wait for a restart.
 # When the MQTT broker or the device's process is killed, it may wait so long from then. Nor need one
-# who was there, and hides so shortly after: when alerting is back, it does not find them.
+# who was there, and hides or leaves so shortly after: when alerting is back, it does not find them.
 GRACE_S = 15.0
 
 
@@ -91,10 +91,6 @@ class _Court:
         self._users = sorted({each.user for each in rows})
         self._numbers = {user: number for number, user in enumerate(self._users)}
         self._short = {each.user: each.t for each in reversed(rows) if each.short}
-        self._hid_at: dict[int, list[float]] = defaultdict(list)
-        for each in rows:
-            if each.cell is None:
-                self._hid_at[self._numbers[each.user]].append(each.t)
         self._near = Near(
             [
                 SentPresence(self._numbers[each.user], each.cell, each.t, _done(each.done))
@@ -104,6 +100,7 @@ class _Court:
         )
         self._helping = _helping(evidence)
         self._seen = _waves_seen(evidence)
+        self._delays = AlertDelays(_first_alerts(evidence))
 
     def alerting(self, incident: UUID, case: JudgedIncident) -> AlertingIncident:
         """Return the incident as far as alerts go."""
@@ -128,12 +125,12 @@ class _Court:
         closed = case.closed[0]
 
         def is_excused(stay: Stay, since: float) -> bool:
-            hid_at = self._hid_at.get(stay.user, ())
-            hides = bisect_left(hid_at, since)
-            if stay.certain_from < since and hid_at[hides:] and hid_at[hides] < since + GRACE_S:
+            if stay.certain_from < since and stay.certain_until < since + GRACE_S:
                 return True
+            if closed >= self._settled_at:
+                return False
             lost = self._losses.get(self._users[stay.user], ())
-            return closed < self._settled_at and since >= undisturbed(closed, lost)
+            return since >= undisturbed(closed, lost) or self._delays.were_behind(since, closed)
 
         must, may = due(alerting, self._near, reporter_grace_s=GRACE_S, is_excused=is_excused)
         return {self._users[one] for one in must}, {self._users[one] for one in may}
@@ -226,6 +223,17 @@ def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
         waves = seen[alert.incident]
         waves[alert.wave] = min(alert.t, waves.get(alert.wave, NEVER))
     return seen
+
+
+def _first_alerts(evidence: Evidence) -> Iterator[tuple[float, float]]:
+    """Yield when each incident was open, and when the first who was nearby then was alerted."""
+    first: dict[UUID, float] = {}
+    for alert in evidence.alerts:
+        if alert.wave == 1 and alert.reason is AlertReason.NEARBY:
+            first[alert.incident] = min(alert.t, first.get(alert.incident, NEVER))
+    for incident, case in _cases(evidence).items():
+        if incident in first:
+            yield case.opened[1], first[incident]
 
 
 def _cases(evidence: Evidence) -> dict[UUID, JudgedIncident]:
