@@ -316,7 +316,8 @@ def contract(
     *,
     directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path("docs/contract"),
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; 1 if what is there is not of today.")
+        bool,
+        typer.Option("--check", help="Write nothing; exit with 1 if the files are not up to date."),
     ] = False,
 ) -> None:
     """Write the contract for machines: AsyncAPI 3.1 and JSON Schemas.

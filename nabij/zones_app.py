@@ -20,12 +20,12 @@ def import_zones(
     kind: Annotated[
         str | None,
         typer.Option(
-            help="police or municipality; takes all features, whatever the file says.",
+            help="police or municipality, for all features, in place of the kinds in the file.",
             autocompletion=completion.zone_kinds,
         ),
     ] = None,
     id_property: Annotated[
-        str, typer.Option(help="The property with the id that topics are to have.", metavar="NAME")
+        str, typer.Option(help="The property with the ids to use in topics.", metavar="NAME")
     ] = "id",
     as_json: Json = False,
     data_dir: DataDir = None,
