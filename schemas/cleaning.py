@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 MAX_NOTES, MAX_NOTE = 8, 160  # bytes of each
 _SHOWN = 5  # unknown names in a note
 _COMPARED = 30  # with more unknown names than this, none counts as a typo
+_HEARD = 100  # unknown names of a message that are compared with those that restrict
 
 
 class _Field(NamedTuple):
@@ -92,6 +93,7 @@ class Cleaning:
         default_factory=set
     )  # path and field of each that is present
     _heard: list[tuple[str, str, Any]] = field(default_factory=list)  # path, field, value
+    _unknown: int = 0
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -233,7 +235,8 @@ class Cleaning:
 
     def _hear(self, name: str, value: Any, path: str, shown: str) -> bool:
         """Note what an unknown field says of one that restricts; return whether it does."""
-        field = meant(name, value, self._restrictions)
+        self._unknown += 1
+        field = meant(name, value, self._restrictions, compare=self._unknown <= _HEARD)
         if field is None:
             for key, one in _within(name, value):
                 self._hear(key, one, path, f"{shown}.{key}" if isinstance(value, dict) else shown)

@@ -44,13 +44,13 @@ class Restriction:
             return True
         return bool(self.words & {plain, plain.removeprefix("is")}) and value not in (None, False)
 
-    def is_meant_by(self, name: str, plain: str, field: str) -> bool:
-        """Whether a name contains a stem, or is close to the field's name."""
+    def is_meant_by(self, name: str, plain: str, field: str, *, compare: bool) -> bool:
+        """Whether a name contains a stem, or (`compare`, which takes long) is close to the field's."""
         if plain.startswith(self.unrelated):
             return False
         if any(stem in plain for stem in self.stems):
             return True
-        if len(name) > LONGEST:
+        if not compare or len(name) > LONGEST:
             return False
         words = [word for word in _WORD.findall(name) if len(word) >= _LEAST] if self.stems else []
         return any(closest(each, (field, *self.alike), _NEAR) for each in (name, *words))
@@ -102,13 +102,15 @@ def style_free(name: str) -> str:
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name))).casefold()
 
 
-def meant(name: str, value: Any, restrictions: Mapping[str, Restriction]) -> str | None:
-    """Return those of the `restrictions`, by field, that an unknown field may mean."""
+def meant(
+    name: str, value: Any, restrictions: Mapping[str, Restriction], *, compare: bool
+) -> str | None:
+    """Return which of the `restrictions`, by field, an unknown field may mean."""
     plain = style_free(name)
     for field, one in restrictions.items():
         if one.says(plain, value):
             return field
-        if one.is_meant_by(name, plain, field):
+        if one.is_meant_by(name, plain, field, compare=compare):
             return field
     return None
 

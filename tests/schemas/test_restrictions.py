@@ -1,5 +1,6 @@
 """What may restrict (audience, availability, accuracy) is read towards the private side, under any name."""
 
+import difflib
 import json
 from typing import Any
 
@@ -204,6 +205,34 @@ def test_an_audience_elsewhere_in_the_message_counts() -> None:
 )
 def test_an_audience_that_is_said_twice_and_differs_is_the_polices(written: dict[str, str]) -> None:
     assert read("report", **written)[0].audience is Audience.POLICE
+
+
+@pytest.mark.parametrize(
+    ("name", "unknown_before", "audience"),
+    [
+        ("audiance", 99, Audience.POLICE),
+        ("audiance", 100, Audience.POLICE_AND_NEARBY),
+        ("targetaudience", 900, Audience.POLICE),
+        ("AUDIENCE", 900, Audience.POLICE),
+    ],
+)
+def test_a_message_of_very_many_names_is_read_quickly_and_one_that_says_audience_still_counts(
+    monkeypatch: pytest.MonkeyPatch, name: str, unknown_before: int, audience: Audience
+) -> None:
+    similar, compared = difflib.get_close_matches, []
+
+    def counted(word: str, *arguments: Any, **named: Any) -> list[str]:
+        compared.append(word)
+        return similar(word, *arguments, **named)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+
+    report, _ = read(
+        "report", **{f"x{number}": 1 for number in range(unknown_before)}, **{name: "police"}
+    )
+
+    assert report.audience is audience
+    assert len(compared) <= 250  # of two fields that restrict for each of 100, and for typos
 
 
 def test_a_misspelt_availability_is_read_and_an_audience_that_is_there_is_not_overruled() -> None:
