@@ -126,8 +126,10 @@ NAMED_TOGETHER = {
 
 def named_in(path: Path) -> list[str]:
     """The literals of a module that name three services or more."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    text, found = path.read_text(encoding="utf-8"), []
+    if sum(f'"{name}"' in text for name in services.ALL) < 3:
+        return []
+    for node in ast.walk(ast.parse(text)):
         parts = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", ())
         words = {one.value for one in parts if isinstance(one, ast.Constant)}
         if len(words & {*services.ALL}) >= 3:
