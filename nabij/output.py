@@ -3,7 +3,6 @@
 import sys
 import textwrap
 import time
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -115,10 +114,5 @@ class Progress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -63,12 +62,7 @@ class Servers:
         self._keeper = self._tasks.create_task(self._keep(), name="keep the embedded servers")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._keeper.cancel()
         try:
             # The body's own error must not be wrapped: the group only has to end.

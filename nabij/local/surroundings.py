@@ -5,7 +5,6 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import structlog
@@ -44,12 +43,7 @@ class Surroundings:
         self._looking = asyncio.create_task(self._look(), name="look at the surroundings")
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._looking.cancel()
         await asyncio.wait([self._looking])
 
