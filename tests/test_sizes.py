@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("schemas", "broker", "services", "devices", "verify", "nabij", "bench")
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 LINES, PARAMETERS, FILE_LINES = 40, 7, 400
 REASON = re.compile(r"# (?:noqa: [\w, ]+ - |long: )\w.{9,}")
@@ -22,13 +23,17 @@ def reason_beside(lines: list[str], function: ast.FunctionDef | ast.AsyncFunctio
     return any(REASON.search(lines[number - 1]) for number in (function.lineno, first - 1))
 
 
+def too_long(lines: list[str], name: Path) -> Iterator[str]:
+    if len(lines) > FILE_LINES and not any(REASON.search(line) for line in lines[:40]):
+        yield f"{name}: {len(lines)} lines"
+
+
 def unexplained(path: Path) -> Iterator[str]:
     """What in a file is too long, or takes too much, and does not say why."""
     with tokenize.open(path) as file:
         text = file.read()
     lines, name = text.splitlines(), path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    if len(lines) > FILE_LINES and not any(REASON.search(line) for line in lines[:40]):
-        yield f"{name}: {len(lines)} lines"
+    yield from too_long(lines, name)
     for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
@@ -45,6 +50,12 @@ def unexplained(path: Path) -> Iterator[str]:
 def test_what_is_above_40_lines_7_parameters_or_400_lines_a_file_says_why() -> None:
     assert len(FILES) > 200
     assert [problem for path in FILES for problem in unexplained(path)] == []
+
+
+def test_a_file_of_tests_above_400_lines_says_why() -> None:
+    assert len(TESTS) > 150
+    found = (too_long(path.read_text(encoding="utf-8").splitlines(), path) for path in TESTS)
+    assert [problem for problems in found for problem in problems] == []
 
 
 @pytest.mark.parametrize(
