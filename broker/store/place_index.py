@@ -69,8 +69,9 @@ def add_reached(transaction: Transaction, incident: Incident) -> None:
 
 def remove(transaction: Transaction, incident: Incident) -> None:
     """Remove `incident` from this partition's cells."""
-    # `#` does not change: a closed incident does not affect reports that join another or open one, and one that would join this incident fails on its version. Redis deletes an empty key.
-    transaction.call_each(_joining(transaction.keys, incident), "HDEL", str(incident.id), "#")
+    # The marker `#` stays as it is while there are others: that this one has closed changes no
+    # decision to join another or to open one, and one to join this fails on its version.
+    transaction.unfile(_joining(transaction.keys, incident), str(incident.id))
     if targets := _reached(transaction.keys, incident):
         transaction.call_each(targets, "HDEL", str(incident.id))
 

@@ -12,6 +12,7 @@ from broker.core.incidents import Incident, merge_target
 from broker.store import (
     Store,
 )
+from broker.store.place_index import joinable_by
 from broker.store.stored_incident import NOTHING_NEAR
 from schemas.messages import (
     Mode,
@@ -20,6 +21,7 @@ from schemas.messages import (
 )
 from tests.core.samples import category, north, placed, report
 from tests.store.samples import (
+    KEYS,
     candidates,
     close,
     commit,
@@ -86,6 +88,29 @@ async def test_incident_opened_and_closed_in_between_changes_no_decision(store: 
 
     assert await candidates(store, second) == []
     assert await commit(store, second, opened(second), seen=before) is not None
+
+
+async def test_incident_opened_between_two_that_closed_is_noticed(store: Store) -> None:
+    beyond = category("fire").merge_m * 1.1
+    first, second = [await open_incident(store, report(north(way))) for way in (beyond, -beyond)]
+    one = report()
+    await close(store, first)
+    before = await store.incidents.neighbourhood(placed(one))
+    assert (names(before.candidates), before.marker) == ([], str(second.id))
+    await open_incident(store, report(north(10)))
+    await close(store, second)
+
+    assert await commit(store, one, opened(one), seen=before) is None
+
+
+async def test_nothing_is_left_in_place_of_the_last_incident_that_closed(store: Store) -> None:
+    first, second = [await open_incident(store, report(north(way))) for way in (0.0, 400.0)]
+    key = joinable_by(KEYS, placed(report()))
+    await close(store, first)
+    assert await store.incidents._redis.call("HLEN", key) in (0, 2)
+    await close(store, second)
+
+    assert not await store.incidents._redis.call("EXISTS", key)
 
 
 async def test_nothing_near_holds_beyond_the_merging_distance_only(store: Store) -> None:

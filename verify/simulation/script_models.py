@@ -31,7 +31,9 @@ def commit(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[
         if isinstance(call[0], list):
             keys, (command, _key, *rest) = call
             for key in keys:
-                database.execute(command.decode(), key, *rest)
+                database.execute(command.replace(b"UNFILE", b"HDEL").decode(), key, *rest)
+                if command == b"UNFILE" and [*(database.value(key) or {})] == [b"#"]:
+                    database.do_del(key)
             results.append(1)
         else:
             command, *rest = call

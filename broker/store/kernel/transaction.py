@@ -68,6 +68,10 @@ class Transaction:
         """Add one call of `command` for each key of `targets`, the key coming first."""
         self._calls.append((targets, (command, "", *words)))
 
+    def unfile(self, targets: Sequence[str], field: str) -> None:
+        """Delete `field` of each hash of `targets`, and the hash when only its marker `#` is left."""
+        self._calls.append((targets, ("UNFILE", "", field)))
+
     async def run(self) -> list[Any] | None:
         """Return the calls' results, or None when a guard failed and nothing was changed."""
         # As one argument: a separate argument for each took a tenth of the time of a commit.

@@ -2,6 +2,7 @@
 -- ARGV: in MessagePack {guards, calls, references}: each guard as {kind, key, …}; each call as its
 -- words, or as {keys, words} to repeat with each key as the second word; each reference as a call and a
 -- later one, whose last word becomes the result. Answers {1, results…} or {0, guard}.
+-- The command UNFILE is one of this script. The others are of Redis.
 -- The guard `clear` has a key of open incidents, lat, lon, metres: none of them is that near.
 -- As in neighbourhood.lua: a script cannot include another.
 local function is_within(metres, lat, lon, place) -- haversine, as broker.core.grid.distance_m
@@ -25,6 +26,13 @@ local function is_clear(key, lat, lon, metres)
     end
   end
   return true
+end
+
+local function unfile(key, field)
+  redis.call('HDEL', key, field)
+  if redis.call('HLEN', key) == 1 and redis.call('HEXISTS', key, '#') == 1 then
+    redis.call('DEL', key) -- its marker alone is left
+  end
 end
 
 local guards, calls, references = unpack(cmsgpack.unpack(ARGV[1]))
@@ -62,7 +70,11 @@ for number, call in ipairs(calls) do
     local keys, words = unpack(call)
     for _, key in ipairs(keys) do
       words[2] = key
-      redis.call(unpack(words))
+      if words[1] == 'UNFILE' then
+        unfile(key, words[3])
+      else
+        redis.call(unpack(words))
+      end
     end
   else
     result = redis.call(unpack(call))
