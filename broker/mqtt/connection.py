@@ -359,16 +359,8 @@ class Connection:
                 if self._session_end is not None and self._session_end.is_ours(event):
                     continue
                 self._received += 1
-                self._inbox.put(
-                    Delivery(
-                        event.message,
-                        received_at,
-                        event.duplicate,
-                        event.packet_id,
-                        event.epoch,
-                        self._acknowledge,
-                    )
-                )
+                origin = (event.duplicate, event.packet_id, event.epoch)
+                self._inbox.put(Delivery(event.message, received_at, *origin, self._acknowledge))
             else:
                 self._handle_change(event)
 

@@ -54,6 +54,7 @@ class TakeOver:
     each heartbeat.
     """
 
+    # long: all that one worker's place among the others consists of
     def __init__(
         self,
         service: Service,
