@@ -322,11 +322,10 @@ class Connection:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.disconnect()
-            if self._session_end is None:
+            if self._session_end is None:  # else the MQTT broker closes, when the session has ended
                 wire.close()
-                await asyncio.wait([wire.closed], timeout=_CLOSE_TIMEOUT_S)
-            else:  # the session has ended when the MQTT broker closes
-                await asyncio.wait([wire.closed], timeout=_END_TIMEOUT_S)
+            timeout_s = _END_TIMEOUT_S if self._session_end else _CLOSE_TIMEOUT_S
+            await asyncio.wait([wire.closed], timeout=timeout_s)
             wire.abort(ConnectionClosed("closed"))
 
     def _supervisor_ended(self, supervisor: asyncio.Task[None]) -> None:
