@@ -7,8 +7,6 @@ is answered. SIGUSR1 again: close every incident, and say when that is done. SIG
 """
 
 import asyncio
-import logging
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -40,6 +38,7 @@ from schemas.messages import (
     Status,
 )
 from verify.chaos.chaos_log import Log, Quiet
+from verify.chaos.logged_device import on_signals, run_as_ordered
 from verify.oracle.observations import (
     CaseSeen,
     CommandSent,
@@ -185,10 +184,8 @@ def _city(orders: DeskOrders, log: Log) -> CityDesk:
 
 async def watch(orders: DeskOrders) -> None:
     """Run all desks until SIGTERM."""
-    loop = asyncio.get_running_loop()
-    hushed, stop = asyncio.Semaphore(0), asyncio.Event()
-    loop.add_signal_handler(signal.SIGUSR1, hushed.release)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    hushed = asyncio.Semaphore(0)
+    stop = on_signals(hushed.release)
     async with AsyncExitStack() as stack:
         log = stack.enter_context(Log(orders.log))
         desks = [ChaosDesk(zone, orders, log) for zone in orders.zones]
@@ -205,12 +202,5 @@ async def watch(orders: DeskOrders) -> None:
         await stop.wait()
 
 
-def main(arguments: list[str]) -> None:
-    """Run the desks."""
-    logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
-    logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
-    asyncio.run(watch(msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeskOrders)))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_as_ordered(sys.argv[1:], DeskOrders, watch)

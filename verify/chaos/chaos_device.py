@@ -7,9 +7,7 @@ journals of its devices. SIGUSR1: make nothing new, and say when nothing is left
 """
 
 import asyncio
-import logging
 import math
-import signal
 import sys
 import time
 from collections.abc import Coroutine
@@ -38,24 +36,19 @@ from schemas.messages import (
     Availability,
     Brief,
     Form,
-    GroupEvent,
     Position,
     Question,
-    Receipt,
     ReplyKind,
     Report,
     Subject,
 )
 from verify.chaos.chaos_log import JournalAdded, JournalRemoved, Log, Quiet, Started, Tail
 from verify.chaos.chaos_reports import GHENT, draw_report, is_odd, moved, somewhere
+from verify.chaos.logged_device import DeviceListener, on_signals, run_as_ordered
 from verify.oracle.geofence import cell_at
 from verify.oracle.observations import (
-    AlertSeen,
-    GroupEventSeen,
     MessageSent,
     PresenceSent,
-    QuestionSeen,
-    ReceiptSeen,
     ReportCreated,
 )
 
@@ -119,6 +112,7 @@ class Phone:
         self.user = user
         self._process = process
         self._log = process.log
+        self.heard = DeviceListener(user, process.log)
         self._home = somewhere(random, GHENT)
         self._phase = (random.uniform(0.0, math.tau), random.uniform(0.0, math.tau))
         self._reach_m = random.uniform(100.0, 500.0)
@@ -133,9 +127,9 @@ class Phone:
             listeners=Listeners(
                 on_alert=self._alerted,
                 on_brief=self._alerted if self._is_small else None,
-                on_group=self._grouped,
+                on_group=self.heard.group_event,
                 on_question=self._asked,
-                on_receipt=self._receipted,
+                on_receipt=self.heard.receipt,
             ),
         )
 
@@ -191,25 +185,14 @@ class Phone:
         await stack.enter_async_context(self.journal)
         await stack.enter_async_context(self.device)
 
-    def file(self, receipt: Receipt) -> None:
-        """Log what became of a message."""
-        if row := ReceiptSeen.of(receipt, t=time.time(), to=self.user):
-            self._log.write(row)
-
-    def _receipted(self, receipt: Receipt, _: float) -> None:
-        self.file(receipt)
-
     def _alerted(self, alert: Alert | Brief, received_at: float) -> None:
-        self._log.write(AlertSeen.of(alert, t=received_at, user=self.user))
+        self.heard.alert(alert, received_at)
         random = Random(f"{self.user} {alert.incident}")
         if random.random() < ACCEPTING:
             self._process.start(self._help(alert.incident, random))
 
-    def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(GroupEventSeen.of(event, t=received_at, user=self.user))
-
     def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(QuestionSeen.of(question, t=received_at, user=self.user))
+        self.heard.question(question, received_at)
         self._process.start(self._answer(question))
 
     async def _help(self, incident: UUID, random: Random) -> None:
@@ -323,11 +306,11 @@ class Process:
         while True:
             try:
                 receipt = await phone.device.report(report)
-                phone.file(receipt)
+                phone.heard.receipt(receipt)
                 if receipt.incident and Random(f"{report.id} adds").random() < ADDING:
                     self.start(phone.speak(receipt.incident))
             except MessageRejected as error:
-                phone.file(error.receipt)
+                phone.heard.receipt(error.receipt)
             except NotConfirmed:
                 continue
             return
@@ -340,10 +323,8 @@ def made_before(log: Path) -> int:
 
 async def live(orders: DeviceOrders) -> None:
     """Live until SIGTERM."""
-    loop = asyncio.get_running_loop()
-    hush, stop = asyncio.Event(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGUSR1, hush.set)
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    hush = asyncio.Event()
+    stop = on_signals(hush.set)
     if orders.hushed.exists():
         hush.set()
     made = made_before(orders.log)
@@ -352,13 +333,5 @@ async def live(orders: DeviceOrders) -> None:
         await Process(orders, log).run(made=made, hush=hush, stop=stop)
 
 
-def main(arguments: list[str]) -> None:
-    """Run one process of devices."""
-    orders = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=DeviceOrders)
-    logging.basicConfig(level=logging.INFO, format="%(created).3f %(name)s %(message)s")
-    logging.getLogger("mqtt").setLevel(logging.ERROR)  # aiomqtt's, which counts publishes
-    asyncio.run(live(orders))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_as_ordered(sys.argv[1:], DeviceOrders, live)

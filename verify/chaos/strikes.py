@@ -13,17 +13,15 @@ from msgspec.structs import replace
 
 from devices.participant import Broker, Listeners, MessageRejected, NotConfirmed, Participant
 from schemas.ids import new_id
-from schemas.messages import GroupEvent, Position, Question, Receipt, Report, Subject
+from schemas.messages import Position, Receipt, Report
 from schemas.taxonomy import Audience
 from verify.chaos.chaos_device import EvidentJournal
 from verify.chaos.chaos_log import Blow, Log, Started
 from verify.chaos.chaos_reports import GHENT
 from verify.chaos.chaos_world import ChaosWorld
+from verify.chaos.logged_device import DeviceListener
 from verify.chaos.plan import Strike, Victim
 from verify.oracle.observations import (
-    GroupEventSeen,
-    QuestionSeen,
-    ReceiptSeen,
     ReportCreated,
 )
 
@@ -38,6 +36,7 @@ class ReceiptProbe:
 
     def __init__(self, world: ChaosWorld) -> None:
         self._log = Log(world.logs / "probe.jsonl")
+        self._heard = DeviceListener("probe", self._log)
         self._journal = EvidentJournal(world.directory / "journals" / "probe.journal", self._log)
         self._on_receipt: Callable[[], None] | None = None
         self._device = Participant(
@@ -46,7 +45,9 @@ class ReceiptProbe:
             Broker.from_url(world.broker_url),
             journal=self._journal,
             listeners=Listeners(
-                on_receipt=self._late, on_group=self._grouped, on_question=self._asked
+                on_receipt=self._heard.receipt,
+                on_group=self._heard.group_event,
+                on_question=self._heard.question,
             ),
         )
         self._late_tasks: set[asyncio.Task[None]] = set()
@@ -86,23 +87,9 @@ class ReceiptProbe:
     async def _file_when_done(self, sending: "asyncio.Task[Receipt]") -> None:
         with contextlib.suppress(NotConfirmed):
             try:
-                self._file(await sending)
+                self._heard.receipt(await sending)
             except MessageRejected as error:
-                self._file(error.receipt)
-
-    def _late(self, receipt: Receipt, _: float) -> None:
-        self._file(receipt)
-
-    def _file(self, receipt: Receipt) -> None:
-        row = ReceiptSeen.of(receipt, t=time.time(), to="probe")
-        if row is not None and row.subject is Subject.REPORT:
-            self._log.write(row)
-
-    def _grouped(self, event: GroupEvent, received_at: float) -> None:
-        self._log.write(GroupEventSeen.of(event, t=received_at, user="probe"))
-
-    def _asked(self, question: Question, received_at: float) -> None:
-        self._log.write(QuestionSeen.of(question, t=received_at, user="probe"))
+                self._heard.receipt(error.receipt)
 
 
 class Striker:
