@@ -15,6 +15,26 @@ def test_what_went_right_is_found_right(story: Story) -> None:
     assert (verdict.alerts.ambiguous, verdict.duplicates, verdict.redelivered) == (0, 0, 0)
 
 
+def violated(story: Story) -> dict[str, int]:
+    """The invariants that do not hold, in the words of every proof, with their counts."""
+    return {name: count for name, count in story.verdict().judgement.counts.items() if count}
+
+
+def test_each_error_violates_its_invariant(story: Story, theft: SentReport) -> None:
+    assert violated(story) == {}
+    story.presence(2, HERE, at=-10.0)
+    assert violated(story) == {"I4": 1}
+    story.alert(2, theft)
+    story.alert(3, theft)
+    assert violated(story) == {"I5": 1}
+    story.alert(2, theft, wave=2)
+    assert violated(story) == {"I4": 1, "I5": 1}
+    story.history.escalations.clear()
+    assert violated(story) == {"I3": 1, "I4": 1, "I5": 1}
+    judgement = story.verdict().judgement
+    assert (judgement.lost, judgement.duplicated, judgement.passed) == (1, 1, False)
+
+
 def test_an_alert_that_did_not_come_is_missing(story: Story) -> None:
     story.presence(1, HERE, at=-10.0)
     story.theft(200.0)
