@@ -83,11 +83,7 @@ QUESTION = Topic(
     "u/{user}/down/question", messages.Question, _SERVICE, _PARTICIPANT, service="police"
 )
 ESCALATION = Topic(
-    "police/{zone}/escalation/{priority}",
-    messages.Escalation,
-    _SERVICE,
-    _POLICE_DESK,
-    service="intake or police",
+    "police/{zone}/escalation/{priority}", messages.Escalation, _SERVICE, _POLICE_DESK
 )
 INCIDENT = Topic(
     "police/{zone}/incident/{incident}",
@@ -122,9 +118,7 @@ DESK_SYNC = Topic(
     service="relay",
     receipt=COMMAND_RECEIPT,
 )
-CASE = Topic(
-    "city/{municipality}/case/{category}", messages.Case, _SERVICE, _CITY_DESK, service="city"
-)
+CASE = Topic("city/{municipality}/case/{category}", messages.Case, _SERVICE, _CITY_DESK)
 CITY_DELIVERED = Topic(
     "city/{municipality}/up/receipt",
     messages.DeliveryReceipt,

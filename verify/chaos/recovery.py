@@ -88,7 +88,7 @@ def _work(evidence: ChaosEvidence, policy: PolicyFile) -> Mapping[str, Sequence[
     work[topics.COMMAND.service] += commands
     work[topics.PRESENCE.service] += places
     work[topics.ALERT.service] += _alerts(evidence)
-    work[topics.CASE.service] += _cases(evidence)
+    work["city"] += _cases(evidence)
     work["deadlines"] += _overdue(evidence, policy)
     return {**work, Victim.MQTT: reports, Victim.REDIS: reports, Victim.DEVICE: reports}
 
