@@ -139,7 +139,7 @@ class Cleaning:
             if name in cleaned:
                 cleaned[name] = self._clean(one.nested, self._once(cleaned[name], where), where)
                 if one.lenient is not None:
-                    self._mend(cleaned, name, one, where)
+                    self._repair(cleaned, name, one, where)
             elif one.is_required and one.lenient and one.lenient.otherwise:
                 self._stand_in(cleaned, name, one, why=f"{_short(where)}: missing.")
         return cleaned
@@ -151,13 +151,13 @@ class Cleaning:
             return value.values[0]
         return value
 
-    def _mend(self, cleaned: dict[str, Any], name: str, one: _Field, where: str) -> None:
+    def _repair(self, cleaned: dict[str, Any], name: str, one: _Field, where: str) -> None:
         """Repair the field `name` of `cleaned`, or remove it if it cannot be used."""
         assert one.lenient is not None
         value = cleaned[name]
-        mended = one.lenient.mend(value) if one.lenient.mend else None
+        repaired = one.lenient.repair(value) if one.lenient.repair else None
         try:
-            _strict(mended.value if mended else value, one.hint, where)
+            _strict(repaired.value if repaired else value, one.hint, where)
         except Invalid as error:
             if one.lenient.needed:
                 raise
@@ -165,9 +165,9 @@ class Cleaning:
             self._left_out[where] = error
             self._tell_left_out(cleaned, name, one, error, given=value)
         else:
-            if mended:
-                cleaned[name] = mended.value
-                self._notes.append(f"{_short(where)}: {mended.done}")
+            if repaired:
+                cleaned[name] = repaired.value
+                self._notes.append(f"{_short(where)}: {repaired.done}")
 
     def _tell_left_out(
         self, cleaned: dict[str, Any], name: str, one: _Field, error: Invalid, *, given: Any
@@ -323,9 +323,9 @@ def _chosen(kind: Any, raw: Any) -> tuple[type[msgspec.Struct] | None, Any]:
     field = str(structs[0].__struct_config__.tag_field)
     if isinstance(tag := raw.get(field), str) and tag in tags:
         return tags[tag], raw
-    if (mended := choice(tags)(tag)) is None:
+    if (repaired := choice(tags)(tag)) is None:
         return None, raw
-    return tags[mended.value], {**raw, field: mended.value}
+    return tags[repaired.value], {**raw, field: repaired.value}
 
 
 def _strict(raw: Any, kind: Any, path: str) -> Any:

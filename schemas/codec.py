@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from schemas.cleaning import Cleaning, has_lenient
-from schemas.lenient import Ambiguous, Mend, NotFinite, code, language_tag
+from schemas.lenient import Ambiguous, NotFinite, Repair, code, language_tag
 from schemas.taxonomy import Language
 from schemas.text import is_odd
 from schemas.validation_errors import Code, FieldError, Invalid
@@ -109,17 +109,17 @@ def glance(payload: bytes) -> Glance:
         text = payload[:MAX_PAYLOAD_BYTES].decode("utf-8", "replace")
         found = {match["name"]: match["value"] for match in reversed([*_GLANCED.finditer(text)])}
     return Glance(
-        _mended(UUID, found.get("id"), None),
-        _mended(Language, found.get("language"), language_tag(Language)),
-        _mended(str, found.get("category"), code),
+        _repaired(UUID, found.get("id"), None),
+        _repaired(Language, found.get("language"), language_tag(Language)),
+        _repaired(str, found.get("category"), code),
     )
 
 
 _GLANCED = re.compile(r'"(?P<name>id|language|category)"\s*+:\s*+"(?P<value>[^"\\]{1,60}+)"')
 
 
-def _mended(kind: type[_T], value: Any, mend: Mend | None) -> _T | None:
-    meant = mend(value) if mend else None
+def _repaired(kind: type[_T], value: Any, repair: Repair | None) -> _T | None:
+    meant = repair(value) if repair else None
     try:
         return msgspec.convert(meant.value if meant else value, kind)
     except (msgspec.ValidationError, UnicodeEncodeError):  # a lone surrogate

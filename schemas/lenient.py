@@ -19,28 +19,28 @@ import msgspec
 from schemas.text import with_plain_line_breaks, without_controls
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """A repaired value, and what was done to it, for the receipt."""
 
     value: Any
     done: str
 
 
-Mend = Callable[[Any], Mended | None]
+Repair = Callable[[Any], Repaired | None]
 
 
 @dataclass(frozen=True)
 class Lenient:
     """How a malformed field is read.
 
-    `mend` returns the repaired value, or None if there is nothing to repair. A value that still
+    `repair` returns the repaired value, or None if there is nothing to repair. A value that still
     cannot be used is left out. It is replaced by `otherwise`, a function of the whole message
     (`told` is the note for the sender), or else by the field's default; without either the message
     is refused. `unknown` is the value that a reader uses for one of a later version (see
     `may_grow`).
     """
 
-    mend: Mend | None = None
+    repair: Repair | None = None
     otherwise: Callable[[Mapping[str, Any]], Any] | None = None
     told: str = "Read as {}."
     needed: bool = False
@@ -69,20 +69,20 @@ def may_grow(unknown: enum.StrEnum) -> Lenient:
     """
     known = frozenset(map(str, type(unknown)))
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if value is None or (isinstance(value, str) and value in known):
             return None
         if not isinstance(value, str):
-            return Mended(unknown, f"what stands there was read as '{unknown}'")
-        return Mended(unknown, f"'{value}' is not known here, and was read as '{unknown}'")
+            return Repaired(unknown, f"what stands there was read as '{unknown}'")
+        return Repaired(unknown, f"'{value}' is not known here, and was read as '{unknown}'")
 
-    return Lenient(mend, otherwise=always(unknown), unknown=unknown)
+    return Lenient(repair, otherwise=always(unknown), unknown=unknown)
 
 
-def text(limit: int) -> Mend:
+def text(limit: int) -> Repair:
     """Keep the text, without control characters and direction marks, cut to `limit` characters."""
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         done = []
         if isinstance(value, Ambiguous):
             value = "\n".join(filter(_is_text, value.values))
@@ -97,103 +97,103 @@ def text(limit: int) -> Mend:
             done.append(f"{left_out} control characters or direction marks were left out")
         if len(shown) > limit:
             done.append(f"of its {len(shown)} characters the first {limit} were kept")
-        return Mended(shown[:limit], "; ".join(done)) if done else None
+        return Repaired(shown[:limit], "; ".join(done)) if done else None
 
-    return mend
+    return repair
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def number(limit: float, *, unknown: float | None = None) -> Mend:
+def number(limit: float, *, unknown: float | None = None) -> Repair:
     """Bound a number above, also one in a string; any other value is `unknown`.
 
     With `unknown`, the largest of several numbers is taken.
     """
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if isinstance(value, Ambiguous) and unknown is not None:
-            found = [(mend(one) or Mended(one, "")).value for one in value.values]
+            found = [(repair(one) or Repaired(one, "")).value for one in value.values]
             largest = max(one if _is_number(one) and one >= 0 else unknown for one in found)
-            return Mended(largest, f"of several the largest was read: {largest:g}")
+            return Repaired(largest, f"of several the largest was read: {largest:g}")
         if isinstance(value, str) and (digits := _NUMBER.fullmatch(value)):
             meant = min(float(digits[1]), limit)
-            return Mended(meant, f"'{value}' was read as {meant:g}")
+            return Repaired(meant, f"'{value}' was read as {meant:g}")
         if _is_number(value):
             if not value > limit:  # NaN is not
                 return None
-            return Mended(limit, f"{value:g} was bounded to {limit:g}")
+            return Repaired(limit, f"{value:g} was bounded to {limit:g}")
         if unknown is None or value is None:
             return None
-        return Mended(unknown, f"it is no number, and was read as {unknown:g}")
+        return Repaired(unknown, f"it is no number, and was read as {unknown:g}")
 
-    return mend
+    return repair
 
 
 _NUMBER = re.compile(r"\s*([+-]?\d{1,12}(?:\.\d{1,12})?)\s*m?\s*", re.ASCII)
 
 
-def whole(limit: int) -> Mend:
+def whole(limit: int) -> Repair:
     """Round to a whole number, and bound it above."""
     bound = number(limit)
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if bounded := bound(value):
             return bounded._replace(value=round(bounded.value))
         if not isinstance(value, float) or not math.isfinite(value):
             return None
-        return Mended(round(value), f"{value} was read as {round(value)}")
+        return Repaired(round(value), f"{value} was read as {round(value)}")
 
-    return mend
+    return repair
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def choice(values: Iterable[str]) -> Mend:
+def choice(values: Iterable[str]) -> Repair:
     """Read "On-Duty" as on_duty."""
     known = frozenset(map(str, values))
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if not isinstance(value, str) or value in known:
             return None
         meant = _folded(value).replace("-", "_")
-        return Mended(meant, f"'{value}' was read as '{meant}'") if meant in known else None
+        return Repaired(meant, f"'{value}' was read as '{meant}'") if meant in known else None
 
-    return mend
+    return repair
 
 
-def code(value: Any) -> Mended | None:
+def code(value: Any) -> Repaired | None:
     """Read "Missing Person" as missing-person."""
     if not isinstance(value, str) or value == (meant := _folded(value).replace("_", "-")):
         return None
-    return Mended(meant, f"'{value}' was read as '{meant}'")
+    return Repaired(meant, f"'{value}' was read as '{meant}'")
 
 
 def _folded(value: str) -> str:
     return "-".join(without_controls(value).casefold().split())
 
 
-def language_tag(values: Iterable[str]) -> Mend:
+def language_tag(values: Iterable[str]) -> Repair:
     """Read tags of BCP 47 and POSIX locales by their first part: nl-BE, fr_FR.UTF-8."""
     known = frozenset(map(str, values))
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if not isinstance(value, str) or value in known:
             return None
         meant = re.split(r"[-_.]", _folded(value))[0]
-        return Mended(meant, f"'{value}' was read as '{meant}'") if meant in known else None
+        return Repaired(meant, f"'{value}' was read as '{meant}'") if meant in known else None
 
-    return mend
+    return repair
 
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:[0-5]\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
 _LEAP_SECOND = re.compile(r"(:\d\d):60(?:\.\d+)?")
 
 
-def instant(value: Any) -> Mended | None:
+def instant(value: Any) -> Repaired | None:
     """Read times that are not RFC 3339 but exact: leap seconds, ISO 8601 with an offset."""
     if not isinstance(value, str) or _RFC_3339.fullmatch(value):
         return None
@@ -203,27 +203,27 @@ def instant(value: Any) -> Mended | None:
         return None
     if meant.tzinfo is None:
         return None
-    return Mended(meant.isoformat(), f"'{value}' was read as {meant.isoformat()}")
+    return Repaired(meant.isoformat(), f"'{value}' was read as {meant.isoformat()}")
 
 
-def ids(limit: int) -> Mend:
+def ids(limit: int) -> Repair:
     """Keep the ids of an array, up to `limit`."""
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if not isinstance(value, list):
             return None
         kept = [one for one in value if _is_id(one)][:limit]
         if kept == value:
             return None
-        return Mended(kept, f"of {len(value)} ids {len(kept)} were read")
+        return Repaired(kept, f"of {len(value)} ids {len(kept)} were read")
 
-    return mend
+    return repair
 
 
-def numbers_by_id(limit: int, numbers: int) -> Mend:
+def numbers_by_id(limit: int, numbers: int) -> Repair:
     """Keep ids and their arrays of numbers: up to `limit` ids, and numbers in each."""
 
-    def mend(value: Any) -> Mended | None:
+    def repair(value: Any) -> Repaired | None:
         if not isinstance(value, dict):
             return None
         kept = {
@@ -233,9 +233,9 @@ def numbers_by_id(limit: int, numbers: int) -> Mend:
         }
         if kept == value:
             return None
-        return Mended(kept, f"what was not read of {len(value)} groups comes again")
+        return Repaired(kept, f"what was not read of {len(value)} groups comes again")
 
-    return mend
+    return repair
 
 
 def _is_id(value: Any) -> bool:

@@ -89,8 +89,8 @@ def inexactness_m(name: str, value: Any) -> Any:
     """Read metres, or kilometres if the name says so; what is no distance counts as least exact."""
     if value is None:
         return None
-    mended = _metres(value)
-    read = mended.value if mended else value
+    repaired = _metres(value)
+    read = repaired.value if repaired else value
     if not read >= 0:  # NaN is not; iOS gives -1 for a place that is not valid
         return _LEAST_EXACT_M
     unit_m = next((unit_m for unit, unit_m in _UNITS_M.items() if unit in name), 1)

@@ -106,8 +106,8 @@ TAKES_ALERTS = frozenset({Availability.ON_DUTY, Availability.AVAILABLE})
 def _if_withdrawn(message: Mapping[str, Any]) -> str | None:
     """Return a time that counts as now, if a presence takes no alerts."""
     said = message.get("availability")
-    mended = choice(Availability)(said)
-    takes_alerts = said is None or (mended.value if mended else said) in [*TAKES_ALERTS]
+    repaired = choice(Availability)(said)
+    takes_alerts = said is None or (repaired.value if repaired else said) in [*TAKES_ALERTS]
     return None if takes_alerts else "1970-01-01T00:00:00Z"
 
 

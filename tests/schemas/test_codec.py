@@ -59,7 +59,7 @@ def decoded_or_refused(topic: topics.Topic[Any], payload: bytes) -> None:
     except Invalid as refused:
         assert_explains(refused)
     else:
-        assert topic.read(encode(value)) == (value, ())  # what was mended is well formed
+        assert topic.read(encode(value)) == (value, ())  # what was repaired is well formed
 
 
 @pytest.mark.parametrize(

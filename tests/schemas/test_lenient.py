@@ -17,7 +17,7 @@ from schemas.lenient import (
     whole,
 )
 
-MENDED: list[tuple[Callable[[Any], Any], Any, Any]] = [
+REPAIRS: list[tuple[Callable[[Any], Any], Any, Any]] = [
     (number(10), 10, None),
     (number(10), 10.5, (10, "10.5 was bounded to 10")),
     (number(10), True, None),
@@ -80,11 +80,11 @@ MENDED: list[tuple[Callable[[Any], Any], Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("mend", "value", "expected"), MENDED)
+@pytest.mark.parametrize(("repair", "value", "expected"), REPAIRS)
 def test_what_is_odd_is_read_as_it_was_meant(
-    mend: Callable[[Any], Any], value: Any, expected: Any
+    repair: Callable[[Any], Any], value: Any, expected: Any
 ) -> None:
-    assert mend(value) == expected
+    assert repair(value) == expected
 
 
 def test_a_time_that_cannot_be_read_may_be_guessed() -> None:
