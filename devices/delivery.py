@@ -25,6 +25,7 @@ from devices.journal import Journal, OnEntry, UnsentMessage
 from schemas.messages import Receipt
 
 LIFETIME = timedelta(hours=72)
+TRIES = 20  # and so often at least: a clock that jumped makes no message old
 RECEIPT_WITHIN_S = 1.0  # before a repeat; with less, a slow service gets three times its load
 RETRY_BASE_S = 0.5
 RETRY_MOST_S = 30.0
@@ -52,7 +53,7 @@ class JournalDelivery:
 
     `on_journaled` gets each new message when it is on disk and not yet sent. `on_unconfirmed` gets
     what has no receipt `unconfirmed_after_s` after it was made, or after the restart that found it.
-    `on_expired` gets what is given up after 72 hours.
+    `on_expired` gets what is given up after 72 hours and 20 tries.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class JournalDelivery:
     def _give_up_expired(self) -> None:
         oldest = datetime.now(UTC) - LIFETIME
         for pending in [*self._pending.values()]:
-            if pending.entry.created_at < oldest:
+            if pending.entry.created_at < oldest and pending.entry.attempts >= TRIES:
                 self._give_up(pending)
 
     def _give_up(self, pending: _Pending) -> None:
