@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
@@ -49,6 +49,15 @@ _log = structlog.get_logger()
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
 _LOCKS = 1_021
 _BATCH_ALONE = 32  # from here on one batched write beats a future for each message
+
+
+class _Valid(NamedTuple):
+    """One of several messages that are handled together."""
+
+    value: Any
+    delivery: Delivery
+    principal: Principal
+    notes: tuple[str, ...]
 
 
 class Dispatcher:
@@ -173,29 +182,35 @@ class Dispatcher:
         handler, check = subscription.batch_handler, subscription.check
         assert handler is not None
         metrics.handled(self.service.name, subscription.topic.name, len(deliveries))
-        topic, together = subscription.topic, self.context(broker_index=broker_index)
-        valid = []
-        good: list[Delivery] = []
+        topic, now = subscription.topic, self.context(broker_index=broker_index)
+        valid: list[_Valid] = []
         for delivery in deliveries:
             try:
                 principal = principal_of(topic, levels_of(topic, delivery.message))
                 value, notes = topic.read(delivery.message.payload)
-                context = together.about(delivery, principal, notes)
                 if check is not None:
-                    check(value, context)
+                    check(value, now.about(delivery, principal, notes))
             except Exception as error:  # noqa: BLE001 - one message must not fail the others
                 await self._settle(_raising(error), [delivery], broker_index=broker_index)
             else:
-                valid.append((value, context))
-                good.append(delivery)
+                valid.append(_Valid(value, delivery, principal, notes))
+
+        async def handle(some: Sequence[_Valid]) -> Effects:
+            now = self.context(broker_index=broker_index)  # of this try: the first may be long ago
+            return await handler(
+                [(one.value, now.about(one.delivery, one.principal, one.notes)) for one in some]
+            )
 
         async def one_by_one() -> None:
-            for one, delivery in zip(valid, good, strict=True):
-                await self._settle(partial(handler, [one]), [delivery], broker_index=broker_index)
+            for one in valid:
+                await self._settle(
+                    partial(handle, [one]), [one.delivery], broker_index=broker_index
+                )
 
         if valid:
+            good = [one.delivery for one in valid]
             await self._settle(
-                lambda: handler(valid), good, broker_index=broker_index, otherwise=one_by_one
+                partial(handle, valid), good, broker_index=broker_index, otherwise=one_by_one
             )
 
     async def _settle(

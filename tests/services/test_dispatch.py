@@ -1,6 +1,6 @@
 """Which of the events that are read together are handled, and how effects are carried out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -138,6 +138,25 @@ async def test_topics_that_end_alike_have_each_their_own_handler() -> None:
     assert len(acknowledged) == 2
     with pytest.raises(LookupError):
         dispatcher.subscription(delivery_of(f"{ROOT}/u/ann/up/report", payload, acknowledged))
+
+
+async def test_messages_that_are_tried_again_together_are_handled_at_the_time_of_that_try() -> None:
+    service, tries, acknowledged = Service("test"), [], []
+
+    @service.on_batch(topics.PRESENCE)
+    async def handle(batch: Sequence[tuple[messages.Presence, Context]]) -> Effects:
+        tries.append({ctx.now for _, ctx in batch})
+        if len(tries) == 1:
+            raise UnavailableError("away")
+        return NOTHING
+
+    payload = encode(EXAMPLES["presence"])
+    some = [delivery_of(topics.PRESENCE.topic(user=user), payload, acknowledged) for user in "ab"]
+    await dispatcher_of(service).deliver_batch(some)
+
+    [first], [second] = tries
+    assert first < second
+    assert len(acknowledged) == 2
 
 
 async def _never(_value: object, _ctx: Context) -> Effects:
