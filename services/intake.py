@@ -96,7 +96,7 @@ def _refuse_expired(report: Report, ctx: Context) -> None:
 
 
 def _in_time(report: Report, ctx: Context) -> tuple[Report, Context]:
-    """Return the report with a `seen_at` that can be: a clock that is wrong costs no report."""
+    """Return the report with a `seen_at` that can be: a wrong one costs no report."""
     if report.seen_at > ctx.now + _AHEAD:
         note = "seen_at: more than 5 minutes ahead of our clock: it counts as now."
         report = replace(report, seen_at=ctx.now)

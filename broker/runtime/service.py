@@ -2,7 +2,7 @@
 
     service = Service("alerting")
 
-    @service.on(events.INCIDENT_CHANGED)
+    @service.on(changes.INCIDENT_CHANGED)
     async def alert_nearby(change: IncidentChanged, ctx: Context) -> Effects: ...
 
 A service never holds a connection. Handlers return what is to be published and what to record when

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import redis
 
+from broker.core.policy import Policy
 from broker.runtime.config import SETTINGS
 from broker.store import Store
-from schemas.taxonomy import default_policy_text
+from schemas.taxonomy import Desk, default_policy_text
 from services import routes
 from tests.core.samples import report
 from tests.store.samples import open_incident
 from verify.commands.replay_command import _in_words
+
+CATEGORIES = Policy.parse(default_policy_text()).file.categories.values()
 
 
 def run(
@@ -99,7 +102,7 @@ def test_wrong_workers_and_services_are_named_at_once() -> None:
 def test_policy_in_force_is_shown() -> None:
     ran = run("policy", "check")
     assert ran.returncode == 0
-    assert "valid: 19 categories" in ran.stdout
+    assert f"valid: {len(CATEGORIES)} categories" in ran.stdout
     assert "theft" in json_of(run("policy", "check", "--json"))["categories"]
 
 
@@ -110,8 +113,9 @@ def test_policy_check_says_all_that_is_wrong(tmp_path: Path) -> None:
     ran = run("policy", "check", file, "--json")
     assert ran.returncode == 2
     problems = json_of(ran)["problems"]
-    assert sum("Invalid enum value 'cellar'" in problem for problem in problems) == 7
-    assert sum("names.nl: missing" in problem for problem in problems) == 19
+    city = [one for one in CATEGORIES if one.desk is Desk.CITY]
+    assert sum("Invalid enum value 'cellar'" in problem for problem in problems) == len(city)
+    assert sum("names.nl: missing" in problem for problem in problems) == len(CATEGORIES)
     assert ran.stderr.splitlines() == problems
 
 

@@ -34,7 +34,7 @@ place.
 | `migrating` | string | the process that migrates what an older release has stored, in the first | 10 s |
 | `events:{service}` | stream | `broker.core.changes` for that service, with its consumer group | until acknowledged |
 | `deadlines` | zset | `kind incident` by due ms | until fired |
-| `outbox` | zset | message id by ms from when the relay sends it again | until its reader confirms it, 72 hours at most |
+| `outbox` | zset | message id by ms from when the relay sends it again | until its reader confirms it, or 72 hours and 800 tries |
 | `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
 | `outbox-tries` | hash | message id → how often the relay has sent it | as outbox |
 | `undelivered:{desk}` | zset | message id by ms of its commit: sent by the relay, and not confirmed | as outbox |
