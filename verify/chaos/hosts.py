@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from nabij.local.supervisor import Supervisor, Worker
@@ -46,12 +45,7 @@ class Hosts:
             await self._begin(name, self._workers)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop(*self._running)
 
     @property

@@ -6,11 +6,10 @@ topic each message came on, which is what the oracle judges.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 from uuid import UUID
 
 from devices.await_receipt import Receipts, Request
+from devices.connected_device import ConnectedDevice
 from devices.delivery_receipts import DeliveryReceipts
 from devices.device_connection import Broker, DeviceConnection, Identity, Incoming, client_id
 from devices.reading import read
@@ -31,8 +30,13 @@ class Login:
     username: str
     password: str
 
+    def identity(self, device: str) -> Identity:
+        """Return as whom one of its connections is known to the MQTT broker."""
+        known_as = client_id(self.username, device, self.password)
+        return Identity(self.username, self.password, known_as, SESSION_EXPIRY_S)
 
-class EscalationWatch:
+
+class EscalationWatch(ConnectedDevice):
     """Hears the escalations of one police zone (`+`: of all) while the `async with` lasts."""
 
     def __init__(
@@ -47,31 +51,13 @@ class EscalationWatch:
         self._on_escalation = on_escalation
         self._connection = DeviceConnection(
             broker,
-            Identity(
-                login.username,
-                login.password,
-                client_id(login.username, device, login.password),
-                SESSION_EXPIRY_S,
-            ),
+            login.identity(device),
             filters=[topics.ESCALATION.filter(zone=zone), topics.COMMAND_RECEIPT.filter(zone=zone)],
             on_message=self._take,
         )
         self._receipts = Receipts(self._connection, timeout_s=RECEIPT_TIMEOUT_S)
         self._delivery = DeliveryReceipts(self._connection)
-
-    async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
-        await self._delivery.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._delivery.__aexit__()
-        await self._connection.__aexit__(kind, error, traceback)
+        self._parts = (self._connection, self._delivery)
 
     async def acknowledge(self, incident: UUID, zone: str) -> Receipt:
         """Take the incident.
@@ -99,7 +85,7 @@ class EscalationWatch:
         self._delivery.add(topics.DESK_DELIVERED.topic(zone=levels["zone"]), escalation.id)
 
 
-class CaseWatch:
+class CaseWatch(ConnectedDevice):
     """Hears the cases of every municipality while the `async with` lasts."""
 
     def __init__(
@@ -108,25 +94,12 @@ class CaseWatch:
         self._on_case = on_case
         self._connection = DeviceConnection(
             broker,
-            Identity(
-                login.username,
-                login.password,
-                client_id(login.username, f"{device}-city", login.password),
-                SESSION_EXPIRY_S,
-            ),
+            login.identity(f"{device}-city"),
             filters=[topics.CASE.filter()],
             on_message=self._take,
         )
         self._delivery = DeliveryReceipts(self._connection)
-
-    async def __aenter__(self) -> Self:
-        await self._connection.__aenter__()
-        await self._delivery.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._delivery.__aexit__()
-        await self._connection.__aexit__()
+        self._parts = (self._connection, self._delivery)
 
     def _take(self, incoming: Incoming) -> None:
         case = read(topics.CASE, incoming.payload)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
-from types import TracebackType
 from typing import Self
 from uuid import UUID
 
@@ -131,7 +130,7 @@ class Walkers:
         try:
             await _at_most(CONNECTING, (partial(each.device.__aenter__) for each in self.walkers))
         except BaseException:
-            await self.__aexit__(None, None, None)
+            await self.__aexit__()
             raise
         self._repliers = [
             asyncio.create_task(self._reply(), name=f"replier {number}")
@@ -139,17 +138,12 @@ class Walkers:
         ]
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for replier in self._repliers:
             replier.cancel()
         await asyncio.gather(*self._repliers, return_exceptions=True)
         connected = [each.device for each in self.walkers if each.device.connections]
-        await asyncio.gather(*(device.__aexit__(kind, error, traceback) for device in connected))
+        await asyncio.gather(*(device.__aexit__(None, None, None) for device in connected))
 
     async def advance(self, elapsed_s: float) -> int:
         """Bring everybody to where they are by now; return how many had to say so."""
