@@ -302,7 +302,8 @@ def _polygons(raw: msgspec.Raw, where: str, depth: int = 0) -> list[Rings]:
     """Return the polygons of any geometry, their rings closed.
 
     Raises:
-        _Skip: it has none. ConfigError: the coordinates are invalid.
+        _Skip: it has none.
+        ConfigError: the coordinates are invalid.
     """
     if bytes(raw).strip() == b"null":
         raise _Skip("has no geometry")

@@ -29,8 +29,8 @@ async def connect_first(attempt: Attempt, within_s: float, where: str) -> Sessio
     """Attempt until one succeeds.
 
     Raises:
-        Unreachable: no attempt succeeded in time. ConnectRefused: the MQTT broker refused, for a
-        reason that does not pass.
+        Unreachable: no attempt succeeded in time.
+        ConnectRefused: the MQTT broker refused, for a reason that does not pass.
     """
     deadline = time.monotonic() + within_s
     for delay_s in full_jitter():

@@ -331,8 +331,8 @@ async def open_partitions(
     `routes` say which services read which events; without them none can be written.
 
     Raises:
-        UnavailableError: Redis cannot be reached. ConfigError: the data was filed in another number
-        of partitions, or by a newer release.
+        UnavailableError: Redis cannot be reached.
+        ConfigError: the data was filed in another number of partitions, or by a newer release.
     """
     nodes = Nodes(url, answer_s=ANSWER_S)
     stores = [Store(url, Keys(number, count), nodes, routes=routes) for number in range(count)]

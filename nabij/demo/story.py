@@ -88,8 +88,8 @@ class Story:
         """Tell it from the report to the end; return the report's receipt.
 
         Raises:
-            TimeoutError: something did not come. NotConfirmed, MessageRejected: a device's message
-            was not accepted.
+            TimeoutError: something did not come.
+            NotConfirmed, MessageRejected: a device's message was not accepted.
         """
         async with self._actors() as (ann, bob):
             sent_at = time.time()

@@ -18,8 +18,9 @@ def read_collection(path: Path) -> dict[str, Any]:
     """Read a FeatureCollection, with coordinates turned into degrees if `crs` names others.
 
     Raises:
-        OSError: the file cannot be read. ValueError: it is not a FeatureCollection. StreamError:
-        pyproj is needed and missing, or does not know the system, or a place is
+        OSError: the file cannot be read.
+        ValueError: it is not a FeatureCollection.
+        StreamError: pyproj is needed and missing, or does not know the system, or a place is
             outside its area.
     """
     text = path.read_bytes()

@@ -196,8 +196,8 @@ class Supervisor:
         """Return when every worker is ready.
 
         Raises:
-            UnavailableError: with the workers that were not ready in time. ConfigError: a worker
-            reports that its configuration is wrong.
+            UnavailableError: with the workers that were not ready in time.
+            ConfigError: a worker reports that its configuration is wrong.
         """
         try:
             async with asyncio.timeout(timeout_s):

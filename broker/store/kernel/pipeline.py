@@ -49,8 +49,9 @@ class RedisPipeline:
         """Return the answer to one command.
 
         Raises:
-            CommandRefused: Redis refused. UnavailableError: no connection, or it broke before the
-            answer: the command may or may not have run.
+            CommandRefused: Redis refused.
+            UnavailableError: no connection, or it broke before the answer: the command may or may
+                not have run.
         """
         line = self._line
         if line is None or line.broken:

@@ -85,8 +85,8 @@ class RedisConnection:
         """Return the answer to one command, as the server gives it.
 
         Raises:
-            UnavailableError: Redis cannot be reached, or refuses. CorruptError: its data is not
-            what we stored.
+            UnavailableError: Redis cannot be reached, or refuses.
+            CorruptError: its data is not what we stored.
         """
         return await self._ask(lambda wire, _: wire.call(*words))
 
