@@ -15,6 +15,7 @@ from schemas.messages import AlertReason
 from schemas.taxonomy import Desk
 from services import routes
 from tests.core.samples import START, report
+from tests.durability.alerted import alerted
 from tests.services.system import Servers, System, polled, running
 from tests.store.samples import open_incident
 
@@ -39,12 +40,7 @@ async def test_an_alert_is_delivered_when_the_device_says_so_by_whatever_reply(
 ) -> None:
     async with running(servers) as system:
         ann, bob, cleo = [await system.connect(name) for name in ("ann", "bob", "cleo")]
-        place = system.place()
-        for near in (bob, cleo):
-            await system.be_at(near, place)
-        incident = (await system.report(ann, place))["incident"]
-        for near in (bob, cleo):
-            await near.expect(f"u/{near.name}/down/alert", incident=incident)
+        incident = await alerted(system, ann, bob, cleo)
         sent = await until(system, incident, "bob", DeliveryState.SENT)
         assert (sent.tries, sent.code, sent.reason) == (1, "SUCCESS", AlertReason.NEARBY)
 
@@ -106,12 +102,7 @@ async def test_with_the_incidents_end_what_is_not_delivered_expires(servers: Ser
     async with running(servers) as system:
         ann, bob, cleo = [await system.connect(name) for name in ("ann", "bob", "cleo")]
         desk = await system.connect("desk-gent", "police/gent/#")
-        place = system.place()
-        for near in (bob, cleo):
-            await system.be_at(near, place)
-        incident = (await system.report(ann, place))["incident"]
-        for near in (bob, cleo):
-            await near.expect(f"u/{near.name}/down/alert", incident=incident)
+        incident = await alerted(system, ann, bob, cleo)
         await system.reply(bob, incident, "seen")
 
         await system.command(desk, "close", incident, outcome="solved")
@@ -173,10 +164,7 @@ async def test_an_alert_that_nobody_took_is_sent_again_until_the_device_is_there
 async def test_an_event_that_comes_again_alerts_nobody_again(servers: Servers) -> None:
     async with running(servers) as system:
         ann, bob = [await system.connect(name) for name in ("ann", "bob")]
-        place = system.place()
-        await system.be_at(bob, place)
-        incident = (await system.report(ann, place))["incident"]
-        await bob.expect("u/bob/down/alert", incident=incident)
+        incident = await alerted(system, ann, bob)
         await until(system, incident, "bob", DeliveryState.SENT)
         again = IncidentChanged(
             incident=UUID(incident), change=Change.OPENED, at=datetime.now(UTC), desk=Desk.POLICE

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import uuid4
 
+from tests.durability.alerted import alerted
 from tests.durability.conftest import nabij
 from tests.services.system import Servers, moved, running
 
@@ -62,10 +63,7 @@ async def test_every_decision_stands_in_the_record_with_its_reason_and_time(
 async def test_one_user_is_told_why_they_were_or_were_not_alerted(servers: Servers) -> None:
     async with running(servers) as system:
         ann, bob = [await system.connect(name) for name in ("ann", "bob")]
-        place = system.place()
-        await system.be_at(bob, place)
-        incident = (await system.report(ann, place))["incident"]
-        await bob.expect("u/bob/down/alert", incident=incident)
+        incident = await alerted(system, ann, bob)
         await system.reply(bob, incident, "seen")
         secret = (await system.report(ann, system.place(), audience="police"))["incident"]
 
@@ -74,8 +72,8 @@ async def test_one_user_is_told_why_they_were_or_were_not_alerted(servers: Serve
             assert status == 0
             return told["alerted"], told["why"]
 
-        alerted, reason = await why(incident, "bob")
-        assert alerted
+        was_alerted, reason = await why(incident, "bob")
+        assert was_alerted
         assert reason.startswith("nearby at commit (wave 1); delivered")
         assert await why(incident, "ann") == (
             False,
@@ -85,8 +83,8 @@ async def test_one_user_is_told_why_they_were_or_were_not_alerted(servers: Serve
             False,
             "alerts nobody: its audience is the police alone",
         )
-        alerted, reason = await why(incident, "eva")
-        assert not alerted
+        was_alerted, reason = await why(incident, "eva")
+        assert not was_alerted
         assert "no place in effect" in reason
 
 
@@ -100,10 +98,7 @@ async def test_the_record_is_erased_with_the_incident(servers: Servers) -> None:
     async with running(servers, timers=timers) as system:
         ann, bob = [await system.connect(name) for name in ("ann", "bob")]
         desk = await system.connect("desk-gent", "police/gent/#")
-        place = system.place()
-        await system.be_at(bob, place)
-        incident = (await system.report(ann, place))["incident"]
-        await bob.expect("u/bob/down/alert", incident=incident)
+        incident = await alerted(system, ann, bob)
         await system.reply(bob, incident, "seen")
         await system.command(desk, "close", incident, outcome="solved")
 
