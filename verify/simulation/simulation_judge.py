@@ -37,7 +37,7 @@ from verify.simulation.virtual_time import EPOCH_S
 JUDGES = ("I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10")  # what a world is judged by
 _WELL_S = EPOCH_S + 10.0  # until here something may be lost that was on its way to a device
 _SETTLED_S = EPOCH_S + 50.0  # what was certainly due by here has come, if nothing ended before
-_LATE_S = 1.0  # so late a deadline may fire at the end, when all is well
+_LATE_S = 6.0  # so late a conversation may end: a trap may kill its worker even then
 _END_S = EPOCH_S + 700.0
 
 
