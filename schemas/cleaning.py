@@ -233,13 +233,21 @@ class Cleaning:
 
     # -- what restricts ---------------------------------------------------------------------------
 
-    def _hear(self, name: str, value: Any, path: str, shown: str) -> bool:
-        """Note what an unknown field says of one that restricts; return whether it does."""
-        self._unknown += 1
-        field = meant(name, value, self._restrictions, compare=self._unknown <= _HEARD)
+    def _hear(
+        self, name: str, value: Any, path: str, shown: str, *, is_element: bool = False
+    ) -> bool:
+        """Note what an unknown field says of one that restricts; return whether it does.
+
+        An element of an array has the array's name, which has been compared and is not another.
+        """
+        self._unknown += not is_element
+        compare = not is_element and self._unknown <= _HEARD
+        field = meant(name, value, self._restrictions, compare=compare)
         if field is None:
+            is_array = not isinstance(value, dict)
             for key, one in _within(name, value):
-                self._hear(key, one, path, f"{shown}.{key}" if isinstance(value, dict) else shown)
+                inner = shown if is_array else f"{shown}.{key}"
+                self._hear(key, one, path, inner, is_element=is_array)
             return False
         for one in value.values if isinstance(value, Ambiguous) else (value,):
             said = self._restrictions[field].value(name, one)

@@ -235,6 +235,13 @@ def test_a_message_of_very_many_names_is_read_quickly_and_one_that_says_audience
     assert len(compared) <= 250  # of two fields that restrict for each of 100, and for typos
 
 
+def test_a_long_array_is_one_name_so_that_a_misspelt_name_after_it_still_counts() -> None:
+    report, _ = read("report", marks=[1] * 500, location=PLACE | {"accuacy_m": "5000"})
+    assert report.location.accuracy_m == 5_000
+    presence, _ = read("presence", tags=[[0] * 50] * 10, avaliable=False)
+    assert presence.availability not in TAKES_ALERTS
+
+
 def test_a_misspelt_availability_is_read_and_an_audience_that_is_there_is_not_overruled() -> None:
     assert read("presence", availabilty="muted")[0].availability is Availability.MUTED
     report, notes = read("report", audience="police", audiance="police_and_nearby")
