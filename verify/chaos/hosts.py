@@ -11,7 +11,7 @@ from nabij.local.supervisor import Supervisor, Worker
 from verify.chaos.plan import HostChange, Rescale
 from verify.world.exercised import sent_topics
 
-READY_S = 60.0
+READY_S = 180.0  # on few processors, and what it waits for may be killed, too
 # Those that share subscriptions: a worker that goes must not swallow its part of them.
 _SCALED = {topic.service: 2 for topic in sent_topics()}
 
