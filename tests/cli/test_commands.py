@@ -367,3 +367,4 @@ def test_a_result_is_printed_in_words_not_as_python_writes_it() -> None:
     assert _in_words({"theft": 12, "fire": 3}) == "theft 12, fire 3"
     assert _in_words(({"line": 4}, "no time")) == "line 4; no time"
     assert _in_words(0.5) == "0.5"
+    assert _in_words({"p50_ms": None}) == "p50_ms none"

@@ -276,6 +276,8 @@ def _in_words(value: Any) -> str:
         return ", ".join(f"{name} {_in_words(each)}" for name, each in value.items())
     if isinstance(value, (list, tuple)):
         return "; ".join(map(_in_words, value))
+    if value is None:
+        return "none"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
