@@ -4,7 +4,6 @@ The shortest way: as soon as the commit is fsynced, receipt and escalation go ou
 `relay` service sends again what its desk has not confirmed.
 """
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -59,7 +58,7 @@ class _Decision(NamedTuple):
 @service.on(topics.REPORT)
 async def take(report: Report, ctx: Context) -> Effects:
     """Commit a report, once, and answer with its receipt and escalation."""
-    metrics.passed(metrics.Stage.RECEIVED, time.monotonic() - ctx.received_at)
+    metrics.passed(metrics.Stage.RECEIVED, ctx.waited_s)
     _refuse_expired(report, ctx)
     report, ctx = _in_time(report, ctx)
     try:
@@ -76,7 +75,7 @@ async def take(report: Report, ctx: Context) -> Effects:
     # attempts that would fail. Other workers are held off by the store's guards.
     async with ctx.exclusively(one.cell):
         decision = await _commit(one, ctx)
-    metrics.passed(metrics.Stage.COMMITTED, time.monotonic() - ctx.received_at)
+    metrics.passed(metrics.Stage.COMMITTED, ctx.waited_s)
     return _effects(decision)
 
 
@@ -303,6 +302,6 @@ def _effects(decision: _Decision) -> Effects:
         return Effects([receipt])
 
     async def record(_: object) -> None:
-        metrics.passed(metrics.Stage.ESCALATED, time.monotonic() - ctx.received_at)
+        metrics.passed(metrics.Stage.ESCALATED, ctx.waited_s)
 
     return Effects([Message(message.topic, message.payload), receipt], record)

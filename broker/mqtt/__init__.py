@@ -5,6 +5,7 @@ from broker.mqtt.connection import Connection
 from broker.mqtt.connection_options import ConnectionHooks, ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
+from broker.mqtt.mqtt_connection import MqttConnection, OpenMqtt
 from broker.mqtt.mqtt_errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -32,7 +33,9 @@ __all__ = [
     "Delivery",
     "Endpoint",
     "Message",
+    "MqttConnection",
     "MqttError",
+    "OpenMqtt",
     "Overloaded",
     "ProtocolError",
     "PubAckReasonCode",

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from broker.mqtt.connection import Connection
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_connection import MqttConnection
 from broker.mqtt.mqtt_errors import MqttError, Overloaded, Unreachable
 from broker.mqtt.reason_codes import PubAckReasonCode
 
@@ -30,9 +30,10 @@ class BrokerPool:
         Unreachable: on entering: none of them can be reached.
     """
 
-    def __init__(self, connections: Sequence[Connection]) -> None:
+    def __init__(self, connections: Sequence[MqttConnection]) -> None:
         self.connections = connections
-        self._awaited: list[set[Outcome]] = [set() for _ in connections]
+        # In the order of sending: sets would settle them in another order each time.
+        self._awaited: list[dict[Outcome, None]] = [{} for _ in connections]
 
     async def __aenter__(self) -> Self:
         entering = [connection.__aenter__() for connection in self.connections]
@@ -114,13 +115,13 @@ class BrokerPool:
         if not some or not connection.connected:
             return [_GONE] * len(some)
         gone: Outcome = asyncio.get_running_loop().create_future()
-        self._awaited[number].add(gone)
+        self._awaited[number][gone] = None
         sending = asyncio.create_task(connection.publish_batch(some), name=f"batch by {number}")
         try:
             either: set[asyncio.Future[Any]] = {sending, gone}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._awaited[number].discard(gone)
+            self._awaited[number].pop(gone, None)
         if sending.done():
             return sending.result()
         sending.add_done_callback(_retrieve)  # it is sent again when the broker is back
@@ -137,8 +138,8 @@ class BrokerPool:
     def _awaiting(self, number: int, acknowledged: Outcome) -> Outcome:
         """Return a future that is done when `acknowledged` is, or when that broker is lost."""
         outcome: Outcome = asyncio.get_running_loop().create_future()
-        self._awaited[number].add(outcome)
-        outcome.add_done_callback(self._awaited[number].discard)
+        self._awaited[number][outcome] = None
+        outcome.add_done_callback(lambda done: self._awaited[number].pop(done, None))
 
         def settle(done: Outcome) -> None:
             if outcome.done():
@@ -152,7 +153,7 @@ class BrokerPool:
         return outcome
 
 
-def connections_of(mqtt: Connection | BrokerPool) -> Sequence[Connection]:
+def connections_of(mqtt: MqttConnection | BrokerPool) -> Sequence[MqttConnection]:
     """Return the connection to each MQTT broker."""
     return mqtt.connections if isinstance(mqtt, BrokerPool) else [mqtt]
 

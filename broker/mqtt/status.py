@@ -7,13 +7,14 @@ its own: rumqttd disconnects on `$SYS` subscriptions.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from broker.mqtt.connection import Connection
 from broker.mqtt.connection_options import ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Message
+from broker.mqtt.mqtt_connection import MqttConnection, OpenMqtt
 from broker.mqtt.mqtt_errors import MqttError
 from schemas.topics import ROOT
 
@@ -28,21 +29,25 @@ class ServerStatus:
     """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
 
     `is_lossy`: it may lose messages silently, as rumqttd does when it is killed. `number` is its
-    number among several.
+    number among several. `open_mqtt` makes the connection to ask by, `wall_s` tells Unix time.
     """
 
     def __init__(
         self,
         endpoint: Endpoint | None = None,
-        connection: Connection | None = None,
+        connection: MqttConnection | None = None,
         *,
         is_lossy: bool = False,
         number: int = 0,
+        open_mqtt: OpenMqtt = Connection,
+        wall_s: Callable[[], float] = time.time,
     ) -> None:
         self.is_lossy = is_lossy
         self.number = number
         self._endpoint = endpoint
         self._connection = connection
+        self._open_mqtt = open_mqtt
+        self._wall_s = wall_s
 
     def heard_ms(self) -> tuple[int, int] | None:
         """Return since and until when our connection heard the same server (Unix ms)."""
@@ -56,7 +61,7 @@ class ServerStatus:
     async def started_at_ms(self) -> int | None:
         """Return when the server was started (Unix ms), at most a `sys_interval` too late."""
         uptime_s = await self._number(_UPTIME)
-        return None if uptime_s is None else int((time.time() - uptime_s) * 1000)
+        return None if uptime_s is None else int((self._wall_s() - uptime_s) * 1000)
 
     async def retained(self, filters: Sequence[str]) -> list[Message]:
         """Return what is retained on these topics, or is being published retained.
@@ -80,9 +85,9 @@ class ServerStatus:
         except (MqttError, TimeoutError):
             return found
 
-    def _asking(self, filters: Sequence[str]) -> Connection:
+    def _asking(self, filters: Sequence[str]) -> MqttConnection:
         assert self._endpoint is not None
-        return Connection(
+        return self._open_mqtt(
             self._endpoint,
             client_id=f"nabij-status-{uuid4().hex[:12]}",
             subscriptions=filters,

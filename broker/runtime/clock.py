@@ -29,7 +29,8 @@ def steady_s() -> float:
 class Clock:
     """Reads the wall clock and a steady one together, so that no reading is from after a jump.
 
-    `adopted` has a row for each time that, after the grace, a new time came to count.
+    `wall_s` is the wall clock as it is, `monotonic` what deliveries are stamped with (`broker/mqtt`). `adopted` has a row for each
+    time that, after the grace, a new time came to count.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Clock:
         wall_s: Callable[[], float] = time.time,
         steady: Callable[[], float] = steady_s,
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         grace_s: float = GRACE_S,
     ) -> None:
-        self._wall_s = wall_s
+        self.wall_s = wall_s
         self._steady = steady
+        self.monotonic = monotonic
         self._grace_s = grace_s
         self._known: Timekeeper = started(wall_s(), steady())
         self._compares = False
@@ -54,7 +57,7 @@ class Clock:
         before = self._known
         self._known, turn = read(
             before,
-            self._wall_s(),
+            self.wall_s(),
             steady,
             grace_s=self._grace_s,
             others_agree=self._others_agree,
@@ -70,7 +73,7 @@ class Clock:
         """
         if abs(shared.seconds - self.seconds()) <= AGREE_S:
             return
-        self._known = started_from(shared, self._wall_s(), self._steady(), grace_s=self._grace_s)
+        self._known = started_from(shared, self.wall_s(), self._steady(), grace_s=self._grace_s)
         self.compare(redis_s)
         self.jumps += 1
         _log.error(
@@ -93,7 +96,7 @@ class Clock:
     def compare(self, other_s: float) -> float:
         """Take in what another host's clock shows; return how far it is from ours."""
         self._compares = True
-        self._others_agree = abs(other_s - self._wall_s()) <= AGREE_S
+        self._others_agree = abs(other_s - self.wall_s()) <= AGREE_S
         return other_s - self.seconds()
 
     def now(self) -> datetime:

@@ -5,22 +5,24 @@ import hashlib
 import hmac
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 
 from broker.errors import ConfigError
 from broker.hosts import each_url
 from broker.mqtt import (
     BrokerPool,
-    Connection,
     ConnectionHooks,
     ConnectionOptions,
     Endpoint,
     Message,
+    MqttConnection,
     ServerStatus,
     connections_of,
 )
 from broker.runtime.config import Settings
+from broker.runtime.externals import Externals
 from broker.runtime.probes import probe_topic
 from broker.runtime.service import Service, outgoing
 from schemas import topics
@@ -52,20 +54,21 @@ def connect(
     endpoints: Sequence[Endpoint],
     connected: Sequence[asyncio.Event],
     before_reconnect: Callable[[], Awaitable[None]] | None,
-) -> Connection | BrokerPool:
+    externals: Externals,
+) -> MqttConnection | BrokerPool:
     """Return the connection to the MQTT broker, or to all of several."""
 
-    def connection(number: int, *, among_several: bool) -> Connection:
+    def connection(number: int, *, among_several: bool) -> MqttConnection:
         hooks = ConnectionHooks(
             before_reconnect=before_reconnect,
             on_connect=connected[number].set,
             on_lost=(lambda: several.lost(number)) if among_several else None,
         )
-        return Connection(
+        return externals.open_mqtt(
             endpoints[number],
             client_id=client_id_of(service, settings, instance),
             subscriptions=filters_of(service, settings, instance),
-            will=status_of(service, instance, ServiceState.LOST),
+            will=status_of(service, instance, ServiceState.LOST, externals.clock.now()),
             options=_options(service, settings, instance, among_several=among_several),
             hooks=hooks,
         )
@@ -135,7 +138,10 @@ def _shared(settings: Settings) -> str:
 
 
 def servers(
-    settings: Settings, mqtt: Connection | BrokerPool, endpoints: Sequence[Endpoint]
+    settings: Settings,
+    mqtt: MqttConnection | BrokerPool,
+    endpoints: Sequence[Endpoint],
+    externals: Externals,
 ) -> list[ServerStatus]:
     """Return what each MQTT broker is asked about itself.
 
@@ -143,23 +149,35 @@ def servers(
     """
     asked = bool(settings.share_group)
     return [
-        ServerStatus(endpoint if asked else None, connection, is_lossy=not asked, number=number)
+        ServerStatus(
+            endpoint if asked else None,
+            connection,
+            is_lossy=not asked,
+            number=number,
+            open_mqtt=externals.open_mqtt,
+            wall_s=externals.clock.wall_s,
+        )
         for number, (endpoint, connection) in enumerate(
             zip(endpoints, connections_of(mqtt), strict=True)
         )
     ]
 
 
-def status_of(service: Service, instance: str, state: ServiceState) -> Message:
+def status_of(service: Service, instance: str, state: ServiceState, at: datetime) -> Message:
     """Return what a worker says of itself, retained; `lost` is its last will."""
     status = ServiceStatus(
         service=service.name,
         instance=instance,
         state=state,
-        at=datetime.now(UTC),
-        version=version("nabij"),
+        at=at,
+        version=_version(),
     )
     return outgoing(topics.SERVICE, status, name=service.name, instance=instance)
+
+
+@cache
+def _version() -> str:
+    return version("nabij")
 
 
 def no_status_of(service: Service, instance: str) -> Message:

@@ -8,7 +8,6 @@ cannot loop. A broad `except` stands here, and in `broker/store/kernel/isolation
 # long: what becomes of a delivery, from its topic to its acknowledgement, is read as one
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -22,20 +21,29 @@ from broker.errors import UnavailableError
 from broker.identity.principal import NOBODY, Principal, principal_of
 from broker.mqtt import (
     BrokerPool,
-    Connection,
     Delivery,
     Message,
+    MqttConnection,
     MqttError,
     PubAckReasonCode,
     ServerStatus,
 )
 from broker.redaction import wordless
 from broker.runtime import metrics
-from broker.runtime.clock import Clock
 from broker.runtime.dead_letters import letter_of, letter_of_refused, rejection_of, replay_token
+from broker.runtime.externals import Externals
 from broker.runtime.refusals import known_path, levels_of, refusal_of, shape_of
 from broker.runtime.retained import cleared
-from broker.runtime.service import NOTHING, Context, Effects, Service, Subscription, Zones, traced
+from broker.runtime.service import (
+    NOTHING,
+    Context,
+    Effects,
+    Locks,
+    Service,
+    Subscription,
+    Zones,
+    traced,
+)
 from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.isolation import isolated
 from schemas import topics
@@ -47,7 +55,6 @@ from schemas.topics import Topic
 T = TypeVar("T")
 _log = structlog.get_logger()
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.05, 5.0
-_LOCKS = 1_021
 _BATCH_ALONE = 32  # from here on one batched write beats a future for each message
 
 
@@ -68,11 +75,11 @@ class Dispatcher:
         service: Service,
         *,
         partitions: Partitions,
-        mqtt: Connection | BrokerPool,
+        mqtt: MqttConnection | BrokerPool,
         policy: Policy,
         zones: Zones,
         servers: Sequence[ServerStatus] = (ServerStatus(),),
-        clock: Clock | None = None,
+        externals: Externals | None = None,
     ) -> None:
         self.service = service
         self.zones = zones
@@ -81,8 +88,9 @@ class Dispatcher:
         self._mqtt = mqtt
         self._policy = policy
         self._servers = servers
-        self._clock = clock or Clock()
-        self._locks = [asyncio.Lock() for _ in range(_LOCKS)]
+        externals = externals or Externals()
+        self._clock, self._dice = externals.clock, externals.dice
+        self._locks = Locks()
 
     def subscription(self, delivery: Delivery) -> Subscription:
         """Return the subscription that `delivery` came by.
@@ -403,7 +411,7 @@ class Dispatcher:
             except UnavailableError as error:
                 metrics.RETRIES.labels(self.service.name).inc()
                 _log.warning("unavailable, trying again", service=self.service.name, why=str(error))
-            await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311 - jitter is no secret
+            await asyncio.sleep(self._dice.uniform(0, wait_s))
             wait_s = min(_LAST_RETRY_S, wait_s * 2)
 
     def _log_failure(self, event: str, error: Exception, **more: str) -> None:

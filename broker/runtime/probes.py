@@ -16,8 +16,8 @@ import structlog
 from broker.core.clock_jumps import AGREE_S
 from broker.core.health import Cause, Health, Severity, redis_cause
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
-from broker.runtime.clock import Clock
+from broker.mqtt import Delivery, Message, MqttConnection, MqttError, PubAckReasonCode
+from broker.runtime.externals import Externals
 from broker.runtime.service import outgoing
 from broker.store import Store
 from schemas import topics
@@ -43,7 +43,7 @@ def probe_topic(service: str, instance: str) -> str:
 class _Ear:
     """One MQTT connection: which probe it sent last, and which came back."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: MqttConnection) -> None:
         self.connection = connection
         self.nonce = secrets.token_hex(8)  # what a session brings from an earlier life is not ours
         self.sent = 0
@@ -75,10 +75,10 @@ class Probes:
         instance: str,
         *,
         stores: Sequence[Store],
-        connections: Sequence[Connection],
+        connections: Sequence[MqttConnection],
         account: str | None,
         unsafe_redis: bool,
-        clock: Clock,
+        externals: Externals,
         on_health: Callable[[Health], None],
     ) -> None:
         self.topic = probe_topic(service, instance)
@@ -87,7 +87,8 @@ class Probes:
         self._ears = [_Ear(connection) for connection in connections]
         self._account = account or "(anonymous)"
         self._accepts_unsafe = unsafe_redis
-        self._clock = clock
+        self._clock = externals.clock
+        self._pause = externals.pause
         self._on_health = on_health
         self._settings: list[Cause] = []
         self._redis_s: float | None = None
@@ -114,7 +115,7 @@ class Probes:
             began = loop.time()
             self._tell(await self._look(turn))
             turn += 1
-            await asyncio.sleep(max(0.0, began + EVERY_S - loop.time()))
+            await self._pause("probes", max(0.0, began + EVERY_S - loop.time()))
 
     async def _look(self, turn: int) -> Health:
         async with asyncio.TaskGroup() as tasks:

@@ -12,7 +12,7 @@ that is done; `broker/runtime/dispatch.py` does both, then acknowledges.
 import asyncio
 import hashlib
 import re
-import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +36,7 @@ from schemas.topics import Topic
 
 T = TypeVar("T")
 
+_LOCKS = 1_021
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -50,12 +51,25 @@ class Zones:
 _CLOCK = Clock()
 
 
+class Locks:
+    """The locks of one worker by number, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def __len__(self) -> int:
+        return _LOCKS
+
+    def __getitem__(self, number: int) -> asyncio.Lock:
+        return self._made[number]
+
+
 class Context(Struct, frozen=True, kw_only=True):
     """What a handler may use.
 
     `store` is the home partition, among `partitions`; `now` is when the message was taken up (UTC).
     `principal` is the sender of `message`, the MQTT message, where one is handled, `notes`
-    what was odd in it, for its receipt; `received_at` is when it came in (`time.monotonic()`),
+    what was odd in it, for its receipt; `received_at` is when it came in (`clock.monotonic`),
     `broker_index` the number of the MQTT broker that it came by. `servers` tell what the MQTT
     brokers say of themselves; `mqtt` is the one that it is about.
     """
@@ -68,7 +82,7 @@ class Context(Struct, frozen=True, kw_only=True):
     principal: Principal = NOBODY
     message: Message | None = None
     received_at: float = 0.0
-    locks: Sequence[asyncio.Lock] = ()
+    locks: Locks = Locks()
     servers: Sequence[ServerStatus] = (ServerStatus(),)
     broker_index: int = 0
     notes: tuple[str, ...] = ()
@@ -104,7 +118,12 @@ class Context(Struct, frozen=True, kw_only=True):
     def is_expired(self) -> bool:
         """Whether the sender has said that by now nobody waits any more (MQTT 5, 3.3.2.3.3)."""
         expiry_s = self.message.expiry_s if self.message else None
-        return expiry_s is not None and time.monotonic() > self.received_at + expiry_s
+        return expiry_s is not None and self.waited_s > expiry_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long ago the message came in."""
+        return self.clock.monotonic() - self.received_at
 
     @property
     def digest(self) -> str:

@@ -15,7 +15,14 @@ import structlog
 from msgspec.structs import replace
 
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, ConnectionLost, ConnectionOptions, Endpoint, Message, MqttError
+from broker.mqtt import (
+    ConnectionLost,
+    ConnectionOptions,
+    Endpoint,
+    Message,
+    MqttConnection,
+    MqttError,
+)
 from broker.runtime import metrics
 from broker.runtime.config import Settings
 from broker.runtime.connections import (
@@ -27,6 +34,7 @@ from broker.runtime.connections import (
     shown_as,
     status_of,
 )
+from broker.runtime.externals import Externals
 from broker.runtime.liveness import Lease, Liveness
 from broker.runtime.moved_topics import give_up_moved
 from broker.runtime.service import Service
@@ -44,7 +52,7 @@ _LEAVE_TRIES = 5
 
 _log = structlog.get_logger()
 
-Receive = Callable[[int, Connection], Awaitable[None]]
+Receive = Callable[[int, MqttConnection], Awaitable[None]]
 
 
 class TakeOver:
@@ -63,8 +71,9 @@ class TakeOver:
         workers: WorkerStore,
         *,
         endpoints: Sequence[Endpoint],
-        connections: Sequence[Connection],
+        connections: Sequence[MqttConnection],
         lease: Lease,
+        externals: Externals,
     ) -> None:
         self._service = service
         self._instance = instance
@@ -72,6 +81,7 @@ class TakeOver:
         self._endpoints = endpoints
         self._connections = connections
         self._lease = lease
+        self._externals = externals
         self._holder = str(new_id())
         self._moved = moved_filters_of(service, settings)
         held = (
@@ -119,7 +129,7 @@ class TakeOver:
     async def beat(self) -> None:
         """Write our heartbeat and look for those of others, forever."""
         while True:
-            await asyncio.sleep(BEAT_S)
+            await self._externals.pause("heartbeat", BEAT_S)
             began = _now()
             try:
                 async with self._changing:
@@ -242,7 +252,7 @@ class TakeOver:
         Its retained status goes by the same connection: a worker that comes back ends that
         connection before it says that it is ready.
         """
-        connection = Connection(
+        connection = self._externals.open_mqtt(
             self._endpoints[claimed.server],
             client_id=claimed.client_id,
             options=ConnectionOptions(
@@ -256,7 +266,8 @@ class TakeOver:
         async with connection:
             if not await self._workers.beat(claimed):
                 raise ConnectionLost("its worker is back")
-            last = status_of(self._service, claimed.instance, ServiceState.STOPPED)
+            now = self._externals.clock.now()
+            last = status_of(self._service, claimed.instance, ServiceState.STOPPED, now)
             receiving = asyncio.ensure_future(receive(claimed.server, connection))
             try:
                 await _while_it_moves(
@@ -289,8 +300,9 @@ class TakeOver:
         except TimeoutError:
             _log.warning("no time left to take what is queued", service=self._service.name)
 
-    async def _leave(self, server: int, connection: Connection) -> None:
-        last = status_of(self._service, self._instance, ServiceState.DRAINING)
+    async def _leave(self, server: int, connection: MqttConnection) -> None:
+        now = self._externals.clock.now()
+        last = status_of(self._service, self._instance, ServiceState.DRAINING, now)
         try:
             leaving = await self._may_leave(server)
             if leaving is None:
@@ -339,7 +351,7 @@ class TakeOver:
                     await self._workers.ended(session)
 
 
-async def _while_it_moves(ending: Awaitable[None], connection: Connection) -> None:
+async def _while_it_moves(ending: Awaitable[None], connection: MqttConnection) -> None:
     """Await the end of a session, as long as what is queued in it comes.
 
     Raises:

@@ -11,16 +11,16 @@ from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import (
     BrokerPool,
-    Connection,
     Endpoint,
+    MqttConnection,
     MqttError,
     connections_of,
 )
 from broker.runtime import metrics
-from broker.runtime.clock import Clock
 from broker.runtime.config import Settings
 from broker.runtime.connections import connect, endpoints_of, servers
 from broker.runtime.dispatch import Dispatcher
+from broker.runtime.externals import Externals
 from broker.runtime.liveness import Lease
 from broker.runtime.probes import Probes, accepted
 from broker.runtime.service import Service
@@ -43,11 +43,13 @@ async def run_worker(
     stop: asyncio.Event,
     on_state: OnState,
     on_health: OnHealth = lambda _: None,
-    clock: Clock | None = None,
+    policy: Policy | None = None,
+    externals: Externals | None = None,
 ) -> None:
     """Run one worker of `service` until `stop` is set, then drain and return.
 
     `routes` say which services read which events. `on_health` is told each second how it is.
+    `policy` (None: that of the settings) is the city's.
 
     Raises:
         ConfigError: the settings or the policy are wrong.
@@ -57,12 +59,19 @@ async def run_worker(
         raise ConfigError(["NABIJ_MQTT_URL, NABIJ_REDIS_URL: must be set here"])
     on_state(ServiceState.STARTING)
     metrics.prepare(service.name, [one.topic.name for one in service.subscriptions])
-    clock = clock or Clock()
-    policy = load_policy(settings.policy)
-    worker_of = _Worker(service, settings, f"{settings.instance}-{worker}", endpoints_of(settings))
-    async with open_partitions(settings.redis_url, settings.partitions, routes=routes) as stores:
+    externals = externals or Externals()
+    policy = policy or load_policy(settings.policy)
+    instance = f"{settings.instance}-{worker}"
+    worker_of = _Worker(service, settings, instance, endpoints_of(settings), externals)
+    async with open_partitions(
+        settings.redis_url,
+        settings.partitions,
+        routes=routes,
+        open_redis=externals.open_redis,
+        dice=externals.dice,
+    ) as stores:
         await _refuse_unsafe(stores, settings)
-        clock.start_from(*await stores[0].server.shared_time())
+        externals.clock.start_from(*await stores[0].server.shared_time())
         for store in stores:
             await store.events.ensure_groups()
         line = await _line_of(worker_of, stores)
@@ -75,19 +84,20 @@ async def run_worker(
                     mqtt=line.mqtt,
                     policy=policy,
                     zones=zones,
-                    servers=servers(settings, line.mqtt, worker_of.endpoints),
-                    clock=clock,
+                    servers=servers(settings, line.mqtt, worker_of.endpoints, externals),
+                    externals=externals,
                 )
                 parts = WorkerParts(
                     dispatcher=dispatcher,
                     stores=stores,
                     mqtt=line.mqtt,
                     instance=worker_of.instance,
-                    probes=_probes_of(worker_of, stores, line, clock, on_health=on_health),
+                    probes=_probes_of(worker_of, stores, line, on_health=on_health),
                     zones_version=zones_version,
                     share=None if settings.share_group else (worker - 1, settings.workers),
                     connected=line.connected,
                     membership=line.membership,
+                    externals=externals,
                 )
                 await WorkerLoops(parts).run(stop, on_state)
             if line.membership:
@@ -104,19 +114,20 @@ class _Worker(NamedTuple):
     settings: Settings
     instance: str
     endpoints: Sequence[Endpoint]
+    externals: Externals
 
 
 class _Line(NamedTuple):
     """A worker's connection, and its place among the workers where the MQTT broker shares."""
 
-    mqtt: Connection | BrokerPool
+    mqtt: MqttConnection | BrokerPool
     connected: Sequence[asyncio.Event]
     membership: TakeOver | None
 
 
 async def _line_of(worker: _Worker, stores: Partitions) -> _Line:
     """Return the connection, not entered yet; the worker is registered before it subscribes."""
-    service, settings, instance, endpoints = worker
+    service, settings, instance, endpoints, externals = worker
     connected = [asyncio.Event() for _ in endpoints]
     lease = Lease()
     mqtt = connect(
@@ -126,6 +137,7 @@ async def _line_of(worker: _Worker, stores: Partitions) -> _Line:
         endpoints=endpoints,
         connected=connected,
         before_reconnect=lease.held if settings.share_group else None,
+        externals=externals,
     )
     if not settings.share_group:
         return _Line(mqtt, connected, None)
@@ -137,14 +149,13 @@ async def _line_of(worker: _Worker, stores: Partitions) -> _Line:
         endpoints=endpoints,
         connections=connections_of(mqtt),
         lease=lease,
+        externals=externals,
     )
     await membership.register()
     return _Line(mqtt, connected, membership)
 
 
-def _probes_of(
-    worker: _Worker, stores: Partitions, line: _Line, clock: Clock, *, on_health: OnHealth
-) -> Probes:
+def _probes_of(worker: _Worker, stores: Partitions, line: _Line, *, on_health: OnHealth) -> Probes:
     return Probes(
         worker.service.name,
         worker.instance,
@@ -152,7 +163,7 @@ def _probes_of(
         connections=connections_of(line.mqtt),
         account=worker.endpoints[0].username,
         unsafe_redis=worker.settings.unsafe_redis,
-        clock=clock,
+        externals=worker.externals,
         on_health=on_health,
     )
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ import structlog
 
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.errors import UnavailableError
-from broker.mqtt import BrokerPool, Connection, Delivery, connections_of
+from broker.mqtt import BrokerPool, Delivery, MqttConnection, connections_of
 from broker.runtime import metrics
 from broker.runtime.ack_batcher import AckBatcher
 from broker.runtime.connections import status_of
 from broker.runtime.dispatch import Dispatcher
+from broker.runtime.externals import Externals
 from broker.runtime.probes import Probes
 from broker.runtime.service import Context, Effects, Zones
 from broker.runtime.session_takeover import TakeOver
@@ -51,19 +51,6 @@ async def zones_in(store: Store) -> tuple[Zones, int]:
     ), number
 
 
-def _calm_collector() -> None:
-    """Let the garbage collector leave alone what lives forever; it took 6 % of intake's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
-
-
-async def _tell_metrics() -> None:
-    while True:
-        await asyncio.sleep(_METRICS_EVERY_S)
-        metrics.tell()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
     """What one worker consists of.
@@ -74,13 +61,14 @@ class WorkerParts:
 
     dispatcher: Dispatcher
     stores: Sequence[Store]
-    mqtt: Connection | BrokerPool
+    mqtt: MqttConnection | BrokerPool
     instance: str
     probes: Probes
     zones_version: int
     share: tuple[int, int] | None
     connected: Sequence[asyncio.Event]
     membership: TakeOver | None
+    externals: Externals
 
 
 class WorkerLoops:
@@ -97,6 +85,7 @@ class WorkerLoops:
         self._share = parts.share
         self._connected = parts.connected
         self._membership = parts.membership
+        self._now, self._pause = parts.externals.clock.now, parts.externals.pause
         self._in_hand: set[asyncio.Task[None]] = set()
         self._struck = [AckBatcher(store, parts.dispatcher) for store in parts.stores]
 
@@ -113,7 +102,6 @@ class WorkerLoops:
                 )
                 await self._tell(ServiceState.READY)
                 on_state(ServiceState.READY)
-                _calm_collector()
                 await stop.wait()
                 on_state(ServiceState.DRAINING)
                 for task in leaving:
@@ -142,7 +130,7 @@ class WorkerLoops:
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
             ("zones", self._follow_zones()),
-            ("metrics", _tell_metrics()),
+            ("metrics", self._tell_metrics()),
             ("probes", self._probes.run()),
             *(
                 (f"restore {broker_index}", self._restore(broker_index))
@@ -173,7 +161,8 @@ class WorkerLoops:
         return loops
 
     async def _tell(self, state: ServiceState) -> None:
-        await self._mqtt.publish(status_of(self._service, self._consumer, state))
+        status = status_of(self._service, self._consumer, state, self._now())
+        await self._mqtt.publish(status)
 
     async def _drain(self) -> None:
         if self._in_hand:
@@ -186,7 +175,7 @@ class WorkerLoops:
 
     # -- MQTT -------------------------------------------------------------------------------------
 
-    async def _receive(self, broker_index: int, connection: Connection) -> None:
+    async def _receive(self, broker_index: int, connection: MqttConnection) -> None:
         under_way: set[asyncio.Task[None]] = set()
         while True:
             if len(self._in_hand) >= _IN_HAND:  # QoS 0 knows no flow control
@@ -274,7 +263,7 @@ class WorkerLoops:
         events, name, consumer = struck.store.events, self._service.name, f"{self._consumer}-0"
         count = self._service.read_count
         while True:
-            await asyncio.sleep(_TAKE_OVER_EVERY_S)
+            await self._pause("take-over", _TAKE_OVER_EVERY_S)
             gone = self._membership.gone() if self._membership else ()
             for fetch in (
                 partial(events.take_over_from, name, consumer, gone, count=count),
@@ -324,7 +313,7 @@ class WorkerLoops:
     ) -> None:
         while True:
             await asyncio.shield(self._start(self._dispatcher.tick(handler, store)))
-            await asyncio.sleep(interval_s)
+            await self._pause(handler.__name__, interval_s)
 
     async def _restore(self, broker_index: int) -> None:
         """Put back what only that MQTT broker held, after each connection.
@@ -342,9 +331,14 @@ class WorkerLoops:
                 for store in self._stores:
                     await self._persist(partial(self._dispatcher.run, handler, store, broker_index))
 
+    async def _tell_metrics(self) -> None:
+        while True:
+            await self._pause("metrics", _METRICS_EVERY_S)
+            metrics.tell()
+
     async def _follow_zones(self) -> None:
         while True:
-            await asyncio.sleep(_ZONES_EVERY_S)
+            await self._pause("zones", _ZONES_EVERY_S)
             with contextlib.suppress(UnavailableError):  # the next turn will see
                 if await self._stores[0].zones.version() != self._zones_version:
                     self._dispatcher.zones, self._zones_version = await zones_in(self._stores[0])

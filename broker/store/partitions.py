@@ -23,7 +23,8 @@ from broker.errors import ConfigError
 from broker.store import place_index
 from broker.store.kernel.isolation import isolated
 from broker.store.kernel.keys import Keys, partition_of, partition_of_incident, partition_of_user
-from broker.store.kernel.nodes import Nodes
+from broker.store.kernel.nodes import Nodes, OpenRedis
+from broker.store.kernel.pipeline import RedisPipeline
 from broker.store.kernel.redis_connection import ANSWER_S
 from broker.store.outbox import OutboxMessage, Reader, Undelivered
 from broker.store.positions import Before, Hit, Update
@@ -42,9 +43,10 @@ _log = structlog.get_logger()
 class Partitions(Sequence[Store]):
     """All partitions in order, each with its number."""
 
-    def __init__(self, stores: Sequence[Store]) -> None:
+    def __init__(self, stores: Sequence[Store], dice: random.Random | None = None) -> None:
         self._partitions = stores
         self._count = len(stores)
+        self._dice = dice or random.Random()  # noqa: S311 - jitter
         for store in stores:
             store.share(self.first)
 
@@ -252,7 +254,7 @@ class Partitions(Sequence[Store]):
             async with asyncio.timeout(LOCK_S):
                 for store in partitions:
                     while not await store.locks.lock(what, token, LOCK_S):  # noqa: ASYNC110 - another process
-                        await asyncio.sleep(random.uniform(0, _LOCKED_S))  # noqa: S311 - jitter
+                        await asyncio.sleep(self._dice.uniform(0, _LOCKED_S))
                     held.append(store)
         except TimeoutError:
             _log.warning("a border is held for too long", what=what)
@@ -324,7 +326,13 @@ def _shares(glimpses: Iterable[SyncRow]) -> dict[int, list[UUID]]:
 
 @asynccontextmanager
 async def open_partitions(
-    url: str, count: int = 1, *, opening: Opening = Opening.USE, routes: Routes | None = None
+    url: str,
+    count: int = 1,
+    *,
+    opening: Opening = Opening.USE,
+    routes: Routes | None = None,
+    open_redis: OpenRedis = RedisPipeline,
+    dice: random.Random | None = None,
 ) -> AsyncIterator[Partitions]:
     """Connect to all `count` partitions of the Redis, or the Redis Cluster, at `url`.
 
@@ -334,9 +342,9 @@ async def open_partitions(
         UnavailableError: Redis cannot be reached.
         ConfigError: the data was filed in another number of partitions, or by a newer release.
     """
-    nodes = Nodes(url, answer_s=ANSWER_S)
+    nodes = Nodes(url, answer_s=ANSWER_S, open_redis=open_redis)
     stores = [Store(url, Keys(number, count), nodes, routes=routes) for number in range(count)]
-    partitions = Partitions(stores)
+    partitions = Partitions(stores, dice)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(nodes.close)
         for store in stores:

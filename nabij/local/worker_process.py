@@ -11,6 +11,7 @@ supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly con
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import os
 import select
 import signal
@@ -66,14 +67,23 @@ class Pulse:
         self.say(line.decode())
 
     def state(self, state: ServiceState) -> None:
-        """Write a change of state."""
+        """Write a change of state; a worker that is ready has loaded what lives forever."""
         self.say(state.value)
+        if state is ServiceState.READY:
+            _calm_collector()
 
     async def beat(self) -> None:
         """Write each second that the loop turns."""
         while True:
             self.say(BEAT)
             await asyncio.sleep(BEAT_S)
+
+
+def _calm_collector() -> None:
+    """Let the garbage collector leave alone what lives forever; it took 6 % of intake's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def work(name: str, index: int, pipe: int, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from tests.services.system import Servers, running
 async def test_an_alert_that_no_device_confirms_is_sent_once_more_and_not_a_third_time(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lossy(_: Settings, mqtt: Connection, __: object) -> list[ServerStatus]:
+    def lossy(_: Settings, mqtt: Connection, *__: object) -> list[ServerStatus]:
         return [ServerStatus(None, mqtt, is_lossy=True)]
 
     monkeypatch.setattr(worker, "servers", lossy)

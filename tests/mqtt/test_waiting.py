@@ -137,7 +137,7 @@ async def test_the_loss_of_a_broker_ends_the_waiting_for_it_and_for_no_other() -
     await turn()
     first.outcomes[0].set_result(OK)
     assert await outcome_of(by_first) is OK
-    assert pool._awaited == [set(), set()]
+    assert pool._awaited == [{}, {}]
     pool.lost(0)
 
 
@@ -184,7 +184,7 @@ async def test_a_batch_is_shared_out_and_its_outcomes_put_together_in_order() ->
     second.batches[0].set_result([OK, NOBODY])
     assert await outcome_of(waiting) == [OK, OK, NOBODY, FAILED]
     assert gone.sent == []
-    assert pool._awaited == [set(), set(), set()]
+    assert pool._awaited == [{}, {}, {}]
 
 
 async def test_a_batch_by_a_broker_that_is_lost_has_failed_and_goes_on_unheeded() -> None:

@@ -19,6 +19,7 @@ import redis
 from broker.core.zones import Polygon, Zone, ZoneKind, cover
 from broker.runtime.clock import Clock
 from broker.runtime.config import Settings
+from broker.runtime.externals import Externals
 from broker.runtime.worker import run_worker
 from broker.store import OutboxMessage, Partitions, Store, StoredIncident, open_partitions
 from nabij.local.embedded import Account, EmbeddedMqtt
@@ -344,7 +345,7 @@ async def _start(
                     routes=routes(),
                     stop=stop,
                     on_state=on_state,
-                    clock=clock,
+                    externals=Externals(clock=clock) if clock else None,
                 ),
                 name=f"{name} {worker}",
             )

@@ -176,7 +176,6 @@ def _context(system: System, payload: dict[str, Any]) -> Context:
         now=datetime.now(UTC),
         principal=Principal(Role.PARTICIPANT, "ann"),
         message=Message("nabij/v1/u/ann/up/report", _bytes(payload)),
-        locks=[asyncio.Lock()],
     )
 
 

@@ -17,6 +17,7 @@ from broker.core.policy import Policy
 from broker.mqtt import Connection, Delivery, Message, ServerStatus
 from broker.runtime.clock import Clock
 from broker.runtime.dispatch import Dispatcher
+from broker.runtime.externals import Externals
 from broker.runtime.service import Context, Effects, Service, Zones
 from broker.store import Partitions, Store, StreamEntry
 from broker.store.kernel.keys import Keys
@@ -116,7 +117,10 @@ class SimulatedWorker:
             policy=around.policy,
             zones=around.zones,
             servers=[_Status(around.mqtt, self.client)],
-            clock=Clock(around.loop.unix, around.loop.time),
+            externals=Externals(
+                clock=Clock(around.loop.unix, around.loop.time, monotonic=around.loop.time),
+                dice=around.rng,
+            ),
         )
         self.client.start()
         if self.service.event_handlers:

@@ -125,7 +125,7 @@ class SimulatedWorld:
     def run(self) -> Logs:
         """Live it through."""
         lines = self._line
-        with virtual(self.loop, self.rng, lines):
+        with virtual(self.loop, lines):
             try:
                 self.loop.run_until_complete(self._live())
             finally:

@@ -5,7 +5,6 @@
 import asyncio
 import datetime as dt
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,11 +14,9 @@ from typing import Any
 
 import structlog
 
-from broker.runtime import dispatch
 from broker.store import store as store_module
 
 EPOCH_S = 1_790_000_000.0  # Unix time at which every simulated world begins
-_FEW_LOCKS = 13  # a dispatcher makes a thousand, which takes longer than a simulated second
 
 
 class StuckError(Exception):
@@ -147,15 +144,11 @@ def moment(now: float) -> dt.datetime:
 
 
 @contextmanager
-def virtual(
-    loop: VirtualLoop, rng: random.Random, connect: Callable[..., object]
-) -> Iterator[None]:
-    """Give the services this world's clock, dice and Redis while the context lasts."""
+def virtual(loop: VirtualLoop, connect: Callable[..., object]) -> Iterator[None]:
+    """Give the services this world's clock and Redis while the context lasts."""
     replaced: tuple[tuple[Any, str, Any], ...] = (
         (time, "time", loop.unix),
         (time, "monotonic", loop.time),
-        (dispatch, "random", rng),
-        (dispatch, "_LOCKS", _FEW_LOCKS),
         (store_module, "RedisConnection", connect),
     )
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]

@@ -6,9 +6,8 @@ server; each blocking reader has its own.
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -28,17 +27,25 @@ _LOST = ("CLUSTERDOWN", "READONLY", "MASTERDOWN", "LOADING")  # another node may
 Slots = list[tuple[range, str, bool]]
 
 
+class OpenRedis(Protocol):
+    """Makes a connection to one server: the class `RedisPipeline`, or what stands for it."""
+
+    def __call__(self, url: str, *, answer_s: float) -> RedisPipeline:
+        """Return a connection that opens with its first call."""
+
+
 class Nodes:
     """The nodes of all slots, and the connections to them."""
 
-    def __init__(self, url: str, *, answer_s: float) -> None:
+    def __init__(self, url: str, *, answer_s: float, open_redis: OpenRedis = RedisPipeline) -> None:
+        self.open_redis = open_redis
         self._url = url
         self._answer_s = answer_s
         self._seeds = each_url(url)
         self._wires: dict[str, RedisPipeline] = {}
         self._slots: Slots | None = None  # None: not known yet, or doubtful
         self._by_slot: dict[int, tuple[RedisPipeline, bool]] = {}
-        self._learned_at = 0.0
+        self._learned_at = -_LEARN_APART_S
         self._learning = asyncio.Lock()
         self._masters: list[str] = []
         self.is_cluster = False
@@ -50,7 +57,7 @@ class Nodes:
 
     def known(self, slot: int) -> tuple[RedisPipeline, bool] | None:
         """Return what `wire` does if no server has to be asked; else None."""
-        if self.is_cluster and time.monotonic() > self._learned_at + _LEARN_EVERY_S:
+        if self.is_cluster and _now() > self._learned_at + _LEARN_EVERY_S:
             self.doubt()
         return self._by_slot.get(slot)
 
@@ -100,7 +107,7 @@ class Nodes:
         async with self._learning:
             if self._slots is not None:
                 return  # another task has asked since
-            await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._learned_at + _LEARN_APART_S - _now()))
             failure: Exception | None = None
             urls = dict.fromkeys((*self._seeds, *self._wires))
             for url in urls:
@@ -112,7 +119,7 @@ class Nodes:
                 else:
                     return
                 finally:
-                    self._learned_at = time.monotonic()
+                    self._learned_at = _now()
             raise UnavailableError(str(failure) or f"Redis: no answer for {_LEARN_S:g} s each")
 
     async def _slots_of(self, url: str) -> Slots:
@@ -139,8 +146,12 @@ class Nodes:
     def _wire(self, url: str) -> RedisPipeline:
         wire = self._wires.get(url)
         if wire is None:
-            wire = self._wires[url] = RedisPipeline(url, answer_s=self._answer_s)
+            wire = self._wires[url] = self.open_redis(url, answer_s=self._answer_s)
         return wire
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def has_replica(wire: RedisPipeline) -> bool:

@@ -128,7 +128,7 @@ class RedisConnection:
                 await known[1].close()
             known = self._blocking[who] = (
                 url,
-                RedisPipeline(url, answer_s=block_ms / 1000 + ANSWER_S),
+                self._nodes.open_redis(url, answer_s=block_ms / 1000 + ANSWER_S),
             )
         try:
             return await known[1].call(*words)
