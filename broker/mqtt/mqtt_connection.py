@@ -51,6 +51,9 @@ class MqttConnection(Protocol):
     async def publish_batch(self, messages: Sequence[Message]) -> list[PubAckReasonCode]:
         """Publish many; outcomes in the order of `messages`."""
 
+    async def unsubscribe(self, filters: Sequence[str]) -> None:
+        """End subscriptions of this connection, until it is made again."""
+
     async def end_session(self, filters: Sequence[str], last: Message) -> None:
         """Unsubscribe, and wait until all that is queued was taken and acknowledged."""
 

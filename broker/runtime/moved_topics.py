@@ -5,14 +5,14 @@ So the service that had a topic goes on handling it, and unsubscribes once a wor
 service has subscribed: at no moment is nobody there.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import structlog
 
 from broker.errors import UnavailableError
-from broker.mqtt import Connection, MqttError
+from broker.mqtt import MqttConnection, MqttError
+from broker.runtime.externals import Pause
 from broker.store import WorkerState, WorkerStore
 
 LOOK_S = 1.0
@@ -21,7 +21,10 @@ _log = structlog.get_logger()
 
 
 async def give_up_moved(
-    moved: Mapping[str, Sequence[str]], workers: WorkerStore, connections: Sequence[Connection]
+    moved: Mapping[str, Sequence[str]],
+    workers: WorkerStore,
+    connections: Sequence[MqttConnection],
+    pause: Pause,
 ) -> None:
     """Unsubscribe from what has moved, by the service that has it now, for ever.
 
@@ -36,7 +39,7 @@ async def give_up_moved(
                 if which not in given_up and await _has_unsubscribed(connection, filters):
                     given_up.add(which)
                     _log.info("another service has these topics now", to=successor)
-        await asyncio.sleep(LOOK_S)
+        await pause("moved topics", LOOK_S)
 
 
 async def _subscribed_at(service: str, workers: WorkerStore, servers: int) -> list[int]:
@@ -51,7 +54,7 @@ async def _subscribed_at(service: str, workers: WorkerStore, servers: int) -> li
     return []
 
 
-async def _has_unsubscribed(connection: Connection, filters: Sequence[str]) -> bool:
+async def _has_unsubscribed(connection: MqttConnection, filters: Sequence[str]) -> bool:
     with suppress(MqttError):  # not connected: after the next connection
         await connection.unsubscribe(filters)
         return True

@@ -181,7 +181,8 @@ class TakeOver:
     async def give_up_moved(self) -> None:
         """Leave to other services what was this one's in an older release, for ever."""
         if self._moved:
-            await give_up_moved(self._moved, self._workers, self._connections)
+            pause = self._externals.pause
+            await give_up_moved(self._moved, self._workers, self._connections, pause)
 
     # -- the sessions of others --------------------------------------------------------------------
 

@@ -1,19 +1,25 @@
 """Promises broken on purpose: the checker must see each of them."""
 
+import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from broker.core.policy import Policy
-from broker.mqtt import Message
-from broker.store import OutboxMessage, Update
-from broker.store.incident_store import ReportCommit
+from broker.mqtt import Delivery, Message
+from broker.runtime.session_takeover import TakeOver
+from broker.runtime.worker_loops import WorkerLoops
+from broker.store import OutboxMessage, Partitions, Store, StreamEntry, Update
+from broker.store.incident_store import IncidentStore, ReportCommit
 from broker.store.outbox import Outbox
 from schemas import topics
 from schemas.codec import encode
+from verify.simulation.model_connection import ModelConnection
 from verify.simulation.redis_model import Database, Word, raw
 from verify.simulation.redis_model_server import RedisServer
 from verify.simulation.script_models import commit, neighbourhood
@@ -24,6 +30,7 @@ Tamper = Callable[[Message], Sequence[Message]]
 Honest = Callable[..., Awaitable[Any]]
 
 _AGES_S = 10**8
+_MOMENT_S = 0.05  # between an acknowledgement that comes first and the effect
 
 
 class Broken(enum.StrEnum):
@@ -45,26 +52,25 @@ class Broken(enum.StrEnum):
     NO_NOTES = "no-notes"  # who slips is not told
 
 
-def break_world(broken: Broken | None, redis: RedisServer) -> None:
-    """Break what the store promises."""
+@contextmanager
+def promises_broken(
+    broken: Broken | None, redis: RedisServer, workers: Mapping[str, SimulatedWorker]
+) -> Iterator[None]:
+    """Break what the store, a worker or its service promises, while the context lasts."""
     if broken is Broken.NO_IDEMPOTENCY:
         redis.scripts["neighbourhood"] = _without_receipt
         redis.scripts["commit"] = _without_absence
-
-
-def break_worker(broken: Broken | None, worker: SimulatedWorker) -> None:
-    """Break what a worker promises."""
-    if broken in _TAMPERING:
-        worker.client.tamper = _TAMPERING[broken]()
-    if broken in _ACROSS:
-        name, wrap = _ACROSS[broken]
-        setattr(worker.partitions, name, wrap(getattr(worker.partitions, name)))
-    if broken is Broken.BELIEVE_PUBACK and worker.service.name == "relay":
-        assert worker.store is not None
-        worker.store.outbox = _Credulous(worker.store.outbox)  # type: ignore[assignment]
-    if broken is Broken.PUBLISH_FIRST and worker.service.name == "intake":
-        assert worker.store is not None
-        worker.store.incidents = _Hasty(worker)  # type: ignore[assignment]
+    with ExitStack() as stack:
+        for owner, name, wrap in _PATCHES.get(broken, ()):
+            honest = getattr(owner, name)
+            stack.enter_context(patch.object(owner, name, wrap(honest)))
+        if broken in _TAMPERING:
+            tampers = staticmethod(_TAMPERING[broken]())
+            stack.enter_context(patch.object(ModelConnection, "tamper", tampers))
+        if broken is Broken.PUBLISH_FIRST:
+            hasty = _hasty(IncidentStore.commit_report, workers)
+            stack.enter_context(patch.object(IncidentStore, "commit_report", hasty))
+        yield
 
 
 def _without_receipt(database: Database, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
@@ -89,16 +95,17 @@ def broken_policy(broken: Broken | None, policy: Policy) -> Policy:
 
 
 class _LosesAnAlert:
-    """Swallows the first alert."""
+    """Swallows the first alert, however often it is sent."""
 
     def __init__(self) -> None:
-        self._done = False
+        self._lost: tuple[str, UUID] | None = None
 
     def __call__(self, message: Message) -> Sequence[Message]:
-        if self._done or not topics.ALERT.parse(message.topic):
+        if not topics.ALERT.parse(message.topic):
             return (message,)
-        self._done = True
-        return ()
+        alert = message.topic, topics.ALERT.decode(message.payload).id
+        self._lost = self._lost or alert
+        return () if alert == self._lost else (message,)
 
 
 def _gossip(message: Message) -> Sequence[Message]:
@@ -133,6 +140,9 @@ _TAMPERING: dict[Broken | None, Callable[[], Tamper]] = {
 }
 
 
+# Each wraps a method of the product: `honest` takes its `self` first.
+
+
 def _sends_nothing(_: Honest) -> Honest:
     async def send_again(*_: Any, **__: Any) -> int:
         return 0
@@ -141,8 +151,8 @@ def _sends_nothing(_: Honest) -> Honest:
 
 
 def _keeps_places(honest: Honest) -> Honest:
-    async def update(updates: Sequence[Update], **words: Any) -> Any:
-        return await honest([one for one in updates if one.place is not None], **words)
+    async def update(self: Partitions, updates: Sequence[Update], **words: Any) -> Any:
+        return await honest(self, [one for one in updates if one.place is not None], **words)
 
     return update
 
@@ -155,43 +165,77 @@ def _tells_all(honest: Honest) -> Honest:
     return missed
 
 
-_ACROSS: dict[Broken | None, tuple[str, Callable[[Honest], Honest]]] = {
-    Broken.DEAF_SYNC: ("send_again", _sends_nothing),
-    Broken.KEEP_PLACE: ("update", _keeps_places),
-    Broken.WHOLE_HISTORY: ("missed", _tells_all),
-}
+def _waits_for_no_word(honest: Honest) -> Honest:
+    """What was published once is removed, whatever its reader says."""
 
-
-class _Credulous:
-    """An outbox that waits for no reader's word: what was published once is removed."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._outbox, name)
-
-    async def take(self, now_ms: int) -> list[OutboxMessage]:
-        await self._outbox.remove(await self._outbox.take(now_ms))
+    async def take(self: Outbox, now_ms: int) -> list[OutboxMessage]:
+        await self.remove(await honest(self, now_ms))
         return []
 
+    return take
 
-class _Hasty:
-    """An incident store that tells the sender of a report before it commits."""
 
-    def __init__(self, worker: SimulatedWorker) -> None:
-        assert worker.store is not None
-        self._worker = worker
-        self._incidents = worker.store.incidents
-        self._told: set[UUID] = set()
+def _acknowledges_messages(honest: Honest) -> Honest:
+    async def receive(self: ModelConnection, max_items: int) -> list[Delivery]:
+        deliveries: list[Delivery] = await honest(self, max_items)
+        for delivery in deliveries:
+            delivery.acknowledge()
+        await asyncio.sleep(_MOMENT_S)
+        return deliveries
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._incidents, name)
+    return receive
 
-    async def commit_report(self, made: ReportCommit, *words: Any, **more: Any) -> int | None:
+
+def _acknowledges_events(honest: Honest) -> Honest:
+    async def consume(
+        self: WorkerLoops, entries: Sequence[StreamEntry], store: Store, *words: Any
+    ) -> None:
+        service = self._service.name
+        await store.events.acknowledge(service, [entry.id for entry in entries])
+        await asyncio.sleep(_MOMENT_S)
+        await honest(self, entries, store, *words)
+
+    return consume
+
+
+def _does_nothing(_: Honest) -> Honest:
+    async def forever(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    return forever
+
+
+def _hasty(honest: Honest, workers: Mapping[str, SimulatedWorker]) -> Honest:
+    """Tell the sender of a report before it is committed."""
+    told: set[UUID] = set()
+
+    async def commit_report(
+        self: IncidentStore, made: ReportCommit, *words: Any, **more: Any
+    ) -> int | None:
         receipt = made.receipt
-        if receipt.message not in self._told:
-            self._told.add(receipt.message)
+        if receipt.message not in told:
+            told.add(receipt.message)
             topic = topics.RECEIPT.topic(user=receipt.user)
-            self._worker.client.publish_nowait(Message(topic, encode(receipt.receipt)))
-        return await self._incidents.commit_report(made, *words, **more)
+            message = Message(topic, encode(receipt.receipt))
+            for connection in workers["intake-1"].connections:
+                connection.publish_nowait(message)
+        committed: int | None = await honest(self, made, *words, **more)
+        return committed
+
+    return commit_report
+
+
+_PATCHES: dict[Broken | None, list[tuple[type, str, Callable[[Honest], Honest]]]] = {
+    Broken.ACKNOWLEDGE_FIRST: [
+        (ModelConnection, "receive", _acknowledges_messages),
+        (WorkerLoops, "_consume", _acknowledges_events),
+    ],
+    Broken.BELIEVE_PUBACK: [(Outbox, "take", _waits_for_no_word)],
+    Broken.DEAF_SYNC: [(Partitions, "send_again", _sends_nothing)],
+    Broken.KEEP_PLACE: [(Partitions, "update", _keeps_places)],
+    Broken.WHOLE_HISTORY: [(Partitions, "missed", _tells_all)],
+    Broken.LET_DEAD_LIE: [
+        (WorkerLoops, "_take_over", _does_nothing),
+        (TakeOver, "take_over", _does_nothing),
+    ],
+}

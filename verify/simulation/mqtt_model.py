@@ -4,16 +4,20 @@ It forgets everything when it dies, as Mosquitto may. Each client has one link a
 the order of what it carries, delays it, and loses what is on its way when it is cut.
 """
 
+# long: one MQTT broker and its clients, which share what a session is
+
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from broker.mqtt import Message, PubAckReasonCode
 from verify.simulation.virtual_time import VirtualLoop
 from verify.world.exercised import Exercised, sent_topics, topic_of
 
+_SHARE = "$share/"
+_UPTIME, _DROPPED = "$SYS/broker/uptime", "$SYS/broker/publish/messages/dropped"
 _APART_S = 1e-6
 _RETRY_S = 0.3  # a client tries again within so long
 _NOTICE_S = 0.2  # and notices within so long that its link was cut
@@ -33,14 +37,32 @@ def matches(pattern: str, topic: str) -> bool:
 
 
 class _Session:
-    """What the MQTT broker keeps of a client."""
+    """What the MQTT broker keeps of a client; `client` is who has it now, or had it last."""
 
     def __init__(self, client: "Client") -> None:
         self.client = client
         self.link: ModelLink | None = None
+        self.plain: dict[str, None] = {}
+        self.shared: dict[str, None] = {}
         self.waiting: deque[tuple[Message, float | None]] = deque()
         self.sent: OrderedDict[int, tuple[Message, float | None]] = OrderedDict()
         self.last_id = 0
+
+    def subscribe(self, filters: Iterable[str]) -> None:
+        """Add subscriptions, shared ones apart, without what says that they are."""
+        for one in filters:
+            if one.startswith(_SHARE):
+                self.shared[one.split("/", 2)[2]] = None
+            else:
+                self.plain[one] = None
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Remove subscriptions."""
+        for one in filters:
+            if one.startswith(_SHARE):
+                self.shared.pop(one.split("/", 2)[2], None)
+            else:
+                self.plain.pop(one, None)
 
 
 class ModelLink:
@@ -69,15 +91,22 @@ UP, DOWN = 0, 1
 class MqttBroker:
     """One MQTT broker."""
 
-    def __init__(self, loop: VirtualLoop, rng: random.Random, delay: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        rng: random.Random,
+        delay: Callable[[], float],
+        exercised: Exercised,
+    ) -> None:
         self.loop = loop
         self.up = True
         self.retained: dict[str, Message] = {}
         self.deaths = 0
         self.delay = delay
-        self.exercised = Exercised()
+        self.exercised = exercised
         self.swallowed: str | None = None  # the template of a topic on which nothing arrives
         self._rng = rng
+        self._started_at = 0.0
         self._sessions: dict[str, _Session] = {}
 
     def kill(self) -> None:
@@ -91,7 +120,7 @@ class MqttBroker:
 
     def start(self) -> None:
         """Come back empty."""
-        self.up = True
+        self.up, self._started_at = True, self.loop.now
 
     def forget(self, name: str) -> None:
         """Let the session of a client expire."""
@@ -100,20 +129,45 @@ class MqttBroker:
     def attach(self, client: "Client", link: ModelLink) -> bool:
         """Take a client in; return whether its session was still known."""
         session = self._sessions.get(client.name)
+        if session is not None and session.link is not None:
+            session.client.taken_over()
+            session = self._sessions.get(client.name)
+        if client.clean_start:
+            session = None
         present = session is not None
         if session is None:
             session = self._sessions[client.name] = _Session(client)
-        if session.link is not None:
-            session.client.cut()
         session.client, session.link = client, link
         return present
 
-    def subscribed(self, client: "Client") -> None:
-        """Send what is retained, then what has waited."""
-        for topic, message in self.retained.items():
-            if any(matches(pattern, topic) for pattern in client.plain):
-                self._queue(self._sessions[client.name], message)
-        self._drain(self._sessions[client.name])
+    def subscribe(self, client: "Client", filters: Sequence[str]) -> None:
+        """Add subscriptions; send what is retained, then what has waited."""
+        session = self._sessions[client.name]
+        session.subscribe(filters)
+        plain = [one for one in filters if not one.startswith(_SHARE)]
+        for topic, message in self._told().items() if plain else ():
+            if any(matches(pattern, topic) for pattern in plain):
+                self._queue(session, message)
+        self._drain(session)
+
+    def unsubscribe(self, client: "Client", filters: Sequence[str]) -> None:
+        """Remove subscriptions; what is queued stays."""
+        self._sessions[client.name].unsubscribe(filters)
+
+    def _told(self) -> dict[str, Message]:
+        """Return what is retained, and what it tells of itself; it drops nothing that it tells of."""
+        uptime_s = int(self.loop.now - self._started_at)
+        told = {_UPTIME: f"{uptime_s} seconds", _DROPPED: "0"}
+        tells = {topic: Message(topic, what.encode(), retain=True) for topic, what in told.items()}
+        return tells | self.retained
+
+    def leave(self, client: "Client", link: ModelLink) -> None:
+        """A client says goodbye (DISCONNECT): its will is discarded."""
+        session = self._sessions.get(client.name)
+        if session is None or session.link is not link:
+            return
+        client.will = None
+        self.detach(client, link)
 
     def detach(self, client: "Client", link: ModelLink) -> None:
         """A link is gone: what was not acknowledged will be delivered again, in order."""
@@ -121,6 +175,10 @@ class MqttBroker:
         if session is None or session.link is not link:
             return
         session.link = None
+        if not client.keeps_session:
+            del self._sessions[client.name]
+        if client.will is not None:
+            self.publish(client.will)
         session.waiting.extendleft(reversed(session.sent.values()))
         session.sent.clear()
 
@@ -140,17 +198,16 @@ class MqttBroker:
     def _route(self, message: Message) -> PubAckReasonCode:
         taken = False
         groups: dict[str, list[_Session]] = {}
-        for session in self._sessions.values():
-            client = session.client
-            if any(matches(pattern, message.topic) for pattern in client.plain):
+        for session in list(self._sessions.values()):
+            if any(matches(pattern, message.topic) for pattern in session.plain):
                 taken = True
                 self._give(session, message)
-            for pattern in client.shared:
+            for pattern in session.shared:
                 if matches(pattern, message.topic):
                     groups.setdefault(pattern, []).append(session)
         for members in groups.values():
-            online = [session for session in members if session.link]
-            self._give(self._rng.choice(online or members), message)
+            # As Mosquitto: also to one without a connection, whose share waits for it.
+            self._give(self._rng.choice(members), message)
         if taken or groups:
             return PubAckReasonCode.SUCCESS
         return PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
@@ -184,11 +241,15 @@ class MqttBroker:
 
 
 class Client:
-    """One client over all its links; has what the dispatcher needs of `broker.mqtt.Connection`.
+    """One client over all its links.
 
     `on_message` gets each message with what acknowledges it. PUBACKs leave in the order of the
     messages, as `broker/mqtt/session.py` sends them.
     """
+
+    will: Message | None = None
+    clean_start = False
+    keeps_session = True
 
     def __init__(
         self,
@@ -201,11 +262,9 @@ class Client:
         on_online: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
-        self.plain = [one for one in filters if not one.startswith("$share/")]
-        self.shared = [one.split("/", 2)[2] for one in filters if one.startswith("$share/")]
         self.online = False
-        self.tamper: Callable[[Message], Sequence[Message]] = lambda message: (message,)
         self._broker = broker
+        self._filters = filters
         self._loop = broker.loop
         self._rng = rng
         self._on_message = on_message
@@ -215,6 +274,7 @@ class Client:
         self._dead = False
         self._number = 0
         self._online_at = 0.0
+        self.session_present = False
         self._unsettled: OrderedDict[int, tuple[Message, Outcome]] = OrderedDict()
         self._unacknowledged: OrderedDict[int, bool] = OrderedDict()
 
@@ -248,18 +308,27 @@ class Client:
         if not self._dead:
             self._retry()
 
+    def taken_over(self) -> None:
+        """Another client has connected under the same id."""
+        self.cut()
+
     def _retry(self) -> None:
-        self._loop.call_later(self._rng.uniform(0.01, _NOTICE_S + _RETRY_S), self.start)
+        self._loop.call_later(self._rng.uniform(0.01, _NOTICE_S + _RETRY_S), self._again)
+
+    def _again(self) -> None:
+        """Try again."""
+        self.start()
 
     def _connect(self, link: ModelLink) -> None:
         if not self._broker.up:
             self.cut()
             return
-        self._broker.attach(self, link)
-        link.send(DOWN, self._connected)
-        self._broker.subscribed(self)
+        present = self._broker.attach(self, link)
+        link.send(DOWN, lambda: self._connected(present))
+        self._broker.subscribe(self, self._filters)
 
-    def _connected(self) -> None:
+    def _connected(self, present: bool) -> None:  # noqa: FBT001 - as CONNACK has it
+        self.session_present = present
         self.online, self._online_at = True, self._loop.unix()
         for number, (message, _) in self._unsettled.items():
             self._send(number, message)
@@ -271,6 +340,11 @@ class Client:
         return (self._online_at, self._loop.unix()) if self.online else None
 
     # -- publishing -------------------------------------------------------------------------------
+
+    @staticmethod
+    def tamper(message: Message) -> Sequence[Message]:
+        """Return what is sent in the place of `message`: itself, but where a promise is broken."""
+        return (message,)
 
     def publish_nowait(self, message: Message) -> Outcome:
         """Publish; the future resolves with the PUBACK."""
@@ -314,6 +388,11 @@ class Client:
         if link is self._link:
             self._unacknowledged[number] = False
             self._on_message(message, number, self._epoch)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Deliveries that are not all acknowledged."""
+        return len(self._unacknowledged)
 
     def acknowledge(self, number: int, epoch: int) -> None:
         """Send the PUBACK, once those before it are sent."""

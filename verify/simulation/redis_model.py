@@ -3,12 +3,18 @@
 Values are bytes, as on the wire. tests/simulation holds it against a real server.
 """
 
+# long: one command after another
+
 # ruff: noqa: D102 (each `do_…` is the Redis command of that name)
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from broker.store.kernel.pipeline import CommandRefused
+
 Word = bytes | str | int | float
+
+_SETTINGS = {b"appendonly": b"yes", b"appendfsync": b"always", b"maxmemory-policy": b"noeviction"}
 
 
 def raw(word: Word) -> bytes:
@@ -31,6 +37,7 @@ class ConsumerGroup:
     def __init__(self) -> None:
         self.last = 0
         self.pending: dict[int, tuple[bytes, float]] = {}
+        self.consumers: dict[bytes, float] = {}  # and when it was last seen (ms)
 
 
 class StreamModel:
@@ -99,8 +106,8 @@ class Database:
             self._expires.pop(key, None)
         return found
 
-    def do_exists(self, key: bytes) -> int:
-        return int(self.value(key) is not None)
+    def do_exists(self, *keys: bytes) -> int:
+        return sum(self.value(key) is not None for key in keys)
 
     def do_expire(self, key: bytes, seconds: bytes) -> int:
         return self.do_pexpire(key, b"%d" % (int(seconds) * 1000))
@@ -136,6 +143,27 @@ class Database:
         assert cursor == b"0"
         prefix = options[options.index(b"MATCH") + 1].rstrip(b"*")
         return [b"0", [key for key in list(self.data) if key.startswith(prefix)]]
+
+    def do_pttl(self, key: bytes) -> int:
+        if self.value(key) is None:
+            return -2
+        due = self._expires.get(key)
+        return -1 if due is None else int(due - self.now_ms())
+
+    # -- the server -------------------------------------------------------------------------------
+
+    def do_cluster(self, *_: bytes) -> None:
+        raise CommandRefused("ERR This instance has cluster support disabled")
+
+    def do_time(self) -> list[bytes]:
+        now_ms = int(self.now_ms())
+        return [b"%d" % (now_ms // 1000), b"%d" % (now_ms % 1000 * 1000)]
+
+    def do_config(self, _get: bytes, name: bytes) -> list[bytes]:
+        return [name, _SETTINGS[name]]
+
+    def do_info(self, _section: bytes) -> bytes:
+        return b"aof_last_write_status:ok\r\n"
 
     def do_ping(self) -> bytes:
         return b"PONG"
@@ -224,23 +252,29 @@ class Database:
         only = words[0] if words[0] in (b"XX", b"NX", b"LT") else b""
         pairs = words[1:] if only else words
         members = self.zset(key)
-        before = len(members)
+        before, changed = len(members), False
         for index in range(0, len(pairs), 2):
             score, known = float(pairs[index]), members.get(pairs[index + 1])
+            if score == known:
+                continue
             if (only == b"XX" and known is None) or (only == b"NX" and known is not None):
                 continue
             if only == b"LT" and known is not None and known <= score:
                 continue
             members[pairs[index + 1]] = score
+            changed = True
         added = len(members) - before
         self._drop_if_empty(key)
-        self._on_change(key)
+        if changed:
+            self._on_change(key)
         return added
 
     def do_zrem(self, key: bytes, *members: bytes) -> int:
         found = self.value(key) or {}
         gone = sum(found.pop(member, None) is not None for member in members)
         self._drop_if_empty(key)
+        if gone:
+            self._on_change(key)
         return gone
 
     def do_zremrangebyrank(self, key: bytes, first: bytes, last: bytes) -> int:
@@ -300,8 +334,43 @@ class Database:
         return found
 
     def do_xgroup(self, _create: bytes, key: bytes, group: bytes, *_rest: bytes) -> bytes:
-        self.stream(key).groups.setdefault(group, ConsumerGroup())
+        groups = self.stream(key).groups
+        if group in groups:
+            raise CommandRefused("BUSYGROUP Consumer Group name already exists")
+        groups[group] = ConsumerGroup()
         return b"OK"
+
+    def do_xinfo(self, _consumers: bytes, key: bytes, group: bytes) -> list[Any]:
+        found = self.stream(key).groups[group]
+        held = [holder for holder, _ in found.pending.values()]
+        return [
+            [b"name", name, b"pending", held.count(name), b"idle", int(self.now_ms() - seen)]
+            for name, seen in found.consumers.items()
+        ]
+
+    def do_xpending(self, key: bytes, group: bytes, *words: bytes) -> list[Any]:
+        pending = self.stream(key).groups[group].pending
+        if not words:
+            return [len(pending)]
+        _, _, count, name = words
+        mine = [number for number, held in sorted(pending.items()) if held[0] == name]
+        return [[b"%d-0" % number] for number in mine[: int(count)]]
+
+    def do_xclaim(self, key: bytes, group: bytes, consumer: bytes, *words: bytes) -> list[Any]:
+        stream, idle = self.stream(key), int(words[0])
+        holder, now = stream.groups[group], self.now_ms()
+        holder.consumers[consumer] = now
+        ours = []
+        for number in map(_number, words[1:]):
+            held = holder.pending.get(number)
+            if held is None or now - held[1] < idle:
+                continue
+            if number in stream.entries:
+                holder.pending[number] = (consumer, now)
+                ours.append(number)
+            else:
+                del holder.pending[number]
+        return self._rows(stream, ours)
 
     def do_xadd(self, key: bytes, *words: bytes) -> bytes:
         stream = self.stream(key)
@@ -327,6 +396,7 @@ class Database:
         key, after = words[-2:]
         stream = self.stream(key)
         holder = stream.groups[group]
+        holder.consumers[consumer] = self.now_ms()
         if after == b">":
             found = [n for n in stream.entries if n > holder.last][:count]
             for number in found:
@@ -342,6 +412,7 @@ class Database:
         stream, idle, count = self.stream(key), int(words[0]), int(words[3])
         pending = stream.groups[group].pending
         now = self.now_ms()
+        stream.groups[group].consumers[consumer] = now
         stale = [n for n, (_, since) in sorted(pending.items()) if now - since >= idle][:count]
         gone = [number for number in stale if number not in stream.entries]
         for number in gone:

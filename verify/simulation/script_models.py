@@ -3,6 +3,8 @@
 Written from what the scripts are for, not line by line; tests/simulation runs both side by side.
 """
 
+# long: one script after another
+
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -377,10 +379,13 @@ def rebase(database: Database, keys: Sequence[str], words: Sequence[Word]) -> in
 
 
 def forget(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
-    """A consumer is deleted unless it has something in hand; here it is nothing but what it has."""
+    """A consumer is deleted unless it has something in hand."""
     group, consumer = map(raw, words)
-    pending = database.stream(raw(keys[0])).groups[group].pending
-    return 0 if any(holder == consumer for holder, _ in pending.values()) else 1
+    found = database.stream(raw(keys[0])).groups[group]
+    if any(holder == consumer for holder, _ in found.pending.values()):
+        return 0
+    found.consumers.pop(consumer, None)
+    return 1
 
 
 SCRIPTS: dict[str, Script] = {

@@ -1,7 +1,7 @@
 """What every device and desk has: a client, a journal, and messages sent until their receipt."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ class Ground:
 
     loop: VirtualLoop
     rng: random.Random
-    mqtt: MqttBroker
+    brokers: Sequence[MqttBroker]
     trace: Callable[[str, str], None]
     exercised: Exercised
 
@@ -50,8 +50,10 @@ class Sender:
         self.client = self._new_client()
 
     def _new_client(self) -> Client:
+        # As a load balancer has it: the same until the next start.
+        self.mqtt = self.ground.rng.choice(self.ground.brokers)
         return Client(
-            self.ground.mqtt,
+            self.mqtt,
             self.ground.rng,
             self.name,
             filters=self._filters,

@@ -67,7 +67,7 @@ class Desk(Sender):
     def sleep(self) -> None:
         """Be gone for so long that the MQTT broker forgets the session."""
         self.client.die()
-        self.ground.mqtt.forget(self.name)
+        self.mqtt.forget(self.name)
 
     def on_online(self) -> None:
         """Ask for what was missed, each desk of a zone for itself."""
@@ -155,19 +155,19 @@ class Desk(Sender):
 
 
 class Operator(Sender):
-    """Reads the dead letters, and the alarms for desks that nobody attends to."""
+    """Reads the dead letters, the alarms for desks that nobody attends to, and workers' states."""
 
     def __init__(self, ground: Ground) -> None:
         self.log = OperatorLog()
-        filters = [topics.REJECTED.filter(), topics.UNATTENDED.filter()]
+        read = (topics.REJECTED, topics.UNATTENDED, topics.SERVICE)
+        filters = [topic.filter() for topic in read]
         super().__init__(ground, "operator", filters, "")
 
     def on_message(self, message: Message) -> None:
         """Log it."""
         now = EPOCH_S + self.ground.loop.now
-        levels = topics.UNATTENDED.parse(message.topic)
-        if levels is None:
+        if levels := topics.UNATTENDED.parse(message.topic):
+            alarm = Alarm(levels["desk"], levels["zone"], stands=bool(message.payload))
+            self.log.alarms.append((now, alarm))
+        elif topics.REJECTED.parse(message.topic):
             self.log.dead_letters.append((now, _JSON[Rejection].decode(message.payload)))
-            return
-        alarm = Alarm(levels["desk"], levels["zone"], stands=bool(message.payload))
-        self.log.alarms.append((now, alarm))

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -48,11 +49,12 @@ from verify.simulation.simulation_logs import DeviceLog
 from verify.simulation.virtual_time import EPOCH_S, moment
 from verify.world.exercised import sent_topics
 
-_BEHIND_S = 60.0  # so far behind is the clock of who mutes
+_BEHIND_S = (0.0, 0.0, 60.0)  # so far behind are devices' clocks
 _PRESENT = 0.9  # of the alerted, so many answer
 _ADDING = 0.4  # of the reports, of so many their reporter says more
 _ODD = 0.15  # of the reports, so many have a misspelt field and an accuracy that is none
 _RETAINED = 0.1  # so many reports and presences are published retained
+_GAP_S = 1.5  # so long a gap in a group's events may stay open
 _SYNC_S = 6  # so long a sync is worth answering
 _JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (Alert, Brief, GroupEvent, Question, Receipt)
@@ -78,10 +80,12 @@ class SimulatedParticipant(Sender):
         super().__init__(ground, user, [*self._handlers], receipt)
         self.log.refused = self.refused
         self._sync: UUID | None = None
+        self._behind_s = ground.rng.choice(_BEHIND_S)
         self._presence: tuple[UUID, PresenceSent] | None = None
         self._presences = itertools.count(1)
         self._said: dict[UUID, MessageSent] = {}
         self._seen: set[UUID | None] = set()
+        self._heard: dict[UUID, set[int]] = defaultdict(set)  # of each group, which events
 
     def report(
         self, category: str, at: tuple[float, float], text: str, seen_ago_s: float = 0.0
@@ -111,7 +115,7 @@ class SimulatedParticipant(Sender):
     def stand(self, at: tuple[float, float] | None) -> None:
         """Be somewhere, or (None) be told nothing from now on: that counts, however old it looks."""
         presence = Presence(
-            at=moment(self.ground.loop.now - (0.0 if at else _BEHIND_S)),
+            at=moment(self.ground.loop.now - self._behind_s),
             location=Position(*at) if at else None,
             availability=Availability.AVAILABLE if at else Availability.MUTED,
             form=Form.SHORT if self.is_small else None,
@@ -233,6 +237,20 @@ class SimulatedParticipant(Sender):
     def _take_event(self, message: Message) -> None:
         event: GroupEvent = _JSON[GroupEvent].decode(message.payload)
         self.log.rows.append(GroupEventSeen.of(event, t=self._now(), user=self.user))
+        heard = self._heard[event.incident]
+        heard.add(event.sequence)
+        if _has_gap(heard):
+            self.ground.loop.call_later(_GAP_S, self._close_gap, event.incident)
+
+    def _close_gap(self, incident: UUID) -> None:
+        """Ask for what was missed, if an event of this group still lacks."""
+        if _has_gap(self._heard[incident]):
+            self.sync()
+
+    def sync(self) -> None:
+        """Ask for what was missed, as devices do every few minutes."""
+        if self.client.online:
+            self.on_online()
 
     def _take_question(self, message: Message) -> None:
         question: Question = _JSON[Question].decode(message.payload)
@@ -246,6 +264,10 @@ class SimulatedParticipant(Sender):
         new = identifier not in self._seen
         self._seen.add(identifier)
         return new
+
+
+def _has_gap(heard: Collection[int]) -> bool:
+    return len(heard) <= max(heard) - min(heard)
 
 
 def _odd(report: Report) -> tuple[Report, bytes]:

@@ -1,42 +1,49 @@
 """One seed: a small world, what goes wrong in it, and what everybody has logged at its end."""
 
+# long: one world, from its story and its faults to what is left
+
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import msgspec
 from h3.api import basic_int as h3
 from msgspec.structs import replace
 
-from broker.core.changes import Routes
 from broker.core.policy import Policy
-from broker.core.zones import Zone, ZoneIndex, ZoneKind
-from broker.runtime.service import Service, Zones
+from broker.core.zones import Zone, ZoneKind
+from broker.runtime.service import Service
 from broker.store.kernel.keys import Keys
+from schemas import topics
 from schemas.taxonomy import Timers, Widening, default_policy_text
 from services import ALL, load, routes
-from verify.simulation.broken import Broken, break_worker, break_world, broken_policy
+from verify.simulation.broken import Broken, broken_policy, promises_broken
 from verify.simulation.mqtt_model import MqttBroker
+from verify.simulation.pace import Pace
 from verify.simulation.redis_model import raw
-from verify.simulation.redis_model_server import Line, RedisServer
+from verify.simulation.redis_model_server import RedisServer
 from verify.simulation.sender import Ground
 from verify.simulation.simulated_desks import Desk, Operator
 from verify.simulation.simulated_devices import SimulatedParticipant
 from verify.simulation.simulated_worker import SharedModels, SimulatedWorker
 from verify.simulation.simulation_logs import Logs, Rest
-from verify.simulation.virtual_time import new_loop, virtual
+from verify.simulation.virtual_time import StuckError, new_loop
+from verify.world.exercised import Exercised
 
-KEYS = Keys()
-
-_CENTRES = ((51.0543, 3.7217), (51.0700, 3.7900), (50.8270, 3.2640))
+# Where there are two partitions, their border runs through the first.
+_CENTRES = ((51.0543, 3.7161), (51.0700, 3.7900), (50.8270, 3.2640))
+_BROKERS, _PARTITIONS = (1, 1, 2), (1, 1, 2)
 _TWICE = {"intake", "alerting", "groups", "police", "relay"}  # with two workers each
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
 _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
 
+_SYNC_S = 12.0
 _BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 150.0, 800.0
 
 
@@ -70,17 +77,17 @@ def policy() -> Policy:
 
 
 @cache
-def zones() -> Zones:
+def zones() -> list[Zone]:
     """A zone around each centre, of the same name for police and city."""
     made = [
         (f"zone-{number}", tuple(h3.grid_disk(h3.latlng_to_cell(*centre, 7), 1)))
         for number, centre in enumerate(_CENTRES, 1)
     ]
-    police_zones, municipalities = (
-        ZoneIndex(Zone(name, name, kind, cells) for name, cells in made)
+    return [
+        Zone(name, name, kind, cells)
         for kind in (ZoneKind.POLICE, ZoneKind.MUNICIPALITY)
-    )
-    return Zones(police_zones, municipalities)
+        for name, cells in made
+    ]
 
 
 @dataclass
@@ -99,20 +106,23 @@ class SimulatedWorld:
         self.rng = random.Random(self.seed)
         self.loop = new_loop(self.trouble.append)
         self.redis = RedisServer(self.loop)
-        self.mqtt = MqttBroker(self.loop, self.rng, self._delay)
-        self.mqtt.swallowed = self.swallowed
+        self.exercised = Exercised()
+        self.brokers = [self._broker() for _ in range(self.rng.choice(_BROKERS))]
+        count = self.rng.choice(_PARTITIONS)
+        self.keys = [Keys(number, count) for number in range(count)]
         self.around = SharedModels(
             loop=self.loop,
             rng=self.rng,
+            delay=self._delay,
             redis=self.redis,
-            mqtt=self.mqtt,
+            brokers=self.brokers,
+            pace=Pace(self.loop, self.redis, self.keys),
             policy=broken_policy(self.broken, policy()),
-            zones=zones(),
             group=self.rng.choice(("secret", "")),
-            hurried=self.broken is Broken.ACKNOWLEDGE_FIRST,
-            callous=self.broken is Broken.LET_DEAD_LIE,
+            partitions=count,
+            trouble=self.trouble.append,
         )
-        ground = Ground(self.loop, self.rng, self.mqtt, self.trace, self.mqtt.exercised)
+        ground = Ground(self.loop, self.rng, self.brokers, self.trace, self.exercised)
         self.people = [SimulatedParticipant(ground, f"p{n}") for n in range(self.rng.randint(3, 4))]
         self.centres = _CENTRES[: self.rng.randint(1, 3)]
         names = [f"zone-{number}" for number in range(1, len(self.centres) + 1)]
@@ -120,12 +130,15 @@ class SimulatedWorld:
         self.late = Desk(ground, [], "late")
         self.operator = Operator(ground)
         self._reporting: tuple[SimulatedParticipant | Desk, ...] = (*self.people, self.desk)
-        break_world(self.broken, self.redis)
+
+    def _broker(self) -> MqttBroker:
+        broker = MqttBroker(self.loop, self.rng, self._delay, self.exercised)
+        broker.swallowed = self.swallowed
+        return broker
 
     def run(self) -> Logs:
         """Live it through."""
-        lines = self._line
-        with virtual(self.loop, lines):
+        with promises_broken(self.broken, self.redis, self.workers):
             try:
                 self.loop.run_until_complete(self._live())
             finally:
@@ -143,16 +156,10 @@ class SimulatedWorld:
             return self.rng.uniform(0.05, 1.0)
         return 0.0005 + 0.004 * dice * dice
 
-    def _line(self, name: str, _keys: object, _nodes: object, routes: Routes | None) -> Line:
-        line = self.workers[name].line
-        line.routes = routes
-        return line
-
     # -- the story --------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        for reader in routes().readers:
-            self.redis.database.execute("XGROUP", "CREATE", KEYS.events(reader), reader, "0")
+        self._import_zones()
         for service in map(load, ALL):
             for number in (1, 2) if service.name in _TWICE else (1,):
                 self._start(service, number)
@@ -164,12 +171,18 @@ class SimulatedWorld:
         self.late.start()
         await asyncio.sleep(_END_S - _LATE_S)
 
+    def _import_zones(self) -> None:
+        execute = self.redis.database.execute
+        for zone in zones():
+            name = f"{zone.kind}:{zone.id}"
+            execute("HSET", self.keys[0].zones, name, msgspec.msgpack.encode(zone))
+        execute("INCR", self.keys[0].zones_version)
+
     def _start(self, service: Service, number: int) -> None:
         workers = 2 if service.name in _TWICE else 1
         worker = SimulatedWorker(service, number, workers, self.around)
         self.workers[worker.name] = worker
         worker.start()
-        break_worker(self.broken, worker)
 
     def _at(self, at_s: float, what: str, *act: Any) -> None:
         self.loop.call_at(at_s, self._do, what, *act)
@@ -196,6 +209,8 @@ class SimulatedWorld:
             words = (category, at, f"report {number}", rng.choice((0.0,) * 9 + (_LONG_AGO_S,)))
             self._at(at_s, "reports", person.report, *words)
 
+        for number, person in enumerate(self.people):
+            self._at(_SYNC_S + number, "syncs", person.sync)
         self._tell_slips()
 
     def _hide(self, person: SimulatedParticipant, at_s: float) -> None:
@@ -218,7 +233,8 @@ class SimulatedWorld:
 
     def _poison(self, reader: str) -> None:
         poison = f"poison of {reader}"
-        self.redis.database.execute("XADD", KEYS.events(reader), "*", "e", poison)
+        keys = self.rng.choice(self.keys)
+        self.redis.database.execute("XADD", keys.events(reader), "*", "e", poison)
         self.operator.log.poison.add(poison)
 
     def _near(self, within_m: float = 350.0) -> tuple[float, float]:
@@ -237,11 +253,16 @@ class SimulatedWorld:
                     "worker",
                     "worker",
                     "worker",
+                    "stop",
+                    "gone",
+                    "gone",
                     "link",
                     "redis",
                     "mqtt",
                     "device",
                     "slow",
+                    "trap",
+                    "trap",
                     "trap",
                     "trap",
                     "trap",
@@ -253,14 +274,52 @@ class SimulatedWorld:
         name = self.rng.choice(list(self.workers))
         worker = self.workers[name]
         self._at(at_s, f"kills {name}", lambda: self.workers[name].kill())  # noqa: PLW0108 - and another worker
-        number = int(name.rpartition("-")[2])
-        if number == 2 and self.around.group and self.rng.random() < 0.3:
-            lasts_s += _LATE_S  # its colleague has to take over
-        self._at(at_s + lasts_s, f"starts {name}", self._restart, worker.service, number)
+        back_s = at_s + self._absence(worker, lasts_s)
+        self._at(back_s, f"starts {name}", self._restart, worker.service, worker.number)
+
+    def _absence(self, worker: SimulatedWorker, lasts_s: float) -> float:
+        """Return for how long a dead worker stays away: its colleague may have to take over."""
+        if worker.number == 1 or not self.around.group:
+            return lasts_s
+        return self.rng.choice((lasts_s, lasts_s, _LATE_S + lasts_s))
+
+    def _plan_stop(self, at_s: float, lasts_s: float) -> None:
+        """Let a worker drain, as an upgrade does."""
+        name = self.rng.choice(list(self.workers))
+        worker = self.workers[name]
+        self._at(at_s, f"stops {name}", lambda: self.workers[name].stop())  # noqa: PLW0108 - as above
+        self._at(at_s + lasts_s, f"starts {name}", self._restart, worker.service, worker.number)
 
     def _restart(self, service: Service, number: int) -> None:
-        if self.workers[f"{service.name}-{number}"].dead:
+        """Start a worker that is dead; one that is still draining when it has ended."""
+        worker = self.workers[f"{service.name}-{number}"]
+        if worker.dead:
             self._start(service, number)
+        elif worker.stops:
+            self.loop.call_later(0.1, self._restart, service, number)
+
+    def _plan_gone(self, at_s: float, lasts_s: float) -> None:
+        """Let a worker die at work for good, as with its host: its colleague has to take over."""
+        if not self.around.group:
+            self._plan_trap(at_s, lasts_s)
+            return
+        name = self.rng.choice(("alerting", "groups", "police"))
+        self._at(
+            at_s,
+            f"sets a trap for {name}-2",
+            self.around.traps.__setitem__,
+            name,
+            self._end_for_good,
+        )
+
+    def _end_for_good(self, worker: SimulatedWorker) -> None:
+        if self.loop.now > _HEALED_S:
+            return
+        if worker.number == 1:
+            self.around.traps[worker.service.name] = self._end_for_good
+            return
+        self.trace("world", f"kills {worker.name} at work, for good")
+        worker.kill()
 
     def _plan_trap(self, at_s: float, lasts_s: float) -> None:
         """Strike while something is in hand: a moment that chance alone would seldom hit."""
@@ -275,15 +334,17 @@ class SimulatedWorld:
         )
 
     def _strike_worker(self, worker: SimulatedWorker, lasts_s: float) -> None:
+        if self.loop.now > _HEALED_S:
+            return
         self.trace("world", f"kills {worker.name} at work")
         worker.kill()
-        number = int(worker.name.rpartition("-")[2])
-        self.loop.call_later(lasts_s, self._restart, worker.service, number)
+        absence_s = self._absence(worker, lasts_s)
+        self.loop.call_later(absence_s, self._restart, worker.service, worker.number)
 
     def _strike_server(self, worker: SimulatedWorker, lasts_s: float) -> None:
         if self.loop.now > _HEALED_S:
             return
-        server = self.rng.choice((self.redis, self.mqtt))
+        server = self.rng.choice((self.redis, self.rng.choice(self.brokers)))
         self.trace("world", f"kills {type(server).__name__} while {worker.name} is at work")
         server.kill()
         self.loop.call_later(lasts_s, server.start)
@@ -296,16 +357,19 @@ class SimulatedWorld:
             *self.workers.values(),
         ]
         one = self.rng.choice(clients)
-        name = one.name if isinstance(one, SimulatedWorker) else "a device"
-        self._at(at_s, f"cuts {name}", lambda: one.client.cut())  # noqa: PLW0108 - it may be another client by then
+        if isinstance(one, SimulatedWorker):
+            self._at(at_s, f"cuts {one.name}", lambda: self.workers[one.name].cut())  # noqa: PLW0108 - as above
+        else:
+            self._at(at_s, "cuts a device", lambda: one.client.cut())  # noqa: PLW0108 - it may be another client by then
 
     def _plan_redis(self, at_s: float, lasts_s: float) -> None:
         self._at(at_s, "kills redis", self.redis.kill)
         self._at(at_s + lasts_s, "starts redis", self.redis.start)
 
     def _plan_mqtt(self, at_s: float, lasts_s: float) -> None:
-        self._at(at_s, "kills the MQTT broker", self.mqtt.kill)
-        self._at(at_s + lasts_s, "starts the MQTT broker", self.mqtt.start)
+        broker = self.rng.choice(self.brokers)
+        self._at(at_s, "kills an MQTT broker", broker.kill)
+        self._at(at_s + lasts_s, "starts the MQTT broker", broker.start)
 
     def _plan_device(self, at_s: float, lasts_s: float) -> None:
         del lasts_s
@@ -323,37 +387,47 @@ class SimulatedWorld:
     def _end(self) -> None:
         for worker in self.workers.values():
             worker.kill()
-        left = asyncio.all_tasks(self.loop)
-        for task in left:
-            task.cancel()
-        if left:
-            with suppress(asyncio.CancelledError):
-                self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        while left := asyncio.all_tasks(self.loop):
+            for task in left:
+                task.cancel()
+            with suppress(StuckError):
+                self.loop.run_until_complete(asyncio.wait(left))
 
     def _logs(self) -> Logs:
         for one in self._reporting:
             one.log.journal = set(one.journal)
-        poison = len(self.operator.log.poison)
-        database = self.redis.database
-        left = {
-            "deadlines": database.do_zcard(raw(KEYS.deadlines)),
-            "outbox": database.do_zcard(raw(KEYS.outbox)),
-            "outbox messages": database.do_hlen(raw(KEYS.outbox_messages)),
-            "open incidents": database.do_zcard(raw(KEYS.open_incidents)),
-            "retained messages": len(self.mqtt.retained),
-            "dead letters": database.do_zcard(raw(KEYS.dead_letter_times)) - poison,
-            "undelivered readers": database.do_hlen(raw(KEYS.undelivered_readers)),
-            "alarms": database.do_hlen(raw(KEYS.unattended)),
-        }
-        for reader in routes().readers:
-            stream = database.stream(raw(KEYS.events(reader)))
-            left[f"events of {reader}"] = len(stream.entries)
-            left[f"pending of {reader}"] = sum(len(g.pending) for g in stream.groups.values())
-        rest = Rest(left, [state for _, state in self.late.log.states], self.mqtt.deaths)
+        rest = Rest(
+            self._left(),
+            [state for _, state in self.late.log.states],
+            sum(broker.deaths for broker in self.brokers),
+        )
         return Logs(
             {one.user: one.log for one in self.people},
             self.desk.log,
             self.operator.log,
             rest,
             self.trouble,
+            len(self.keys),
         )
+
+    def _left(self) -> dict[str, int]:
+        """Return how much is left of what must be gone by now."""
+        database, left = self.redis.database, Counter[str]()
+        for keys in self.keys:
+            left["deadlines"] += database.do_zcard(raw(keys.deadlines))
+            left["outbox"] += database.do_zcard(raw(keys.outbox))
+            left["outbox messages"] += database.do_hlen(raw(keys.outbox_messages))
+            left["open incidents"] += database.do_zcard(raw(keys.open_incidents))
+            left["dead letters"] += database.do_zcard(raw(keys.dead_letter_times))
+            left["undelivered readers"] += database.do_hlen(raw(keys.undelivered_readers))
+            left["alarms"] += database.do_hlen(raw(keys.unattended))
+            for reader in routes().readers:
+                stream = database.stream(raw(keys.events(reader)))
+                left[f"events of {reader}"] += len(stream.entries)
+                for group in stream.groups.values():
+                    left[f"pending of {reader}"] += len(group.pending)
+        left["dead letters"] -= len(self.operator.log.poison)
+        for broker in self.brokers:
+            states = [one for one in broker.retained if topics.SERVICE.parse(one) is None]
+            left["retained messages"] += len(states)
+        return left

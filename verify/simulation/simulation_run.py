@@ -83,7 +83,7 @@ def _add(result: SimulationResult, world: SimulatedWorld) -> None:
     result.reports += len(checker.receipts)
     result.alerts += sum(len(log.alerts) for log in logs.devices.values())
     result.commands += len(logs.desk.commands)
-    result.exercised.counts += world.mqtt.exercised.counts
+    result.exercised.counts += world.exercised.counts
     if violations := checker.violations():
         result.failing[world.seed] = violations
         result.invariants.update(violation.invariant for violation in violations)

@@ -1,11 +1,10 @@
-"""Virtual time: an event loop that never waits, and the clocks that the services read."""
+"""Virtual time: an event loop that never waits, which the services' clocks read."""
 
 # ruff: noqa: D102 (the methods of an event loop, as asyncio documents them)
 
 import asyncio
 import datetime as dt
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +12,6 @@ from heapq import heappop, heappush
 from typing import Any
 
 import structlog
-
-from broker.store import store as store_module
 
 EPOCH_S = 1_790_000_000.0  # Unix time at which every simulated world begins
 
@@ -141,24 +138,6 @@ def new_loop(on_error: Callable[[str], None]) -> VirtualLoop:
 def moment(now: float) -> dt.datetime:
     """Return the UTC of `now`, virtual seconds since the world began."""
     return dt.datetime.fromtimestamp(EPOCH_S + now, dt.UTC)
-
-
-@contextmanager
-def virtual(loop: VirtualLoop, connect: Callable[..., object]) -> Iterator[None]:
-    """Give the services this world's clock and Redis while the context lasts."""
-    replaced: tuple[tuple[Any, str, Any], ...] = (
-        (time, "time", loop.unix),
-        (time, "monotonic", loop.time),
-        (store_module, "RedisConnection", connect),
-    )
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
-    for owner, name, value in replaced:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ _DIGESTS = {
     name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     for name, text in _SOURCES.items()
 }
+SCRIPT_NAMES = {digest: name for name, digest in _DIGESTS.items()}
 ANSWER_S = 10.0
 _REPLICA_MS = 1_000  # how long a replica may take to confirm a write
 _HOPS = 5
