@@ -124,8 +124,8 @@ class _Court:
         """Return who must, and who may have been alerted."""
         closed = case.closed[0]
 
-        def is_excused(stay: Stay, since: float) -> bool:
-            if stay.certain_from < since and stay.certain_until < since + GRACE_S:
+        def is_excused(stay: Stay, within: float, since: float) -> bool:
+            if stay.possible_from < within and stay.certain_until < since + GRACE_S:
                 return True
             if closed >= self._settled_at:
                 return False
@@ -226,10 +226,13 @@ def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
 
 
 def _first_alerts(evidence: Evidence) -> Iterator[tuple[float, float]]:
-    """Yield when each incident was open, and when the first who was nearby then was alerted."""
+    """Yield when each incident was open, and when the first who was nearby then was alerted.
+
+    In any wave: if alerting is behind, the radius has grown by then.
+    """
     first: dict[UUID, float] = {}
     for alert in evidence.alerts:
-        if alert.wave == 1 and alert.reason is AlertReason.NEARBY:
+        if alert.reason is AlertReason.NEARBY:
             first[alert.incident] = min(alert.t, first.get(alert.incident, NEVER))
     for incident, case in _cases(evidence).items():
         if incident in first:

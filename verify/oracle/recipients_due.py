@@ -22,7 +22,8 @@ from verify.oracle.history import NEVER, SentPresence
 LOOKING_M = 20_000.0  # so far away a place is named, to help find the error
 VISITS = 3  # so many stays within the radius are named
 
-Excused = Callable[[Stay, float], bool]  # someone there, due since then for sure, need not be
+# Whether a stay, within the radius for sure since one time and due since another, need not be alerted.
+Excused = Callable[[Stay, float, float], bool]
 
 
 class Near:
@@ -62,7 +63,7 @@ def due(
     near: Near,
     *,
     reporter_grace_s: float,
-    is_excused: Excused = lambda _stay, _since: False,
+    is_excused: Excused = lambda _stay, _within, _since: False,
 ) -> tuple[set[int], set[int]]:
     """Return who must, and who may have been alerted.
 
@@ -87,7 +88,7 @@ def due(
                     continue
                 sure = sure and surely + reporter_grace_s < sent_at
             may.add(user)
-            if sure and not is_excused(stay, surely):
+            if sure and not is_excused(stay, certain, surely):
                 must.add(user)
     return must, may
 
