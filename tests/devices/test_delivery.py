@@ -187,26 +187,19 @@ async def test_after_72_hours_and_20_tries_it_is_given_up_told_and_not_sent(
     long_ago = timedelta(hours=72, seconds=1)
     for report, age, attempts in (
         (given_up, long_ago, TRIES),
-        (tried_less, long_ago, TRIES - 1),  # the device's clock may have jumped
+        (tried_less, long_ago, 3),  # the device's clock may have jumped
         (younger, timedelta(hours=71), TRIES),
     ):
         await journal.add(entry_of(report, age))
         journal.note_attempt(report.id, attempts, "No receipt.")
     told: list[UUID] = []
-    receipts: asyncio.Queue[Receipt] = asyncio.Queue()
-    async with device(
-        broker,
-        journal,
-        on_expired=lambda entry: told.append(entry.id),
-        on_receipt=lambda receipt, _: receipts.put_nowait(receipt),
-    ):
+    async with device(broker, journal, on_expired=lambda entry: told.append(entry.id)):
         async with asyncio.timeout(WITHIN_S):
-            for _ in range(2):
-                await receipts.get()
+            while await journal.entries():  # noqa: ASYNC110 - there is no event to wait on
+                await asyncio.sleep(0.02)
     assert told == [given_up.id]
     ids = {topics.REPORT.decode(m.payload).id for m in sent(services, Subject.REPORT)}
     assert ids == {tried_less.id, younger.id}
-    assert await journal.entries() == []
 
 
 async def test_a_full_disk_is_told_before_anything_is_sent(
