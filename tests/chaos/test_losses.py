@@ -143,6 +143,5 @@ def test_who_came_near_before_the_end_need_not_be_alerted_if_most_alerts_were_as
 
     blamed = run.judged().violations.get("I4", [])
 
-    assert any(
-        "cleo was not alerted" in what and str(run.incident) in what for what in blamed
-    ) is not (excused)
+    of_cleo = [one for one in blamed if "cleo was not alerted" in one and str(run.incident) in one]
+    assert bool(of_cleo) is not excused

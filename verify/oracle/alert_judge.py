@@ -59,8 +59,10 @@ def judge_alerts(
     `losses` is when what was on its way to each user's device was lost.
     """
     got = _got(evidence, judgement)
-    court = _Court(evidence, policy, settled_at, losses)
-    for incident, case in _cases(evidence).items():
+    cases = _cases(evidence)
+    delays = AlertDelays(_first_alerts(evidence, cases))
+    court = _Court(evidence, policy, settled_at, losses, delays=delays)
+    for incident, case in cases.items():
         alerting = court.alerting(incident, case)
         must, may = court.due(alerting, case)
         heard = got.pop(incident, set())
@@ -83,6 +85,8 @@ class _Court:
         policy: PolicyFile,
         settled_at: float,
         losses: Mapping[str, Sequence[float]],
+        *,
+        delays: AlertDelays,
     ) -> None:
         self._policy = policy
         self._settled_at = settled_at
@@ -100,7 +104,7 @@ class _Court:
         )
         self._helping = _helping(evidence)
         self._seen = _waves_seen(evidence)
-        self._delays = AlertDelays(_first_alerts(evidence))
+        self._delays = delays
 
     def alerting(self, incident: UUID, case: JudgedIncident) -> AlertingIncident:
         """Return the incident as far as alerts go."""
@@ -225,7 +229,9 @@ def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
     return seen
 
 
-def _first_alerts(evidence: Evidence) -> Iterator[tuple[float, float]]:
+def _first_alerts(
+    evidence: Evidence, cases: Mapping[UUID, JudgedIncident]
+) -> Iterator[tuple[float, float]]:
     """Yield when each incident was open, and when the first who was nearby then was alerted.
 
     In any wave: if alerting is behind, the radius has grown by then.
@@ -234,7 +240,7 @@ def _first_alerts(evidence: Evidence) -> Iterator[tuple[float, float]]:
     for alert in evidence.alerts:
         if alert.reason is AlertReason.NEARBY:
             first[alert.incident] = min(alert.t, first.get(alert.incident, NEVER))
-    for incident, case in _cases(evidence).items():
+    for incident, case in cases.items():
         if incident in first:
             yield case.opened[1], first[incident]
 

@@ -1,6 +1,7 @@
-"""One seed: a small world, what goes wrong in it, and what everybody has logged at its end."""
+"""One seed: a small world, its story, and what everybody has logged at its end.
 
-# long: one world, from its story and its faults to what is left
+What goes wrong in it is planned in `verify/simulation/faults.py`.
+"""
 
 import asyncio
 import random
@@ -23,6 +24,7 @@ from schemas import topics
 from schemas.taxonomy import Timers, Widening, default_policy_text
 from services import ALL, load, routes
 from verify.simulation.broken import Broken, broken_policy, promises_broken
+from verify.simulation.faults import LATE_S, Faults
 from verify.simulation.mqtt_model import MqttBroker
 from verify.simulation.pace import Pace
 from verify.simulation.redis_model import raw
@@ -44,7 +46,7 @@ _DEGREE_M = 111_200.0
 _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
 
 _SYNC_S = 12.0
-_BEGIN_S, _HEALED_S, _LATE_S, _END_S = 1.0, 8.0, 150.0, 800.0
+_BEGIN_S, _END_S = 1.0, 800.0
 
 
 @cache
@@ -156,6 +158,9 @@ class SimulatedWorld:
             return self.rng.uniform(0.05, 1.0)
         return 0.0005 + 0.004 * dice * dice
 
+    def _set_speed(self, speed: float) -> None:
+        self.slow = speed < 1.0
+
     # -- the story --------------------------------------------------------------------------------
 
     async def _live(self) -> None:
@@ -166,10 +171,19 @@ class SimulatedWorld:
         for one in (*self.people, self.desk, self.operator):
             one.start()
         self._tell_story()
-        self._plan_faults()
-        await asyncio.sleep(_LATE_S)
+        Faults(
+            around=self.around,
+            workers=self.workers,
+            people=self.people,
+            desk=self.desk,
+            at=self._at,
+            trace=self.trace,
+            start_worker=self._start,
+            set_speed=self._set_speed,
+        ).plan()
+        await asyncio.sleep(LATE_S)
         self.late.start()
-        await asyncio.sleep(_END_S - _LATE_S)
+        await asyncio.sleep(_END_S - LATE_S)
 
     def _import_zones(self) -> None:
         execute = self.redis.database.execute
@@ -241,146 +255,6 @@ class SimulatedWorld:
         lat, lon = self.rng.choice(self.centres)
         north, east = (self.rng.uniform(-within_m, within_m) / _DEGREE_M for _ in range(2))
         return lat + north, lon + east * 1.6
-
-    # -- what goes wrong --------------------------------------------------------------------------
-
-    def _plan_faults(self) -> None:
-        rng = self.rng
-        for _ in range(rng.choice((0, 1, 2, 3, 4, 6))):
-            at_s, lasts_s = rng.uniform(0.5, 6.0), rng.uniform(0.05, 1.5)
-            kind = rng.choice(
-                (
-                    "worker",
-                    "worker",
-                    "worker",
-                    "stop",
-                    "gone",
-                    "gone",
-                    "link",
-                    "redis",
-                    "mqtt",
-                    "device",
-                    "slow",
-                    "trap",
-                    "trap",
-                    "trap",
-                    "trap",
-                    "trap",
-                )
-            )
-            getattr(self, f"_plan_{kind}")(at_s, lasts_s)
-
-    def _plan_worker(self, at_s: float, lasts_s: float) -> None:
-        name = self.rng.choice(list(self.workers))
-        worker = self.workers[name]
-        self._at(at_s, f"kills {name}", lambda: self.workers[name].kill())  # noqa: PLW0108 - and another worker
-        back_s = at_s + self._absence(worker, lasts_s)
-        self._at(back_s, f"starts {name}", self._restart, worker.service, worker.number)
-
-    def _absence(self, worker: SimulatedWorker, lasts_s: float) -> float:
-        """Return for how long a dead worker stays away: its colleague may have to take over."""
-        if worker.number == 1 or not self.around.group:
-            return lasts_s
-        return self.rng.choice((lasts_s, lasts_s, _LATE_S + lasts_s))
-
-    def _plan_stop(self, at_s: float, lasts_s: float) -> None:
-        """Let a worker drain, as an upgrade does."""
-        name = self.rng.choice(list(self.workers))
-        worker = self.workers[name]
-        self._at(at_s, f"stops {name}", lambda: self.workers[name].stop())  # noqa: PLW0108 - as above
-        self._at(at_s + lasts_s, f"starts {name}", self._restart, worker.service, worker.number)
-
-    def _restart(self, service: Service, number: int) -> None:
-        """Start a worker that is dead; one that is still draining when it has ended."""
-        worker = self.workers[f"{service.name}-{number}"]
-        if worker.dead:
-            self._start(service, number)
-        elif worker.stops:
-            self.loop.call_later(0.1, self._restart, service, number)
-
-    def _plan_gone(self, at_s: float, lasts_s: float) -> None:
-        """Let a worker die at work for good, as with its host: its colleague has to take over."""
-        if not self.around.group:
-            self._plan_trap(at_s, lasts_s)
-            return
-        name = self.rng.choice(("alerting", "groups", "police"))
-        self._at(
-            at_s,
-            f"sets a trap for {name}-2",
-            self.around.traps.__setitem__,
-            name,
-            self._end_for_good,
-        )
-
-    def _end_for_good(self, worker: SimulatedWorker) -> None:
-        if self.loop.now > _HEALED_S:
-            return
-        if worker.number == 1:
-            self.around.traps[worker.service.name] = self._end_for_good
-            return
-        self.trace("world", f"kills {worker.name} at work, for good")
-        worker.kill()
-
-    def _plan_trap(self, at_s: float, lasts_s: float) -> None:
-        """Strike while something is in hand: a moment that chance alone would seldom hit."""
-        name = self.rng.choice(ALL)
-        strike = self.rng.choice((self._strike_worker, self._strike_worker, self._strike_server))
-        self._at(
-            at_s,
-            f"sets a trap for {name}",
-            self.around.traps.__setitem__,
-            name,
-            lambda worker: strike(worker, lasts_s),
-        )
-
-    def _strike_worker(self, worker: SimulatedWorker, lasts_s: float) -> None:
-        if self.loop.now > _HEALED_S:
-            return
-        self.trace("world", f"kills {worker.name} at work")
-        worker.kill()
-        absence_s = self._absence(worker, lasts_s)
-        self.loop.call_later(absence_s, self._restart, worker.service, worker.number)
-
-    def _strike_server(self, worker: SimulatedWorker, lasts_s: float) -> None:
-        if self.loop.now > _HEALED_S:
-            return
-        server = self.rng.choice((self.redis, self.rng.choice(self.brokers)))
-        self.trace("world", f"kills {type(server).__name__} while {worker.name} is at work")
-        server.kill()
-        self.loop.call_later(lasts_s, server.start)
-
-    def _plan_link(self, at_s: float, lasts_s: float) -> None:
-        del lasts_s
-        clients: list[SimulatedParticipant | Desk | SimulatedWorker] = [
-            *self.people,
-            self.desk,
-            *self.workers.values(),
-        ]
-        one = self.rng.choice(clients)
-        if isinstance(one, SimulatedWorker):
-            self._at(at_s, f"cuts {one.name}", lambda: self.workers[one.name].cut())  # noqa: PLW0108 - as above
-        else:
-            self._at(at_s, "cuts a device", lambda: one.client.cut())  # noqa: PLW0108 - it may be another client by then
-
-    def _plan_redis(self, at_s: float, lasts_s: float) -> None:
-        self._at(at_s, "kills redis", self.redis.kill)
-        self._at(at_s + lasts_s, "starts redis", self.redis.start)
-
-    def _plan_mqtt(self, at_s: float, lasts_s: float) -> None:
-        broker = self.rng.choice(self.brokers)
-        self._at(at_s, "kills an MQTT broker", broker.kill)
-        self._at(at_s + lasts_s, "starts the MQTT broker", broker.start)
-
-    def _plan_device(self, at_s: float, lasts_s: float) -> None:
-        del lasts_s
-        self._at(at_s, "restarts a device", self.rng.choice(self.people).restart)
-
-    def _plan_slow(self, at_s: float, lasts_s: float) -> None:
-        self._at(at_s, "slows", self._hurry, 0.0)
-        self._at(min(_HEALED_S, at_s + lasts_s), "is fast again", self._hurry, 1.0)
-
-    def _hurry(self, speed: float) -> None:
-        self.slow = speed < 1.0
 
     # -- the end ----------------------------------------------------------------------------------
 
