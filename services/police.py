@@ -354,4 +354,4 @@ async def clear_state(erased: Erased, _ctx: Context) -> Effects:
 
 
 service.on_connect(retained_states.republish_all)
-service.every(2.0)(retained_states.witness)
+service.every(2.0)(retained_states.record_still_restored)

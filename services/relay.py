@@ -1,9 +1,9 @@
 """Relay: sends again what no desk and no user has confirmed, and raises the alarm for desks.
 
-The services that commit escalations, cases and questions publish them at once; what becomes of them
-then is decided here. A message is delivered on its reader's word alone (`up/receipt`, or a `sync` that names it). What no
-desk has confirmed within the policy's `unattended_s` is told to operators, and climbs to the duty
-desk.
+The services that commit escalations, cases and questions publish them at once. From then on this
+service decides: a message is delivered when its reader confirms it (`up/receipt`, or a `sync` that
+names it). What no desk has confirmed within the policy's `unattended_s` is told to operators, and
+climbs to the duty desk.
 """
 
 from collections import defaultdict

@@ -19,7 +19,7 @@ class AckBatcher:
         self._is_done = asyncio.Event()
 
     async def now(self, identifiers: Sequence[str]) -> None:
-        """Strike entries off."""
+        """Acknowledge entries at once."""
         await self.store.events.acknowledge(self._dispatcher.service.name, identifiers)
 
     async def later(self, identifiers: Sequence[str]) -> None:

@@ -29,8 +29,8 @@ def steady_s() -> float:
 class Clock:
     """Reads the wall clock and a steady one together, so that no reading is from after a jump.
 
-    `wall_s` is the wall clock as it is, `monotonic` what deliveries are stamped with (`broker/mqtt`). `adopted` has a row for each
-    time that, after the grace, a new time came to count.
+    `wall_s` is the wall clock as it is, `monotonic` what deliveries are stamped with (`broker/mqtt`).
+    `adopted` has a row for each time that, after the grace, a new time came to count.
     """
 
     def __init__(

@@ -2,7 +2,8 @@
 
 `Rejected` goes back to its sender as a receipt, `Unavailable` is tried again and acknowledged only
 when it has worked, anything else is logged with its traceback and dead-lettered, so that poison
-cannot loop. A broad `except` stands here, and in `broker/store/kernel/isolation.py` for one item of several.
+cannot loop. A broad `except` stands here, and in `broker/store/kernel/isolation.py` for one item of
+several.
 """
 
 # long: what becomes of a delivery, from its topic to its acknowledgement, is read as one
@@ -155,7 +156,7 @@ class Dispatcher:
     # -- one message ------------------------------------------------------------------------------
 
     async def deliver(self, delivery: Delivery, broker_index: int = 0) -> None:
-        """Handle one MQTT message, to its end; `broker_index` is the MQTT broker, of several, it came by."""
+        """Handle one MQTT message, to its end; `broker_index` is the MQTT broker that it came by."""
         subscription = self.subscription(delivery)
         handler = subscription.handler
         assert handler is not None

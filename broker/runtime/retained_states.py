@@ -1,9 +1,9 @@
 """The retained states, and an MQTT broker that forgets them.
 
 An MQTT broker that dies forgets what it had acknowledged, and its successor says nothing. So a
-worker of the police service that comes to a server that may be a new one publishes the states again;
-while one stays connected it records that the server is the same. Messages need none of it: they are sent
-until their reader confirms them (`services/relay.py`).
+worker of the police service that comes to a server that may be a new one publishes the states
+again; while one stays connected it records that the server is the same. Messages need none of it:
+they are sent until their reader confirms them (`services/relay.py`).
 """
 
 import asyncio
@@ -67,7 +67,7 @@ async def enqueue_all_states(ctx: Context) -> int:
     return restated
 
 
-async def witness(ctx: Context) -> Effects:
+async def record_still_restored(ctx: Context) -> Effects:
     """Record that the servers of this moment are still those that have all retained states."""
     for server in ctx.servers:
         mqtt_outages = ctx.store.mqtt_outages.of(server.number)

@@ -87,7 +87,7 @@ class WorkerLoops:
         self._membership = parts.membership
         self._now, self._pause = parts.externals.clock.now, parts.externals.pause
         self._in_hand: set[asyncio.Task[None]] = set()
-        self._struck = [AckBatcher(store, parts.dispatcher) for store in parts.stores]
+        self._batchers = [AckBatcher(store, parts.dispatcher) for store in parts.stores]
 
     async def run(self, stop: asyncio.Event, on_state: OnState) -> None:
         """Run every loop until `stop`, then finish what is in hand."""
@@ -143,15 +143,15 @@ class WorkerLoops:
         if self._service.event_handlers:
             # With many partitions one reader each: they block on a connection of their own.
             readers = self._service.readers if len(self._stores) == 1 else 1
-            for struck in self._struck:
-                tag = f" {struck.store.keys.partition}" if len(self._stores) > 1 else ""
+            for batcher in self._batchers:
+                tag = f" {batcher.store.keys.partition}" if len(self._stores) > 1 else ""
                 loops += [
-                    (f"events{tag} {number}", self._read(number, struck))
+                    (f"events{tag} {number}", self._read(number, batcher))
                     for number in range(readers)
                 ]
                 loops += [
-                    (f"take-over{tag}", self._take_over(struck)),
-                    (f"acknowledgements{tag}", struck.run()),
+                    (f"take-over{tag}", self._take_over(batcher)),
+                    (f"acknowledgements{tag}", batcher.run()),
                 ]
         loops += [
             (handler.__name__, self._repeat(interval_s, handler, store))
@@ -170,8 +170,8 @@ class WorkerLoops:
             for task in late:  # unacknowledged: the MQTT broker or the stream brings them again
                 task.cancel()
         with contextlib.suppress(UnavailableError):
-            for struck in self._struck:
-                await struck.acknowledge()
+            for batcher in self._batchers:
+                await batcher.acknowledge()
 
     # -- MQTT -------------------------------------------------------------------------------------
 
@@ -224,23 +224,23 @@ class WorkerLoops:
 
     # -- the stream -------------------------------------------------------------------------------
 
-    async def _read(self, number: int, struck: AckBatcher) -> None:
+    async def _read(self, number: int, batcher: AckBatcher) -> None:
         """Handle what this reader was given before, then what is new, until Redis fails.
 
         Whatever the failure cut off - an answer on its way, an acknowledgement - is then ours and
         not done: it is read again, not left to a take-over.
         """
         name, consumer = self._service.name, f"{self._consumer}-{number}"
-        count, events = self._service.read_count, struck.store.events
+        count, events = self._service.read_count, batcher.store.events
         own = partial(events.own_pending, name, consumer, count=count)
         while True:
-            await self._persist(lambda: self._consume_all(own, struck))
+            await self._persist(lambda: self._consume_all(own, batcher))
             with contextlib.suppress(UnavailableError):
                 found = 0
                 while True:
                     looks = _LOOKS if found and self._service.gather_s else 0
-                    new = partial(self._gathered, struck.store, consumer, looks=looks)
-                    found = await self._consume_once(new, struck, struck.later)
+                    new = partial(self._gathered, batcher.store, consumer, looks=looks)
+                    found = await self._consume_once(new, batcher, batcher.later)
 
     async def _gathered(self, store: Store, consumer: str, *, looks: int) -> list[StreamEntry]:
         """Wait for entries; return them, with what comes in the moment after.
@@ -259,8 +259,8 @@ class WorkerLoops:
             entries += await read(name, consumer, count=count - len(entries))
         return entries
 
-    async def _take_over(self, struck: AckBatcher) -> None:
-        events, name, consumer = struck.store.events, self._service.name, f"{self._consumer}-0"
+    async def _take_over(self, batcher: AckBatcher) -> None:
+        events, name, consumer = batcher.store.events, self._service.name, f"{self._consumer}-0"
         count = self._service.read_count
         while True:
             await self._pause("take-over", _TAKE_OVER_EVERY_S)
@@ -269,24 +269,24 @@ class WorkerLoops:
                 partial(events.take_over_from, name, consumer, gone, count=count),
                 partial(events.take_over, name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=count),
             ):
-                await self._persist(partial(self._consume_all, fetch, struck))
+                await self._persist(partial(self._consume_all, fetch, batcher))
 
     async def _consume_all(
-        self, fetch: Callable[[], Awaitable[list[StreamEntry]]], struck: AckBatcher
+        self, fetch: Callable[[], Awaitable[list[StreamEntry]]], batcher: AckBatcher
     ) -> None:
-        while await self._consume_once(fetch, struck, struck.now):
+        while await self._consume_once(fetch, batcher, batcher.now):
             pass
 
     async def _consume_once(
         self,
         fetch: Callable[[], Awaitable[list[StreamEntry]]],
-        struck: AckBatcher,
+        batcher: AckBatcher,
         run: Callable[[Sequence[str]], Awaitable[None]],
     ) -> int:
         entries = await fetch()
         if entries:
             # Shielded: what is begun is finished and acknowledged, also while draining.
-            await asyncio.shield(self._start(self._consume(entries, struck.store, run)))
+            await asyncio.shield(self._start(self._consume(entries, batcher.store, run)))
         return len(entries)
 
     async def _consume(

@@ -19,7 +19,8 @@ from typing import Self
 from broker.errors import ConfigError
 
 HOST = "127.0.0.1"
-# Below the kernel's ephemeral range (32768 and up): otherwise a client that reconnects during a restart could get our port as its own, and even connect to itself.
+# Below the kernel's ephemeral range (32768 and up): otherwise a client that reconnects during a
+# restart could get our port as its own, and even connect to itself.
 PORTS = range(20_000, 32_000)
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
