@@ -15,6 +15,11 @@ def new_id() -> UUID:
     return UUID(int=uuid_utils.uuid7().int)
 
 
+def made_at_ms(identifier: UUID) -> int:
+    """Return when its maker's clock made a UUIDv7 (Unix ms; RFC 9562, 5.7)."""
+    return identifier.int >> 80
+
+
 def _derived(*parts: object) -> UUID:
     return UUID(int=uuid_utils.uuid5(_NAMESPACE, "|".join(map(str, parts))).int)
 

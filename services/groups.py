@@ -83,7 +83,9 @@ async def reply(answer: Reply, ctx: Context) -> Effects:
 
     def change(filed: StoredIncident) -> _Change:
         sequence = filed.group_events + 1
-        member, kind = membership.replied(filed.people, ctx.user, answer, sequence=sequence)
+        member, kind = membership.replied(
+            filed.people, ctx.user, answer, sequence=sequence, now_ms=ctx.now_ms
+        )
         if kind is None:
             return _Change(member)
         group = Group(filed.conversation, {**filed.people, ctx.user: member}, sequence)

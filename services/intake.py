@@ -35,7 +35,7 @@ from broker.store.receipt_records import RECEIPT_LIFETIME_S
 from schemas import topics
 from schemas.cleaning import MAX_NOTES
 from schemas.codec import encode
-from schemas.ids import region_in
+from schemas.ids import made_at_ms, region_in
 from schemas.messages import Merge, Outcome, Receipt, Report, Subject
 from schemas.taxonomy import Audience, Category, Desk, Urgency
 
@@ -84,8 +84,7 @@ def _refuse_expired(report: Report, ctx: Context) -> None:
 
     Devices give up after 72 hours (docs/protocol.md).
     """
-    made_at_ms = report.id.int >> 80  # RFC 9562, 5.7
-    if made_at_ms < ctx.now_ms - RECEIPT_LIFETIME_S * 1000:
+    if made_at_ms(report.id) < ctx.now_ms - RECEIPT_LIFETIME_S * 1000:
         raise Rejected(
             Code.EXPIRED,
             "$.id",

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from broker.errors import Code, Rejected
-from schemas.ids import group_event_id
+from schemas.ids import group_event_id, made_at_ms
 from schemas.messages import GroupEvent, GroupEventKind, GroupRole, Reply, ReplyKind
 
 POLICE, NABIJ = "police", "nabij"
@@ -30,7 +30,8 @@ class Part(enum.StrEnum):
 class Member(Struct, frozen=True):
     """One person of an incident. `name` is given at the first joining and is known only within it.
 
-    `hears_from` is the sequence of the first group event since they last joined.
+    `hears_from` is the sequence of the first group event since they last joined, `replied_ms` when
+    they made the reply that counts (Unix ms).
     """
 
     part: Part
@@ -38,6 +39,7 @@ class Member(Struct, frozen=True):
     eta_s: int | None = None
     on_scene: bool = False
     hears_from: int = 1
+    replied_ms: int = 0
 
     @property
     def in_group(self) -> bool:
@@ -74,12 +76,13 @@ def _next(people: Mapping[str, Member], prefix: str) -> int:
 
 
 def replied(
-    people: Mapping[str, Member], user: str, reply: Reply, *, sequence: int
+    people: Mapping[str, Member], user: str, reply: Reply, *, sequence: int, now_ms: int
 ) -> tuple[Member, GroupEventKind | None]:
     """Return `user` after `reply`, and the group event that tells of it (None: none does).
 
     `sequence` is that of the group's next event. A member who joins with it gets no event before
-    it.
+    it. Two replies may come in another order than they were made in (workers share them): one that
+    was made before the one that counts changes nothing.
 
     Raises:
         Rejected: the user was never alerted.
@@ -87,9 +90,17 @@ def replied(
     member = people.get(user)
     if member is None:
         raise Rejected(Code.NOT_ALERTED, "$.incident", "You were not alerted to this incident.")
+    made_ms = min(made_at_ms(reply.id), now_ms)
+    if reply.kind is ReplyKind.SEEN or made_ms < member.replied_ms:
+        return member, None
+    after, event = _after(people, member, reply, sequence)
+    return replace(after, replied_ms=made_ms), event
+
+
+def _after(
+    people: Mapping[str, Member], member: Member, reply: Reply, sequence: int
+) -> tuple[Member, GroupEventKind | None]:
     match reply.kind:
-        case ReplyKind.SEEN:
-            return member, None
         case ReplyKind.ACCEPTED:
             joined = _joined(people, member, sequence)
             event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
@@ -102,7 +113,7 @@ def replied(
         case ReplyKind.DECLINED | ReplyKind.LEFT:
             if member.in_group:
                 return replace(member, part=Part.LEFT, on_scene=False), GroupEventKind.LEFT
-            return member, None
+    return member, None
 
 
 def _joined(people: Mapping[str, Member], member: Member, hears_from: int) -> Member:

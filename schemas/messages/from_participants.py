@@ -8,6 +8,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
+from schemas.ids import made_at_ms
 from schemas.lenient import (
     Lenient,
     always,
@@ -53,7 +54,7 @@ __all__ = [
 def _made_at(message: Mapping[str, Any]) -> str | None:
     """Return when the id of a message was made (RFC 9562, 5.7), if there is no better time."""
     try:
-        made = datetime.fromtimestamp((UUID(message["id"]).int >> 80) / 1000, UTC)
+        made = datetime.fromtimestamp(made_at_ms(UUID(message["id"])) / 1000, UTC)
         said = message.get("seen_at")
         about = roughly(said)
         # Without an offset it may be now, within 14 hours; an old time must not look new.

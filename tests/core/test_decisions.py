@@ -186,7 +186,9 @@ def _of_groups() -> dict[str, Any]:
     said = (group, identifier(12), GroupEventKind.SAID, author)
     return {
         "what a reply makes of each": {
-            f"{user} {kind}": membership.replied(PEOPLE, user, _reply(kind), sequence=7)
+            f"{user} {kind}": membership.replied(
+                PEOPLE, user, _reply(kind), sequence=7, now_ms=int(NOW.timestamp() * 1000)
+            )
             for user in PEOPLE
             for kind in ReplyKind
         },
@@ -213,7 +215,7 @@ def _of_refusals() -> dict[str, Any]:
         "a step after the end": lambda: incidents.advanced(closed, Status.ASSIGNED),
         "a second end": lambda: incidents.closed(closed, "again", NOW),
         "a reply of a stranger": lambda: membership.replied(
-            PEOPLE, "x", _reply(ReplyKind.SEEN), sequence=1
+            PEOPLE, "x", _reply(ReplyKind.SEEN), sequence=1, now_ms=0
         ),
         "words of a stranger": lambda: membership.speaker(PEOPLE, "x"),
         "words of one who was merely alerted": lambda: membership.speaker(PEOPLE, "dirk"),

@@ -2,11 +2,13 @@
 
 import re
 from itertools import count
+from uuid import UUID
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from broker.core import membership
 from broker.core.membership import Member, Part
@@ -17,6 +19,8 @@ from tests.core.samples import at
 
 INCIDENT = new_id()
 USERS = ["ann", "bob", "cleo", "dirk", "eva"]
+ACCEPTED, LEFT = ReplyKind.ACCEPTED, ReplyKind.LEFT
+LATER = 2**47  # Unix ms, long after every reply is made
 users = st.sampled_from(USERS)
 
 
@@ -49,9 +53,11 @@ class Group(RuleBasedStateMachine):
     def replies(self, user: str, kind: ReplyKind, eta_s: int | None) -> None:
         if user not in self.people:
             with pytest.raises(Rejected):
-                membership.replied(self.people, user, reply(kind, eta_s), sequence=7)
+                membership.replied(self.people, user, reply(kind, eta_s), sequence=7, now_ms=LATER)
             return
-        member, heard = membership.replied(self.people, user, reply(kind, eta_s), sequence=7)
+        member, heard = membership.replied(
+            self.people, user, reply(kind, eta_s), sequence=7, now_ms=LATER
+        )
         self.people[user] = member
         was_inside = user in self.inside
         if kind in (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE):
@@ -116,12 +122,18 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
     for user in ("ann", "bob"):
         people[user] = Member(part=Part.ALERTED)
         people[user], _ = membership.replied(
-            people, user, reply(ReplyKind.ACCEPTED, 60), sequence=7
+            people, user, reply(ReplyKind.ACCEPTED, 60), sequence=7, now_ms=LATER
         )
-    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.LEFT), sequence=7)
+    people["ann"], _ = membership.replied(
+        people, "ann", reply(ReplyKind.LEFT), sequence=7, now_ms=LATER
+    )
     people["ann"] = membership.reporter(people, "ann")
     people["cleo"], _ = membership.replied(
-        people | {"cleo": Member(part=Part.ALERTED)}, "cleo", reply(ReplyKind.ACCEPTED), sequence=7
+        people | {"cleo": Member(part=Part.ALERTED)},
+        "cleo",
+        reply(ReplyKind.ACCEPTED),
+        sequence=7,
+        now_ms=LATER,
     )
 
     assert {user: member.name for user, member in people.items()} == {
@@ -134,11 +146,13 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
 
 def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
     people = {"zoe": membership.reporter({}, "zoe")}
-    people["zoe"], _ = membership.replied(people, "zoe", reply(ReplyKind.ON_SCENE), sequence=7)
+    people["zoe"], _ = membership.replied(
+        people, "zoe", reply(ReplyKind.ON_SCENE), sequence=7, now_ms=LATER
+    )
     assert membership.helpers(people) == 0  # a witness who says where they are
 
     people["zoe"], heard = membership.replied(
-        people, "zoe", reply(ReplyKind.ACCEPTED, 60), sequence=7
+        people, "zoe", reply(ReplyKind.ACCEPTED, 60), sequence=7, now_ms=LATER
     )
 
     assert heard is GroupEventKind.MOVED
@@ -148,9 +162,13 @@ def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
 
 def test_eta_is_of_the_last_reply_and_nothing_on_the_scene() -> None:
     people = {"ann": Member(part=Part.ALERTED)}
-    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.ACCEPTED, 300), sequence=7)
+    people["ann"], _ = membership.replied(
+        people, "ann", reply(ReplyKind.ACCEPTED, 300), sequence=7, now_ms=LATER
+    )
     assert people["ann"].eta_s == 300
-    people["ann"], _ = membership.replied(people, "ann", reply(ReplyKind.ON_SCENE), sequence=7)
+    people["ann"], _ = membership.replied(
+        people, "ann", reply(ReplyKind.ON_SCENE), sequence=7, now_ms=LATER
+    )
     assert people["ann"].eta_s == 0
 
 
@@ -167,3 +185,34 @@ def test_group_event_of_one_cause_has_one_id() -> None:
         for n in (1, 2)
     )
     assert one.id == other.id
+
+
+def test_of_replies_in_any_order_the_one_that_was_made_last_counts() -> None:
+    made = [replace(reply(kind), id=made_at(ms)) for ms, kind in ((1000, ACCEPTED), (2000, LEFT))]
+    for order in (made, made[::-1]):
+        people = {"ann": Member(part=Part.ALERTED)}
+        for one in order:
+            people["ann"], _ = membership.replied(people, "ann", one, sequence=7, now_ms=5000)
+        assert membership.members(people) == []
+
+
+def test_a_clock_that_was_ahead_does_not_keep_later_replies_from_counting() -> None:
+    people = {"ann": Member(part=Part.ALERTED)}
+    ahead = replace(reply(ACCEPTED), id=made_at(9_000_000))
+    people["ann"], _ = membership.replied(people, "ann", ahead, sequence=7, now_ms=5000)
+    left = replace(reply(LEFT), id=made_at(6000))
+    people["ann"], heard = membership.replied(people, "ann", left, sequence=8, now_ms=6100)
+    assert heard is GroupEventKind.LEFT
+
+
+def test_seen_counts_as_no_reply() -> None:
+    people = {"ann": Member(part=Part.ALERTED)}
+    seen = replace(reply(ReplyKind.SEEN), id=made_at(3000))
+    people["ann"], _ = membership.replied(people, "ann", seen, sequence=7, now_ms=5000)
+    accepted = replace(reply(ACCEPTED), id=made_at(2000))
+    people["ann"], heard = membership.replied(people, "ann", accepted, sequence=7, now_ms=5000)
+    assert heard is GroupEventKind.JOINED
+
+
+def made_at(ms: int) -> UUID:
+    return UUID(int=ms << 80 | 7 << 76 | 2 << 62)

@@ -1,6 +1,7 @@
 """The group around an incident: who hears what, under which name, and what was missed."""
 
 import json
+from uuid import UUID
 
 import pytest
 
@@ -122,6 +123,21 @@ async def test_an_old_reply_that_is_repeated_does_not_undo_a_newer_one(
     await system.reply(bob, incident, "left")
     await bob.ask("u/bob/up/reply", accepted)
     assert (await system.say(bob, incident, "hello"))["code"] == "not_a_member"
+
+
+async def test_an_older_reply_that_comes_late_does_not_undo_a_newer_one(
+    system: System, connect: Connect
+) -> None:
+    ann, bob = await connect("ann"), await connect("bob")
+    incident = await alerted(system, ann, bob)
+    a_second_ago = UUID(int=new_id().int - (1000 << 80))
+    accepted = {"id": str(a_second_ago), "incident": incident, "kind": "accepted"}
+    await system.reply(bob, incident, "left")
+    assert (await bob.ask("u/bob/up/reply", accepted)).payload["outcome"] == "accepted"
+    assert (await system.say(bob, incident, "hello"))["code"] == "not_a_member"
+    filed = await system.filed(incident)
+    assert filed is not None
+    assert filed.group_events == 0
 
 
 async def test_sync_repeats_what_was_missed_to_who_missed_it_and_no_more(
