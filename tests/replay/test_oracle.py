@@ -145,6 +145,16 @@ def test_a_place_that_was_renewed_holds_without_a_gap(story: Story) -> None:
     assert (verdict.alerts.missing, verdict.alerts.ambiguous) == (1, 0)
 
 
+@pytest.mark.parametrize(("withdrawal_took", "missing"), [(1.0, 1), (3.0, 0)])
+def test_a_place_is_sure_only_if_no_earlier_withdrawal_may_have_come_after_it(
+    story: Story, withdrawal_took: float, missing: int
+) -> None:
+    story.presence(1, None, 0, took=withdrawal_took)
+    story.presence(1, HERE, 2)
+    story.report(0, HERE, 5)
+    assert story.verdict().alerts.missing == missing
+
+
 def test_a_participant_who_walks_in_must_be_alerted(story: Story, theft: SentReport) -> None:
     story.presence(2, north_of(HERE, 5_000.0), at=-10.0)
     story.presence(2, HERE, at=5.0)

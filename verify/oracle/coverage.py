@@ -81,13 +81,16 @@ def _stays_of(mine: Sequence[SentPresence], presence_s: float) -> list[tuple[int
         until[index] = replaced_by
         replaced_by = min(replaced_by, mine[index].received_at)
     stays: list[tuple[int, Stay]] = []
+    withdrawn_at = -NEVER  # the latest receipt of an earlier withdrawal
     for index, (user, cell, sent_at, received_at, _) in enumerate(mine):
         next_sent_at = mine[index + 1].sent_at if index + 1 < len(mine) else NEVER
         if cell is None:
+            withdrawn_at = max(withdrawn_at, received_at)
             continue
         stay = Stay(
             user,
-            received_at,
+            # A withdrawal counts whatever its time: one that may have come after a place hides it.
+            received_at if withdrawn_at <= sent_at else NEVER,
             min(next_sent_at, sent_at + presence_s - CLOCK_S),
             sent_at,
             min(until[index], received_at + presence_s + CLOCK_S),
@@ -96,7 +99,8 @@ def _stays_of(mine: Sequence[SentPresence], presence_s: float) -> list[tuple[int
         if before and before.cell == cell and _renewed(before, received_at, presence_s):
             earlier = stays.pop()[1]
             stay = stay._replace(
-                certain_from=earlier.certain_from, possible_from=earlier.possible_from
+                certain_from=min(earlier.certain_from, stay.certain_from),
+                possible_from=earlier.possible_from,
             )
         stays.append((cell, stay))
     return stays
