@@ -1,7 +1,7 @@
 """Alerting: alerts every eligible participant near an incident, nearest first, each once."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain, islice
@@ -17,7 +17,7 @@ from broker.core.alerts import alerts_of, brief_of, payloads_of
 from broker.core.changes import Change, IncidentChanged, WalkedIn
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
-from broker.mqtt import Message, PubAckReasonCode
+from broker.mqtt import Message, PubAckReasonCode, ServerStatus
 from broker.runtime import metrics
 from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
@@ -33,11 +33,15 @@ from schemas.taxonomy import Desk
 service = Service("alerting", niceness=1)
 _log = structlog.get_logger()
 
-_AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps dropped", ["why"])
+_AGAIN = Counter("nabij_alerts_again", "Alerts sent again: unsent, or perhaps lost", ["why"])
 _EXPIRED = Counter("nabij_alerts_expired", "Alerts that no device confirmed in time")
 
 _POISON_MS = 60_000  # so long an incident that cannot be handled is left alone
 _AT_ONCE = 500  # what claiming more takes, a report on its way has to wait for at Redis
+
+_UPTIME_OFF_MS = (
+    15_000  # an uptime is as old as a `sys_interval` when it is read, and in whole seconds
+)
 
 Vias = Mapping[str, int]  # the MQTT broker, of several, that each speaks on
 _ANY: Vias = {}
@@ -271,28 +275,54 @@ async def see_to_unconfirmed(ctx: Context) -> Effects:
 
 
 @service.every(5.0)
-async def resend_dropped(ctx: Context) -> Effects:
-    """Send again what the MQTT broker may have dropped lately: it says only how many it were."""
-    dropped: list[tuple[MqttOutages, int]] = []
-    for server in ctx.servers:
-        mqtt_outages = ctx.store.mqtt_outages.of(server.number)
-        count, resent_for = await server.dropped(), await mqtt_outages.dropped()
-        if count == 0 and resent_for:  # it has restarted
-            await mqtt_outages.record_resent(0)
-        elif count is not None and count != resent_for:
-            _log.warning("the MQTT broker has dropped messages", now=count, before=resent_for)
-            dropped.append((mqtt_outages, count))
-    if not dropped:
+async def resend_lost(ctx: Context) -> Effects:
+    """Send again what an MQTT broker may have lost lately.
+
+    One that has dropped messages says only how many. One that was killed forgets what it had not
+    saved; devices ask when they are back, but services may be busy then.
+    """
+    losses = [
+        loss
+        for server in ctx.servers
+        for look in (_dropped, _restarted)
+        if (loss := await look(server, ctx.store.mqtt_outages.of(server.number)))
+    ]
+    if not losses:
         return NOTHING
-    effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="dropped", doubted=True)
+    effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="lost", doubted=True)
 
     async def record(outcomes: Sequence[PubAckReasonCode]) -> None:
         if effects.record is not None:
             await effects.record(outcomes)
-        for mqtt_outages, count in dropped:
-            await mqtt_outages.record_resent(count)
+        for record_loss in losses:
+            await record_loss()
 
     return Effects(effects.messages, record)
+
+
+_RecordLoss = Callable[[], Awaitable[None]]
+
+
+async def _dropped(server: ServerStatus, mqtt_outages: MqttOutages) -> _RecordLoss | None:
+    count, resent_for = await server.dropped(), await mqtt_outages.dropped()
+    if count is None or count == resent_for:
+        return None
+    if not count:  # it has restarted
+        await mqtt_outages.record_resent(0)
+        return None
+    _log.warning("the MQTT broker has dropped messages", now=count, before=resent_for)
+    return partial(mqtt_outages.record_resent, count)
+
+
+async def _restarted(server: ServerStatus, mqtt_outages: MqttOutages) -> _RecordLoss | None:
+    started_ms, known_ms = await server.started_at_ms(), await mqtt_outages.started_ms()
+    if started_ms is None or started_ms <= known_ms + _UPTIME_OFF_MS:
+        return None
+    if not known_ms:
+        await mqtt_outages.record_started(started_ms)
+        return None
+    _log.warning("the MQTT broker has restarted", started_ms=started_ms, before_ms=known_ms)
+    return partial(mqtt_outages.record_started, started_ms)
 
 
 class _Again(NamedTuple):

@@ -14,6 +14,7 @@ class MqttOutages:
         self._redis = redis
         suffix = f":{server}" if server else ""
         self._dropped = redis.keys.dropped + suffix
+        self._started = redis.keys.mqtt_started + suffix
         self._restored = redis.keys.restored + suffix
         self._restoring = redis.keys.restoring + suffix
         self._retained = redis.keys.retained + suffix
@@ -29,6 +30,14 @@ class MqttOutages:
     async def record_resent(self, dropped: int) -> None:
         """Record that alerts were resent for all messages dropped so far."""
         await self._redis.call("SET", self._dropped, dropped)
+
+    async def started_ms(self) -> int:
+        """Return when the server was started, as last recorded (Unix ms); 0: never recorded."""
+        return int(await self._redis.call("GET", self._started) or 0)
+
+    async def record_started(self, at_ms: int) -> None:
+        """Record when it was started: alerts were resent for what it may have lost then."""
+        await self._redis.call("SET", self._started, at_ms)
 
     async def restored_ms(self) -> int:
         """Return when the server was last known to have all retained states (Unix ms)."""

@@ -14,6 +14,7 @@ from broker.mqtt import Endpoint
 from broker.mqtt.status import ServerStatus
 from broker.store import DeliveryState
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine, replace_options
+from services import alerting
 from tests.conftest import missing
 from tests.services.client import WITHIN_S
 from tests.services.system import Servers, moved, polled, running
@@ -132,6 +133,30 @@ async def test_an_alert_that_the_mqtt_broker_dropped_is_sent_again_under_the_sam
             return one.tries >= 1 and known == await status.dropped()
 
         await polled(is_recorded)
+
+
+async def test_an_alert_that_a_killed_mqtt_broker_has_forgotten_is_sent_again_unasked(
+    dropping: Servers, accounts: dict[str, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NABIJ_MQTT_URL", dropping.mqtt.url_for(accounts["nabij"]))
+    monkeypatch.setenv("NABIJ_SHARE_GROUP", "secret")
+    monkeypatch.setattr(alerting, "_UPTIME_OFF_MS", 2_500)  # it tells its uptime each second here
+    async with running(dropping) as system:
+        ann = await system.connect("ann")
+        another = await system.connect("nabij", "u/bob/down/#")  # for it Mosquitto says success
+        await system.be_at(another, place := system.place(), user="bob")
+
+        async def is_known() -> bool:  # and long enough ago to tell the next start from it
+            return 0 < await system.store.mqtt_outages.started_ms() < time.time() * 1000 - 4_000
+
+        await polled(is_known)
+        incident = (await system.report(ann, place))["incident"]
+        await another.expect("u/bob/down/alert", incident=incident)
+        await dropping.mqtt.kill()
+        await dropping.mqtt.restart()
+        bob = await system.connect("bob")  # a device that asks for nothing
+
+        await bob.expect("u/bob/down/alert", incident=incident)
 
 
 async def test_an_mqtt_broker_without_such_a_count_has_none(

@@ -43,6 +43,7 @@ place.
 | `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
 | `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | forever |
 | `dropped` | string | how many messages the MQTT broker had dropped when alerts were last resent for it | forever |
+| `mqtt-started` | string | when the MQTT broker was started (ms), as known when alerts were last resent for it | forever |
 | `restored` | string | last time (ms) at which the MQTT broker was known to have all retained states | forever |
 | `restoring` | string | a worker is about to publish all retained states again | 5 s |
 | `retained` | string | a worker looks for retained messages | 10 s |
@@ -97,6 +98,7 @@ class Keys:
         self.open_incidents = f"{self.prefix}open-incidents"
         self.unconfirmed = f"{self.prefix}unconfirmed"
         self.dropped = f"{self.prefix}dropped"
+        self.mqtt_started = f"{self.prefix}mqtt-started"
         self.restored = f"{self.prefix}restored"
         self.restoring = f"{self.prefix}restoring"
         self.retained = f"{self.prefix}retained"
