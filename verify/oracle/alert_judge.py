@@ -1,14 +1,13 @@
 """I4 and I5: who had to be alerted, who may have been, and who was; from the logs of a run."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from schemas.ids import alert_id, incident_id, without_region
-from schemas.messages import AlertReason, GroupEventKind, Merge, Outcome, ReplyKind, Subject
+from schemas.messages import GroupEventKind, Merge, Outcome, ReplyKind, Subject
 from schemas.taxonomy import Audience, PolicyFile
-from verify.oracle.alert_delays import AlertDelays
 from verify.oracle.audiences import effective_audience
 from verify.oracle.coverage import (
     WAVE_SLACK_S,
@@ -59,10 +58,8 @@ def judge_alerts(
     `losses` is when what was on its way to each user's device was lost.
     """
     got = _got(evidence, judgement)
-    cases = _cases(evidence)
-    delays = AlertDelays(_first_alerts(evidence, cases))
-    court = _Court(evidence, policy, settled_at, losses, delays=delays)
-    for incident, case in cases.items():
+    court = _Court(evidence, policy, settled_at, losses)
+    for incident, case in _cases(evidence).items():
         alerting = court.alerting(incident, case)
         must, may = court.due(alerting, case)
         heard = got.pop(incident, set())
@@ -85,8 +82,6 @@ class _Court:
         policy: PolicyFile,
         settled_at: float,
         losses: Mapping[str, Sequence[float]],
-        *,
-        delays: AlertDelays,
     ) -> None:
         self._policy = policy
         self._settled_at = settled_at
@@ -104,7 +99,6 @@ class _Court:
         )
         self._helping = _helping(evidence)
         self._seen = _waves_seen(evidence)
-        self._delays = delays
 
     def alerting(self, incident: UUID, case: JudgedIncident) -> AlertingIncident:
         """Return the incident as far as alerts go."""
@@ -134,7 +128,7 @@ class _Court:
             if closed >= self._settled_at:
                 return False
             lost = self._losses.get(self._users[stay.user], ())
-            return since >= undisturbed(closed, lost) or self._delays.were_behind(since, closed)
+            return since >= undisturbed(closed, lost)
 
         must, may = due(alerting, self._near, reporter_grace_s=GRACE_S, is_excused=is_excused)
         return {self._users[one] for one in must}, {self._users[one] for one in may}
@@ -227,22 +221,6 @@ def _waves_seen(evidence: Evidence) -> dict[UUID, dict[int, float]]:
         waves = seen[alert.incident]
         waves[alert.wave] = min(alert.t, waves.get(alert.wave, NEVER))
     return seen
-
-
-def _first_alerts(
-    evidence: Evidence, cases: Mapping[UUID, JudgedIncident]
-) -> Iterator[tuple[float, float]]:
-    """Yield when each incident was open, and when the first who was nearby then was alerted.
-
-    In any wave: if alerting is behind, the radius has grown by then.
-    """
-    first: dict[UUID, float] = {}
-    for alert in evidence.alerts:
-        if alert.reason is AlertReason.NEARBY:
-            first[alert.incident] = min(alert.t, first.get(alert.incident, NEVER))
-    for incident, case in cases.items():
-        if incident in first:
-            yield case.opened[1], first[incident]
 
 
 def _cases(evidence: Evidence) -> dict[UUID, JudgedIncident]:
