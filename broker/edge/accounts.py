@@ -1,0 +1,86 @@
+"""Who a client is, what it may read and write, and how much of the MQTT broker it may use."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker.edge.topic_filters import covers
+
+_KNOWN_TOPICS = 1000  # whose rights are remembered for each account
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quotas:
+    """The bounds of one account, over all its clients. `turn_packets` is its share of a turn."""
+
+    connections: int = 20
+    subscriptions: int = 100
+    retained: int = 100
+    queued_bytes: int = 4 << 20
+    publishes_per_s: float = 100.0
+    turn_packets: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """The rights of an account: the filters that it may read and write. Services may share."""
+
+    name: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    is_service: bool = False
+    quotas: Quotas = field(default_factory=Quotas)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What a client's CONNECT says about who it is."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None
+
+
+Answer = Callable[[Grant | None], None]
+Authenticate = Callable[[Credentials, Answer], None]  # answers at once or later; None: refused
+
+
+class Account:
+    """An account that has a session: its rights, and what it uses now."""
+
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
+        self.connections = 0
+        self.subscriptions = 0
+        self.retained = 0
+        self.queued_bytes = 0
+        self._may_write: dict[str, bool] = {}
+        self._tokens = grant.quotas.publishes_per_s
+        self._counted_at = 0.0
+
+    def renew(self, grant: Grant) -> None:
+        """The account is authenticated again, perhaps with other rights."""
+        if grant != self.grant:
+            self.grant = grant
+            self._may_write.clear()
+
+    def may_write(self, topic: str) -> bool:
+        """Whether it may publish on this topic."""
+        known = self._may_write.get(topic)
+        if known is None:
+            if len(self._may_write) >= _KNOWN_TOPICS:
+                self._may_write.clear()
+            known = any(covers(right, topic) for right in self.grant.writes)
+            self._may_write[topic] = known
+        return known
+
+    def may_read(self, pattern: str) -> bool:
+        """Whether it may read every topic that this filter matches."""
+        return any(covers(right, pattern) for right in self.grant.reads)
+
+    def spend(self, now: float) -> float:
+        """Count one PUBLISH; return for how many seconds the account has to wait before the next."""
+        rate = self.grant.quotas.publishes_per_s
+        self._tokens = min(rate, self._tokens + (now - self._counted_at) * rate)
+        self._counted_at = now
+        self._tokens -= 1
+        return 0.0 if self._tokens >= 0 else -self._tokens / rate

@@ -1,0 +1,76 @@
+"""The packets that the MQTT broker sends, besides PUBLISH, in MQTT 5 and in 3.1.1."""
+
+from collections.abc import Sequence
+
+import mqtt5
+
+from broker.edge.limits import Limits
+from broker.edge.packets import V5, variable_byte_integer
+from broker.edge.reasons import Reason
+
+PUBACK, PUBREC, PUBREL, PUBCOMP = 0x40, 0x50, 0x62, 0x70
+PINGRESP = b"\xd0\0"
+_FAILURE = 0x80
+_RETURN_CODES = {  # of CONNACK in 3.1.1 (its table 3.1); all others: server unavailable
+    Reason.UNSUPPORTED_PROTOCOL_VERSION: 1,
+    Reason.CLIENT_ID_NOT_VALID: 2,
+    Reason.BAD_USER_NAME_OR_PASSWORD: 4,
+    Reason.NOT_AUTHORIZED: 5,
+}
+
+
+def connack(
+    version: int,
+    limits: Limits,
+    *,
+    is_present: bool,
+    assigned_id: str | None,
+    expiry_s: int | None,
+) -> bytes:
+    """Let a client in; `expiry_s` where it is not what the client asked for."""
+    if version != V5:
+        return bytes([0x20, 2, is_present, 0])
+    return mqtt5.ConnAckPacket(
+        session_present=is_present,
+        assigned_client_id=assigned_id,
+        session_expiry_interval=expiry_s,
+        receive_max=limits.receive_maximum,
+        max_packet_size=limits.max_packet_bytes,
+        topic_alias_max=limits.topic_aliases,
+    ).write()
+
+
+def refused(version: int, reason: Reason) -> bytes:
+    """Do not let it in; in words of 3.1.1 to a client of another version yet."""
+    if version != V5:
+        return bytes([0x20, 2, 0, _RETURN_CODES.get(reason, 3)])
+    return bytes([0x20, 3, 0, reason, 0])
+
+
+def disconnect(version: int, reason: Reason) -> bytes:
+    """End the connection; of 3.1.1 without a word."""
+    return bytes([0xE0, 1, reason]) if version == V5 else b""
+
+
+def ack(version: int, kind: int, packet_id: int, reason: Reason = Reason.SUCCESS) -> bytes:
+    """Answer a PUBLISH, PUBREC or PUBREL; in 3.1.1 there is no reason code."""
+    if not reason or version != V5:
+        return bytes([kind, 2]) + packet_id.to_bytes(2, "big")
+    return bytes([kind, 3]) + packet_id.to_bytes(2, "big") + bytes([reason])
+
+
+def suback(version: int, packet_id: int, reasons: Sequence[int]) -> bytes:
+    """Answer a SUBSCRIBE."""
+    if version == V5:
+        return _packet(0x90, packet_id, b"\0" + bytes(reasons))
+    return _packet(0x90, packet_id, bytes(min(one, _FAILURE) for one in reasons))
+
+
+def unsuback(version: int, packet_id: int, reasons: Sequence[int]) -> bytes:
+    """Answer an UNSUBSCRIBE."""
+    return _packet(0xB0, packet_id, b"\0" + bytes(reasons) if version == V5 else b"")
+
+
+def _packet(first: int, packet_id: int, rest: bytes) -> bytes:
+    length = variable_byte_integer(2 + len(rest))
+    return bytes([first]) + length + packet_id.to_bytes(2, "big") + rest

@@ -1,0 +1,202 @@
+"""One network connection: bytes that come and go, and answers that wait for the journal."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import mqtt5
+
+from broker.edge import answers
+from broker.edge.limits import Limits
+from broker.edge.packets import V5, BadPacketError, Packet, PacketReader, UnknownVersionError
+from broker.edge.reasons import Reason
+from broker.edge.recorder import Recorder
+from broker.edge.session import Delivery, Session
+
+_MAX_WINDOW = 65535
+_BYTE = [bytes([number]) for number in range(256)]
+
+
+class Owner(Protocol):
+    """What a connection tells its MQTT broker."""
+
+    limits: Limits
+    recorder: Recorder
+    now: Callable[[], float]
+
+    def handle(self, connection: "Connection", packet: Packet) -> None:
+        """A packet has come."""
+
+    def mark(self, connection: "Connection") -> None:
+        """This connection has something to write, or is over."""
+
+    def hold(self, connection: "Connection") -> None:
+        """An answer of it waits for the journal."""
+
+    def disconnected(self, connection: "Connection") -> None:
+        """The network connection is over."""
+
+
+class Connection:
+    """A client's network connection, from its first byte to its last."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.connect: mqtt5.ConnectPacket | None = None
+        self.session: Session | None = None
+        self.is_closed = False  # nothing is read any more; what is to be written, is
+        self.opened_at = self.heard_at = owner.now()
+        self.paused_until = 0.0
+        self.is_authenticating = False
+        self.window = _MAX_WINDOW
+        self.max_packet_bytes = 0  # that the client takes; 0: any
+        self.unanswered = 0  # messages of the client whose acknowledgement waits for the journal
+        self.aliases: dict[int, str] = {}
+        self._owner = owner
+        self._reader = PacketReader(owner.limits.max_packet_bytes)
+        self._out: list[bytes] = []
+        self._unwritten = 0
+        self._is_congested = False
+        self._held: deque[tuple[int, bytes, bool]] = deque()
+
+    @property
+    def version(self) -> int:
+        """The version of MQTT that the client speaks; 0 until it says."""
+        return self._reader.version
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have come; `turn` reads them."""
+        self.heard_at = self._owner.now()
+        self._reader.feed(data)
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come and are not read yet."""
+        return self._reader.unread
+
+    def turn(self, packets: int) -> int:
+        """Handle so many packets at most; return how many there were."""
+        for handled in range(packets):
+            if self.is_closed or self.is_authenticating or self.paused_until > self._owner.now():
+                return handled
+            try:
+                packet = self._reader.next()
+                if packet is None:
+                    return handled
+                self._owner.handle(self, packet)
+            except BadPacketError as error:
+                self.close(error.reason)
+            except UnknownVersionError:
+                self.write(answers.refused(0, Reason.UNSUPPORTED_PROTOCOL_VERSION))
+                self._end()
+        return packets
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def take(self) -> bytes:
+        """Return what is to be written now."""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._unwritten = 0
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Write an answer that promises nothing."""
+        self._out.append(data)
+        self._unwritten += len(data)
+        self._owner.mark(self)
+
+    def answer(self, data: bytes, *, waits: bool, is_ack: bool = False) -> None:
+        """Write an answer, in order, and not before the journal has what it promises."""
+        recorder = self._owner.recorder
+        batch = recorder.awaited if waits else 0
+        if self._held:
+            batch = max(batch, self._held[-1][0])
+        if batch <= recorder.committed:
+            self.write(data)
+            return
+        self._held.append((batch, data, is_ack))
+        self.unanswered += is_ack
+        self._owner.hold(self)
+
+    def committed(self, batch: int) -> bool:
+        """The journal has this batch and all before it; return whether no answer waits any more."""
+        while self._held and self._held[0][0] <= batch:
+            _, data, is_ack = self._held.popleft()
+            self.unanswered -= is_ack
+            self.write(data)
+        return not self._held
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more messages may be written now."""
+        return not self._is_congested and self._unwritten < self._owner.limits.unwritten_bytes
+
+    def congested(self) -> None:
+        """The transport's buffer is full: messages wait, answers do not."""
+        self._is_congested = True
+
+    def drained(self) -> None:
+        """The transport takes more."""
+        self._is_congested = False
+        if self.session is not None and not self.is_closed:
+            self.session.pump()
+
+    def send(self, delivery: Delivery, packet_id: int) -> bool:
+        """Send a PUBLISH; False if it is larger than the client takes."""
+        qos = delivery.qos
+        before, after = delivery.message.form(
+            self._reader.version,
+            has_id=qos > 0,
+            identifiers=delivery.identifiers,
+            now=self._owner.now(),
+        )
+        size = 1 + len(before) + len(after) + (2 if qos else 0)
+        if self.max_packet_bytes and size > self.max_packet_bytes:
+            return False
+        first = 0x30 | (8 if delivery.was_sent and qos else 0) | qos << 1 | delivery.retain
+        parts = (_BYTE[first], before, packet_id.to_bytes(2, "big") if qos else b"", after)
+        if qos == 2 and self._is_kept:  # what the client might get twice has to be known
+            self.answer(b"".join(parts), waits=True)
+            return True
+        self._out += parts
+        self._unwritten += size
+        self._owner.mark(self)
+        return True
+
+    def release(self, packet_id: int) -> None:
+        """Send a PUBREL."""
+        self.answer(answers.ack(self.version, answers.PUBREL, packet_id), waits=self._is_kept)
+
+    @property
+    def _is_kept(self) -> bool:
+        return self.session is not None and self.session.is_kept
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self, reason: Reason) -> None:
+        """End the connection, for this reason."""
+        if self.is_closed:
+            return
+        if self.session is not None:
+            self.write(answers.disconnect(self.version, reason))
+        elif self.version == V5:
+            self.write(answers.refused(self.version, reason))
+        self._end()
+
+    def refuse(self, reason: Reason) -> None:
+        """Do not let the client in."""
+        if not self.is_closed:
+            self.write(answers.refused(self.version, reason))
+            self._end()
+
+    def lost(self) -> None:
+        """The network connection is lost, or the client has said goodbye."""
+        if not self.is_closed:
+            self._end()
+
+    def _end(self) -> None:
+        self.is_closed = True
+        self._held.clear()
+        self._owner.disconnected(self)

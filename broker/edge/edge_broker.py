@@ -1,0 +1,418 @@
+"""The MQTT broker: who is connected, what each packet of theirs does, and how long sessions last."""
+
+# long: one branch for each packet of the specification
+
+import heapq
+from collections.abc import Callable
+from functools import partial
+
+import mqtt5
+
+from broker.edge import answers
+from broker.edge.accounts import Account, Authenticate, Credentials, Grant
+from broker.edge.connection import Connection
+from broker.edge.limits import Limits
+from broker.edge.packets import V5, BadPacketError, Packet, Publish
+from broker.edge.reasons import Reason
+from broker.edge.recorder import Recorder
+from broker.edge.records import EndedRecord, ReceivedRecord
+from broker.edge.router import Router
+from broker.edge.session import Session
+from broker.edge.topic_filters import is_topic_name
+
+_KEEP_ALIVE_FACTOR = 1.5  # 3.1.2-22
+_FAILURE = 0x80
+_NOT_FOUND = Reason.PACKET_ID_NOT_FOUND
+
+
+class EdgeBroker:
+    """One MQTT broker. `clock` gives monotonic seconds, `name` an id for a client without one."""
+
+    def __init__(
+        self,
+        *,
+        authenticate: Authenticate,
+        clock: Callable[[], float],
+        name: Callable[[], str],
+        limits: Limits,
+        recorder: Recorder,
+    ) -> None:
+        self.limits = limits
+        self.recorder = recorder
+        self.router = Router(clock=clock, limits=limits, recorder=recorder)
+        self.now = clock
+        self.connections: dict[Connection, None] = {}
+        self.sessions: dict[tuple[str, str], Session] = {}
+        self.accounts: dict[str, Account] = {}
+        self.last_session = 0
+        self._authenticate = authenticate
+        self._name = name
+        self._dirty: dict[Connection, None] = {}
+        self._holding: dict[Connection, None] = {}
+        self._due: list[tuple[float, int, Session]] = []
+        self._handlers: dict[type, Callable[..., None]] = {
+            mqtt5.PubAckPacket: self._puback,
+            mqtt5.PubRecPacket: self._pubrec,
+            mqtt5.PubRelPacket: self._pubrel,
+            mqtt5.PubCompPacket: self._pubcomp,
+            mqtt5.SubscribePacket: self._subscribe,
+            mqtt5.UnsubscribePacket: self._unsubscribe,
+            mqtt5.PingReqPacket: self._ping,
+            mqtt5.DisconnectPacket: self._disconnect,
+        }
+
+    # -- what its host calls ----------------------------------------------------------------------
+
+    def open(self) -> Connection:
+        """A client has connected."""
+        connection = Connection(self)
+        self.connections[connection] = None
+        return connection
+
+    def take_dirty(self) -> dict[Connection, None]:
+        """Return the connections that have something to write, or are over."""
+        dirty, self._dirty = self._dirty, {}
+        return dirty
+
+    def tick(self) -> None:
+        """Close who is silent, end what has expired, publish wills that are due; once a second."""
+        now = self.now()
+        for connection in list(self.connections):
+            silence_s = now - connection.heard_at
+            if connection.session is None:
+                if now - connection.opened_at > self.limits.connect_timeout_s:
+                    connection.close(Reason.MAX_CONNECT_TIME)
+            elif 0 < _keep_alive_s(connection) * _KEEP_ALIVE_FACTOR < silence_s:
+                connection.close(Reason.KEEP_ALIVE_TIMEOUT)
+        while self._due and self._due[0][0] <= now:
+            _, _, session = heapq.heappop(self._due)
+            if session.will_at is not None and session.will_at <= now:
+                self._publish_will(session)
+            if session.expires_at is not None and session.expires_at <= now:
+                self._end(session)
+
+    def committed(self, batch: int) -> None:
+        """The journal has this batch and all before it."""
+        self.recorder.committed = batch
+        for connection in list(self._holding):
+            if connection.committed(batch):
+                del self._holding[connection]
+
+    # -- what connections call --------------------------------------------------------------------
+
+    def mark(self, connection: Connection) -> None:
+        """This connection has something to write, or is over."""
+        self._dirty[connection] = None
+
+    def hold(self, connection: Connection) -> None:
+        """An answer of it waits for the journal."""
+        self._holding[connection] = None
+
+    def handle(self, connection: Connection, packet: Packet) -> None:
+        """A packet has come."""
+        session = connection.session
+        if session is None:
+            assert isinstance(packet, mqtt5.ConnectPacket)  # `PacketReader` takes no other first
+            self._connect(connection, packet)
+        elif isinstance(packet, Publish):
+            self._publish(connection, session, packet)
+        elif isinstance(packet, int):
+            _acknowledged(session, packet)
+        elif (handler := self._handlers.get(type(packet))) is not None:
+            handler(connection, session, packet)
+        else:
+            raise BadPacketError(Reason.PROTOCOL_ERROR, type(packet).__name__)
+
+    def disconnected(self, connection: Connection) -> None:
+        """The network connection is over: the session stays for as long as was agreed."""
+        self.connections.pop(connection, None)
+        self._holding.pop(connection, None)
+        self.mark(connection)
+        session = connection.session
+        if session is None or session.link is not connection:
+            return
+        session.account.connections -= 1
+        session.detach()
+        now = self.now()
+        session.expires_at = now + session.expiry_s
+        if session.will is not None:
+            session.will_at = now + min(session.will_delay_s, session.expiry_s)
+            if session.will_at <= now:
+                self._publish_will(session)
+        if session.expiry_s:
+            self.schedule(session)
+            self._record(session)
+        else:
+            self._end(session)
+
+    # -- who comes, and stays ---------------------------------------------------------------------
+
+    def _connect(self, connection: Connection, packet: mqtt5.ConnectPacket) -> None:
+        connection.connect = packet
+        if packet.authentication_method is not None:
+            connection.refuse(Reason.BAD_AUTHENTICATION_METHOD)
+        elif not packet.client_id and connection.version != V5 and not packet.clean_start:
+            connection.refuse(Reason.CLIENT_ID_NOT_VALID)  # MQTT 3.1.1, 3.1.3-8
+        else:
+            connection.is_authenticating = True
+            credentials = Credentials(
+                client_id=packet.client_id, username=packet.username, password=packet.password
+            )
+            self._authenticate(credentials, partial(self._authenticated, connection, packet))
+
+    def _authenticated(
+        self, connection: Connection, packet: mqtt5.ConnectPacket, grant: Grant | None
+    ) -> None:
+        if connection.is_closed:
+            return
+        connection.is_authenticating = False
+        if grant is None:
+            has_name = packet.username is not None
+            connection.refuse(
+                Reason.BAD_USER_NAME_OR_PASSWORD if has_name else Reason.NOT_AUTHORIZED
+            )
+            return
+        account = self.accounts.setdefault(grant.name, Account(grant))
+        account.renew(grant)
+        assigned_id = None if packet.client_id else self._name()
+        client_id = packet.client_id or assigned_id or ""
+        self._take_over(account, client_id)
+        if packet.will is not None and not account.may_write(packet.will.topic):
+            connection.refuse(Reason.NOT_AUTHORIZED)
+        elif account.connections >= grant.quotas.connections:
+            connection.refuse(Reason.QUOTA_EXCEEDED)
+        else:
+            self._admit(connection, packet, account, client_id, assigned_id)
+
+    def _take_over(self, account: Account, client_id: str) -> None:
+        """Close the connection that the session has (3.1.4-3)."""
+        session = self.sessions.get((account.grant.name, client_id))
+        if session is not None and isinstance(session.link, Connection):
+            session.link.close(Reason.SESSION_TAKEN_OVER)
+
+    def _admit(  # noqa: PLR0917 - what CONNECT comes to, of one caller
+        self,
+        connection: Connection,
+        packet: mqtt5.ConnectPacket,
+        account: Account,
+        client_id: str,
+        assigned_id: str | None,
+    ) -> None:
+        session = self.sessions.get((account.grant.name, client_id))
+        if session is not None and packet.clean_start:
+            self._end(session)
+            session = None
+        is_present = session is not None
+        session = session or self.new_session(account, client_id)
+        for pattern in list(session.subscriptions):  # the account may have lost rights
+            if not self.router.may_subscribe(session, pattern):
+                self.router.unsubscribe(session, pattern)
+        account.connections += 1
+        asked_s, most_s = packet.session_expiry_interval, self.limits.max_session_expiry_s
+        if connection.version != V5:
+            asked_s = 0 if packet.clean_start else most_s
+            connection.window = self.limits.window_v311
+        else:
+            connection.window = packet.receive_max
+        session.expiry_s = min(asked_s, most_s)
+        session.will = None if packet.will is None else _publish_of(packet.will)
+        session.will_delay_s = 0 if packet.will is None else packet.will.will_delay_interval
+        connection.session = session
+        connection.max_packet_bytes = packet.max_packet_size or 0
+        session.attach(connection)
+        self._record(session)
+        answer = answers.connack(
+            connection.version,
+            self.limits,
+            is_present=is_present,
+            assigned_id=assigned_id,
+            expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
+        )
+        connection.answer(answer, waits=session.is_kept)
+        session.pump()
+
+    def new_session(self, account: Account, client_id: str, number: int = 0) -> Session:
+        """Begin a session, or restore the one with this number."""
+        if not number:
+            self.last_session += 1
+        session = Session(
+            number or self.last_session,
+            account,
+            client_id,
+            recorder=self.recorder,
+            clock=self.now,
+            on_drop=self.router.counters.drop,
+        )
+        self.sessions[account.grant.name, client_id] = session
+        return session
+
+    def has(self, session: Session) -> bool:
+        """Whether the session has not ended."""
+        return self.sessions.get((session.account.grant.name, session.client_id)) is session
+
+    def schedule(self, session: Session) -> None:
+        """Have `tick` look at a session that is without a connection."""
+        for at in (session.will_at, session.expires_at):
+            if at is not None:
+                heapq.heappush(self._due, (at, int(session.key), session))
+
+    def _publish_will(self, session: Session) -> None:
+        will, session.will, session.will_at = session.will, None, None
+        if will is not None:
+            self.router.route(will, session)  # its right was looked at when the client connected
+            self._record(session)
+
+    def _end(self, session: Session) -> None:
+        """A session ends (4.1), and its will is published if that was still to come."""
+        session.expires_at = None
+        if session.will_at is not None:
+            self._publish_will(session)
+        for pattern in list(session.subscriptions):
+            self.router.unsubscribe(session, pattern)
+        session.clear()
+        self.sessions.pop((session.account.grant.name, session.client_id), None)
+        if session.is_recorded:
+            session.is_recorded = False
+            self.recorder.add(EndedRecord(session.key))
+
+    def _record(self, session: Session) -> None:
+        if session.is_kept or session.is_recorded:
+            session.is_recorded = True
+            self.recorder.add(session.record())
+
+    # -- what clients send ------------------------------------------------------------------------
+
+    def _publish(self, connection: Connection, session: Session, publish: Publish) -> None:
+        if publish.properties is not None and publish.properties.topic_alias is not None:
+            self._resolve_alias(connection, publish, publish.properties.topic_alias)
+        if not is_topic_name(publish.topic):
+            raise BadPacketError(Reason.TOPIC_NAME_INVALID, "no topic name")
+        wait_s = session.account.spend(self.now())
+        if wait_s:
+            connection.paused_until = self.now() + wait_s
+        if not publish.qos:
+            self.router.publish(publish, session)
+            return
+        packet_id, version = publish.packet_id, connection.version
+        is_repeat = packet_id in session.received
+        unanswered = connection.unanswered + len(session.received)
+        if not is_repeat and unanswered >= self.limits.receive_maximum:
+            raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED, "more than Receive Maximum")
+        if publish.qos == 1:
+            reason, waits = self.router.publish(publish, session)
+            answer = answers.ack(version, answers.PUBACK, packet_id, reason)
+            connection.answer(answer, waits=waits, is_ack=True)
+            return
+        reason, waits = (
+            (Reason.SUCCESS, False) if is_repeat else self.router.publish(publish, session)
+        )
+        if not reason.is_failure and not is_repeat:
+            self._receive(session, packet_id, is_held=True)
+        answer = answers.ack(version, answers.PUBREC, packet_id, reason)
+        connection.answer(answer, waits=waits or session.is_kept)
+
+    def _resolve_alias(self, connection: Connection, publish: Publish, alias: int) -> None:
+        """Find the topic of a topic alias (3.3.2.3.4)."""
+        if alias > self.limits.topic_aliases:
+            raise BadPacketError(Reason.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+        if publish.topic:
+            connection.aliases[alias] = publish.topic
+        elif alias in connection.aliases:
+            publish.topic = connection.aliases[alias]
+        else:
+            raise BadPacketError(Reason.PROTOCOL_ERROR, f"unknown topic alias {alias}")
+
+    def _receive(self, session: Session, packet_id: int, *, is_held: bool) -> None:
+        """Keep that a message of QoS 2 has come, until the client releases its packet id (4.3.3)."""
+        change = session.received.add if is_held else session.received.discard
+        change(packet_id)
+        if session.is_kept:
+            self.recorder.add(ReceivedRecord(session.key, packet_id, is_held))
+
+    def _pubrel(self, connection: Connection, session: Session, packet: mqtt5.PubRelPacket) -> None:
+        packet_id, is_known = packet.packet_id, packet.packet_id in session.received
+        if is_known:
+            self._receive(session, packet_id, is_held=False)
+        reason = Reason.SUCCESS if is_known else _NOT_FOUND
+        answer = answers.ack(connection.version, answers.PUBCOMP, packet_id, reason)
+        connection.answer(answer, waits=is_known and session.is_kept)
+
+    def _puback(self, _: Connection, session: Session, packet: mqtt5.PubAckPacket) -> None:
+        _acknowledged(session, packet.packet_id)
+
+    def _pubrec(self, connection: Connection, session: Session, packet: mqtt5.PubRecPacket) -> None:
+        packet_id = packet.packet_id
+        match session.qos_of(packet_id):
+            case None:
+                answer = answers.ack(connection.version, answers.PUBREL, packet_id, _NOT_FOUND)
+                connection.answer(answer, waits=False)
+            case 1:
+                raise BadPacketError(Reason.PROTOCOL_ERROR, "PUBREC of a message of QoS 1")
+            case _ if packet.reason_code.value >= _FAILURE:
+                session.acknowledged(packet_id)
+            case _:
+                session.release(packet_id)
+                connection.release(packet_id)
+
+    def _pubcomp(self, _: Connection, session: Session, packet: mqtt5.PubCompPacket) -> None:
+        session.acknowledged(packet.packet_id, complete=True)
+
+    def _subscribe(
+        self, connection: Connection, session: Session, packet: mqtt5.SubscribePacket
+    ) -> None:
+        codes, fresh = self.router.subscribe(session, packet)
+        answer = answers.suback(connection.version, packet.packet_id, codes)
+        connection.answer(answer, waits=session.is_kept)
+        self.router.send_retained(session, fresh)
+
+    def _unsubscribe(
+        self, connection: Connection, session: Session, packet: mqtt5.UnsubscribePacket
+    ) -> None:
+        codes = [
+            Reason.SUCCESS
+            if self.router.unsubscribe(session, pattern)
+            else Reason.NO_SUBSCRIPTION_EXISTED
+            for pattern in packet.patterns
+        ]
+        answer = answers.unsuback(connection.version, packet.packet_id, codes)
+        connection.answer(answer, waits=session.is_kept)
+
+    def _ping(self, connection: Connection, _: Session, __: mqtt5.PingReqPacket) -> None:
+        connection.write(answers.PINGRESP)
+
+    def _disconnect(
+        self, connection: Connection, session: Session, packet: mqtt5.DisconnectPacket
+    ) -> None:
+        expiry_s = packet.session_expiry_interval
+        if expiry_s is not None:
+            if expiry_s and not session.expiry_s:  # 3.14.2-2
+                raise BadPacketError(Reason.PROTOCOL_ERROR, "a session expiry where there was none")
+            session.expiry_s = min(expiry_s, self.limits.max_session_expiry_s)
+        if not packet.reason_code.value:  # not «with will message»
+            session.will = None
+        connection.lost()
+
+
+def _acknowledged(session: Session, packet_id: int) -> None:
+    if session.qos_of(packet_id) == 2:
+        raise BadPacketError(Reason.PROTOCOL_ERROR, "PUBACK of a message of QoS 2")
+    session.acknowledged(packet_id)
+
+
+def _keep_alive_s(connection: Connection) -> int:
+    return 0 if connection.connect is None else connection.connect.keep_alive
+
+
+def _publish_of(will: mqtt5.Will) -> Publish:
+    properties = mqtt5.PublishPacket(
+        will.topic,
+        b"",
+        payload_format_indicator=will.payload_format_indicator,
+        message_expiry_interval=will.message_expiry_interval,
+        content_type=will.content_type,
+        response_topic=will.response_topic,
+        correlation_data=will.correlation_data,
+        user_properties=will.user_properties,
+    )
+    payload = will.payload or b""
+    return Publish(will.topic, payload, will.qos.value, 0, int(will.retain), properties)

@@ -1,0 +1,135 @@
+"""What the journal says: every change that must outlive the process, as a record.
+
+Times in records are Unix seconds: a monotonic clock starts again with its machine. A `number` is a
+session's.
+"""
+
+from typing import Any
+
+import msgspec
+
+Key = int | str  # of a queue: a session's number, or the filter of a shared subscription
+Holding = tuple[int, bool, tuple[int, ...]]  # QoS, RETAIN flag, subscription ids
+
+
+class _Record(msgspec.Struct, gc=False, array_like=True):
+    pass
+
+
+class PublishRecord(_Record):
+    """An application message, part of other records; `properties` as they stand in a packet."""
+
+    topic: str
+    payload: bytes
+    properties: bytes
+    qos: int
+    retain: bool
+
+
+class MessageRecord(_Record, tag=0):
+    """A message, and in whose queues it is."""
+
+    message: int
+    publish: PublishRecord
+    came_at: float
+    holders: dict[Key, Holding]
+
+
+class DoneRecord(_Record, tag=1):
+    """These messages have left the queue of `key`."""
+
+    key: Key
+    messages: list[int]
+
+
+class SessionRecord(_Record, tag=2):
+    """A session exists, or has another expiry or will; `expires_at` once it is disconnected."""
+
+    number: Key
+    account: str
+    client_id: str
+    expiry_s: int
+    expires_at: float | None
+    will: PublishRecord | None
+    will_delay_s: int
+    will_at: float | None
+
+
+class EndedRecord(_Record, tag=3):
+    """A session has ended."""
+
+    number: Key
+
+
+class SubscribedRecord(_Record, tag=4):
+    """A session has subscribed."""
+
+    number: Key
+    pattern: str
+    qos: int
+    no_local: bool
+    as_published: bool
+    identifier: int | None
+
+
+class UnsubscribedRecord(_Record, tag=5):
+    """A session has unsubscribed."""
+
+    number: Key
+    pattern: str
+
+
+class SentRecord(_Record, tag=6):
+    """A message has gone to a client with QoS 2: to it, no more to others of its `group`."""
+
+    number: Key
+    packet_id: int
+    message: int
+    holding: Holding
+    group: Key | None = None
+
+
+class ReleasedRecord(_Record, tag=7):
+    """A client has received it (PUBREC)."""
+
+    number: Key
+    packet_id: int
+
+
+class ReceivedRecord(_Record, tag=8):
+    """A message of QoS 2 has come of a client; `is_held` until the client releases its packet id."""
+
+    number: Key
+    packet_id: int
+    is_held: bool
+
+
+class RetainedRecord(_Record, tag=9):
+    """What is retained, and for which account; without a payload: nothing any more."""
+
+    publish: PublishRecord
+    came_at: float
+    account: str
+
+
+Record = (
+    MessageRecord
+    | DoneRecord
+    | SessionRecord
+    | EndedRecord
+    | SubscribedRecord
+    | UnsubscribedRecord
+    | SentRecord
+    | ReleasedRecord
+    | ReceivedRecord
+    | RetainedRecord
+)
+
+encode_batch = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(list[Record])
+
+
+def decode_batch(data: bytes) -> list[Record]:
+    """Return the records of one batch; msgspec.DecodeError if they are none."""
+    found: list[Record] = _decoder.decode(data)
+    return found

@@ -1,0 +1,322 @@
+"""Runs an `EdgeBroker` on sockets: turns that are fair to every account, and group commits.
+
+Bytes that come are read in turns. In each, an account may have so many packets handled; who sends
+more waits for the next, and is not read from meanwhile. After a turn everything is written. What
+the journal has to have first follows as soon as it has: one write and `fdatasync` for all turns
+that have passed meanwhile.
+"""
+
+# long: one event loop, its sockets and its journal
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from secrets import token_hex
+from typing import Self, cast
+
+from broker.edge.accounts import Authenticate
+from broker.edge.connection import Connection
+from broker.edge.edge_broker import EdgeBroker
+from broker.edge.journal import Journal
+from broker.edge.limits import Limits
+from broker.edge.recorder import Recorder
+from broker.edge.records import Record, encode_batch
+from broker.edge.recovery import restore, snapshot
+from broker.edge.sys_topics import sys_topics
+
+_TURN_PACKETS = 16  # of those in a turn who have not said yet who they are
+_MAX_UNREAD_BYTES = 256 * 1024  # of one connection; above it nothing more is read from its socket
+_LAZY_COMMIT_S = 0.2  # what nobody waits for is written so often
+_SNAPSHOT_RECORDS = 500  # in one batch
+_CLOSE_S = 5.0  # how long a client may take for the last bytes
+
+
+class EdgeServer:
+    """An async context manager: an MQTT broker that listens.
+
+    With a directory it keeps its word over restarts; without one it keeps all in memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        authenticate: Authenticate,
+        directory: Path | None = None,
+        tls: ssl.SSLContext | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._journal = Journal(directory) if directory is not None else None
+        offset_s = None if directory is None else time.time() - time.monotonic()
+        self.broker = EdgeBroker(
+            authenticate=authenticate,
+            clock=time.monotonic,
+            name=lambda: f"auto-{token_hex(8)}",
+            limits=limits or Limits(),
+            recorder=Recorder(offset_s),
+        )
+        self._tls = tls
+        self._links: dict[Connection, _Link] = {}
+        self._ready: dict[object, deque[_Link]] = {}
+        self._turn_is_due = False
+        self._lazy_is_due = False
+        self._snapshot: Iterator[Record] | None = None
+        self._is_copied = False
+        self._commit: asyncio.Task[None] | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._tasks = contextlib.AsyncExitStack()
+        self._loop: asyncio.AbstractEventLoop
+        self._group: asyncio.TaskGroup
+        self._started_at = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        if self._journal is not None:
+            await self._recover(self._journal)
+        server = await self._loop.create_server(
+            lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=4096
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        self._group = await self._tasks.enter_async_context(asyncio.TaskGroup())
+        ticking = self._group.create_task(self._tick(), name="look at the clock")
+        self._tasks.callback(ticking.cancel)
+        self._tasks.push_async_callback(self._stop, server)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.aclose()
+
+    async def _stop(self, server: asyncio.Server) -> None:
+        """Close every connection, and write what is left."""
+        server.close()
+        for link in list(self._links.values()):
+            link.abort()
+        if self._commit is not None:
+            await self._commit
+        batch = self.broker.recorder.take()
+        if self._journal is not None and batch:
+            await self._loop.run_in_executor(self._writer, self._journal.write, batch)
+        self._writer.shutdown()
+        if self._journal is not None:
+            self._journal.close()
+
+    async def _recover(self, journal: Journal) -> None:
+        def read() -> list[Record]:
+            return list(journal.read())
+
+        restore(self.broker, await self._loop.run_in_executor(self._writer, read))
+        journal.open()
+        for records in _chunks(snapshot(self.broker)):
+            await self._loop.run_in_executor(self._writer, journal.write, records)
+        journal.rewritten()
+
+    async def _tick(self) -> None:
+        told_at = float("-inf")
+        while True:
+            now = time.monotonic()
+            self.broker.tick()
+            if now - told_at >= self.broker.limits.sys_interval_s:
+                told_at = now
+                for topic, payload in sys_topics(self.broker, now - self._started_at).items():
+                    self.broker.router.publish_own(topic, payload)
+            self._flush()
+            await asyncio.sleep(1.0)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    def received(self, link: "_Link") -> None:
+        """Bytes have come."""
+        if not link.is_waiting:
+            link.is_waiting = True
+            self._ready.setdefault(link.fair_share, deque()).append(link)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """Handle some packets of each account that has sent any, then write."""
+        self._turn_is_due = False
+        ready, self._ready = self._ready, {}
+        for links in ready.values():
+            self._turn_of(links)
+        self._flush()
+
+    def _turn_of(self, links: "deque[_Link]") -> None:
+        session = links[0].connection.session
+        budget = _TURN_PACKETS if session is None else session.account.grant.quotas.turn_packets
+        for _ in range(len(links)):
+            link = links.popleft()
+            link.is_waiting = False
+            if budget <= 0:
+                self.received(link)
+                continue
+            connection = link.connection
+            budget -= (handled := connection.turn(budget))
+            link.has_read()
+            wait_s = connection.paused_until - self.broker.now()
+            if wait_s > 0:
+                self._loop.call_later(wait_s, self.received, link)
+            elif budget <= 0 and handled and connection.unread:
+                self.received(link)
+
+    def _flush(self) -> None:
+        """Write what is to be written, and have the journal written where somebody waits for it."""
+        while dirty := self.broker.take_dirty():
+            for connection in dirty:
+                link = self._links.get(connection)
+                if link is not None:
+                    link.write()
+        records = self.broker.recorder
+        if records.is_empty or self._journal is None or self._commit is not None:
+            return
+        if records.is_urgent:
+            self._begin_commit(self._journal)
+        elif not self._lazy_is_due:
+            self._lazy_is_due = True
+            self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily, self._journal)
+
+    # -- the journal ------------------------------------------------------------------------------
+
+    def _commit_lazily(self, journal: Journal) -> None:
+        self._lazy_is_due = False
+        if self._commit is None and not self.broker.recorder.is_empty:
+            self._begin_commit(journal)
+
+    def _begin_commit(self, journal: Journal) -> None:
+        number, batch = self.broker.recorder.number, self.broker.recorder.take()
+        self._commit = self._group.create_task(
+            self._write(journal, number, batch), name=f"write batch {number} of the journal"
+        )
+
+    async def _write(self, journal: Journal, number: int, batch: bytes) -> None:
+        """Write a batch; a journal that cannot be written ends the server, which promised it."""
+        await self._loop.run_in_executor(self._writer, journal.write, batch)
+        self._commit = None
+        self.broker.committed(number)
+        self._rewrite(journal)
+        self._flush()
+
+    def _rewrite(self, journal: Journal) -> None:
+        """Copy some of what is live to the next file, while everything goes on."""
+        if self._is_copied:
+            journal.rewritten()
+            self._is_copied = False
+        elif self._snapshot is not None:
+            some = list(islice(self._snapshot, _SNAPSHOT_RECORDS))
+            for record in some:
+                self.broker.recorder.add(record)
+            if not some:
+                self._snapshot, self._is_copied = None, True
+        elif journal.is_large:
+            journal.rewrite()
+            self._snapshot = snapshot(self.broker)
+
+    def forget(self, connection: Connection) -> None:
+        """The network connection is gone."""
+        self._links.pop(connection, None)
+
+    def register(self, link: "_Link") -> Connection:
+        """A client has connected."""
+        connection = self.broker.open()
+        self._links[connection] = link
+        return connection
+
+    def flush_soon(self) -> None:
+        """Something has changed outside a turn."""
+        self._schedule()
+
+
+class _Link(asyncio.Protocol):
+    """The socket of one client."""
+
+    connection: Connection
+    _transport: asyncio.Transport
+
+    def __init__(self, server: EdgeServer) -> None:
+        self.is_waiting = False
+        self._server = server
+        self._is_full = False
+        self._is_held_back = False
+
+    @property
+    def fair_share(self) -> object:
+        """Whose packets count together in a turn: those of an account."""
+        session = self.connection.session
+        return None if session is None else session.account
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The client has connected."""
+        self._transport = cast("asyncio.Transport", transport)  # as uvloop's behaves
+        self.connection = self._server.register(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        connection = self.connection
+        connection.feed(data)
+        if connection.unread > _MAX_UNREAD_BYTES and not self._is_held_back:
+            self._is_held_back = True
+            self._transport.pause_reading()
+        self._server.received(self)
+
+    def has_read(self) -> None:
+        """A turn has read some of it."""
+        if self._is_held_back and self.connection.unread <= _MAX_UNREAD_BYTES // 2:
+            self._is_held_back = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+    def write(self) -> None:
+        """Write what is to be written; close if that was the last."""
+        connection = self.connection
+        data = connection.take()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+        if connection.is_closed:
+            self._transport.close()
+            asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
+        elif data and not self._is_full:
+            connection.drained()
+            if connection.unread:
+                self._server.received(self)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to."""
+        self._is_full = True
+        self.connection.congested()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._is_full = False
+        self.connection.drained()
+        self._server.flush_soon()
+
+    def eof_received(self) -> None:
+        """The client has closed its side: so do we."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        del exc
+        self.connection.lost()
+        self._server.forget(self.connection)
+        self._server.flush_soon()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self._transport.abort()
+
+
+def _chunks(records: Iterator[Record]) -> Iterator[bytes]:
+    while some := list(islice(records, _SNAPSHOT_RECORDS)):
+        yield encode_batch(some)

@@ -1,0 +1,131 @@
+"""A group of sessions that share a subscription: each message goes to one of them (section 4.8.2).
+
+Messages wait in the group, not in its members: a member that is connected and has room gets the
+next one, in turn, and what a member has not acknowledged when it leaves goes to another.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from broker.edge.message import Message
+from broker.edge.recorder import Recorder
+from broker.edge.records import Key
+from broker.edge.session import Delivery, Session
+from broker.edge.subscriptions import Route, Subscription
+
+
+class ShareGroup:
+    """The sessions that subscribe to `key`, `$share/{name}/{pattern}`, and what waits for them."""
+
+    def __init__(
+        self,
+        key: Key,
+        *,
+        max_queued_bytes: int,
+        recorder: Recorder,
+        on_drop: Callable[[], None],
+    ) -> None:
+        self.key = key
+        self.queue: deque[Delivery] = deque()
+        self._members: dict[Session, Subscription] = {}
+        self._turns: deque[Session] = deque()
+        self._queued_bytes = 0
+        self._max_queued_bytes = max_queued_bytes
+        self._recorder = recorder
+        self._on_drop = on_drop
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def join(self, session: Session, subscription: Subscription) -> None:
+        """Add a member, or change its options."""
+        if session not in self._members:
+            self._turns.append(session)
+        self._members[session] = subscription
+        self.pump()
+
+    def leave(self, session: Session) -> None:
+        """Remove a member; what it has not acknowledged stays with it."""
+        del self._members[session]
+        self._turns.remove(session)
+
+    def offer(self, message: Message, route: Route, *, retain: bool) -> bool:
+        """Queue a message for whichever member is next; False if there is no room for it."""
+        qos = message.publish.qos
+        if self._queued_bytes + message.size > self._max_queued_bytes:
+            self._on_drop()
+            return False
+        delivery = Delivery(message, qos, retain=retain, identifiers=route.identifiers)
+        if qos and any(member.expiry_s for member in self._members):
+            message.holders[self.key] = (qos, retain, route.identifiers)
+        self.restore(delivery)
+        self.pump()
+        if qos or not self.queue or self.queue[-1] is not delivery:
+            return True
+        self.queue.pop()  # QoS 0 does not wait
+        self._drop(message)
+        return False
+
+    def restore(self, delivery: Delivery) -> None:
+        """Queue it; or: the journal has this for the group."""
+        delivery.group = self
+        self._queued_bytes += delivery.message.size
+        self.queue.append(delivery)
+
+    def pump(self) -> None:
+        """Hand out what waits, to members in turn."""
+        while self.queue:
+            member = self._next_free()
+            if member is None:
+                return
+            delivery = self.queue.popleft()
+            if member.is_expired(delivery):
+                self.done(delivery.message)
+            else:
+                self._hand_to(member, delivery)
+
+    def _next_free(self) -> Session | None:
+        for _ in range(len(self._turns)):
+            member = self._turns[0]
+            self._turns.rotate(-1)
+            if member.is_free:
+                return member
+        return None
+
+    def _hand_to(self, member: Session, delivery: Delivery) -> None:
+        subscription = self._members[member]
+        delivery.qos = min(delivery.message.publish.qos, subscription.qos)
+        delivery.retain = delivery.retain and subscription.as_published
+        delivery.identifiers = subscription.identifiers
+        if delivery.qos:
+            member.put_on_wire(delivery)
+            return
+        assert member.link is not None
+        member.link.send(delivery, 0)
+        self.done(delivery.message)
+
+    def give_back(self, delivery: Delivery) -> None:
+        """A member left without acknowledging this: it is next, for another."""
+        if self._members:
+            self.queue.appendleft(delivery)
+        else:
+            self._drop(delivery.message)
+
+    def lend_for_good(self, message: Message) -> None:
+        """It belongs to a member now."""
+        self._queued_bytes -= message.size
+        message.holders.pop(self.key, None)
+
+    def done(self, message: Message) -> None:
+        """A member has acknowledged it."""
+        self._queued_bytes -= message.size
+        self._recorder.done(self.key, message)
+
+    def _drop(self, message: Message) -> None:
+        self._on_drop()
+        self.done(message)
+
+    def clear(self) -> None:
+        """The last member has left."""
+        while self.queue:
+            self._drop(self.queue.popleft().message)
