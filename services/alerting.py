@@ -321,7 +321,7 @@ async def _restarted(server: ServerStatus, mqtt_outages: MqttOutages) -> _Record
     if not known_ms:
         await mqtt_outages.record_started(started_ms)
         return None
-    _log.warning("the MQTT broker has restarted", started_ms=started_ms, before_ms=known_ms)
+    _log.warning("the MQTT broker has restarted", since_ms=started_ms)
     return partial(mqtt_outages.record_started, started_ms)
 
 

@@ -16,7 +16,9 @@ from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Message
 from broker.mqtt.mqtt_connection import MqttConnection, OpenMqtt
 from broker.mqtt.mqtt_errors import MqttError
-from schemas.topics import ROOT
+from schemas.codec import encode
+from schemas.messages import Probe
+from schemas.topics import PROBE
 
 _DROPPED = "$SYS/broker/publish/messages/dropped"
 _UPTIME = "$SYS/broker/uptime"
@@ -70,11 +72,11 @@ class ServerStatus:
         """
         if self._endpoint is None:
             return []
-        end = f"{ROOT}/ops/retained/{uuid4()}"
+        end = PROBE.topic(name="retained", instance=str(uuid4()))
         found: list[Message] = []
         try:
             async with self._asking([*filters, end]) as connection, asyncio.timeout(_SCAN_S):
-                await connection.publish(Message(end, b""))
+                await connection.publish(Message(end, encode(Probe(number=0, nonce=""))))
                 while True:
                     for delivery in await connection.receive(_AT_ONCE):
                         delivery.acknowledge()
