@@ -295,7 +295,7 @@ async def world(
     with temporary_directory(f"{PREFIX}bench-") as directory:
         policy = directory / "policy.toml"
         policy.write_text(policy_text(), encoding="utf-8")
-        settings = Settings(data_dir=directory, policy=policy, log_level="error")
+        settings = Settings(mqtt="mosquitto", data_dir=directory, policy=policy, log_level="error")
         async with (
             Stack(settings, participants=users, workers=workers) as stack,
             AsyncExitStack() as clients,

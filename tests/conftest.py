@@ -48,7 +48,7 @@ PARTICIPANTS = (*(f"p-{number}" for number in range(1, 41)), "ann", "bob", "cleo
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mqtt-engine", type=MqttEngine, default=MqttEngine.AUTO)
+    parser.addoption("--mqtt-engine", type=MqttEngine, default=MqttEngine.EDGE)
     parser.addoption("--redis-engine", type=RedisEngine, default=RedisEngine.AUTO)
     parser.addoption("--partitions", type=int, default=1, help="of the services' tests")
     parser.addoption("--times", action="store_true", help="print CPU and wall seconds by file")
@@ -82,12 +82,6 @@ def missing(what: str) -> NoReturn:
     pytest.skip(f"needs {what}")
 
 
-def needs_acl(server: EmbeddedMqtt) -> None:
-    """Skip what only Mosquitto can do: keep clients to their topics, and share subscriptions."""
-    if not server.enforces_acl:
-        missing("Mosquitto with its topic ACL")
-
-
 @pytest.fixture(scope="session")
 def program() -> Callable[..., str]:
     """The path of the first of these programs that is installed: `program("redis-server")`."""
@@ -119,15 +113,9 @@ def accounts() -> dict[str, Account]:
 
 @pytest.fixture(scope="session")
 def mqtt_engine(request: pytest.FixtureRequest) -> MqttEngine:
-    """Mosquitto, or else iotcore; under CI a missing Mosquitto fails."""
+    """Our own MQTT broker, unless Mosquitto is asked for."""
     engine: MqttEngine = request.config.getoption("--mqtt-engine")
-    if engine is not MqttEngine.AUTO:
-        return engine
-    if find_program("mosquitto"):
-        return MqttEngine.MOSQUITTO
-    if os.environ.get("CI"):
-        missing("mosquitto on the PATH")
-    return MqttEngine.IOTCORE
+    return engine
 
 
 @pytest.fixture(scope="session")
@@ -154,13 +142,6 @@ def mqtt_server(
     server = EmbeddedMqtt(data_dir, list(accounts.values()), engine=mqtt_engine).start()
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="session")
-def mosquitto_server(mqtt_server: EmbeddedMqtt) -> EmbeddedMqtt:
-    """The run's MQTT broker, for tests of what only Mosquitto does: keep clients apart."""
-    needs_acl(mqtt_server)
-    return mqtt_server
 
 
 @pytest.fixture

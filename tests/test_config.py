@@ -61,6 +61,7 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     told = problems(
         {
             "NABIJ_MQTT_URL": "http://broker",
+            "NABIJ_MQTT": "emqx",
             "NABIJ_REDIS_URL": "redis:///0",
             "NABIJ_SHARE_GROUP": "$share/#",
             "NABIJ_DATA_DIR": "~nobody-of-that-name/x",

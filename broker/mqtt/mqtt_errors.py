@@ -2,6 +2,8 @@
 
 # ruff: noqa: N818 (errors are named by what happened and who acts, as the design has them)
 
+from collections.abc import Collection
+
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
 
@@ -16,12 +18,15 @@ class Unreachable(MqttError):
 class ConnectRefused(MqttError):
     """The MQTT broker refused: the operator checks credentials and rights.
 
-    `reason` is None when the connection was accepted but a subscription was not.
+    `reason` is None when the connection was accepted but a subscription to `filters` was not.
     """
 
-    def __init__(self, text: str, reason: ConnAckReasonCode | None = None) -> None:
+    def __init__(
+        self, text: str, reason: ConnAckReasonCode | None = None, *, filters: Collection[str] = ()
+    ) -> None:
         super().__init__(text)
         self.reason = reason
+        self.filters = filters
 
 
 class ServerDisconnected(MqttError):

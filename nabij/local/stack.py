@@ -31,6 +31,7 @@ from nabij.local.data_directory import (
     accounts_of,
     desk_of,
 )
+from nabij.local.embedded import MqttEngine
 from nabij.local.policy_file import policy_at, warnings_of
 from nabij.local.servers import Servers
 from nabij.local.supervisor import START_TIMEOUT_S, Supervisor
@@ -157,13 +158,13 @@ class Stack(Acquired):
         users = [SERVICES_ACCOUNT, OPERATOR, CITY_DESK, desk_of(UNASSIGNED), *desks]
         self.credentials = self._data_dir.passwords([*users, *self._participants])
         accounts = accounts_of(self.credentials)
-        mqtt = await servers.start_mqtt(self._data_dir.path, accounts)
+        engine = MqttEngine(self.settings.mqtt)
+        mqtt = await servers.start_mqtt(self._data_dir.path, accounts, engine=engine)
         ours = next(account for account in accounts if account.username == SERVICES_ACCOUNT)
-        share_group = self.settings.share_group or self._data_dir.share_group()
         self.settings = replace(
             self.settings,
             mqtt_url=mqtt.url_for(ours),
-            share_group=share_group if mqtt.shares_subscriptions else None,
+            share_group=self.settings.share_group or self._data_dir.share_group(),
         )
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:

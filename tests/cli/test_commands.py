@@ -56,12 +56,6 @@ def test_help_of_a_command_teaches_by_example() -> None:
     assert "nabij up --workers alerting=2" in run("up", "--help").stdout
 
 
-def test_hosts_are_scaled_only_where_subscriptions_are_shared() -> None:
-    ran = run("chaos", "--scale", "--engine", "iotcore")
-    assert ran.returncode == 2
-    assert "needs Mosquitto" in ran.stderr
-
-
 def test_version_is_said() -> None:
     ran = run("--version")
     assert (ran.returncode, ran.stdout.split()[0]) == (0, "nabij")

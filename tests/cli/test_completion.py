@@ -13,7 +13,7 @@ from nabij.tail import full_filter, is_wanted
     ("line", "offered"),
     [
         ("nabij up --service p", {"police", "presence"}),
-        ("nabij chaos --engine ", {"auto", "iotcore", "mosquitto"}),
+        ("nabij chaos --engine ", {"auto", "edge", "mosquitto"}),
         ("nabij replay x.csv --map z", {"zurich"}),
     ],
 )

@@ -22,12 +22,12 @@ from nabij.local.embedded import (
     Account,
     EmbeddedMqtt,
     EmbeddedRedis,
+    MqttEngine,
     mosquitto_config,
     replace_options,
 )
 from schemas.taxonomy import Desk
 from schemas.topics import ROOT
-from tests.conftest import needs_acl
 
 
 def doctor(*words: str, **settings: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class OddMqtt(EmbeddedMqtt):
     """Mosquitto with some options of its configuration replaced or (None) left out."""
 
     def __init__(self, directory: Path, accounts: list[Account], **options: str | None) -> None:
-        super().__init__(directory, accounts)
+        super().__init__(directory, accounts, engine=MqttEngine.MOSQUITTO)
         self._options = options
 
     def _command(self) -> list[str]:
@@ -92,18 +92,18 @@ def as_ann(mqtt: EmbeddedMqtt, accounts: dict[str, Account], user: str = "nabij"
 
 
 def test_a_sound_mqtt_broker_is_tried_as_all_three(
-    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], redis_url: str
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], redis_url: str
 ) -> None:
-    found = doctor("--as", "ann", NABIJ_REDIS_URL=redis_url, **as_ann(mosquitto_server, accounts))
+    found = doctor("--as", "ann", NABIJ_REDIS_URL=redis_url, **as_ann(mqtt_server, accounts))
     assert found["ok"], told(found, "broken")
     assert "ann reads and writes its own topics and no others" in told(found, "ok")
     assert "nabij publishes and receives" in told(found, "ok")
 
 
 def test_an_account_that_is_not_the_services_is_named_with_what_mends_it(
-    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account]
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account]
 ) -> None:
-    broken = told(doctor(**as_ann(mosquitto_server, accounts, "bob")), "broken")
+    broken = told(doctor(**as_ann(mqtt_server, accounts, "bob")), "broken")
     assert "the account 'bob' may not publish on nabij/v1/ops" in broken
     assert "`topic readwrite nabij/v1/#`" in broken
 
@@ -131,20 +131,20 @@ def test_an_mqtt_broker_without_an_acl_is_broken_and_seen_with_the_services_acco
     assert "no access control by topic is in force" in told(doctor(**alone), "broken")
 
 
+@pytest.mark.parametrize("odd_mqtt", [{}], indirect=True)
 async def test_a_right_of_participants_that_an_older_acl_lacks_is_told(
-    own_mqtt: EmbeddedMqtt, accounts: dict[str, Account]
+    odd_mqtt: EmbeddedMqtt, accounts: dict[str, Account]
 ) -> None:
-    needs_acl(own_mqtt)
     services, ann = (
-        Endpoint.from_url(own_mqtt.url_for(accounts[user])) for user in ("nabij", "ann")
+        Endpoint.from_url(odd_mqtt.url_for(accounts[user])) for user in ("nabij", "ann")
     )
     assert await as_participant(services, ann) == []
     right = f"pattern write {ROOT}/u/%u/up/#\n"
-    acl = own_mqtt.directory / "acl"
+    acl = odd_mqtt.directory / "acl"
     lines = acl.read_text()
     assert right in lines
     acl.write_text(lines.replace(right, ""))
-    os.kill(own_mqtt.pid, signal.SIGHUP)  # read before the next connection is
+    os.kill(odd_mqtt.pid, signal.SIGHUP)  # read before the next connection is
 
     [cause] = await as_participant(services, ann)
 

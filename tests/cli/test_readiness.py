@@ -105,11 +105,11 @@ async def test_unready_while_redis_or_the_mqtt_broker_is_away_and_ready_again_wh
 
 def test_an_account_that_may_not_publish_is_never_ready_and_is_named(
     start: Callable[..., Up],
-    mosquitto_server: EmbeddedMqtt,
+    mqtt_server: EmbeddedMqtt,
     redis_url: str,
     accounts: dict[str, Account],
 ) -> None:
-    up = start(*CITY, "--within", "10", **settings(mosquitto_server, accounts["ann"], redis_url))
+    up = start(*CITY, "--within", "10", **settings(mqtt_server, accounts["ann"], redis_url))
     assert up.process.wait(60) == 1
     assert up.process.stderr
     told = up.process.stderr.read()
@@ -181,11 +181,11 @@ async def test_a_hung_worker_is_restarted_with_its_stack_in_the_log(
 
 def test_one_of_several_workers_that_is_away_degrades_and_does_not_stop(
     start: Callable[..., Up],
-    mosquitto_server: EmbeddedMqtt,  # rumqttd dies of a share group whose client comes back
+    mqtt_server: EmbeddedMqtt,
     redis_url: str,
     accounts: dict[str, Account],
 ) -> None:
-    on = settings(mosquitto_server, accounts["nabij"], redis_url)
+    on = settings(mqtt_server, accounts["nabij"], redis_url)
     up = start(*CITY, "--workers", "city=2", **on)
     said = up.ready()
     [first, second] = [pid for pid, command in up.descendants().items() if "city" in command]

@@ -229,12 +229,12 @@ def test_embedded_redis_that_is_killed_comes_back_with_its_data(start: Callable[
 
 def test_servers_of_ones_own_are_used_and_left_running(
     start: Callable[..., Up],
-    mosquitto_server: EmbeddedMqtt,
+    mqtt_server: EmbeddedMqtt,
     redis_url: str,
     accounts: dict[str, Account],
 ) -> None:
     settings = {
-        "NABIJ_MQTT_URL": mosquitto_server.url_for(accounts["nabij"]),
+        "NABIJ_MQTT_URL": mqtt_server.url_for(accounts["nabij"]),
         "NABIJ_REDIS_URL": redis_url,
         "NABIJ_SHARE_GROUP": "test-of-up",
         "NABIJ_INSTANCE": "test-of-up",
@@ -250,7 +250,7 @@ def test_servers_of_ones_own_are_used_and_left_running(
     assert twice.process.wait(PATIENCE_S) == 2
     assert beside.end() == 0
     assert up.end() == 0
-    assert mosquitto_server.running
+    assert mqtt_server.running
     assert redis.Redis.from_url(redis_url).ping()
 
 

@@ -26,13 +26,13 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 @pytest.fixture(scope="module")
 def servers(
     cluster: Cluster,
-    mosquitto_server: EmbeddedMqtt,
+    mqtt_server: EmbeddedMqtt,
     accounts: dict[str, Account],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Servers:
     """The cluster, and the run's MQTT broker."""
     return Servers(
-        mqtt=mosquitto_server,
+        mqtt=mqtt_server,
         redis_url=cluster.url,
         accounts=accounts,
         directory=tmp_path_factory.mktemp("services"),

@@ -28,7 +28,6 @@ from schemas.ids import alert_id
 from schemas.messages import Alert, AlertReason, Outcome, Position, Receipt, ServiceState, Subject
 from schemas.taxonomy import Names, Urgency
 from services import load, routes
-from tests.conftest import needs_acl
 
 Answer = Callable[["Received"], Receipt | None]
 
@@ -212,7 +211,6 @@ class Stack:
 async def stack(
     own_mqtt: EmbeddedMqtt, own_redis: EmbeddedRedis, accounts: dict[str, Account], data_dir: Path
 ) -> AsyncIterator[Stack]:
-    needs_acl(own_mqtt)
     async with (
         Store(own_redis.url, routes=routes()) as store,
         running_services(

@@ -33,7 +33,7 @@ def test_a_client_id_is_the_same_at_each_start_and_needs_the_password() -> None:
 
 @pytest.mark.parametrize("guessed", ["desk-gent-desk", "desk-gent", "desk-gent-desk-0"])
 async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queue(
-    mosquitto_server: EmbeddedMqtt, accounts: dict[str, Account], broker: Broker, guessed: str
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], broker: Broker, guessed: str
 ) -> None:
     escalation = Escalation(
         id=new_id(),
@@ -48,8 +48,8 @@ async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queu
         text=guessed,
     )
     stranger = aiomqtt.Client(
-        mosquitto_server.host,
-        mosquitto_server.port,
+        mqtt_server.host,
+        mqtt_server.port,
         username="ann",
         password=accounts["ann"].password,
         identifier=guessed,
@@ -58,8 +58,8 @@ async def test_a_stranger_who_guesses_a_desks_client_id_gets_nothing_of_its_queu
         socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
     services = aiomqtt.Client(
-        mosquitto_server.host,
-        mosquitto_server.port,
+        mqtt_server.host,
+        mqtt_server.port,
         username="nabij",
         password=accounts["nabij"].password,
     )

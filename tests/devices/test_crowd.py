@@ -137,7 +137,6 @@ async def test_a_rejected_reply_is_counted_and_the_person_lives_on(
 
 
 async def test_an_account_that_is_refused_ends_the_crowd_with_the_reason(
-    mosquitto_server: Any,  # noqa: ARG001 - iotcore hangs up without a CONNACK
     broker: Any,
 ) -> None:
     crowd = Crowd(broker, {"p-1": "wrong"}, synthetic_tracks(1, 1, KORENMARKT))

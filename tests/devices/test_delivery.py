@@ -176,7 +176,7 @@ async def test_a_rejection_is_handed_over_and_ends_it(
             await ann.report(fire())
         async with asyncio.timeout(WITHIN_S):
             while (await late.get()).code is not Code.UNKNOWN_CATEGORY:
-                pass  # rumqttd kept a receipt for the device of an earlier test
+                pass  # a receipt for the device of an earlier test
         assert await journal.entries() == []
 
 

@@ -266,7 +266,6 @@ async def test_every_connection_goes_without_nagle(ann: Participant) -> None:
 
 
 async def test_a_wrong_password_is_refused_at_once(
-    mosquitto_server: EmbeddedMqtt,  # noqa: ARG001 - iotcore hangs up without a CONNACK
     broker: Broker,
 ) -> None:
     with pytest.raises(ConnectionRefused):
@@ -284,7 +283,6 @@ async def test_nobody_there_is_unreachable() -> None:
 async def test_an_mqtt_broker_that_takes_the_connection_and_is_silent_is_asked_again(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As rumqttd does, when it was killed under a client that comes back."""
     monkeypatch.setattr(device_connection, "ANSWER_BASE_S", 0.1)
     calls = 0
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
-from tests.conftest import needs_acl
 from tests.services.system import Servers, System
 
 _COMMAND_S = 120.0  # its start alone takes ten seconds on a machine with much other work
@@ -27,7 +26,6 @@ def servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this test."""
-    needs_acl(mqtt_server)
     return Servers(
         mqtt=mqtt_server,
         redis_url=redis_url,
@@ -46,7 +44,6 @@ def own_servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
-    needs_acl(own_mqtt)
     return Servers(
         mqtt=own_mqtt,
         redis_url=own_redis.url,

@@ -21,7 +21,6 @@ from broker.store.kernel.streams import Events
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from nabij.local.surroundings import disk
 from services import routes
-from tests.conftest import needs_acl
 from tests.core.samples import north, placed, report
 from tests.services.client import Client
 from tests.services.system import Servers, a_report, polled, running
@@ -72,7 +71,6 @@ def _accepted(client: Client) -> set[str]:
 async def test_a_full_disk_stops_the_receipts_and_with_space_again_all_is_confirmed(
     own_mqtt: EmbeddedMqtt, accounts: dict[str, Account], tmp_path: Path
 ) -> None:
-    needs_acl(own_mqtt)
     disk = tmp_path / "disk"
     with small_disk(disk), structlog.testing.capture_logs() as logs:
         async with EmbeddedRedis(disk) as own_redis:

@@ -1,4 +1,4 @@
-"""Two independent Mosquittos that serve one city as one; one of them is killed."""
+"""Two independent MQTT brokers that serve one city as one; one of them is killed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,6 @@ import pytest
 from broker.runtime import session_takeover
 from broker.store import WorkerState
 from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine
-from tests.conftest import needs_acl
 from tests.services.client import Client, Connect, connecting
 from tests.services.system import KORENMARKT, Servers, System, ago, moved, polled, running
 
@@ -32,13 +31,12 @@ class Two:
 
 @pytest.fixture
 async def two(
-    data_dir: Path, accounts: dict[str, Account], mqtt_server: EmbeddedMqtt, redis_url: str
+    data_dir: Path, accounts: dict[str, Account], mqtt_engine: MqttEngine, redis_url: str
 ) -> AsyncIterator[Two]:
-    needs_acl(mqtt_server)
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(
-                EmbeddedMqtt(data_dir / name, list(accounts.values()), engine=MqttEngine.MOSQUITTO)
+                EmbeddedMqtt(data_dir / name, list(accounts.values()), engine=mqtt_engine)
             )
             for name in ("one", "two")
         ]

@@ -16,15 +16,15 @@ from redis.retry import Retry
 
 from broker.errors import ConfigError
 from nabij.local import managed_process
-from nabij.local.embedded import EmbeddedRedis, RedisEngine
+from nabij.local.embedded import EmbeddedRedis, RedisEngine, find_program
 
 OWNER_THAT_IS_KILLED = """
 import os, signal, sys
 from pathlib import Path
 from nabij.local.embedded import EmbeddedMqtt, EmbeddedRedis, MqttEngine
 data = Path(sys.argv[1])
-servers = [EmbeddedRedis(data), EmbeddedMqtt(data / "a", []),
-           EmbeddedMqtt(data / "b", [], engine=MqttEngine.IOTCORE)]
+servers = [EmbeddedRedis(data),
+           *(EmbeddedMqtt(data / one, [], engine=MqttEngine(one)) for one in sys.argv[2:])]
 print(*(server.start().pid for server in servers), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -102,13 +102,13 @@ async def test_port_that_is_taken_is_told(data_dir: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 async def test_servers_end_when_their_owner_is_killed(data_dir: Path) -> None:
-    owner = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", OWNER_THAT_IS_KILLED, str(data_dir), stdout=subprocess.PIPE
-    )
+    engines = ["edge", *(["mosquitto"] if find_program("mosquitto") else [])]
+    command = [sys.executable, "-c", OWNER_THAT_IS_KILLED, str(data_dir), *engines]
+    owner = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     output, _ = await owner.communicate()
     pids = [int(pid) for pid in output.split()]
     assert owner.returncode == -signal.SIGKILL
-    assert len(pids) == 3
+    assert len(pids) == 1 + len(engines)
     await asyncio.wait_for(asyncio.gather(*(ended(pid) for pid in pids)), 10)
 
 

@@ -107,7 +107,7 @@ async def test_a_stopped_mqtt_broker_is_noticed_by_keep_alive(mosquitto: BrokerP
 
 
 async def test_a_session_taken_over_ends_the_connection_for_good() -> None:
-    """Mosquitto 2.0.11 and rumqttd only close the socket; this server says why, as newer ones do."""
+    """Mosquitto 2.0.11 only closes the socket; this server says why, as newer ones do."""
     taken_over = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

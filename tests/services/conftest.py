@@ -14,7 +14,7 @@ import pytest_asyncio
 import redis
 
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
-from tests.conftest import PARTICIPANTS, needs_acl
+from tests.conftest import PARTICIPANTS
 from tests.services.client import Connect, connecting
 from tests.services.logs import logged
 from tests.services.system import APART_M, Servers, System, running
@@ -66,7 +66,6 @@ def servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """The run's servers, with Redis emptied for this module."""
-    needs_acl(mqtt_server)
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return Servers(
@@ -87,7 +86,6 @@ def own_servers(  # noqa: PLR0917 - fixtures
     partitions: int,
 ) -> Servers:
     """Servers for this test alone, to be killed and restarted."""
-    needs_acl(own_mqtt)
     return Servers(
         mqtt=own_mqtt,
         redis_url=own_redis.url,

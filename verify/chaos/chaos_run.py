@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -23,7 +22,7 @@ from verify.chaos.chaos_evidence import ChaosEvidence
 from verify.chaos.chaos_judge import judge
 from verify.chaos.chaos_log import Blow, Entry, JournalRemoved, Log, Quiet, Tail
 from verify.chaos.chaos_world import ChaosWorld
-from verify.chaos.growth import EVERY_S, NOT_JUDGED, Growth, queue_sizes
+from verify.chaos.growth import EVERY_S, Growth, queue_sizes
 from verify.chaos.hosts import change_all
 from verify.chaos.observer import EXEMPT, observing
 from verify.chaos.plan import Rescale, Strike
@@ -38,7 +37,6 @@ from verify.oracle.observations import ReceiptSeen, ReportCreated, StateSeen
 SETTLE_S = 90.0  # longer than any retry: what has not come by then does not come
 QUIET_LOOKS = 3
 LOOK_S = 0.2
-FILTERS, AT_ONCE = 50, 2  # in one SUBSCRIBE; and connections of a zone that do so
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports
@@ -73,7 +71,6 @@ class ChaosProgress:
     _created: set[UUID] = field(default_factory=set)
     _receipted: set[UUID] = field(default_factory=set)
     quiet: set[str] = field(default_factory=set)
-    stated: defaultdict[str, set[UUID]] = field(default_factory=lambda: defaultdict(set))
     last_at: float = 0.0
 
     def look(self) -> None:
@@ -93,8 +90,6 @@ class ChaosProgress:
             ):
                 self._receipted.add(entry.id)
                 self.done += entry.id in self._created
-            case StateSeen():
-                self.stated[entry.zone].add(entry.incident)
             case Quiet():
                 self.quiet.add(entry.process)
             case _:
@@ -126,9 +121,7 @@ class Run:
         self._rescales = rescales
         self._changes: list[Rescale] = []
         self._tell = tell
-        # rumqttd keeps a log of each filter, and fills it to its bound (see `iotcore_config`).
-        unbounded = () if world.mqtt.shares_subscriptions else ("mqtt",)
-        self._growth = Growth((*NOT_JUDGED, *unbounded))
+        self._growth = Growth()
         self._poison: set[str] = set()
         logs = [f"device-{number}" for number in range(1, 5)]
         self._progress = ChaosProgress(
@@ -292,30 +285,17 @@ class Run:
             await asyncio.gather(*(self._look_at(zone, log) for zone in self._world.zones))
 
     async def _look_at(self, zone: str, log: Log) -> None:
-        """Read a zone's retained states; one by one where rumqttd gives 100 to a filter at most."""
+        """Read a zone's retained states."""
         account = self._world.accounts[f"desk-{zone}"]
-        filters = [topics.INCIDENT.filter(zone=zone)]
-        if not self._world.mqtt.shares_subscriptions:
-            known = self._progress.stated[zone]
-            filters = [topics.INCIDENT.topic(zone=zone, incident=str(one)) for one in known]
-        few = asyncio.Semaphore(AT_ONCE)
+        for state in await self._retained(account, topics.INCIDENT.filter(zone=zone)):
+            log.write(StateSeen.of(state, t=time.time(), zone=zone, late=True))
 
-        async def look(first: int) -> None:
-            async with few:
-                states = await self._retained(account, first, filters[first : first + FILTERS])
-            for state in states:
-                log.write(StateSeen.of(state, t=time.time(), zone=zone, late=True))
-
-        await asyncio.gather(*map(look, range(0, len(filters), FILTERS)))
-
-    async def _retained(
-        self, account: Account, number: int, filters: Sequence[str]
-    ) -> list[IncidentState]:
+    async def _retained(self, account: Account, pattern: str) -> list[IncidentState]:
         states: list[IncidentState] = []
         fresh = DeviceConnection(
             Broker.from_url(self._world.broker_url),
-            Identity(account.username, account.password, f"{account.username}-fresh-{number}", 0),
-            filters=filters,
+            Identity(account.username, account.password, f"{account.username}-fresh", 0),
+            filters=[pattern],
             on_message=lambda message: states.append(topics.INCIDENT.decode(message.payload)),
         )
         async with fresh:

@@ -147,7 +147,7 @@ class ChaosWorld(Acquired):
         settings = Settings(
             mqtt_url=self.mqtt.url_for(self.accounts["nabij"]),
             redis_url=self.redis.url,
-            share_group=secrets.token_hex(16) if self.mqtt.shares_subscriptions else None,
+            share_group=secrets.token_hex(16),
             partitions=self.scale.partitions,
             data_dir=self.directory,
             policy=policy,

@@ -29,7 +29,6 @@ class Observer:
     def __init__(self, world: ChaosWorld) -> None:
         self.exercised = Exercised()
         self.left: set[str] = set()
-        self._retains = world.mqtt.shares_subscriptions  # rumqttd does not tell what is retained
         self._garbled = {topic.topic(**_levels(topic.template)) for topic in sent_topics()}
         self._connection = Connection(
             Endpoint.from_url(world.mqtt.url_for(world.accounts["operator"])),
@@ -51,7 +50,7 @@ class Observer:
         """Send what must be refused on every topic, again and again, retained each second time."""
         retain = False
         while True:
-            retain = self._retains and not retain
+            retain = not retain
             for topic in sorted(self._garbled):
                 await self._connection.publish(Message(topic, _GARBLED, retain=retain))
             await asyncio.sleep(_EVERY_S)

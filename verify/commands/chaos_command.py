@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from nabij.local.embedded import MqttEngine, find_program
+from nabij.local.embedded import MqttEngine
 from nabij.output import Progress, print_json
 
 RATE = 60.0  # reports per second, unless a duration is given
@@ -62,10 +62,6 @@ def chaos(
         scale=scale,
         as_json=as_json,
     )
-    if scale and (chosen is MqttEngine.IOTCORE or not find_program("mosquitto")):
-        raise typer.BadParameter(
-            "needs Mosquitto: on iotcore there are no shared subscriptions", param_hint="--scale"
-        )
     if data_dir is not None and (data_dir / "logs").exists():
         raise typer.BadParameter(
             f"{data_dir} holds an earlier run; choose another directory", param_hint="--data-dir"
