@@ -57,6 +57,7 @@ class Connection:
         self._unwritten = 0
         self._is_congested = False
         self._held: deque[tuple[int, bytes, bool]] = deque()
+        self._greeting = 0  # the batch that CONNACK waits for
 
     @property
     def version(self) -> int:
@@ -120,6 +121,15 @@ class Connection:
         self.unanswered += is_ack
         self._owner.hold(self)
 
+    def greet(self, connack: bytes, *, waits: bool) -> None:
+        """Let the client in."""
+        self._greeting = self._owner.recorder.awaited if waits else 0
+        self.answer(connack, waits=waits)
+
+    @property
+    def _is_greeted(self) -> bool:
+        return not self._held or self._greeting <= self._owner.recorder.committed
+
     def committed(self, batch: int) -> bool:
         """The journal has this batch and all before it; return whether no answer waits any more."""
         while self._held and self._held[0][0] <= batch:
@@ -157,8 +167,9 @@ class Connection:
             return False
         first = 0x30 | (8 if delivery.was_sent and qos else 0) | qos << 1 | delivery.retain
         parts = (_BYTE[first], before, packet_id.to_bytes(2, "big") if qos else b"", after)
-        if qos == 2 and self._is_kept:  # what the client might get twice has to be known
-            self.answer(b"".join(parts), waits=True)
+        waits = qos == 2 and self._is_kept  # what the client might get twice has to be known
+        if waits or not self._is_greeted:  # 3.2.0-1: CONNACK comes first
+            self.answer(b"".join(parts), waits=waits)
             return True
         self._out += parts
         self._unwritten += size
@@ -180,7 +191,8 @@ class Connection:
         if self.is_closed:
             return
         if self.session is not None:
-            self.write(answers.disconnect(self.version, reason))
+            if self._is_greeted:  # 3.14.0-1
+                self.write(answers.disconnect(self.version, reason))
         elif self.version == V5:
             self.write(answers.refused(self.version, reason))
         self._end()

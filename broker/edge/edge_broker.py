@@ -89,7 +89,7 @@ class EdgeBroker:
             if session.will_at is not None and session.will_at <= now:
                 self._publish_will(session)
             if session.expires_at is not None and session.expires_at <= now:
-                self._end(session)
+                self.end(session)
 
     def committed(self, batch: int) -> None:
         """The journal has this batch and all before it."""
@@ -133,17 +133,13 @@ class EdgeBroker:
             return
         session.account.connections -= 1
         session.detach()
-        now = self.now()
-        session.expires_at = now + session.expiry_s
-        if session.will is not None:
-            session.will_at = now + min(session.will_delay_s, session.expiry_s)
-            if session.will_at <= now:
-                self._publish_will(session)
+        if session.will_at is not None and session.will_at <= self.now():
+            self._publish_will(session)
         if session.expiry_s:
             self.schedule(session)
             self._record(session)
         else:
-            self._end(session)
+            self.end(session)
 
     # -- who comes, and stays ---------------------------------------------------------------------
 
@@ -200,7 +196,7 @@ class EdgeBroker:
     ) -> None:
         session = self.sessions.get((account.grant.name, client_id))
         if session is not None and packet.clean_start:
-            self._end(session)
+            self.end(session)
             session = None
         is_present = session is not None
         session = session or self.new_session(account, client_id)
@@ -228,7 +224,7 @@ class EdgeBroker:
             assigned_id=assigned_id,
             expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
         )
-        connection.answer(answer, waits=session.is_kept)
+        connection.greet(answer, waits=session.is_kept)
         session.pump()
 
     def new_session(self, account: Account, client_id: str, number: int = 0) -> Session:
@@ -246,10 +242,6 @@ class EdgeBroker:
         self.sessions[account.grant.name, client_id] = session
         return session
 
-    def has(self, session: Session) -> bool:
-        """Whether the session has not ended."""
-        return self.sessions.get((session.account.grant.name, session.client_id)) is session
-
     def schedule(self, session: Session) -> None:
         """Have `tick` look at a session that is without a connection."""
         for at in (session.will_at, session.expires_at):
@@ -262,7 +254,7 @@ class EdgeBroker:
             self.router.route(will, session)  # its right was looked at when the client connected
             self._record(session)
 
-    def _end(self, session: Session) -> None:
+    def end(self, session: Session) -> None:
         """A session ends (4.1), and its will is published if that was still to come."""
         session.expires_at = None
         if session.will_at is not None:
@@ -378,7 +370,7 @@ class EdgeBroker:
         connection.answer(answer, waits=session.is_kept)
 
     def _ping(self, connection: Connection, _: Session, __: mqtt5.PingReqPacket) -> None:
-        connection.write(answers.PINGRESP)
+        connection.answer(answers.PINGRESP, waits=False)
 
     def _disconnect(
         self, connection: Connection, session: Session, packet: mqtt5.DisconnectPacket

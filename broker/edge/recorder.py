@@ -7,8 +7,8 @@ from broker.edge.records import DoneRecord, Key, MessageRecord, Record, encode_b
 class Recorder:
     """One batch of records after another; `number` is that of the batch that is being collected.
 
-    Those up to `committed` are in the journal. `is_urgent` when a packet waits for what is collected. `unix_offset_s` is Unix time less
-    monotonic time; None: nothing is kept.
+    Those up to `committed` are in the journal. `is_urgent` when a packet waits for what is
+    collected. `unix_offset_s` is Unix time less monotonic time; None: nothing is kept.
     """
 
     def __init__(self, unix_offset_s: float | None) -> None:
@@ -31,11 +31,6 @@ class Recorder:
         self.number += 1
         return batch
 
-    def discard(self) -> None:
-        """Forget what is collected: the journal has it."""
-        self.take()
-        self.committed = self.number - 1
-
     @property
     def is_empty(self) -> bool:
         """Whether nothing is collected."""
@@ -46,23 +41,17 @@ class Recorder:
         """The number of the batch that an answer has to wait for, which may be committed."""
         return self.number if self.is_urgent else self.number - 1
 
-    @property
-    def position(self) -> int:
-        """Where the next record of this batch will stand."""
-        return len(self._records)
-
     def add(self, record: Record) -> None:
         """Collect a record that an answer to a client waits for."""
         if self.is_on:
             self._records.append(record)
             self.is_urgent = True
 
-    def add_message(self, message: Message, position: int) -> None:
-        """Collect that a message is in the queues of its holders, before other records of it."""
-        if self.is_on:
+    def add_message(self, message: Message) -> None:
+        """Collect that a message is in the queues of its holders: those when the batch is taken."""
+        if self.is_on and message.holders:
             self.live[message.number] = message
-            self._records.insert(position, self.of(message))
-            self.is_urgent = True
+            self.add(self.of(message))
 
     def of(self, message: Message) -> MessageRecord:
         """Return what has to be known of a message."""

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 Key = int | str  # of a queue: a session's number, or the filter of a shared subscription
-Holding = tuple[int, bool, tuple[int, ...]]  # QoS, RETAIN flag, subscription ids
+# QoS, RETAIN flag, subscription ids; with QoS 2 its packet id once sent, and whether PUBREC has come
+Holding = tuple[int, bool, tuple[int, ...], int, bool]
 
 
 class _Record(msgspec.Struct, gc=False, array_like=True):
@@ -61,42 +62,24 @@ class EndedRecord(_Record, tag=3):
     number: Key
 
 
-class SubscribedRecord(_Record, tag=4):
-    """A session has subscribed."""
+class SubscriptionRecord(_Record, tag=4):
+    """A session has subscribed (`subscriptions.Options`), or unsubscribed: None."""
 
     number: Key
     pattern: str
-    qos: int
-    no_local: bool
-    as_published: bool
-    identifier: int | None
+    options: tuple[int, bool, bool, int | None] | None
 
 
-class UnsubscribedRecord(_Record, tag=5):
-    """A session has unsubscribed."""
+class HeldRecord(_Record, tag=5):
+    """How a session holds a message that goes to its client with QoS 2, and its `group` no more."""
 
     number: Key
-    pattern: str
-
-
-class SentRecord(_Record, tag=6):
-    """A message has gone to a client with QoS 2: to it, no more to others of its `group`."""
-
-    number: Key
-    packet_id: int
     message: int
     holding: Holding
     group: Key | None = None
 
 
-class ReleasedRecord(_Record, tag=7):
-    """A client has received it (PUBREC)."""
-
-    number: Key
-    packet_id: int
-
-
-class ReceivedRecord(_Record, tag=8):
+class ReceivedRecord(_Record, tag=6):
     """A message of QoS 2 has come of a client; `is_held` until the client releases its packet id."""
 
     number: Key
@@ -104,7 +87,7 @@ class ReceivedRecord(_Record, tag=8):
     is_held: bool
 
 
-class RetainedRecord(_Record, tag=9):
+class RetainedRecord(_Record, tag=7):
     """What is retained, and for which account; without a payload: nothing any more."""
 
     publish: PublishRecord
@@ -117,10 +100,8 @@ Record = (
     | DoneRecord
     | SessionRecord
     | EndedRecord
-    | SubscribedRecord
-    | UnsubscribedRecord
-    | SentRecord
-    | ReleasedRecord
+    | SubscriptionRecord
+    | HeldRecord
     | ReceivedRecord
     | RetainedRecord
 )
@@ -129,7 +110,7 @@ encode_batch = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(list[Record])
 
 
-def decode_batch(data: bytes) -> list[Record]:
+def decode_batch(data: bytes | memoryview) -> list[Record]:
     """Return the records of one batch; msgspec.DecodeError if they are none."""
     found: list[Record] = _decoder.decode(data)
     return found

@@ -1,231 +1,236 @@
-"""Builds the state of an `EdgeBroker` from its journal, and says all of it again for the next one."""
+"""Builds the state of an `EdgeBroker` from its journal, and says all of it again for the next file."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from itertools import chain
 
-from broker.edge.accounts import Account, Grant
+from broker.edge.accounts import Account, Grant, Quotas
 from broker.edge.edge_broker import EdgeBroker
+from broker.edge.journal import Journal
 from broker.edge.message import Message, restored
 from broker.edge.records import (
     DoneRecord,
     EndedRecord,
+    HeldRecord,
     Key,
     MessageRecord,
     ReceivedRecord,
     Record,
-    ReleasedRecord,
     RetainedRecord,
-    SentRecord,
     SessionRecord,
-    SubscribedRecord,
-    UnsubscribedRecord,
+    SubscriptionRecord,
+    encode_batch,
 )
-from broker.edge.router import Retained, subscribed_record
-from broker.edge.session import Delivery, Session
+from broker.edge.session import Session
 from broker.edge.subscriptions import Subscription
 
-
-@dataclass
-class _Kept:
-    """What the journal says of one session."""
-
-    session: SessionRecord
-    subscriptions: dict[str, SubscribedRecord] = field(default_factory=dict)
-    sent: dict[int, SentRecord] = field(default_factory=dict)
-    released: set[int] = field(default_factory=set)
-    received: set[int] = field(default_factory=set)
-
-    def take(self, record: Record) -> None:
-        """Read one record of this session."""
-        match record:
-            case SubscribedRecord():
-                self.subscriptions[record.pattern] = record
-            case UnsubscribedRecord():
-                self.subscriptions.pop(record.pattern, None)
-            case SentRecord():
-                self.sent[record.packet_id] = record
-                self.released.discard(record.packet_id)
-            case ReleasedRecord():
-                self.released.add(record.packet_id)
-            case ReceivedRecord():
-                change = self.received.add if record.is_held else self.received.discard
-                change(record.packet_id)
-
-    def done(self, messages: Iterable[int]) -> None:
-        """These messages are done."""
-        if self.sent:
-            gone = set(messages)
-            self.sent = {one: sent for one, sent in self.sent.items() if sent.message not in gone}
+_AT_ONCE = 500  # records in one batch of a copy, while all goes on
+_AT_START = 20_000
+# Of an account that was not authenticated since the start: what it has is within its own quotas.
+_UNKNOWN = Quotas(queued_bytes=256 << 20, retained=1_000_000)
 
 
-class _Facts:
-    """What the journal comes to, when it is read to its end."""
+class JournalKeeper:
+    """Recovers a broker from its journal, and rewrites the journal when it has grown."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.sessions: dict[Key, _Kept] = {}
-        self.messages: dict[int, MessageRecord] = {}
-        self.retained: dict[str, RetainedRecord] = {}
-        self.last_message = 0
-        self.last_session = 0
-        for record in records:
-            self._take(record)
+    def __init__(self, broker: EdgeBroker, journal: Journal) -> None:
+        self._broker = broker
+        self._journal = journal
+        self._copy: Iterator[list[Record]] | None = None
 
-    def _take(self, record: Record) -> None:
-        match record:
-            case MessageRecord():
-                self.messages[record.message] = record
-                self.last_message = max(self.last_message, record.message)
-            case DoneRecord():
-                for number in record.messages:
-                    self._done(record.key, number)
-                if record.key in self.sessions:
-                    self.sessions[record.key].done(record.messages)
-            case SessionRecord():
-                self.last_session = max(self.last_session, int(record.number))
-                self.sessions.setdefault(record.number, _Kept(record)).session = record
-            case EndedRecord():
-                self.sessions.pop(record.number, None)
-            case RetainedRecord():
-                self.retained.pop(record.publish.topic, None)
-                if record.publish.payload:
-                    self.retained[record.publish.topic] = record
-            case _:
-                self._take_of_session(record)
+    def recover(self) -> None:
+        """Make the broker, which is new, what its predecessor was; blocks.
 
-    def _take_of_session(
-        self,
-        record: SubscribedRecord
-        | UnsubscribedRecord
-        | SentRecord
-        | ReleasedRecord
-        | ReceivedRecord,
-    ) -> None:
-        kept = self.sessions.get(record.number)
-        if kept is not None:
-            kept.take(record)
-        if isinstance(record, SentRecord) and (message := self.messages.get(record.message)):
-            if record.group is not None:
-                message.holders.pop(record.group, None)
-            message.holders[record.number] = record.holding
+        Raises:
+            JournalError: the journal is damaged, in use, or cannot be written.
+        """
+        journal = self._journal
+        journal.open()
+        restore(self._broker, journal.read())
+        journal.rewrite()
+        for records in snapshot(self._broker, _AT_START):
+            journal.write(encode_batch(records))
+        journal.rewritten()
 
-    def _done(self, key: Key, number: int) -> None:
-        message = self.messages.get(number)
-        if message is not None:
-            message.holders.pop(key, None)
-            if not message.holders:
-                del self.messages[number]
+    def write(self, batch: bytes) -> None:
+        """Return when a batch is on the disk, or raise JournalError: nothing must be promised then."""
+        self._journal.write(batch)
+
+    def close(self) -> None:
+        """Let other processes use the directory."""
+        self._journal.close()
+
+    def rewrite(self) -> None:
+        """A batch was written: copy some of what is live to the next file, if one has begun."""
+        if self._copy is None:
+            if self._journal.is_large:
+                self._journal.rewrite()
+                self._copy = snapshot(self._broker, _AT_ONCE)
+        elif records := next(self._copy, None):
+            for record in records:
+                self._broker.recorder.add(record)
+        else:
+            self._journal.rewritten()
+            self._copy = None
+
+
+# -- reading ----------------------------------------------------------------------------------------
 
 
 def restore(broker: EdgeBroker, records: Iterable[Record]) -> None:
     """Make `broker`, which is new, what its predecessor was; nobody is connected."""
-    facts = _Facts(records)
-    router, monotonic = broker.router, broker.recorder.monotonic
-    broker.last_session, router.last_message = facts.last_session, facts.last_message
-    sessions = {number: _session(broker, kept) for number, kept in facts.sessions.items()}
-    for number, record in sorted(facts.messages.items()):
-        message = Message(number, restored(record.publish), monotonic(record.came_at))
-        _queue(broker, sessions, message, record)
-    for key, kept in facts.sessions.items():
-        _resume_exactly_once(sessions[key], kept)
-    for retained in facts.retained.values():
-        router.last_message += 1
-        came_at = monotonic(retained.came_at)
-        message = Message(router.last_message, restored(retained.publish), came_at)
-        router.restore_retained(message, _account(broker, retained.account))
-    broker.recorder.discard()
+    broker.recorder.is_on = False  # what happens now stands in the journal
+    replay = _Replay(broker)
+    for record in records:
+        replay.take(record)
+    replay.finish()
+    broker.recorder.is_on = True
 
 
-def _account(broker: EdgeBroker, name: str) -> Account:
-    """Return an account, whose rights are known when it connects."""
-    return broker.accounts.setdefault(name, Account(Grant(name=name)))
+class _Replay:
+    """Does what the records say, one after another."""
 
+    def __init__(self, broker: EdgeBroker) -> None:
+        self._broker = broker
+        self._router = broker.router
+        self._monotonic = broker.recorder.monotonic
+        self._sessions: dict[Key, Session] = {}
+        self._messages: dict[int, MessageRecord] = {}
+        self._retained: dict[str, RetainedRecord] = {}
 
-def _session(broker: EdgeBroker, kept: _Kept) -> Session:
-    record, now, monotonic = kept.session, broker.now(), broker.recorder.monotonic
-    account = _account(broker, record.account)
-    session = broker.new_session(account, record.client_id, int(record.number))
-    session.expiry_s = record.expiry_s
-    session.received = set(kept.received)
-    session.will = None if record.will is None else restored(record.will)
-    session.will_delay_s = record.will_delay_s
-    if record.expires_at is not None:
-        session.expires_at = monotonic(record.expires_at)
-        session.will_at = None if record.will_at is None else monotonic(record.will_at)
-    else:  # it was connected until now
-        session.expires_at = now + record.expiry_s
-        if session.will is not None:
-            session.will_at = now + min(record.will_delay_s, record.expiry_s)
-    for one in kept.subscriptions.values():
-        subscription = Subscription(
-            session,
-            one.qos,
-            no_local=one.no_local,
-            as_published=one.as_published,
-            identifier=one.identifier,
+    def take(self, record: Record) -> None:
+        """Do what it says; about sessions that are told of later only, it says nothing that counts."""
+        match record:
+            case MessageRecord():
+                self._messages[record.message] = record
+                self._router.last_message = max(self._router.last_message, record.message)
+            case DoneRecord():
+                for number in record.messages:
+                    self._done(record.key, number)
+            case HeldRecord():
+                if (message := self._messages.get(record.message)) is not None:
+                    message.holders[record.number] = record.holding
+                    if record.group is not None:
+                        message.holders.pop(record.group, None)
+            case SessionRecord():
+                self._take_session(record)
+            case RetainedRecord():
+                self._retained[record.publish.topic] = record
+            case _ if (session := self._sessions.get(record.number)) is not None:
+                self._take_of(session, record)
+
+    def _done(self, key: Key, number: int) -> None:
+        message = self._messages.get(number)
+        if message is not None:
+            message.holders.pop(key, None)
+            if not message.holders:
+                del self._messages[number]
+
+    def _take_session(self, record: SessionRecord) -> None:
+        broker, session = self._broker, self._sessions.get(record.number)
+        if session is None:
+            account = self._account(record.account)
+            session = broker.new_session(account, record.client_id, int(record.number))
+            session.is_recorded = True
+            self._sessions[record.number] = session
+            broker.last_session = max(broker.last_session, int(record.number))
+        session.expiry_s, session.will_delay_s = record.expiry_s, record.will_delay_s
+        session.will = None if record.will is None else restored(record.will)
+        session.expires_at, session.will_at = (
+            None if at is None else self._monotonic(at)
+            for at in (record.expires_at, record.will_at)
         )
-        broker.router.add_subscription(session, one.pattern, subscription)
-    session.is_recorded = True
-    broker.schedule(session)
-    return session
+
+    def _take_of(
+        self, session: Session, record: EndedRecord | SubscriptionRecord | ReceivedRecord
+    ) -> None:
+        match record:
+            case EndedRecord():
+                self._broker.end(self._sessions.pop(record.number))
+            case SubscriptionRecord(options=None):
+                self._router.unsubscribe(session, record.pattern)
+            case SubscriptionRecord(options=(qos, no_local, as_published, identifier)):
+                subscription = Subscription(
+                    session,
+                    qos,
+                    no_local=no_local,
+                    as_published=as_published,
+                    identifier=identifier,
+                )
+                self._router.add_subscription(session, record.pattern, subscription)
+            case ReceivedRecord(is_held=True):
+                session.received.add(record.packet_id)
+            case ReceivedRecord():
+                session.received.discard(record.packet_id)
+
+    def _account(self, name: str) -> Account:
+        return self._broker.accounts.setdefault(name, Account(Grant(name=name, quotas=_UNKNOWN)))
+
+    def finish(self) -> None:
+        """All records are read."""
+        for session in self._sessions.values():
+            if session.expires_at is None:  # it was connected until now
+                session.detach()
+            self._broker.schedule(session)
+        for _, record in sorted(self._messages.items()):
+            self._queue(record)
+        for kept in self._retained.values():
+            if kept.publish.payload:
+                came_at = self._monotonic(kept.came_at)
+                message = self._router.numbered(restored(kept.publish), came_at)
+                self._router.restore_retained(message, self._account(kept.account))
+
+    def _queue(self, record: MessageRecord) -> None:
+        came_at = self._monotonic(record.came_at)
+        message = Message(record.message, restored(record.publish), came_at)
+        for key, holding in record.holders.items():
+            groups, sessions = self._router.groups, self._sessions
+            receiver = groups.get(key) if isinstance(key, str) else sessions.get(key)
+            if receiver is not None:
+                receiver.restore(message, holding)
+        if message.holders:
+            self._broker.recorder.live[message.number] = message
 
 
-def _queue(
-    broker: EdgeBroker, sessions: dict[Key, Session], message: Message, record: MessageRecord
-) -> None:
-    for key, (qos, retain, identifiers) in record.holders.items():
-        receiver = broker.router.groups.get(key) if isinstance(key, str) else sessions.get(key)
-        if receiver is not None:
-            message.holders[key] = (qos, retain, tuple(identifiers))
-            receiver.restore(Delivery(message, qos, retain=retain, identifiers=tuple(identifiers)))
-    if message.holders:
-        broker.recorder.live[message.number] = message
+# -- writing ----------------------------------------------------------------------------------------
 
 
-def _resume_exactly_once(session: Session, kept: _Kept) -> None:
-    """What went out with QoS 2 keeps its packet id, and whether the client has it (4.4)."""
-    waiting = {delivery.message.number: delivery for delivery in session.queue}
-    for packet_id, sent in kept.sent.items():
-        delivery = waiting.get(sent.message)
-        if delivery is not None:
-            session.queue.remove(delivery)
-            session.in_flight[packet_id] = delivery
-            delivery.was_sent = True
-            delivery.is_released = packet_id in kept.released
+def snapshot(broker: EdgeBroker, at_once: int) -> Iterator[list[Record]]:
+    """Yield the records of all that is live, so many at once, while it goes on changing.
+
+    All in one list are true at the same time, so they have to be collected together.
+    """
+    some: list[Record] = []
+    for records in chain(_sessions(broker), _messages(broker), _retained(broker)):
+        some += records
+        if len(some) >= at_once:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
-def snapshot(broker: EdgeBroker) -> Iterator[Record]:
-    """Yield the records of all that is live, while it goes on changing: each as it is then."""
-    for session in _recorded_sessions(broker):
-        yield session.record()
-        for pattern, subscription in list(session.subscriptions.items()):
-            yield subscribed_record(session, pattern, subscription)
-        for packet_id in sorted(session.received):
-            yield ReceivedRecord(session.key, packet_id, is_held=True)
+def _sessions(broker: EdgeBroker) -> Iterator[list[Record]]:
+    for session in list(broker.sessions.values()):
+        if session.is_recorded:  # and has not ended
+            yield [
+                session.record(),
+                *(
+                    SubscriptionRecord(session.key, pattern, subscription.options)
+                    for pattern, subscription in session.subscriptions.items()
+                ),
+                *(ReceivedRecord(session.key, one, is_held=True) for one in session.received),
+            ]
+
+
+def _messages(broker: EdgeBroker) -> Iterator[list[Record]]:
     for message in list(broker.recorder.live.values()):
         if message.holders:
-            yield broker.recorder.of(message)
-    for session in _recorded_sessions(broker):
-        yield from _exactly_once_records(session)
-    for retained in list(broker.router.retained.values()):
-        if retained.account is not None and _is_current(broker, retained):
-            yield broker.router.retained_record(retained)
+            yield [broker.recorder.of(message)]
 
 
-def _recorded_sessions(broker: EdgeBroker) -> Iterator[Session]:
-    for session in list(broker.sessions.values()):
-        if session.is_recorded and broker.has(session):
-            yield session
-
-
-def _exactly_once_records(session: Session) -> Iterator[Record]:
-    for packet_id, delivery in list(session.in_flight.items()):
-        if delivery.qos == 2:
-            holding = (2, delivery.retain, delivery.identifiers)
-            yield SentRecord(session.key, packet_id, delivery.message.number, holding)
-            if delivery.is_released:
-                yield ReleasedRecord(session.key, packet_id)
-
-
-def _is_current(broker: EdgeBroker, retained: Retained) -> bool:
-    topic = retained.message.publish.topic
-    return any(one is retained for one in broker.router.retained.matched_by(topic))
+def _retained(broker: EdgeBroker) -> Iterator[list[Record]]:
+    router = broker.router
+    for topic in [one.message.publish.topic for one in router.retained.values()]:
+        for one in router.retained_on(topic):
+            if one.account is not None:
+                yield [router.retained_record(one)]

@@ -10,7 +10,7 @@ from broker.edge.message import Message, recorded
 from broker.edge.packets import BadPacketError, Publish
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
-from broker.edge.records import RetainedRecord, SubscribedRecord, UnsubscribedRecord
+from broker.edge.records import RetainedRecord, SubscriptionRecord
 from broker.edge.session import Session
 from broker.edge.share_group import ShareGroup
 from broker.edge.subscriptions import Subscription, SubscriptionTable
@@ -74,21 +74,24 @@ class Router:
         self._deliver(message, None)
 
     def new_message(self, publish: Publish) -> Message:
-        """Give a message its number."""
-        self.last_message += 1
+        """Return a message that has just come."""
         self.counters.received += 1
-        return Message(self.last_message, publish, self._now())
+        return self.numbered(publish, self._now())
+
+    def numbered(self, publish: Publish, came_at: float) -> Message:
+        """Return a message with the next number."""
+        self.last_message += 1
+        return Message(self.last_message, publish, came_at)
 
     def _deliver(self, message: Message, sender: Session | None) -> Reason:
         """Give it to everybody who subscribes to its topic; return the reason code."""
-        publish, dropped, position = message.publish, self.counters.dropped, self._recorder.position
+        publish, dropped = message.publish, self.counters.dropped
         is_taken = False
         for route in self.subscriptions.routes(publish.topic):
             if route.no_local and route.owner is sender:  # 3.8.3-3
                 continue
             is_taken = route.owner.offer(message, route, retain=publish.retain) or is_taken
-        if message.holders:
-            self._recorder.add_message(message, position)
+        self._recorder.add_message(message)
         if is_taken:
             return Reason.SUCCESS
         if self.counters.dropped > dropped:
@@ -135,19 +138,20 @@ class Router:
     def send_retained(self, session: Session, fresh: list[Fresh]) -> None:
         """Send what is retained on the topics that a client has just subscribed to."""
         for pattern, subscription in fresh:
-            for message in self._retained_on(pattern):
-                position = self._recorder.position
+            for one in self.retained_on(pattern):
+                # Each has its own number: a session may have this twice, and queues are in its order.
+                message = self.numbered(one.message.publish, one.message.came_at)
                 qos = min(message.publish.qos, subscription.qos)
                 session.take(message, qos, retain=True, identifiers=subscription.identifiers)
-                if message.holders:
-                    self._recorder.add_message(message, position)
+                self._recorder.add_message(message)
 
-    def _retained_on(self, pattern: str) -> Iterator[Message]:
+    def retained_on(self, pattern: str) -> Iterator[Retained]:
+        """Yield what is retained on the topics that a filter matches; what has expired goes."""
         now = self._now()
         for one in list(self.retained.matched_by(pattern)):
             expires_at = one.message.expires_at
             if expires_at is None or expires_at > now:
-                yield one.message
+                yield one
             else:
                 self.retained.remove(one.message.publish.topic, None)
                 self._count(one, -1)
@@ -209,7 +213,7 @@ class Router:
         session.account.subscriptions += filter_ not in session.subscriptions
         session.subscriptions[filter_] = subscription
         if session.is_kept:
-            self._recorder.add(subscribed_record(session, filter_, subscription))
+            self._recorder.add(SubscriptionRecord(session.key, filter_, subscription.options))
         if name is None:
             self.subscriptions.add(pattern, subscription)
             return name, pattern
@@ -233,7 +237,7 @@ class Router:
         _, pattern = split_share(filter_)
         session.account.subscriptions -= 1
         if session.is_recorded:
-            self._recorder.add(UnsubscribedRecord(session.key, filter_))
+            self._recorder.add(SubscriptionRecord(session.key, filter_, None))
         if session.groups.pop(filter_, None) is None:
             self.subscriptions.remove(pattern, session)
             return True
@@ -244,17 +248,3 @@ class Router:
             group.clear()
             del self.groups[filter_]
         return True
-
-
-def subscribed_record(
-    session: Session, filter_: str, subscription: Subscription
-) -> SubscribedRecord:
-    """Return what has to be known of a subscription."""
-    return SubscribedRecord(
-        session.key,
-        filter_,
-        subscription.qos,
-        subscription.no_local,
-        subscription.as_published,
-        next(iter(subscription.identifiers), None),
-    )

@@ -13,9 +13,6 @@ import contextlib
 import ssl
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Self, cast
@@ -26,14 +23,12 @@ from broker.edge.edge_broker import EdgeBroker
 from broker.edge.journal import Journal
 from broker.edge.limits import Limits
 from broker.edge.recorder import Recorder
-from broker.edge.records import Record, encode_batch
-from broker.edge.recovery import restore, snapshot
+from broker.edge.recovery import JournalKeeper
 from broker.edge.sys_topics import sys_topics
 
 _TURN_PACKETS = 16  # of those in a turn who have not said yet who they are
 _MAX_UNREAD_BYTES = 256 * 1024  # of one connection; above it nothing more is read from its socket
 _LAZY_COMMIT_S = 0.2  # what nobody waits for is written so often
-_SNAPSHOT_RECORDS = 500  # in one batch
 _CLOSE_S = 5.0  # how long a client may take for the last bytes
 
 
@@ -55,7 +50,6 @@ class EdgeServer:
     ) -> None:
         self.host = host
         self.port = port
-        self._journal = Journal(directory) if directory is not None else None
         offset_s = None if directory is None else time.time() - time.monotonic()
         self.broker = EdgeBroker(
             authenticate=authenticate,
@@ -64,15 +58,13 @@ class EdgeServer:
             limits=limits or Limits(),
             recorder=Recorder(offset_s),
         )
+        self._keeper = None if directory is None else JournalKeeper(self.broker, Journal(directory))
         self._tls = tls
         self._links: dict[Connection, _Link] = {}
         self._ready: dict[object, deque[_Link]] = {}
         self._turn_is_due = False
         self._lazy_is_due = False
-        self._snapshot: Iterator[Record] | None = None
-        self._is_copied = False
         self._commit: asyncio.Task[None] | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._tasks = contextlib.AsyncExitStack()
         self._loop: asyncio.AbstractEventLoop
         self._group: asyncio.TaskGroup
@@ -80,8 +72,8 @@ class EdgeServer:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        if self._journal is not None:
-            await self._recover(self._journal)
+        if self._keeper is not None:
+            self._keeper.recover()
         server = await self._loop.create_server(
             lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=4096
         )
@@ -100,24 +92,17 @@ class EdgeServer:
         server.close()
         for link in list(self._links.values()):
             link.abort()
-        if self._commit is not None:
-            await self._commit
-        batch = self.broker.recorder.take()
-        if self._journal is not None and batch:
-            await self._loop.run_in_executor(self._writer, self._journal.write, batch)
-        self._writer.shutdown()
-        if self._journal is not None:
-            self._journal.close()
-
-    async def _recover(self, journal: Journal) -> None:
-        def read() -> list[Record]:
-            return list(journal.read())
-
-        restore(self.broker, await self._loop.run_in_executor(self._writer, read))
-        journal.open()
-        for records in _chunks(snapshot(self.broker)):
-            await self._loop.run_in_executor(self._writer, journal.write, records)
-        journal.rewritten()
+        await asyncio.sleep(0)  # each says what becomes of its session
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        try:
+            if self._commit is not None:
+                await self._commit
+            if batch := self.broker.recorder.take():
+                keeper.write(batch)
+        finally:
+            keeper.close()
 
     async def _tick(self) -> None:
         told_at = float("-inf")
@@ -179,49 +164,35 @@ class EdgeServer:
                 if link is not None:
                     link.write()
         records = self.broker.recorder
-        if records.is_empty or self._journal is None or self._commit is not None:
+        if records.is_empty or self._keeper is None or self._commit is not None:
             return
         if records.is_urgent:
-            self._begin_commit(self._journal)
+            self._begin_commit(self._keeper)
         elif not self._lazy_is_due:
             self._lazy_is_due = True
-            self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily, self._journal)
+            self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily)
 
     # -- the journal ------------------------------------------------------------------------------
 
-    def _commit_lazily(self, journal: Journal) -> None:
+    def _commit_lazily(self) -> None:
         self._lazy_is_due = False
-        if self._commit is None and not self.broker.recorder.is_empty:
-            self._begin_commit(journal)
-
-    def _begin_commit(self, journal: Journal) -> None:
-        number, batch = self.broker.recorder.number, self.broker.recorder.take()
-        self._commit = self._group.create_task(
-            self._write(journal, number, batch), name=f"write batch {number} of the journal"
-        )
-
-    async def _write(self, journal: Journal, number: int, batch: bytes) -> None:
-        """Write a batch; a journal that cannot be written ends the server, which promised it."""
-        await self._loop.run_in_executor(self._writer, journal.write, batch)
-        self._commit = None
-        self.broker.committed(number)
-        self._rewrite(journal)
+        recorder = self.broker.recorder
+        recorder.is_urgent = not recorder.is_empty
         self._flush()
 
-    def _rewrite(self, journal: Journal) -> None:
-        """Copy some of what is live to the next file, while everything goes on."""
-        if self._is_copied:
-            journal.rewritten()
-            self._is_copied = False
-        elif self._snapshot is not None:
-            some = list(islice(self._snapshot, _SNAPSHOT_RECORDS))
-            for record in some:
-                self.broker.recorder.add(record)
-            if not some:
-                self._snapshot, self._is_copied = None, True
-        elif journal.is_large:
-            journal.rewrite()
-            self._snapshot = snapshot(self.broker)
+    def _begin_commit(self, keeper: JournalKeeper) -> None:
+        number, batch = self.broker.recorder.number, self.broker.recorder.take()
+        self._commit = self._group.create_task(
+            self._write(keeper, number, batch), name=f"write batch {number} of the journal"
+        )
+
+    async def _write(self, keeper: JournalKeeper, number: int, batch: bytes) -> None:
+        """Write a batch; a journal that cannot be written ends the server, which promised it."""
+        await asyncio.to_thread(keeper.write, batch)
+        self._commit = None
+        self.broker.committed(number)
+        keeper.rewrite()
+        self._flush()
 
     def forget(self, connection: Connection) -> None:
         """The network connection is gone."""
@@ -315,8 +286,3 @@ class _Link(asyncio.Protocol):
     def abort(self) -> None:
         """Close without a word."""
         self._transport.abort()
-
-
-def _chunks(records: Iterator[Record]) -> Iterator[bytes]:
-    while some := list(islice(records, _SNAPSHOT_RECORDS)):
-        yield encode_batch(some)

@@ -10,7 +10,7 @@ from broker.edge.accounts import Account
 from broker.edge.message import Message, recorded
 from broker.edge.packets import Publish
 from broker.edge.recorder import Recorder
-from broker.edge.records import Key, ReleasedRecord, SentRecord, SessionRecord
+from broker.edge.records import HeldRecord, Holding, Key, SessionRecord
 from broker.edge.subscriptions import Route, Subscription
 
 _MAX_PACKET_ID = 65535
@@ -163,17 +163,24 @@ class Session:
             return False
         account.queued_bytes += message.size
         if self.expiry_s:
-            message.holders[self.key] = (qos, retain, identifiers)
+            message.holders[self.key] = (qos, retain, identifiers, 0, False)
         if self.is_free:
             self.put_on_wire(delivery)
         else:
             self.queue.append(delivery)
         return True
 
-    def restore(self, delivery: Delivery) -> None:
-        """The journal has this for it."""
-        self.account.queued_bytes += delivery.message.size
-        self.queue.append(delivery)
+    def restore(self, message: Message, holding: Holding) -> None:
+        """Take a message as the journal says: what went out with QoS 2 keeps its packet id (4.4)."""
+        qos, retain, identifiers, packet_id, is_released = holding
+        delivery = Delivery(message, qos, retain=retain, identifiers=identifiers)
+        delivery.was_sent, delivery.is_released = packet_id > 0, is_released
+        self.account.queued_bytes += message.size
+        message.holders[self.key] = holding
+        if packet_id:
+            self.in_flight[packet_id] = delivery
+        else:
+            self.queue.append(delivery)
 
     def put_on_wire(self, delivery: Delivery) -> None:
         """Send it, and keep it until it is acknowledged."""
@@ -197,9 +204,13 @@ class Session:
         if group is not None:
             group.lend_for_good(message)
             self.account.queued_bytes += message.size
-        holding = message.holders[self.key] = (2, delivery.retain, delivery.identifiers)
-        from_group = None if group is None else group.key
-        self._recorder.add(SentRecord(self.key, packet_id, message.number, holding, from_group))
+        self._hold(packet_id, delivery, None if group is None else group.key)
+
+    def _hold(self, packet_id: int, delivery: Delivery, group: Key | None = None) -> None:
+        message = delivery.message
+        holding = (2, delivery.retain, delivery.identifiers, packet_id, delivery.is_released)
+        message.holders[self.key] = holding
+        self._recorder.add(HeldRecord(self.key, message.number, holding, group))
 
     def _transmit(self, packet_id: int, delivery: Delivery) -> None:
         assert self.link is not None
@@ -266,7 +277,7 @@ class Session:
         if not delivery.is_released:
             delivery.is_released = True
             if self.expiry_s:
-                self._recorder.add(ReleasedRecord(self.key, packet_id))
+                self._hold(packet_id, delivery)
 
     # -- its network connection -------------------------------------------------------------------
 
@@ -280,6 +291,10 @@ class Session:
     def detach(self) -> None:
         """It has none any more: others of the group get what was not acknowledged."""
         self.link = None
+        now = self._clock()
+        self.expires_at = now + self.expiry_s
+        if self.will is not None:
+            self.will_at = now + min(self.will_delay_s, self.expiry_s)
         self._on_wire = 0
         self._resend.clear()
         for packet_id, delivery in reversed([*self.in_flight.items()]):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from broker.edge.message import Message
 from broker.edge.recorder import Recorder
-from broker.edge.records import Key
+from broker.edge.records import Holding, Key
 from broker.edge.session import Delivery, Session
 from broker.edge.subscriptions import Route, Subscription
 
@@ -55,10 +55,7 @@ class ShareGroup:
         if self._queued_bytes + message.size > self._max_queued_bytes:
             self._on_drop()
             return False
-        delivery = Delivery(message, qos, retain=retain, identifiers=route.identifiers)
-        if qos and any(member.expiry_s for member in self._members):
-            message.holders[self.key] = (qos, retain, route.identifiers)
-        self.restore(delivery)
+        delivery = self.restore(message, (qos, retain, route.identifiers, 0, False))
         self.pump()
         if qos or not self.queue or self.queue[-1] is not delivery:
             return True
@@ -66,11 +63,16 @@ class ShareGroup:
         self._drop(message)
         return False
 
-    def restore(self, delivery: Delivery) -> None:
-        """Queue it; or: the journal has this for the group."""
+    def restore(self, message: Message, holding: Holding) -> Delivery:
+        """Queue a message; or: the journal has it for the group."""
+        qos, retain, identifiers, *_ = holding
+        delivery = Delivery(message, qos, retain=retain, identifiers=identifiers)
         delivery.group = self
-        self._queued_bytes += delivery.message.size
+        if qos:
+            message.holders[self.key] = holding
+        self._queued_bytes += message.size
         self.queue.append(delivery)
+        return delivery
 
     def pump(self) -> None:
         """Hand out what waits, to members in turn."""

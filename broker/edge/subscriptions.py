@@ -9,6 +9,8 @@ from broker.edge.topic_tree import TopicTree
 
 _KNOWN_TOPICS = 20_000  # whose routes are remembered
 
+Options = tuple[int, bool, bool, int | None]  # maximum QoS, No Local, Retain As Published, id
+
 
 class Receiver(Protocol):
     """A session, or a group that shares a subscription."""
@@ -38,6 +40,11 @@ class Subscription:
         self.no_local = no_local
         self.as_published = as_published
         self.identifiers = () if identifier is None else (identifier,)
+
+    @property
+    def options(self) -> Options:
+        """Return what has to be known of it."""
+        return self.qos, self.no_local, self.as_published, next(iter(self.identifiers), None)
 
 
 class Route:
