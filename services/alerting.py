@@ -21,7 +21,6 @@ from broker.mqtt import Message, PubAckReasonCode, ServerStatus
 from broker.runtime import metrics
 from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
-from broker.store.alert_states import LOSSY_TRIES, MOST_TRIES
 from broker.store.kernel.isolation import each
 from broker.store.mqtt_outages import MqttOutages
 from broker.store.place_index import reached_cells
@@ -254,7 +253,6 @@ async def _record(
         refused=refused,
         now=ctx.clock.now(),
         event=told,
-        lossy=ctx.mqtt.is_lossy,
     )
 
 
@@ -263,14 +261,9 @@ async def _record(
 
 @service.every(0.5)
 async def see_to_unconfirmed(ctx: Context) -> Effects:
-    """Send again what was refused, or claimed by a worker that died; expire what is too late.
-
-    And once more what a lossy MQTT broker took and no device has confirmed.
-    """
+    """Send again what was refused, or claimed by a worker that died; expire what is too late."""
     await ctx.store.deadlines.follow(ctx.clock.adopted)  # else what is set now moves along too
     due = await ctx.store.alerts.due(ctx.now_ms)
-    if ctx.mqtt.is_lossy:
-        return await _again(due, ctx, why="doubted", doubted=True, most_tries=LOSSY_TRIES)
     return await _again(due, ctx, why="unsent")
 
 
@@ -338,12 +331,7 @@ class _Again(NamedTuple):
 
 
 async def _again(
-    identifiers: Sequence[UUID],
-    ctx: Context,
-    *,
-    why: str,
-    doubted: bool = False,
-    most_tries: int = MOST_TRIES,
+    identifiers: Sequence[UUID], ctx: Context, *, why: str, doubted: bool = False
 ) -> Effects:
     """Go through the unconfirmed alerts of these incidents; send what is to be sent again."""
 
@@ -353,7 +341,6 @@ async def _again(
             now=ctx.now,
             lasts_s=ctx.policy.timers.silence_s,
             doubted=doubted,
-            most_tries=most_tries,
         )
         _EXPIRED.inc(expired)
         filed = await ctx.store.incidents.get(identifier) if claimed else None

@@ -70,7 +70,6 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
             "NABIJ_LOG_LEVEL": "loud",
             "NABIJ_LOG_FORMAT": "xml",
             "NABIJ_INSTANCE": "a/b",
-            "NABIJ_WORKERS": "0",
             "NABIJ_PARTITIONS": "0",
             "NABIJ_UNSAFE_REDIS": "maybe",
             "NABIJ_MQT_URL": "mqtt://x",

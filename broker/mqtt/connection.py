@@ -271,8 +271,8 @@ class Connection:
     async def _supervise(self, wire: SessionTransport | None) -> None:
         """Reconnect forever, unless another client is known to use our client id.
 
-        Mosquitto 2.0.11 and rumqttd do not tell a client that its session was taken over (section
-        3.14.2.1). So the delays grow for a connection that keeps breaking early, and the log names
+        Mosquitto 2.0.11 does not tell a client that its session was taken over (section 3.14.2.1).
+        So the delays grow for a connection that keeps breaking early, and the log names
         the suspicion.
         """
         loop = asyncio.get_running_loop()

@@ -189,8 +189,8 @@ class Session:
     def acknowledge(self, packet_id: int, epoch: int) -> None:
         """PUBACK a delivery; ignored if it came on an earlier network connection.
 
-        PUBACKs go out in the order in which the messages came (section 4.6, MQTT-4.6.0-2; rumqttd
-        drops the connection otherwise), so one waits until those before it are acknowledged too.
+        PUBACKs go out in the order in which the messages came (section 4.6, MQTT-4.6.0-2), so one
+        waits until those before it are acknowledged too.
         """
         current = epoch == self._epoch and self._state in _PUBLISHING
         if not current or packet_id not in self._unacknowledged:
@@ -346,10 +346,10 @@ class Session:
             packet_id = packet.packet_id or 0
             if not packet_id:
                 raise _violation("a packet id of 0 (section 2.2.1)")
-            # More than our Receive Maximum may be in flight: rumqttd ignores it, and Mosquitto
-            # 2.0.11 exceeds it when it resumes a session, before it answers SUBSCRIBE. To
-            # disconnect, as section 4.9 allows, made it do so again at each attempt, and intake
-            # never came back. There are only 65,535 packet ids.
+            # More than our Receive Maximum may be in flight: Mosquitto 2.0.11 exceeds it when it
+            # resumes a session, before it answers SUBSCRIBE. To disconnect, as section 4.9 allows,
+            # made it do so again at each attempt, and intake never came back. There are only 65,535
+            # packet ids.
             self._unacknowledged[packet_id] = False
         elif packet.qos is mqtt5.QoS.EXACTLY_ONCE:
             raise ProtocolError(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 was not asked for")

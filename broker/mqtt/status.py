@@ -1,8 +1,8 @@
 """The status of the MQTT broker: since when it holds our connection, and what it reports.
 
-Mosquitto publishes under `$SYS` how many messages it has dropped and since when it runs
+It publishes under `$SYS` how many messages it has dropped and since when it runs
 (mosquitto(8), "Broker status"), retained, each `sys_interval`. It is read on a short connection of
-its own: rumqttd disconnects on `$SYS` subscriptions.
+its own.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ _AT_ONCE = 200
 class ServerStatus:
     """The status of the MQTT broker that `connection` is with, asked at `endpoint`, if it answers.
 
-    `is_lossy`: it may lose messages silently, as rumqttd does when it is killed. `number` is its
-    number among several. `open_mqtt` makes the connection to ask by, `wall_s` tells Unix time.
+    `number` is its number among several. `open_mqtt` makes the connection to ask by, `wall_s` tells
+    Unix time.
     """
 
     def __init__(
@@ -39,12 +39,10 @@ class ServerStatus:
         endpoint: Endpoint | None = None,
         connection: MqttConnection | None = None,
         *,
-        is_lossy: bool = False,
         number: int = 0,
         open_mqtt: OpenMqtt = Connection,
         wall_s: Callable[[], float] = time.time,
     ) -> None:
-        self.is_lossy = is_lossy
         self.number = number
         self._endpoint = endpoint
         self._connection = connection

@@ -37,7 +37,6 @@ class Settings:
     log_level: str = "info"
     log_format: str = "auto"
     instance: str = "1"
-    workers: int = 1
     partitions: int = 1
     unsafe_redis: bool = False
 
@@ -194,13 +193,6 @@ SETTINGS: tuple[Setting, ...] = (
         "name of this host's instance, part of the MQTT client ids; must differ between hosts that "
         "run at the same time",
     ),
-    Setting(
-        "NABIJ_WORKERS",
-        _count,
-        1,
-        "set for each worker: how many workers its service has. Without a share group, as with "
-        "the embedded iotcore, they divide the senders among themselves by it",
-    ),
 )
 
 
@@ -256,8 +248,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         for name in sorted(environ)
         if name.startswith("NABIJ_") and name not in known
     )
-    alone = "NABIJ_WORKERS" in environ  # the workers divide the senders without a share group
-    if values.get("mqtt_url") and not values.get("share_group") and not alone:
+    if values.get("mqtt_url") and not values.get("share_group"):
         problems.append(
             "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
         )

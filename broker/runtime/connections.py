@@ -28,7 +28,7 @@ from broker.runtime.service import Service, outgoing
 from schemas import topics
 from schemas.messages import ServiceState, ServiceStatus
 
-RECEIVE_MAXIMUM = 1_000  # in hand: flow control by Mosquitto; rumqttd sends this many unasked
+RECEIVE_MAXIMUM = 1_000  # in hand
 _DIGITS = 32  # 128 bits
 _AMONG_SEVERAL_S = 2.0  # so long one of several MQTT brokers is waited for at the start
 
@@ -69,7 +69,7 @@ def connect(
             client_id=client_id_of(service, settings, instance),
             subscriptions=filters_of(service, settings, instance),
             will=status_of(service, instance, ServiceState.LOST, externals.clock.now()),
-            options=_options(service, settings, instance, among_several=among_several),
+            options=_options(service, instance, among_several=among_several),
             hooks=hooks,
         )
 
@@ -81,17 +81,10 @@ def connect(
     return several
 
 
-def _options(
-    service: Service, settings: Settings, instance: str, *, among_several: bool
-) -> ConnectionOptions:
-    shared = bool(settings.share_group)
+def _options(service: Service, instance: str, *, among_several: bool) -> ConnectionOptions:
     return ConnectionOptions(
         shown_as=shown_as(service.name, instance),
         receive_maximum=RECEIVE_MAXIMUM,
-        # rumqttd never answers the CONNECT of a client that was killed with messages in flight and
-        # resumes its session; what it held comes again, since devices repeat until the receipt.
-        clean_start=not shared,
-        keep_alive_s=30 if shared else 3,
         connect_timeout_s=_AMONG_SEVERAL_S if among_several else 10.0,
         must_connect=not among_several,
     )
@@ -109,9 +102,7 @@ def client_id_of(service: Service, settings: Settings, instance: str) -> str:
     account: it would take the worker's place, and its share of all reports (MQTT 5, 5.4.2).
     """
     name = shown_as(service.name, instance)
-    if not settings.share_group:  # iotcore: no access control, and nothing persistent
-        return name
-    digest = hmac.new(settings.share_group.encode(), name.encode(), hashlib.sha256).hexdigest()
+    digest = hmac.new(_share_group(settings).encode(), name.encode(), hashlib.sha256).hexdigest()
     return f"{name}-{digest[:_DIGITS]}"
 
 
@@ -134,25 +125,22 @@ def moved_filters_of(service: Service, settings: Settings) -> dict[str, list[str
 
 
 def _shared(settings: Settings) -> str:
-    return f"$share/{settings.share_group}/" if settings.share_group else ""
+    return f"$share/{_share_group(settings)}/"
+
+
+def _share_group(settings: Settings) -> str:
+    assert settings.share_group is not None, "`config.load` or the stack has set it"
+    return settings.share_group
 
 
 def servers(
-    settings: Settings,
-    mqtt: MqttConnection | BrokerPool,
-    endpoints: Sequence[Endpoint],
-    externals: Externals,
+    mqtt: MqttConnection | BrokerPool, endpoints: Sequence[Endpoint], externals: Externals
 ) -> list[ServerStatus]:
-    """Return what each MQTT broker is asked about itself.
-
-    Nothing without a share group: that is rumqttd, which disconnects on `$SYS` subscriptions.
-    """
-    asked = bool(settings.share_group)
+    """Return what each MQTT broker is asked about itself."""
     return [
         ServerStatus(
-            endpoint if asked else None,
+            endpoint,
             connection,
-            is_lossy=not asked,
             number=number,
             open_mqtt=externals.open_mqtt,
             wall_s=externals.clock.wall_s,

@@ -84,7 +84,7 @@ async def run_worker(
                     mqtt=line.mqtt,
                     policy=policy,
                     zones=zones,
-                    servers=servers(settings, line.mqtt, worker_of.endpoints, externals),
+                    servers=servers(line.mqtt, worker_of.endpoints, externals),
                     externals=externals,
                 )
                 parts = WorkerParts(
@@ -94,14 +94,12 @@ async def run_worker(
                     instance=worker_of.instance,
                     probes=_probes_of(worker_of, stores, line, on_health=on_health),
                     zones_version=zones_version,
-                    share=None if settings.share_group else (worker - 1, settings.workers),
                     connected=line.connected,
                     membership=line.membership,
                     externals=externals,
                 )
                 await WorkerLoops(parts).run(stop, on_state)
-            if line.membership:
-                await line.membership.left()
+            await line.membership.left()
         except MqttError as error:
             raise UnavailableError(f"MQTT: {error}") from error
     on_state(ServiceState.STOPPED)
@@ -118,11 +116,11 @@ class _Worker(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """A worker's connection, and its place among the workers where the MQTT broker shares."""
+    """A worker's connection, and its place among the workers."""
 
     mqtt: MqttConnection | BrokerPool
     connected: Sequence[asyncio.Event]
-    membership: TakeOver | None
+    membership: TakeOver
 
 
 async def _line_of(worker: _Worker, stores: Partitions) -> _Line:
@@ -136,11 +134,9 @@ async def _line_of(worker: _Worker, stores: Partitions) -> _Line:
         instance,
         endpoints=endpoints,
         connected=connected,
-        before_reconnect=lease.held if settings.share_group else None,
+        before_reconnect=lease.held,
         externals=externals,
     )
-    if not settings.share_group:
-        return _Line(mqtt, connected, None)
     membership = TakeOver(
         service,
         settings,

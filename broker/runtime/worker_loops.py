@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,8 +54,7 @@ async def zones_in(store: Store) -> tuple[Zones, int]:
 class WorkerParts:
     """What one worker consists of.
 
-    `share` is the worker's number and of how many, where the MQTT broker does not share, and
-    `membership` its place among the workers, where it does. `connected` is set after each connection.
+    `membership` is its place among the workers. `connected` is set after each connection.
     """
 
     dispatcher: Dispatcher
@@ -65,9 +63,8 @@ class WorkerParts:
     instance: str
     probes: Probes
     zones_version: int
-    share: tuple[int, int] | None
     connected: Sequence[asyncio.Event]
-    membership: TakeOver | None
+    membership: TakeOver
     externals: Externals
 
 
@@ -82,7 +79,6 @@ class WorkerLoops:
         self._consumer = parts.instance
         self._probes = parts.probes
         self._zones_version = parts.zones_version
-        self._share = parts.share
         self._connected = parts.connected
         self._membership = parts.membership
         self._now, self._pause = parts.externals.clock.now, parts.externals.pause
@@ -106,40 +102,37 @@ class WorkerLoops:
                 on_state(ServiceState.DRAINING)
                 for task in leaving:
                     task.cancel()
-                if self._membership:
-                    await self._membership.leave()
+                await self._membership.leave()
                 for task in staying:
                     task.cancel()
         finally:
             await self._drain()
             metrics.tell()
         await self._tell(ServiceState.STOPPED)
-        if self._membership:
-            await self._membership.clear_status()
+        await self._membership.clear_status()
 
     def _loops_to_the_end(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         """Return what goes on until this worker has taken what is queued for it."""
-        loops: list[tuple[str, Coroutine[None, None, None]]] = [
-            (f"mqtt {broker_index}", self._receive(broker_index, connection))
-            for broker_index, connection in enumerate(connections_of(self._mqtt))
+        return [
+            ("heartbeat", self._membership.beat()),
+            *(
+                (f"mqtt {broker_index}", self._receive(broker_index, connection))
+                for broker_index, connection in enumerate(connections_of(self._mqtt))
+            ),
         ]
-        if self._membership:
-            loops.append(("heartbeat", self._membership.beat()))
-        return loops
 
     def _loops(self) -> list[tuple[str, Coroutine[None, None, None]]]:
         loops: list[tuple[str, Coroutine[None, None, None]]] = [
             ("zones", self._follow_zones()),
             ("metrics", self._tell_metrics()),
             ("probes", self._probes.run()),
+            ("take-over of sessions", self._membership.take_over(self._receive)),
+            ("moved topics", self._membership.give_up_moved()),
             *(
                 (f"restore {broker_index}", self._restore(broker_index))
                 for broker_index in range(len(self._connected))
             ),
         ]
-        if self._membership:
-            loops.append(("take-over of sessions", self._membership.take_over(self._receive)))
-            loops.append(("moved topics", self._membership.give_up_moved()))
         if self._service.event_handlers:
             # With many partitions one reader each: they block on a connection of their own.
             readers = self._service.readers if len(self._stores) == 1 else 1
@@ -185,7 +178,7 @@ class WorkerLoops:
                 if self._probes.is_one(delivery):
                     self._probes.hear(delivery, broker_index)
                     continue
-                if delivery.message.clears or not self._is_ours(delivery):
+                if delivery.message.clears:
                     delivery.acknowledge()
                     continue
                 subscription = self._service.subscription(delivery.message.topic)
@@ -201,17 +194,6 @@ class WorkerLoops:
                     _, under_way = await asyncio.wait(
                         under_way, return_when=asyncio.FIRST_COMPLETED
                     )
-
-    def _is_ours(self, delivery: Delivery) -> bool:
-        """Whether this worker handles it; where the MQTT broker does not share, its topic tells.
-
-        rumqttd dies of a shared subscription whose client comes back (tests/mqtt), so on it every
-        worker gets everything and takes the senders that hash to its number.
-        """
-        if self._share is None:
-            return True
-        number, workers = self._share
-        return zlib.crc32(delivery.message.topic.encode()) % workers == number
 
     def _start(self, work: Awaitable[None]) -> asyncio.Task[None]:
         async def run() -> None:
@@ -264,7 +246,7 @@ class WorkerLoops:
         count = self._service.read_count
         while True:
             await self._pause("take-over", _TAKE_OVER_EVERY_S)
-            gone = self._membership.gone() if self._membership else ()
+            gone = self._membership.gone()
             for fetch in (
                 partial(events.take_over_from, name, consumer, gone, count=count),
                 partial(events.take_over, name, consumer, idle_ms=_TAKE_OVER_IDLE_MS, count=count),
@@ -324,8 +306,7 @@ class WorkerLoops:
         while True:
             await self._connected[broker_index].wait()
             self._connected[broker_index].clear()
-            if self._membership:
-                await self._persist(partial(self._membership.connected, broker_index))
+            await self._persist(partial(self._membership.connected, broker_index))
             await self._persist(lambda: self._tell(ServiceState.READY))
             for handler in self._service.restorers:
                 for store in self._stores:

@@ -34,8 +34,6 @@ LAST_RETRY_MS = 60_000  # up to this
 DOUBT_MS = 4_000  # for so long after a resend an alert is not in doubt: another worker did it
 DOUBT_WINDOW_MS = 300_000
 MOST_TRIES = 4  # for what may have been dropped: a device that never reads must not loop
-LOSSY_LOOK_MS = 5_000  # after this time an alert is in doubt if the MQTT broker may lose some,
-LOSSY_TRIES = 3  # and is sent again, up to this often in all
 
 _MEMBER = msgspec.json.encode(Member(part=Part.ALERTED))
 _REASONS = {reason.value: reason for reason in AlertReason}
@@ -180,9 +178,8 @@ class AlertStore:
         *,
         now: datetime,
         event: Event | None = None,
-        lossy: bool = False,
     ) -> None:
-        """Record the MQTT broker's answer to each alert; the answer of a `lossy` one expires soon.
+        """Record the MQTT broker's answer to each alert.
 
         `event` tells that the incident's counts have changed; None if the alerts were sent before.
         """
@@ -198,8 +195,7 @@ class AlertStore:
                     "HSET", self._keys.alerts(incident), *words[first : first + _AT_ONCE]
                 )
         # It may have ended since, and then no worker would look again.
-        sent_look_ms = LOSSY_LOOK_MS if lossy else SENDING_MS
-        look_ms = now_ms + (FIRST_RETRY_MS if refused else sent_look_ms)
+        look_ms = now_ms + (FIRST_RETRY_MS if refused else SENDING_MS)
         transaction.call("ZADD", self._keys.unconfirmed, "LT", look_ms, str(incident))
         if event is not None:
             transaction.call("HINCRBY", self._keys.incident(incident), "v", 1)
@@ -225,13 +221,12 @@ class AlertStore:
         now: datetime,
         lasts_s: int,
         doubted: bool = False,
-        most_tries: int = MOST_TRIES,
     ) -> tuple[list[Claimed], int]:
         """Expire what is too late; return the alerts to send again now, and how many expired.
 
         Too late means `lasts_s` after the claim, or after the incident's end. Sent again are, each
         after its time, alerts that no worker has recorded and those that the MQTT broker refused;
-        with `doubted` also those sent lately, less than `most_tries` times, and not confirmed. The
+        with `doubted` also those sent lately, less than `MOST_TRIES` times, and not confirmed. The
         next worker to ask does not get the same ones for a while.
         """
         now_ms = milliseconds(now)
@@ -253,7 +248,7 @@ class AlertStore:
                 LAST_RETRY_MS,
                 now_ms - DOUBT_WINDOW_MS if doubted else now_ms + 1,
                 DOUBT_MS,
-                most_tries,
+                MOST_TRIES,
                 encoded(incident_history.Note("expired", now, _EXPIRED)),
             ],
         )

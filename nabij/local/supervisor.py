@@ -46,12 +46,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """One of a service's `count` workers, with its process's last report."""
+    """One of a service's workers, with its process's last report."""
 
-    def __init__(self, service: str, index: int, count: int) -> None:
+    def __init__(self, service: str, index: int) -> None:
         self.service = service
         self.index = index
-        self.count = count
         self.state = ServiceState.STARTING
         self.process: Process | None = None
         self.busy = False  # from before the start of the process until after its end
@@ -145,7 +144,7 @@ class Supervisor:
         on_exit: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.workers: Sequence[Worker] = [
-            Worker(service, index + 1, count)
+            Worker(service, index + 1)
             for service, count in workers.items()
             for index in range(count)
         ]
@@ -261,7 +260,7 @@ class Supervisor:
             *self._program,
             *(worker.service, str(worker.index), str(pipe), str(os.getpid())),
             cwd=Path(nabij.__file__).parents[1],  # `-m` searches here first
-            env={**self._environment, "NABIJ_WORKERS": str(worker.count)},
+            env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=_STDERR,  # our stdout is for results
             pass_fds=(pipe,),

@@ -46,7 +46,6 @@ def test_connect_carries_what_the_settings_say() -> None:
 
 
 def test_clean_start_is_asked_for_on_every_connection() -> None:
-    """A server that cannot resume a session, as rumqttd, must not try (tests/mqtt/test_rumqttd)."""
     session = session_of(clean_start=True)
     go_online(session)
     session.lost()

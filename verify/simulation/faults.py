@@ -69,7 +69,7 @@ class Faults:
 
     def _absence(self, worker: SimulatedWorker, lasts_s: float) -> float:
         """Return for how long a dead worker stays away: its colleague may have to take over."""
-        if worker.number == 1 or not self.around.group:
+        if worker.number == 1:
             return lasts_s
         return self.around.rng.choice((lasts_s, lasts_s, LATE_S + lasts_s))
 
@@ -92,9 +92,7 @@ class Faults:
 
     def _gone(self, at_s: float, lasts_s: float) -> None:
         """Let a worker die at work for good, as with its host: its colleague has to take over."""
-        if not self.around.group:
-            self._trap(at_s, lasts_s)
-            return
+        del lasts_s
         name = self.around.rng.choice(("alerting", "groups", "police"))
         self._set_trap(at_s, f"{name}-2", name, self._end_for_good)
 

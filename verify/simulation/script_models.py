@@ -140,11 +140,8 @@ def unconfirmed(database: Database, keys: Sequence[str], words: Sequence[Word]) 
             again += [user, filed]
             parts[4] = b"%d" % now
             database.do_hset(alerts, user, b" ".join(parts))
-            settled = int(words[7])
-            retry = now + settled if parts[0] == b"s" else _retry_at(parts, words)
-        elif parts[0] == b"s":
-            retry = ends
-        looks.append(min(ends, retry))
+            retry = _retry_at(parts, words)
+        looks.append(ends if parts[0] == b"s" else min(ends, retry))
     if looks:
         database.do_zadd(watch, b"%d" % min(looks), incident)
     else:
@@ -162,7 +159,9 @@ def _retry_at(parts: Sequence[bytes], words: Sequence[Word]) -> float:
         return at + sending
     if state == b"r":
         return at + min(last, int(first * 2.0 ** (tries - 1)))
-    return at + settled if claimed >= doubt and tries < most else math.inf
+    if claimed < doubt or tries >= most:
+        return math.inf
+    return at if tries < 2 else at + settled
 
 
 # long: one script, line for line

@@ -38,7 +38,7 @@ _AGAIN_S = 1.0  # after so long a supervisor starts a worker again that could no
 
 @dataclass(frozen=True, slots=True)
 class SharedModels:
-    """What all workers of a world share. `group` names the share group; empty: they divide by hash."""
+    """What all workers of a world share."""
 
     loop: VirtualLoop
     rng: random.Random
@@ -47,7 +47,6 @@ class SharedModels:
     brokers: Sequence[MqttBroker]
     pace: Pace
     policy: Policy
-    group: str
     partitions: int
     trouble: Callable[[str], None]
     # By service: what strikes soon after one of its workers has taken something up.
@@ -57,13 +56,12 @@ class SharedModels:
 class SimulatedWorker:
     """One process. `kill` is SIGKILL: whatever it was doing never goes on. `stop` is SIGTERM."""
 
-    def __init__(self, service: Service, number: int, workers: int, around: SharedModels) -> None:
+    def __init__(self, service: Service, number: int, around: SharedModels) -> None:
         self.service = service
         self.number = number
         self.name = f"{service.name}-{number}"
         self.connections: list[ModelConnection] = []
         self.state = ServiceState.STARTING
-        self._workers = workers
         self._around = around
         self._process = Process(around.loop, around.rng, around.delay, self._take_up)
         self._stop = asyncio.Event()
@@ -137,9 +135,8 @@ class SimulatedWorker:
         return Settings(
             mqtt_url=f"mqtt://{hosts}",
             redis_url="redis://redis",
-            share_group=self._around.group or None,
+            share_group="secret",
             data_dir=Path(),
-            workers=self._workers,
             partitions=self._around.partitions,
         )
 

@@ -120,7 +120,6 @@ class SimulatedWorld:
             brokers=self.brokers,
             pace=Pace(self.loop, self.redis, self.keys),
             policy=broken_policy(self.broken, policy()),
-            group=self.rng.choice(("secret", "")),
             partitions=count,
             trouble=self.trouble.append,
         )
@@ -193,8 +192,7 @@ class SimulatedWorld:
         execute("INCR", self.keys[0].zones_version)
 
     def _start(self, service: Service, number: int) -> None:
-        workers = 2 if service.name in _TWICE else 1
-        worker = SimulatedWorker(service, number, workers, self.around)
+        worker = SimulatedWorker(service, number, self.around)
         self.workers[worker.name] = worker
         worker.start()
 

@@ -40,16 +40,13 @@ for index = 1, #rows, 2 do
       file('x')
       expired = expired + 1
     else
-      local taken = retry_at(state, claimed, at, tries) <= now
-      if taken then
+      if retry_at(state, claimed, at, tries) <= now then
         again[#again + 1] = user
         again[#again + 1] = filed
         file(state)
         at = now
       end
-      if state == 's' and taken then
-        due = math.min(due or ends, ends, now + settled) -- the worker that took it may die
-      elseif state == 's' then
+      if state == 's' then
         due = math.min(due or ends, ends)
       else
         due = math.min(due or ends, ends, retry_at(state, claimed, at, tries))
