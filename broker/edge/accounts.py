@@ -53,9 +53,9 @@ class Account:
         self.subscriptions = 0
         self.retained = 0
         self.queued_bytes = 0
+        self.credit = grant.quotas.publishes_per_s  # PUBLISH packets; below 0 it has to wait
         self._may_write: dict[str, bool] = {}
-        self._tokens = grant.quotas.publishes_per_s
-        self._counted_at = 0.0
+        self._credited_at = 0.0
 
     def renew(self, grant: Grant) -> None:
         """The account is authenticated again, perhaps with other rights."""
@@ -77,10 +77,9 @@ class Account:
         """Whether it may read every topic that this filter matches."""
         return any(covers(right, pattern) for right in self.grant.reads)
 
-    def spend(self, now: float) -> float:
-        """Count one PUBLISH; return for how many seconds the account has to wait before the next."""
+    def wait_s(self, now: float) -> float:
+        """Renew the credit; return for how long (s) the account has to wait, which has used it up."""
         rate = self.grant.quotas.publishes_per_s
-        self._tokens = min(rate, self._tokens + (now - self._counted_at) * rate)
-        self._counted_at = now
-        self._tokens -= 1
-        return 0.0 if self._tokens >= 0 else -self._tokens / rate
+        self.credit = min(rate, self.credit + (now - self._credited_at) * rate)
+        self._credited_at = now
+        return max(0.0, -self.credit / rate)

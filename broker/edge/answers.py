@@ -55,8 +55,8 @@ def disconnect(version: int, reason: Reason) -> bytes:
 def ack(version: int, kind: int, packet_id: int, reason: Reason = Reason.SUCCESS) -> bytes:
     """Answer a PUBLISH, PUBREC or PUBREL; in 3.1.1 there is no reason code."""
     if not reason or version != V5:
-        return bytes([kind, 2]) + packet_id.to_bytes(2, "big")
-    return bytes([kind, 3]) + packet_id.to_bytes(2, "big") + bytes([reason])
+        return bytes((kind, 2, packet_id >> 8, packet_id & 0xFF))
+    return bytes((kind, 3, packet_id >> 8, packet_id & 0xFF, reason))
 
 
 def suback(version: int, packet_id: int, reasons: Sequence[int]) -> bytes:

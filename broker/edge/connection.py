@@ -54,8 +54,9 @@ class Connection:
         self._owner = owner
         self._reader = PacketReader(owner.limits.max_packet_bytes)
         self._out: list[bytes] = []
+        self.has_room = True  # for more messages
         self._unwritten = 0
-        self._is_congested = False
+        self._unwritten_bytes = owner.limits.unwritten_bytes
         self._held: deque[tuple[int, bytes, bool]] = deque()
         self._greeting = 0  # the batch that CONNACK waits for
 
@@ -78,14 +79,18 @@ class Connection:
 
     def turn(self, packets: int) -> int:
         """Handle so many packets at most; return how many there were."""
+        next_packet, handle = self._reader.next, self._owner.handle
+        paused_until = self.paused_until
+        if paused_until > self._owner.now():
+            return 0
         for handled in range(packets):
-            if self.is_closed or self.is_authenticating or self.paused_until > self._owner.now():
+            if self.is_closed or self.is_authenticating or self.paused_until > paused_until:
                 return handled
             try:
-                packet = self._reader.next()
+                packet = next_packet()
                 if packet is None:
                     return handled
-                self._owner.handle(self, packet)
+                handle(self, packet)
             except BadPacketError as error:
                 self.close(error.reason)
             except UnknownVersionError:
@@ -104,12 +109,15 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Write an answer that promises nothing."""
+        if not self._out:
+            self._owner.mark(self)
         self._out.append(data)
-        self._unwritten += len(data)
-        self._owner.mark(self)
 
     def answer(self, data: bytes, *, waits: bool, is_ack: bool = False) -> None:
         """Write an answer, in order, and not before the journal has what it promises."""
+        if not waits and not self._held:
+            self.write(data)
+            return
         recorder = self._owner.recorder
         batch = recorder.awaited if waits else 0
         if self._held:
@@ -138,42 +146,38 @@ class Connection:
             self.write(data)
         return not self._held
 
-    @property
-    def has_room(self) -> bool:
-        """Whether more messages may be written now."""
-        return not self._is_congested and self._unwritten < self._owner.limits.unwritten_bytes
-
     def congested(self) -> None:
         """The transport's buffer is full: messages wait, answers do not."""
-        self._is_congested = True
+        self.has_room = False
 
     def drained(self) -> None:
         """The transport takes more."""
-        self._is_congested = False
-        if self.session is not None and not self.is_closed:
-            self.session.pump()
+        if not self.has_room:
+            self.has_room = True
+            if self.session is not None and not self.is_closed:
+                self.session.pump()
 
     def send(self, delivery: Delivery, packet_id: int) -> bool:
         """Send a PUBLISH; False if it is larger than the client takes."""
         qos = delivery.qos
         before, after = delivery.message.form(
-            self._reader.version,
-            has_id=qos > 0,
-            identifiers=delivery.identifiers,
-            now=self._owner.now(),
+            self._reader.version, qos, delivery.identifiers, self._owner.now
         )
         size = 1 + len(before) + len(after) + (2 if qos else 0)
         if self.max_packet_bytes and size > self.max_packet_bytes:
             return False
-        first = 0x30 | (8 if delivery.was_sent and qos else 0) | qos << 1 | delivery.retain
+        first = 0x30 | qos << 1 | delivery.retain | (8 if delivery.was_sent and qos else 0)
         parts = (_BYTE[first], before, packet_id.to_bytes(2, "big") if qos else b"", after)
         waits = qos == 2 and self._is_kept  # what the client might get twice has to be known
         if waits or not self._is_greeted:  # 3.2.0-1: CONNACK comes first
             self.answer(b"".join(parts), waits=waits)
             return True
+        if not self._out:
+            self._owner.mark(self)
         self._out += parts
         self._unwritten += size
-        self._owner.mark(self)
+        if self._unwritten >= self._unwritten_bytes:
+            self.has_room = False
         return True
 
     def release(self, packet_id: int) -> None:

@@ -279,8 +279,9 @@ class EdgeBroker:
             self._resolve_alias(connection, publish, publish.properties.topic_alias)
         if not is_topic_name(publish.topic):
             raise BadPacketError(Reason.TOPIC_NAME_INVALID, "no topic name")
-        wait_s = session.account.spend(self.now())
-        if wait_s:
+        account = session.account
+        account.credit -= 1
+        if account.credit < 0 and (wait_s := account.wait_s(self.now())):
             connection.paused_until = self.now() + wait_s
         if not publish.qos:
             self.router.publish(publish, session)
@@ -407,4 +408,4 @@ def _publish_of(will: mqtt5.Will) -> Publish:
         user_properties=will.user_properties,
     )
     payload = will.payload or b""
-    return Publish(will.topic, payload, will.qos.value, 0, int(will.retain), properties)
+    return Publish(will.topic, payload, will.qos.value, 0, will.retain, properties)

@@ -1,6 +1,10 @@
 """An application message on its way through the MQTT broker, and the packets that carry it."""
 
+from collections.abc import Callable
+from typing import Self
+
 import mqtt5
+import msgspec
 
 from broker.edge.packets import V5, Publish, variable_byte_integer
 from broker.edge.records import Holding, Key, PublishRecord
@@ -9,41 +13,45 @@ _NO_PROPERTIES = b"\0"
 _TOPIC = b"\0\1t"
 
 
-class Message:
+class Message(msgspec.Struct, eq=False):
     """An application message. `number` orders messages; `expires_at` and `came_at` are monotonic.
 
-    `holders` are the queues in the journal that have it. What its packets have in common is written
-    once: they differ in flags and packet id alone.
+    `size` is what counts in quotas, `holders` the queues in the journal that have it. What its
+    packets have in common (`forms`) is written once: they differ in flags and packet id alone.
     """
 
-    __slots__ = ("_forms", "came_at", "expires_at", "holders", "number", "publish", "size")
+    number: int
+    publish: Publish
+    came_at: float
+    size: int
+    expires_at: float | None
+    holders: dict[Key, Holding] = {}
+    forms: dict[object, tuple[bytes, bytes]] = {}
 
-    def __init__(self, number: int, publish: Publish, came_at: float) -> None:
-        self.number = number
-        self.publish = publish
-        self.came_at = came_at
-        properties = publish.properties
-        lasts_s = properties.message_expiry_interval if properties is not None else None
-        self.expires_at = None if lasts_s is None else came_at + lasts_s
-        self.size = len(publish.topic) + len(publish.payload) + 64  # what counts in quotas
-        self.holders: dict[Key, Holding] = {}
-        self._forms: dict[object, tuple[bytes, bytes]] = {}
+    @classmethod
+    def of(cls, number: int, publish: Publish, came_at: float) -> Self:
+        """Return the message that a PUBLISH is."""
+        properties, expires_at = publish.properties, None
+        if properties is not None and (lasts_s := properties.message_expiry_interval) is not None:
+            expires_at = came_at + lasts_s
+        size = len(publish.topic) + len(publish.payload) + 64
+        return cls(number, publish, came_at, size, expires_at)
 
     def form(
-        self, version: int, *, has_id: bool, identifiers: tuple[int, ...], now: float
+        self, version: int, qos: int, identifiers: tuple[int, ...], clock: Callable[[], float]
     ) -> tuple[bytes, bytes]:
         """Return what stands before the packet id, without the first byte, and what stands after."""
-        waited_s = int(now - self.came_at) if self.expires_at is not None else 0
-        key = (version, has_id, identifiers, waited_s)
-        found = self._forms.get(key)
+        waited_s = int(clock() - self.came_at) if self.expires_at is not None else 0
+        key = (version, qos > 0, identifiers, waited_s)
+        found = self.forms.get(key)
         if found is None:
             publish, after = self.publish, b""
             if version == V5:
                 after = properties_of(publish.properties, identifiers, waited_s) or _NO_PROPERTIES
             name = publish.topic.encode()
-            length = 2 + len(name) + (2 if has_id else 0) + len(after) + len(publish.payload)
+            length = 2 + len(name) + (2 if qos else 0) + len(after) + len(publish.payload)
             before = variable_byte_integer(length) + len(name).to_bytes(2, "big") + name
-            found = self._forms[key] = (before, after + publish.payload)
+            found = self.forms[key] = (before, after + publish.payload)
         return found
 
 
@@ -87,4 +95,4 @@ def restored(record: PublishRecord) -> Publish:
         packet, _ = mqtt5.read(memoryview(b"\x30" + length + _TOPIC + record.properties))
         assert isinstance(packet, mqtt5.PublishPacket)
         properties = packet
-    return Publish(record.topic, record.payload, record.qos, 0, int(record.retain), properties)
+    return Publish(record.topic, record.payload, record.qos, 0, record.retain, properties)

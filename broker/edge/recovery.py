@@ -181,7 +181,7 @@ class _Replay:
 
     def _queue(self, record: MessageRecord) -> None:
         came_at = self._monotonic(record.came_at)
-        message = Message(record.message, restored(record.publish), came_at)
+        message = Message.of(record.message, restored(record.publish), came_at)
         for key, holding in record.holders.items():
             groups, sessions = self._router.groups, self._sessions
             receiver = groups.get(key) if isinstance(key, str) else sessions.get(key)

@@ -69,7 +69,7 @@ class Router:
 
     def publish_own(self, topic: str, payload: bytes) -> None:
         """Publish and retain something of the MQTT broker's own."""
-        message = self.new_message(Publish(topic, payload, 0, 0, 1, None))
+        message = self.new_message(Publish(topic, payload, 0, 0, retain=True, properties=None))
         self.retained.put(topic, None, Retained(message, None))
         self._deliver(message, None)
 
@@ -81,7 +81,7 @@ class Router:
     def numbered(self, publish: Publish, came_at: float) -> Message:
         """Return a message with the next number."""
         self.last_message += 1
-        return Message(self.last_message, publish, came_at)
+        return Message.of(self.last_message, publish, came_at)
 
     def _deliver(self, message: Message, sender: Session | None) -> Reason:
         """Give it to everybody who subscribes to its topic; return the reason code."""

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from broker.edge.accounts import Account
 from broker.edge.message import Message, recorded
 from broker.edge.packets import Publish
@@ -34,31 +36,26 @@ class Lender(Protocol):
         """It belongs to a member now."""
 
 
-class Delivery:
-    """A message on its way to one client; `group` lends it if it comes of a shared subscription."""
+class Delivery(msgspec.Struct, eq=False):
+    """A message on its way to one client; `group` lends it if it comes of a shared subscription.
 
-    __slots__ = ("group", "identifiers", "is_released", "message", "qos", "retain", "was_sent")
+    `is_released`, of QoS 2: PUBREC has come.
+    """
 
-    def __init__(
-        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...]
-    ) -> None:
-        self.message = message
-        self.qos = qos
-        self.retain = retain
-        self.identifiers = identifiers
-        self.group: Lender | None = None
-        self.was_sent = False
-        self.is_released = False  # QoS 2: PUBREC has come
+    message: Message
+    qos: int
+    retain: bool
+    identifiers: tuple[int, ...]
+    group: Lender | None = None
+    was_sent: bool = False
+    is_released: bool = False
 
 
 class Link(Protocol):
     """What a session needs of its network connection, which the simulation has too."""
 
     window: int
-
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be written now."""
+    has_room: bool  # more may be written now
 
     def send(self, delivery: Delivery, packet_id: int) -> bool:
         """Send a PUBLISH; False if it is larger than the client takes."""
@@ -107,16 +104,15 @@ class Session:
         """Whether the journal keeps it: it outlives its network connection."""
         return self.expiry_s > 0 and self._recorder.is_on
 
-    @property
     def is_free(self) -> bool:
         """Whether it can be sent another message right now, and nothing waits before that."""
         link = self.link
         return (
             link is not None
-            and not self.queue
-            and not self._resend
             and self._on_wire < link.window
             and link.has_room
+            and not self.queue
+            and not self._resend
         )
 
     def record(self) -> SessionRecord:
@@ -141,7 +137,7 @@ class Session:
 
     def offer(self, message: Message, route: Route, *, retain: bool) -> bool:
         """Take a message; False if its queue is full, or QoS 0 cannot be sent at once."""
-        qos = min(message.publish.qos, route.qos)
+        qos = message.publish.qos and min(message.publish.qos, route.qos)
         keeps_flag = retain and route.as_published
         return self.take(message, qos, retain=keeps_flag, identifiers=route.identifiers)
 
@@ -149,7 +145,7 @@ class Session:
         self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...]
     ) -> bool:
         """Send a message, or queue it."""
-        delivery = Delivery(message, qos, retain=retain, identifiers=identifiers)
+        delivery = Delivery(message, qos, retain, identifiers)
         if not qos:
             if self.link is None:
                 return False
@@ -164,7 +160,7 @@ class Session:
         account.queued_bytes += message.size
         if self.expiry_s:
             message.holders[self.key] = (qos, retain, identifiers, 0, False)
-        if self.is_free:
+        if self.is_free():
             self.put_on_wire(delivery)
         else:
             self.queue.append(delivery)
@@ -173,7 +169,7 @@ class Session:
     def restore(self, message: Message, holding: Holding) -> None:
         """Take a message as the journal says: what went out with QoS 2 keeps its packet id (4.4)."""
         qos, retain, identifiers, packet_id, is_released = holding
-        delivery = Delivery(message, qos, retain=retain, identifiers=identifiers)
+        delivery = Delivery(message, qos, retain, identifiers)
         delivery.was_sent, delivery.is_released = packet_id > 0, is_released
         self.account.queued_bytes += message.size
         message.holders[self.key] = holding
@@ -184,18 +180,22 @@ class Session:
 
     def put_on_wire(self, delivery: Delivery) -> None:
         """Send it, and keep it until it is acknowledged."""
-        packet_id = self._next_id()
+        packet_id = self._last_id + 1
+        if packet_id > _MAX_PACKET_ID or packet_id in self.in_flight:
+            packet_id = self._free_id()
+        self._last_id = packet_id
         self.in_flight[packet_id] = delivery
         self._on_wire += 1
         if delivery.qos == 2 and self.expiry_s:
             self._keep_exactly_once(packet_id, delivery)
         self._transmit(packet_id, delivery)
 
-    def _next_id(self) -> int:
+    def _free_id(self) -> int:
+        packet_id = self._last_id
         while True:
-            self._last_id = self._last_id % _MAX_PACKET_ID + 1
-            if self._last_id not in self.in_flight:
-                return self._last_id
+            packet_id = packet_id % _MAX_PACKET_ID + 1
+            if packet_id not in self.in_flight:
+                return packet_id
 
     def _keep_exactly_once(self, packet_id: int, delivery: Delivery) -> None:
         """No other session of its group may get it any more, also after a restart (4.8.2)."""
@@ -253,7 +253,8 @@ class Session:
         delivery = self.in_flight.get(packet_id)
         if delivery is not None and complete == delivery.is_released:
             self._completed(packet_id)
-            self.pump()
+            if self.queue or self._resend or self.groups:
+                self.pump()
 
     def _completed(self, packet_id: int) -> None:
         self._on_wire -= 1

@@ -66,8 +66,7 @@ class ShareGroup:
     def restore(self, message: Message, holding: Holding) -> Delivery:
         """Queue a message; or: the journal has it for the group."""
         qos, retain, identifiers, *_ = holding
-        delivery = Delivery(message, qos, retain=retain, identifiers=identifiers)
-        delivery.group = self
+        delivery = Delivery(message, qos, retain, identifiers, group=self)
         if qos:
             message.holders[self.key] = holding
         self._queued_bytes += message.size
@@ -90,7 +89,7 @@ class ShareGroup:
         for _ in range(len(self._turns)):
             member = self._turns[0]
             self._turns.rotate(-1)
-            if member.is_free:
+            if member.is_free():
                 return member
         return None
 

@@ -6,7 +6,7 @@ _MAX_BYTES = 65535
 
 def is_topic_name(topic: str) -> bool:
     """Whether a message may be published on this topic (4.7.1-1, 4.7.3)."""
-    return _is_text(topic) and "+" not in topic and "#" not in topic
+    return "+" not in topic and "#" not in topic and _is_text(topic)
 
 
 def is_topic_filter(pattern: str) -> bool:
@@ -52,4 +52,6 @@ def covers(right: str, pattern: str) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    return bool(text) and "\0" not in text and len(text.encode()) <= _MAX_BYTES
+    if not text or "\0" in text:
+        return False
+    return 4 * len(text) <= _MAX_BYTES or len(text.encode()) <= _MAX_BYTES
