@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from nabij.local.embedded import Account, EmbeddedMqtt, find_program
+from nabij.local.embedded import Account, EmbeddedMqtt
 from tests.cluster.nodes import Cluster
-from tests.conftest import missing
 from tests.services.client import Connect, connecting
 from tests.services.system import Servers, System, running
 
@@ -17,8 +16,6 @@ PARTITIONS = 16
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """Three masters and their replicas, for a whole module."""
-    if find_program("redis-server") is None:
-        missing("redis-server on the PATH")
     async with Cluster(tmp_path_factory.mktemp("cluster")) as formed:
         yield formed
 

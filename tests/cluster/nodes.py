@@ -9,7 +9,7 @@ from typing import Any, Self
 import redis
 import redis.asyncio
 
-from nabij.local.embedded import EmbeddedRedis, RedisEngine, redis_config
+from nabij.local.embedded import EmbeddedRedis, redis_config
 from nabij.local.managed_process import HOST, free_port, write_private
 
 MASTERS = 3
@@ -22,7 +22,7 @@ class Node(EmbeddedRedis):
     """One server of a cluster, all of whom have one password."""
 
     def __init__(self, data_dir: Path, password: str) -> None:
-        super().__init__(data_dir, engine=RedisEngine.REDIS)
+        super().__init__(data_dir)
         self._password = password
         self.bus = free_port()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from broker.mqtt import Endpoint
 
 _START_TIMEOUT_S = 10.0
+ACCOUNT = ("u", "p")
 
 
 class BrokerProcess:
@@ -21,7 +22,8 @@ class BrokerProcess:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(host="127.0.0.1", port=self.port)
+        username, password = ACCOUNT
+        return Endpoint(host="127.0.0.1", port=self.port, username=username, password=password)
 
     def start(self) -> None:
         self._process = subprocess.Popen(

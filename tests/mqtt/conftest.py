@@ -1,14 +1,20 @@
 """Real MQTT brokers on free ports, each killed by its own process id."""
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from nabij.local.embedded import find_program
+from nabij.local.edge_accounts import edge_account
+from nabij.local.edge_config import EdgeAccount, EdgeConfig
+from nabij.local.embedded import MqttEngine, find_program
 from nabij.local.managed_process import free_port
+from schemas.roles import Role
 from tests.conftest import missing
-from tests.mqtt.brokers import BrokerProcess, StartMosquitto
+from tests.mqtt.brokers import ACCOUNT, BrokerProcess, StartMosquitto
 
 
 @pytest.fixture
@@ -29,6 +35,7 @@ def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
                     f"allow_anonymous {str(anonymous).lower()}",
                     "set_tcp_nodelay true",
                     "user root",  # as root, do not drop the right to read the test's own files
+                    "max_inflight_messages 100",
                     "max_queued_messages 0",
                     *lines,
                     "",
@@ -46,5 +53,31 @@ def start_mosquitto(tmp_path: Path) -> Iterator[StartMosquitto]:
 
 
 @pytest.fixture
-def mosquitto(start_mosquitto: StartMosquitto) -> BrokerProcess:
-    return start_mosquitto()
+def own_edge(tmp_path: Path) -> Iterator[BrokerProcess]:
+    """Our own MQTT broker, with one account that may use every topic."""
+    username, password = ACCOUNT
+    known = edge_account(username, password, Role.SERVICE, None)
+    anywhere = replace(known.grant, reads=("#",), writes=("#",))
+    config = EdgeConfig(
+        host="127.0.0.1",
+        port=free_port(),
+        directory=str(tmp_path / "journal"),
+        accounts=[EdgeAccount(known.password_sha256, anywhere)],
+    )
+    file = tmp_path / "edge.json"
+    file.write_bytes(msgspec.json.encode(config))
+    command = [sys.executable, "-m", "nabij.local.edge_process", str(file)]
+    process = BrokerProcess(command, config.port)
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def mqtt_broker(mqtt_engine: MqttEngine, request: pytest.FixtureRequest) -> BrokerProcess:
+    """The MQTT broker that was chosen, for this test alone."""
+    if mqtt_engine is MqttEngine.MOSQUITTO:
+        mosquitto: BrokerProcess = request.getfixturevalue("start_mosquitto")()
+        return mosquitto
+    edge: BrokerProcess = request.getfixturevalue("own_edge")
+    return edge

@@ -151,9 +151,8 @@ def test_simulated_participants_err_on_it_and_it_is_missed_until_one_sends_it_ri
 
 
 @pytest.fixture
-def up(tree: Path, tmp_path: Path, program: Callable[..., str]) -> Iterator[dict[str, Any]]:
+def up(tree: Path, tmp_path: Path) -> Iterator[dict[str, Any]]:
     """What `nabij up` of the checkout says when the new service is ready."""
-    program("mosquitto")
     words = ("nabij.cli", "up", "--service", NAME, "--data-dir", str(tmp_path / "data"), "--json")
     process = subprocess.Popen(
         [sys.executable, "-m", *words],

@@ -1,10 +1,11 @@
-"""A `Connection` against a real Mosquitto."""
+"""A `Connection` against a real MQTT broker."""
 
 import asyncio
 import signal
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from shutil import which
 
@@ -20,13 +21,14 @@ from broker.mqtt import (
     PubAckReasonCode,
     Unreachable,
 )
+from nabij.local.embedded import MqttEngine
 from tests.conftest import missing
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 from tests.mqtt.exchange import EVERY_PROPERTY, WITHIN_S, drop, hold, numbered, take, until
 
 
-async def test_every_property_survives_the_round_trip(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
+async def test_every_property_survives_the_round_trip(mqtt_broker: BrokerProcess) -> None:
+    async with Connection(mqtt_broker.endpoint, client_id="c", subscriptions=["t/#"]) as connection:
         assert await connection.publish(EVERY_PROPERTY) is PubAckReasonCode.SUCCESS
         async with asyncio.timeout(WITHIN_S):
             async for delivery in connection:
@@ -36,18 +38,18 @@ async def test_every_property_survives_the_round_trip(mosquitto: BrokerProcess) 
                 break
 
 
-async def test_a_message_without_subscribers_says_so(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c") as connection:
+async def test_a_message_without_subscribers_says_so(mqtt_broker: BrokerProcess) -> None:
+    async with Connection(mqtt_broker.endpoint, client_id="c") as connection:
         outcome = await connection.publish(Message("nobody", b""))
     assert outcome is PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
     assert not outcome.is_failure
 
 
-async def test_a_batch_arrives_complete_and_in_order(mosquitto: BrokerProcess) -> None:
+async def test_a_batch_arrives_complete_and_in_order(mqtt_broker: BrokerProcess) -> None:
     async with (
-        Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver,
+        Connection(mqtt_broker.endpoint, client_id="to", subscriptions=["t"]) as receiver,
         Connection(
-            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=50)
+            mqtt_broker.endpoint, client_id="from", options=ConnectionOptions(window=50)
         ) as sender,
     ):
         batch = asyncio.create_task(sender.publish_batch(numbered(3_000)))
@@ -56,12 +58,12 @@ async def test_a_batch_arrives_complete_and_in_order(mosquitto: BrokerProcess) -
         assert sender.stats().published == receiver.stats().received == 3_000
 
 
-async def test_a_shared_subscription_splits_the_messages(mosquitto: BrokerProcess) -> None:
+async def test_a_shared_subscription_splits_the_messages(mqtt_broker: BrokerProcess) -> None:
     shared = ["$share/secret/t"]
     async with (
-        Connection(mosquitto.endpoint, client_id="one", subscriptions=shared) as one,
-        Connection(mosquitto.endpoint, client_id="two", subscriptions=shared) as two,
-        Connection(mosquitto.endpoint, client_id="from") as sender,
+        Connection(mqtt_broker.endpoint, client_id="one", subscriptions=shared) as one,
+        Connection(mqtt_broker.endpoint, client_id="two", subscriptions=shared) as two,
+        Connection(mqtt_broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch(numbered(100))
         parts = await asyncio.gather(take(one, 50), take(two, 50))
@@ -69,15 +71,15 @@ async def test_a_shared_subscription_splits_the_messages(mosquitto: BrokerProces
 
 
 async def test_a_session_that_ends_takes_nothing_that_is_queued_with_it(
-    mosquitto: BrokerProcess,
+    mqtt_broker: BrokerProcess,
 ) -> None:
     shared, count = ["$share/secret/t"], 3_000  # more than the MQTT broker sends at a time
-    async with Connection(mosquitto.endpoint, client_id="dead", subscriptions=shared):
+    async with Connection(mqtt_broker.endpoint, client_id="dead", subscriptions=shared):
         pass
-    async with Connection(mosquitto.endpoint, client_id="from") as sender:
+    async with Connection(mqtt_broker.endpoint, client_id="from") as sender:
         await sender.publish_batch(numbered(count))
         async with Connection(
-            mosquitto.endpoint, client_id="dead", options=ConnectionOptions(reconnects=False)
+            mqtt_broker.endpoint, client_id="dead", options=ConnectionOptions(reconnects=False)
         ) as adopter:
             assert adopter.session_present
             taking = asyncio.create_task(take(adopter, count))
@@ -85,27 +87,27 @@ async def test_a_session_that_ends_takes_nothing_that_is_queued_with_it(
             assert sorted(map(int, await taking)) == list(range(count))
             outcome = await sender.publish(Message("t", b"late"))
             assert outcome is PubAckReasonCode.NO_MATCHING_SUBSCRIBERS
-        async with Connection(mosquitto.endpoint, client_id="dead") as fresh:
+        async with Connection(mqtt_broker.endpoint, client_id="dead") as fresh:
             assert not fresh.session_present
 
 
 async def test_a_session_has_ended_when_its_connection_is_closed_also_at_a_slow_mqtt_broker(
-    mosquitto: BrokerProcess,
+    mqtt_broker: BrokerProcess,
 ) -> None:
-    async with Connection(mosquitto.endpoint, client_id="dead") as adopter:
+    async with Connection(mqtt_broker.endpoint, client_id="dead") as adopter:
         await adopter.end_session([], Message("last", b"", correlation=b"1"))
-        mosquitto.send(signal.SIGSTOP)
-        for _ in range(500):  # before the goodbye: Mosquitto reads one packet of a client in turn
+        mqtt_broker.send(signal.SIGSTOP)
+        for _ in range(500):  # before the goodbye: it reads few packets of a client in turn
             adopter.publish_nowait(Message("t", b"", qos=0))
-        asyncio.get_running_loop().call_later(0.2, mosquitto.send, signal.SIGCONT)
-    async with Connection(mosquitto.endpoint, client_id="dead") as fresh:
+        asyncio.get_running_loop().call_later(0.2, mqtt_broker.send, signal.SIGCONT)
+    async with Connection(mqtt_broker.endpoint, client_id="dead") as fresh:
         assert not fresh.session_present
 
 
-async def test_a_session_ends_only_when_all_is_acknowledged(mosquitto: BrokerProcess) -> None:
+async def test_a_session_ends_only_when_all_is_acknowledged(mqtt_broker: BrokerProcess) -> None:
     async with (
-        Connection(mosquitto.endpoint, client_id="one", subscriptions=["t"]) as leaving,
-        Connection(mosquitto.endpoint, client_id="from") as sender,
+        Connection(mqtt_broker.endpoint, client_id="one", subscriptions=["t"]) as leaving,
+        Connection(mqtt_broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish(Message("t", b"slow"))
         [delivery] = await leaving.receive(1)
@@ -119,11 +121,11 @@ async def test_a_session_ends_only_when_all_is_acknowledged(mosquitto: BrokerPro
 
 
 async def test_a_connection_that_is_lost_while_its_session_ends_says_so(
-    mosquitto: BrokerProcess,
+    mqtt_broker: BrokerProcess,
 ) -> None:
-    async with Connection(mosquitto.endpoint, client_id="from") as sender:
+    async with Connection(mqtt_broker.endpoint, client_id="from") as sender:
         async with Connection(
-            mosquitto.endpoint,
+            mqtt_broker.endpoint,
             client_id="one",
             subscriptions=["t"],
             options=ConnectionOptions(reconnects=False),
@@ -135,22 +137,22 @@ async def test_a_connection_that_is_lost_while_its_session_ends_says_so(
             drop(leaving)
             with pytest.raises(ConnectionLost):
                 await ending
-        async with Connection(mosquitto.endpoint, client_id="one") as again:
+        async with Connection(mqtt_broker.endpoint, client_id="one") as again:
             assert again.session_present
             assert await take(again, 1) == [b"in hand"]
 
 
 async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
-    mosquitto: BrokerProcess,
+    mqtt_broker: BrokerProcess,
 ) -> None:
     async with (
         Connection(
-            mosquitto.endpoint,
+            mqtt_broker.endpoint,
             client_id="slow",
             subscriptions=["t"],
             options=ConnectionOptions(receive_maximum=5),
         ) as slow,
-        Connection(mosquitto.endpoint, client_id="from") as sender,
+        Connection(mqtt_broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch(numbered(20))
         held = await hold(slow, 5)
@@ -162,12 +164,17 @@ async def test_a_consumer_that_does_not_acknowledge_is_sent_no_more(
 
 
 async def test_bad_credentials_are_refused_by_name_at_the_first_connect(
-    start_mosquitto: StartMosquitto,
+    mqtt_engine: MqttEngine, request: pytest.FixtureRequest
 ) -> None:
-    broker = start_mosquitto(anonymous=False)
-    with pytest.raises(ConnectRefused, match=r"NOT_AUTHORIZED|BAD_USER_NAME_OR_PASSWORD"):
-        async with Connection(broker.endpoint, client_id="c"):
-            pass
+    if mqtt_engine is MqttEngine.MOSQUITTO:
+        broker: BrokerProcess = request.getfixturevalue("start_mosquitto")(anonymous=False)
+    else:
+        broker = request.getfixturevalue("own_edge")
+    for password in (None, "wrong"):
+        stranger = replace(broker.endpoint, username=password and "u", password=password)
+        with pytest.raises(ConnectRefused, match=r"NOT_AUTHORIZED|BAD_USER_NAME_OR_PASSWORD"):
+            async with Connection(stranger, client_id="c"):
+                pass
 
 
 async def test_nobody_there_is_unreachable_after_the_timeout() -> None:
@@ -191,19 +198,19 @@ async def test_a_silent_server_is_unreachable_after_the_timeout() -> None:
                 pass
 
 
-async def test_leaving_sends_what_was_still_waiting(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver:
+async def test_leaving_sends_what_was_still_waiting(mqtt_broker: BrokerProcess) -> None:
+    async with Connection(mqtt_broker.endpoint, client_id="to", subscriptions=["t"]) as receiver:
         async with Connection(
-            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=1)
+            mqtt_broker.endpoint, client_id="from", options=ConnectionOptions(window=1)
         ) as sender:
             futures = [sender.publish_nowait(message) for message in numbered(50)]
         assert all(future.result() is PubAckReasonCode.SUCCESS for future in futures)
         assert len(await take(receiver, 50)) == 50
 
 
-async def test_a_batch_given_up_sends_no_more_of_itself(mosquitto: BrokerProcess) -> None:
+async def test_a_batch_given_up_sends_no_more_of_itself(mqtt_broker: BrokerProcess) -> None:
     async with Connection(
-        mosquitto.endpoint, client_id="c", options=ConnectionOptions(window=10)
+        mqtt_broker.endpoint, client_id="c", options=ConnectionOptions(window=10)
     ) as connection:
         batch = asyncio.create_task(connection.publish_batch(numbered(100_000)))
         await asyncio.sleep(0)
@@ -214,15 +221,15 @@ async def test_a_batch_given_up_sends_no_more_of_itself(mosquitto: BrokerProcess
         assert connection.stats().waiting == 0
 
 
-async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mosquitto: BrokerProcess) -> None:
+async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mqtt_broker: BrokerProcess) -> None:
     async with (
         Connection(
-            mosquitto.endpoint,
+            mqtt_broker.endpoint,
             client_id="to",
             subscriptions=["t"],
             options=ConnectionOptions(max_queue=10),
         ) as receiver,
-        Connection(mosquitto.endpoint, client_id="from") as sender,
+        Connection(mqtt_broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch([Message("t", b"x", qos=0) for _ in range(30)])
         await sender.publish(Message("t", b"last"))
@@ -232,12 +239,12 @@ async def test_qos_0_beyond_the_inbox_is_dropped_and_counted(mosquitto: BrokerPr
 
 
 async def test_back_pressure_of_the_network_bounds_what_is_buffered(
-    mosquitto: BrokerProcess,
+    mqtt_broker: BrokerProcess,
 ) -> None:
     async with Connection(
-        mosquitto.endpoint, client_id="c", options=ConnectionOptions(drain_timeout_s=0.05)
+        mqtt_broker.endpoint, client_id="c", options=ConnectionOptions(drain_timeout_s=0.05)
     ) as connection:
-        mosquitto.send(signal.SIGSTOP)
+        mqtt_broker.send(signal.SIGSTOP)
         try:
             messages = [Message("t", bytes(100_000), qos=0) for _ in range(500)]
             batch = asyncio.create_task(connection.publish_batch(messages))
@@ -247,7 +254,7 @@ async def test_back_pressure_of_the_network_bounds_what_is_buffered(
             assert connection._wire._transport.get_write_buffer_size() < 10_000_000
             assert not batch.done()
         finally:
-            mosquitto.send(signal.SIGCONT)
+            mqtt_broker.send(signal.SIGCONT)
         async with asyncio.timeout(WITHIN_S):
             assert await batch == [PubAckReasonCode.SUCCESS] * 500
 

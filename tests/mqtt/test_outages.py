@@ -18,12 +18,15 @@ from broker.mqtt import (
     PubAckReasonCode,
     SessionTakenOver,
 )
+from nabij.local.embedded import MqttEngine
 from tests.mqtt.brokers import BrokerProcess, StartMosquitto
 from tests.mqtt.exchange import WITHIN_S, disconnected, drop, hold, numbered, take, until
 
 
-async def test_what_was_not_acknowledged_comes_again_after_a_drop(mosquitto: BrokerProcess) -> None:
-    async with Connection(mosquitto.endpoint, client_id="c", subscriptions=["t"]) as connection:
+async def test_what_was_not_acknowledged_comes_again_after_a_drop(
+    mqtt_broker: BrokerProcess,
+) -> None:
+    async with Connection(mqtt_broker.endpoint, client_id="c", subscriptions=["t"]) as connection:
         await connection.publish(Message("t", b"keep me"))
         async with asyncio.timeout(WITHIN_S):
             [first] = await connection.receive(10)
@@ -45,62 +48,67 @@ async def collect(receiver: Connection, seen: set[int]) -> None:
         delivery.acknowledge()
 
 
-async def test_a_batch_survives_kill_9_of_the_mqtt_broker(mosquitto: BrokerProcess) -> None:
-    """Mosquitto's PUBACK means «in memory» (design §5): what it had acknowledged and not yet passed
-    on dies with it, at most a Receive Maximum. Nothing else may be missing."""
+async def test_a_batch_survives_kill_9_of_the_mqtt_broker(
+    mqtt_broker: BrokerProcess, mqtt_engine: MqttEngine
+) -> None:
+    """Mosquitto's PUBACK means «in memory»: what it had acknowledged and not yet passed on dies with
+    it, at most a Receive Maximum. Nothing else may be missing, and of our own broker nothing."""
     count, window, seen = 20_000, 20, set[int]()
     async with (
-        Connection(mosquitto.endpoint, client_id="to", subscriptions=["t"]) as receiver,
+        Connection(mqtt_broker.endpoint, client_id="to", subscriptions=["t"]) as receiver,
         Connection(
-            mosquitto.endpoint, client_id="from", options=ConnectionOptions(window=window)
+            mqtt_broker.endpoint, client_id="from", options=ConnectionOptions(window=window)
         ) as sender,
         asyncio.timeout(60),
     ):
         collector = asyncio.create_task(collect(receiver, seen))
         batch = asyncio.create_task(sender.publish_batch(numbered(count)))
         await until(lambda: len(seen) >= 2_000)
-        mosquitto.kill()
+        mqtt_broker.kill()
         await disconnected(sender)
         in_its_memory = max(seen) + 1_000 + window
         single = sender.publish_nowait(Message("t", b"20000"))
-        await asyncio.to_thread(mosquitto.start)
+        await asyncio.to_thread(mqtt_broker.start)
         await receiver.wait_connected()
         outcomes = [*await batch, await single]
         assert not any(outcome.is_failure for outcome in outcomes)
         arrived = {n for n, outcome in enumerate(outcomes) if outcome is PubAckReasonCode.SUCCESS}
-        await until(lambda: max(arrived - seen, default=0) < in_its_memory)
+        if mqtt_engine is MqttEngine.MOSQUITTO:
+            await until(lambda: max(arrived - seen, default=0) < in_its_memory)
+        else:
+            await until(lambda: arrived <= seen)
         assert sender.stats().reconnects == 1
         collector.cancel()
 
 
-async def test_the_last_will_fires_when_a_process_vanishes(mosquitto: BrokerProcess) -> None:
+async def test_the_last_will_fires_when_a_process_vanishes(mqtt_broker: BrokerProcess) -> None:
     will = Message("status", b"gone", retain=True)
-    async with Connection(mosquitto.endpoint, client_id="w", subscriptions=["status"]) as witness:
-        doomed = Connection(mosquitto.endpoint, client_id="d", will=will)
+    async with Connection(mqtt_broker.endpoint, client_id="w", subscriptions=["status"]) as witness:
+        doomed = Connection(mqtt_broker.endpoint, client_id="d", will=will)
         async with doomed:
             drop(doomed)
             assert await take(witness, 1) == [b"gone"]
 
 
-async def test_a_graceful_end_leaves_no_last_will(mosquitto: BrokerProcess) -> None:
+async def test_a_graceful_end_leaves_no_last_will(mqtt_broker: BrokerProcess) -> None:
     will = Message("status", b"gone")
-    async with Connection(mosquitto.endpoint, client_id="w", subscriptions=["status"]) as witness:
-        async with Connection(mosquitto.endpoint, client_id="d", will=will) as polite:
+    async with Connection(mqtt_broker.endpoint, client_id="w", subscriptions=["status"]) as witness:
+        async with Connection(mqtt_broker.endpoint, client_id="d", will=will) as polite:
             await polite.publish(Message("status", b"bye"))
         await witness.publish(Message("status", b"end"))
         assert await take(witness, 2) == [b"bye", b"end"]
 
 
-async def test_a_stopped_mqtt_broker_is_noticed_by_keep_alive(mosquitto: BrokerProcess) -> None:
+async def test_a_stopped_mqtt_broker_is_noticed_by_keep_alive(mqtt_broker: BrokerProcess) -> None:
     async with Connection(
-        mosquitto.endpoint, client_id="c", options=ConnectionOptions(keep_alive_s=1)
+        mqtt_broker.endpoint, client_id="c", options=ConnectionOptions(keep_alive_s=1)
     ) as connection:
-        mosquitto.send(signal.SIGSTOP)
+        mqtt_broker.send(signal.SIGSTOP)
         try:
             await disconnected(connection)
             waiting = connection.publish_nowait(Message("t", b"patience"))
         finally:
-            mosquitto.send(signal.SIGCONT)
+            mqtt_broker.send(signal.SIGCONT)
         async with asyncio.timeout(WITHIN_S):
             await connection.wait_connected()
             assert not (await waiting).is_failure
@@ -133,11 +141,13 @@ async def test_a_session_taken_over_ends_the_connection_for_good() -> None:
 
 
 async def test_a_client_id_in_use_twice_is_fought_over_ever_more_slowly(
-    mosquitto: BrokerProcess,
+    start_mosquitto: StartMosquitto,
 ) -> None:
+    """Mosquitto 2.0.11 does not say why it closes the connection."""
+    endpoint = start_mosquitto().endpoint
     async with (
-        Connection(mosquitto.endpoint, client_id="same") as one,
-        Connection(mosquitto.endpoint, client_id="same") as two,
+        Connection(endpoint, client_id="same") as one,
+        Connection(endpoint, client_id="same") as two,
     ):
         async with asyncio.timeout(WITHIN_S):
             while one.stats().reconnects + two.stats().reconnects < 4:
@@ -149,13 +159,13 @@ async def test_a_client_id_in_use_twice_is_fought_over_ever_more_slowly(
         assert "client id in use twice" in logs[0]["event"]
 
 
-async def test_what_waits_too_long_meets_a_bound(mosquitto: BrokerProcess) -> None:
+async def test_what_waits_too_long_meets_a_bound(mqtt_broker: BrokerProcess) -> None:
     async with Connection(
-        mosquitto.endpoint,
+        mqtt_broker.endpoint,
         client_id="c",
         options=ConnectionOptions(max_queue=3, drain_timeout_s=0.05),
     ) as connection:
-        mosquitto.kill()
+        mqtt_broker.kill()
         await disconnected(connection)
         waiting = [connection.publish_nowait(Message("t", b"x")) for _ in range(3)]
         with pytest.raises(Overloaded):
@@ -165,37 +175,36 @@ async def test_what_waits_too_long_meets_a_bound(mosquitto: BrokerProcess) -> No
             await future
 
 
-async def test_the_owner_is_told_of_every_connect(mosquitto: BrokerProcess) -> None:
+async def test_the_owner_is_told_of_every_connect(mqtt_broker: BrokerProcess) -> None:
     connects = asyncio.Semaphore(0)
     async with Connection(
-        mosquitto.endpoint, client_id="c", hooks=ConnectionHooks(on_connect=connects.release)
+        mqtt_broker.endpoint, client_id="c", hooks=ConnectionHooks(on_connect=connects.release)
     ) as connection:
         async with asyncio.timeout(WITHIN_S):
             await connects.acquire()
-            mosquitto.kill()
+            mqtt_broker.kill()
             await disconnected(connection)
-            await asyncio.to_thread(mosquitto.start)
+            await asyncio.to_thread(mqtt_broker.start)
             await connects.acquire()
         assert connection.connected
 
 
 async def test_a_session_with_more_in_flight_than_our_receive_maximum_is_resumed(
-    start_mosquitto: StartMosquitto,
+    mqtt_broker: BrokerProcess,
 ) -> None:
-    broker = start_mosquitto("max_inflight_messages 100")
     async with (
         Connection(
-            broker.endpoint,
+            mqtt_broker.endpoint,
             client_id="to",
             subscriptions=["t"],
             options=ConnectionOptions(receive_maximum=100),
         ) as before,
-        Connection(broker.endpoint, client_id="from") as sender,
+        Connection(mqtt_broker.endpoint, client_id="from") as sender,
     ):
         await sender.publish_batch(numbered(60))
         await hold(before, 60)
     async with Connection(
-        broker.endpoint,
+        mqtt_broker.endpoint,
         client_id="to",
         subscriptions=["t"],
         options=ConnectionOptions(receive_maximum=5),
