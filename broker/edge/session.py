@@ -186,8 +186,8 @@ class Session:
         self._last_id = packet_id
         self.in_flight[packet_id] = delivery
         self._on_wire += 1
-        if delivery.qos == 2 and self.expiry_s:
-            self._keep_exactly_once(packet_id, delivery)
+        if delivery.qos == 2:
+            self.own(delivery, packet_id)
         self._transmit(packet_id, delivery)
 
     def _free_id(self) -> int:
@@ -197,8 +197,10 @@ class Session:
             if packet_id not in self.in_flight:
                 return packet_id
 
-    def _keep_exactly_once(self, packet_id: int, delivery: Delivery) -> None:
+    def own(self, delivery: Delivery, packet_id: int = 0) -> None:
         """No other session of its group may get it any more, also after a restart (4.8.2)."""
+        if not self.expiry_s:
+            return
         message, group = delivery.message, delivery.group
         delivery.group = None
         if group is not None:
@@ -208,7 +210,8 @@ class Session:
 
     def _hold(self, packet_id: int, delivery: Delivery, group: Key | None = None) -> None:
         message = delivery.message
-        holding = (2, delivery.retain, delivery.identifiers, packet_id, delivery.is_released)
+        qos, identifiers = delivery.qos, delivery.identifiers
+        holding = (qos, delivery.retain, identifiers, packet_id, delivery.is_released)
         message.holders[self.key] = holding
         self._recorder.add(HeldRecord(self.key, message.number, holding, group))
 

@@ -45,9 +45,25 @@ class ShareGroup:
         self.pump()
 
     def leave(self, session: Session) -> None:
-        """Remove a member; what it has not acknowledged stays with it."""
-        del self._members[session]
+        """Remove a member; what it has not acknowledged stays with it.
+
+        The last one gets all that waits, if it is connected: it is still to be delivered (3.10.4).
+        """
+        subscription = self._members.pop(session)
         self._turns.remove(session)
+        if self._members or session.link is None:
+            return
+        for lent in session.in_flight.values():
+            if lent.group is self and lent.qos < 2:
+                session.own(lent)
+        waiting, self.queue = self.queue, deque()
+        for delivery in waiting:
+            _adapt(delivery, subscription)
+            if delivery.qos:
+                session.own(delivery)
+                session.queue.append(delivery)
+            else:
+                self._drop(delivery.message)
 
     def offer(self, message: Message, route: Route, *, retain: bool) -> bool:
         """Queue a message for whichever member is next; False if there is no room for it."""
@@ -94,10 +110,7 @@ class ShareGroup:
         return None
 
     def _hand_to(self, member: Session, delivery: Delivery) -> None:
-        subscription = self._members[member]
-        delivery.qos = min(delivery.message.publish.qos, subscription.qos)
-        delivery.retain = delivery.retain and subscription.as_published
-        delivery.identifiers = subscription.identifiers
+        _adapt(delivery, self._members[member])
         if delivery.qos:
             member.put_on_wire(delivery)
             return
@@ -130,3 +143,9 @@ class ShareGroup:
         """The last member has left."""
         while self.queue:
             self._drop(self.queue.popleft().message)
+
+
+def _adapt(delivery: Delivery, subscription: Subscription) -> None:
+    delivery.qos = min(delivery.message.publish.qos, subscription.qos)
+    delivery.retain = delivery.retain and subscription.as_published
+    delivery.identifiers = subscription.identifiers

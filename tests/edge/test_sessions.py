@@ -142,6 +142,32 @@ def test_what_a_member_had_not_acknowledged_goes_to_another_in_order() -> None:
     assert payloads(second.messages()) == [bytes([number]) for number in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_last_member_that_leaves_a_share_is_still_sent_what_waits_in_it(
+    is_kept: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    wire = Wire(is_durable=True)
+    last = wire.client("m1", session_expiry_interval=600 if is_kept else 0, receive_max=2)
+    last.subscribe(SHARED)
+    ann = wire.client("ann")
+    for number in range(5):
+        ann.publish("jobs/x", bytes([number]), qos=1)
+    assert last.unsubscribe(SHARED) == [0]
+    ann.read()
+    ann.publish("jobs/x", b"late", qos=1)
+    assert ann.read()[0].reason_code.value == 0x10  # nobody subscribes
+    seen = last.messages()
+    assert payloads(seen) == [b"\0", b"\1"]
+    last.puback(seen[0].packet_id)
+    if is_kept:
+        wire.kill()
+        last = wire.client("m1", session_expiry_interval=600)
+        assert payloads(last.messages()) == [bytes([number]) for number in (1, 2, 3, 4)]
+    else:
+        last.puback(seen[1].packet_id)
+        assert payloads(last.messages()) == [b"\2", b"\3"]
+
+
 def test_a_share_without_a_connected_member_keeps_messages_for_the_next() -> None:
     wire = Wire()
     first = wire.client("m1", session_expiry_interval=60)
