@@ -165,13 +165,23 @@ def test_worker_that_is_away_makes_it_unready_and_is_named(start: Callable[..., 
     assert up.end(signal.SIGINT) == 0
 
 
-def test_everything_ends_with_a_supervisor_that_is_killed(start: Callable[..., Up]) -> None:
-    up = start(*SOME)
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [("auto", "started Nabij's own MQTT broker"), ("mosquitto", "started mosquitto ")],
+)
+def test_the_chosen_mqtt_broker_is_named_and_all_ends_with_a_supervisor_that_is_killed(
+    engine: str, said: str, start: Callable[..., Up], program: Callable[..., str]
+) -> None:
+    if engine == "mosquitto":
+        program("mosquitto")
+    up = start(*SOME, NABIJ_MQTT=engine)
     up.ready()
     everybody = up.descendants()
     assert len(everybody) == 4
     up.end(signal.SIGKILL)
     until(lambda: not everybody.keys() & processes().keys())
+    assert up.process.stderr
+    assert said in up.process.stderr.read()
 
 
 def test_second_up_on_one_data_directory_is_refused(start: Callable[..., Up]) -> None:
