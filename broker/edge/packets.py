@@ -62,8 +62,11 @@ class PacketReader:
 
     def feed(self, data: bytes) -> None:
         """Take what has come."""
-        self._chunks.append(data)
-        self._waiting += len(data)
+        if self._at == len(self._buffer) and not self._chunks:
+            self._buffer, self._at = data, 0
+        else:
+            self._chunks.append(data)
+            self._waiting += len(data)
 
     @property
     def unread(self) -> int:

@@ -1,9 +1,9 @@
 """Runs an `EdgeBroker` on sockets: turns that are fair to every account, and group commits.
 
-Bytes that come are read in turns. In each, an account may have so many packets handled; who sends
-more waits for the next, and is not read from meanwhile. After a turn everything is written. What
-the journal has to have first follows as soon as it has: one write and `fdatasync` for all turns
-that have passed meanwhile.
+A turn is a round of the event loop. What comes is handled at once, so many packets of each account;
+what is more waits in line for the next turn, and a client with much in line is not read from. Nor
+is one that does not read its answers. At the end of a turn everything is written. What the journal
+has to have first follows as soon as it has: one write and `fdatasync` for all turns since.
 """
 
 # long: one event loop, its sockets and its journal
@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Self, cast
 
-from broker.edge.accounts import Authenticate
+from broker.edge.accounts import Account, Answer, Authenticate, Credentials, Grant
 from broker.edge.connection import Connection
 from broker.edge.edge_broker import EdgeBroker
 from broker.edge.journal import Journal
@@ -26,9 +26,10 @@ from broker.edge.recorder import Recorder
 from broker.edge.recovery import JournalKeeper
 from broker.edge.sys_topics import sys_topics
 
-_TURN_PACKETS = 16  # of those in a turn who have not said yet who they are
+_TURN_PACKETS = 64  # of all clients in a turn who have not said yet who they are
 _MAX_UNREAD_BYTES = 256 * 1024  # of one connection; above it nothing more is read from its socket
 _LAZY_COMMIT_S = 0.2  # what nobody waits for is written so often
+_BACKLOG = 4096
 _CLOSE_S = 5.0  # how long a client may take for the last bytes
 
 
@@ -52,16 +53,18 @@ class EdgeServer:
         self.port = port
         offset_s = None if directory is None else time.time() - time.monotonic()
         self.broker = EdgeBroker(
-            authenticate=authenticate,
+            authenticate=self._authenticate,
             clock=time.monotonic,
             name=lambda: f"auto-{token_hex(8)}",
             limits=limits or Limits(),
             recorder=Recorder(offset_s),
         )
         self._keeper = None if directory is None else JournalKeeper(self.broker, Journal(directory))
+        self._ask = authenticate
         self._tls = tls
         self._links: dict[Connection, _Link] = {}
-        self._ready: dict[object, deque[_Link]] = {}
+        self._left: dict[Account | None, int] = {}  # packets of this turn; None: of strangers
+        self._in_line: dict[Account | None, deque[_Link]] = {}
         self._turn_is_due = False
         self._lazy_is_due = False
         self._commit: asyncio.Task[None] | None = None
@@ -75,7 +78,7 @@ class EdgeServer:
         if self._keeper is not None:
             self._keeper.recover()
         server = await self._loop.create_server(
-            lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=4096
+            lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=_BACKLOG
         )
         self.port = server.sockets[0].getsockname()[1]
         self._group = await self._tasks.enter_async_context(asyncio.TaskGroup())
@@ -118,43 +121,49 @@ class EdgeServer:
 
     # -- turns ------------------------------------------------------------------------------------
 
-    def received(self, link: "_Link") -> None:
-        """Bytes have come."""
-        if not link.is_waiting:
-            link.is_waiting = True
-            self._ready.setdefault(link.fair_share, deque()).append(link)
-        self._schedule()
+    def read(self, link: "_Link") -> None:
+        """Bytes have come: handle what the account may still send in this turn."""
+        connection = link.connection
+        if not link.is_waiting and not link.is_full:
+            session = connection.session
+            account = None if session is None else session.account
+            left = self._left.get(account)
+            if left is None:
+                left = _TURN_PACKETS if account is None else account.grant.quotas.turn_packets
+            handled = connection.turn(left)
+            self._left[account] = left - handled
+            if handled == left and connection.unread:
+                link.is_waiting = True
+                self._in_line.setdefault(account, deque()).append(link)
+            elif (wait_s := connection.paused_until - self.broker.now()) > 0:
+                link.is_waiting = True
+                self._loop.call_later(wait_s, self._read_again, link)
+        link.pause_or_resume()
+        self.schedule()
 
-    def _schedule(self) -> None:
+    def _read_again(self, link: "_Link") -> None:
+        link.is_waiting = False
+        self.read(link)
+
+    def schedule(self) -> None:
+        """End the turn soon: something has changed."""
         if not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Handle some packets of each account that has sent any, then write."""
+        """Write what the last turn has come to, and begin the next with who stands in line."""
         self._turn_is_due = False
-        ready, self._ready = self._ready, {}
-        for links in ready.values():
-            self._turn_of(links)
         self._flush()
-
-    def _turn_of(self, links: "deque[_Link]") -> None:
-        session = links[0].connection.session
-        budget = _TURN_PACKETS if session is None else session.account.grant.quotas.turn_packets
-        for _ in range(len(links)):
-            link = links.popleft()
-            link.is_waiting = False
-            if budget <= 0:
-                self.received(link)
-                continue
-            connection = link.connection
-            budget -= (handled := connection.turn(budget))
-            link.has_read()
-            wait_s = connection.paused_until - self.broker.now()
-            if wait_s > 0:
-                self._loop.call_later(wait_s, self.received, link)
-            elif budget <= 0 and handled and connection.unread:
-                self.received(link)
+        self._left.clear()
+        for account, links in list(self._in_line.items()):
+            for _ in range(len(links)):
+                if self._left.get(account, 1) <= 0:
+                    break
+                self._read_again(links.popleft())
+            if not links:
+                del self._in_line[account]
+        self._flush()
 
     def _flush(self) -> None:
         """Write what is to be written, and have the journal written where somebody waits for it."""
@@ -171,6 +180,27 @@ class EdgeServer:
         elif not self._lazy_is_due:
             self._lazy_is_due = True
             self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily)
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    def _authenticate(self, credentials: Credentials, answer: Answer) -> None:
+        def answered(grant: Grant | None) -> None:
+            answer(grant)
+            self.schedule()
+
+        self._ask(credentials, answered)
+
+    def register(self, link: "_Link") -> Connection:
+        """A client has connected."""
+        connection = self.broker.open()
+        self._links[connection] = link
+        return connection
+
+    def forget(self, connection: Connection) -> None:
+        """Its network connection is gone."""
+        self._links.pop(connection, None)
+        connection.lost()
+        self.schedule()
 
     # -- the journal ------------------------------------------------------------------------------
 
@@ -194,58 +224,43 @@ class EdgeServer:
         keeper.rewrite()
         self._flush()
 
-    def forget(self, connection: Connection) -> None:
-        """The network connection is gone."""
-        self._links.pop(connection, None)
-
-    def register(self, link: "_Link") -> Connection:
-        """A client has connected."""
-        connection = self.broker.open()
-        self._links[connection] = link
-        return connection
-
-    def flush_soon(self) -> None:
-        """Something has changed outside a turn."""
-        self._schedule()
-
 
 class _Link(asyncio.Protocol):
     """The socket of one client."""
+
+    __slots__ = ("_is_held_back", "_server", "_transport", "connection", "is_full", "is_waiting")
 
     connection: Connection
     _transport: asyncio.Transport
 
     def __init__(self, server: EdgeServer) -> None:
-        self.is_waiting = False
-        self._server = server
-        self._is_full = False
+        self.is_full = False  # the client reads more slowly than it is written to
+        self.is_waiting = False  # for its turn
         self._is_held_back = False
-
-    @property
-    def fair_share(self) -> object:
-        """Whose packets count together in a turn: those of an account."""
-        session = self.connection.session
-        return None if session is None else session.account
+        self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self._transport = cast("asyncio.Transport", transport)  # as uvloop's behaves
         self.connection = self._server.register(self)
+        self._transport.set_write_buffer_limits(self._server.broker.limits.unwritten_bytes)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        connection = self.connection
-        connection.feed(data)
-        if connection.unread > _MAX_UNREAD_BYTES and not self._is_held_back:
-            self._is_held_back = True
-            self._transport.pause_reading()
-        self._server.received(self)
+        if not self.connection.is_closed:
+            self.connection.feed(data)
+            self._server.read(self)
 
-    def has_read(self) -> None:
-        """A turn has read some of it."""
-        if self._is_held_back and self.connection.unread <= _MAX_UNREAD_BYTES // 2:
-            self._is_held_back = False
-            if not self._transport.is_closing():
+    def pause_or_resume(self) -> None:
+        """Read from the socket as long as not much waits."""
+        unread = self.connection.unread
+        if self._is_held_back == (unread > _MAX_UNREAD_BYTES // (1 + self._is_held_back)):
+            return
+        self._is_held_back = not self._is_held_back
+        if not self._transport.is_closing():
+            if self._is_held_back:
+                self._transport.pause_reading()
+            else:
                 self._transport.resume_reading()
 
     def write(self) -> None:
@@ -257,21 +272,21 @@ class _Link(asyncio.Protocol):
         if connection.is_closed:
             self._transport.close()
             asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
-        elif data and not self._is_full:
+        elif not self.is_full:
             connection.drained()
             if connection.unread:
-                self._server.received(self)
+                self._server.read(self)
 
     def pause_writing(self) -> None:
-        """The client reads more slowly than it is written to."""
-        self._is_full = True
+        """Its buffer is full."""
+        self.is_full = True
         self.connection.congested()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._is_full = False
+        self.is_full = False
         self.connection.drained()
-        self._server.flush_soon()
+        self._server.read(self)
 
     def eof_received(self) -> None:
         """The client has closed its side: so do we."""
@@ -279,9 +294,7 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         del exc
-        self.connection.lost()
         self._server.forget(self.connection)
-        self._server.flush_soon()
 
     def abort(self) -> None:
         """Close without a word."""
