@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from broker.edge.topic_filters import covers
 
 _KNOWN_TOPICS = 1000  # whose rights are remembered for each account
+KNOWN_TOPIC_CHARS = 200  # of a longer topic nothing is remembered
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quotas:
-    """The bounds of one account, over all its clients. `turn_packets` is its share of a turn."""
+    """The bounds of one account, over all its clients.
+
+    `connections` bounds its sessions, too: of more, the one that was disconnected first ends. In
+    `queued_bytes` count what waits for its clients, and what it has had retained; in
+    `publishes_per_s` PUBLISH packets, pings, and filters subscribed to and unsubscribed from.
+    `turn_packets` is its share of a turn.
+    """
 
     connections: int = 20
     subscriptions: int = 100
@@ -51,8 +58,9 @@ class Account:
         self.grant = grant
         self.connections = 0
         self.subscriptions = 0
+        self.sessions = 0
         self.retained = 0
-        self.queued_bytes = 0
+        self.queued_bytes = 0  # and retained
         self.credit = grant.quotas.publishes_per_s  # PUBLISH packets; below 0 it has to wait
         self._may_write: dict[str, bool] = {}
         self._credited_at = 0.0
@@ -67,15 +75,21 @@ class Account:
         """Whether it may publish on this topic."""
         known = self._may_write.get(topic)
         if known is None:
+            known = any(covers(right, topic) for right in self.grant.writes)
             if len(self._may_write) >= _KNOWN_TOPICS:
                 self._may_write.clear()
-            known = any(covers(right, topic) for right in self.grant.writes)
-            self._may_write[topic] = known
+            if len(topic) <= KNOWN_TOPIC_CHARS:
+                self._may_write[topic] = known
         return known
 
     def may_read(self, pattern: str) -> bool:
         """Whether it may read every topic that this filter matches."""
         return any(covers(right, pattern) for right in self.grant.reads)
+
+    def may_retain(self, size: int) -> bool:
+        """Whether it may have another message of this size retained."""
+        quotas = self.grant.quotas
+        return self.retained < quotas.retained and self.queued_bytes + size <= quotas.queued_bytes
 
     def wait_s(self, now: float) -> float:
         """Renew the credit; return for how long (s) the account has to wait, which has used it up."""

@@ -3,6 +3,7 @@
 # long: one branch for each packet of the specification
 
 import heapq
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -42,6 +43,7 @@ class EdgeBroker:
         self.router = Router(clock=clock, limits=limits, recorder=recorder)
         self.now = clock
         self.connections: dict[Connection, None] = {}
+        self._strangers: dict[Connection, None] = {}  # who have not said who they are
         self.sessions: dict[tuple[str, str], Session] = {}
         self.accounts: dict[str, Account] = {}
         self.last_session = 0
@@ -66,7 +68,9 @@ class EdgeBroker:
     def open(self) -> Connection:
         """A client has connected."""
         connection = Connection(self)
-        self.connections[connection] = None
+        self.connections[connection] = self._strangers[connection] = None
+        if len(self._strangers) > self.limits.strangers:
+            next(iter(self._strangers)).close(Reason.MAX_CONNECT_TIME)
         return connection
 
     def take_dirty(self) -> dict[Connection, None]:
@@ -77,19 +81,24 @@ class EdgeBroker:
     def tick(self) -> None:
         """Close who is silent, end what has expired, publish wills that are due; once a second."""
         now = self.now()
+        for connection in list(self._strangers):
+            if now - connection.opened_at > self.limits.connect_timeout_s:
+                connection.close(Reason.MAX_CONNECT_TIME)
         for connection in list(self.connections):
-            silence_s = now - connection.heard_at
-            if connection.session is None:
-                if now - connection.opened_at > self.limits.connect_timeout_s:
-                    connection.close(Reason.MAX_CONNECT_TIME)
-            elif 0 < _keep_alive_s(connection) * _KEEP_ALIVE_FACTOR < silence_s:
+            silence_s = now - max(connection.heard_at, connection.paused_until)
+            if 0 < _keep_alive_s(connection) * _KEEP_ALIVE_FACTOR < silence_s:
                 connection.close(Reason.KEEP_ALIVE_TIMEOUT)
         while self._due and self._due[0][0] <= now:
-            _, _, session = heapq.heappop(self._due)
+            at, _, session = heapq.heappop(self._due)
+            if at == session.due_at:
+                session.due_at = math.inf
             if session.will_at is not None and session.will_at <= now:
                 self._publish_will(session)
-            if session.expires_at is not None and session.expires_at <= now:
-                self.end(session)
+            if session.expires_at is not None:
+                if session.expires_at <= now:
+                    self.end(session)
+                else:
+                    self.schedule(session)
 
     def committed(self, batch: int) -> None:
         """The journal has this batch and all before it."""
@@ -126,6 +135,7 @@ class EdgeBroker:
     def disconnected(self, connection: Connection) -> None:
         """The network connection is over: the session stays for as long as was agreed."""
         self.connections.pop(connection, None)
+        self._strangers.pop(connection, None)
         self._holding.pop(connection, None)
         self.mark(connection)
         session = connection.session
@@ -199,6 +209,8 @@ class EdgeBroker:
             self.end(session)
             session = None
         is_present = session is not None
+        if session is None and account.sessions >= account.grant.quotas.connections:
+            self._end_oldest(account)
         session = session or self.new_session(account, client_id)
         for pattern in list(session.subscriptions):  # the account may have lost rights
             if not self.router.may_subscribe(session, pattern):
@@ -214,6 +226,7 @@ class EdgeBroker:
         session.will = None if packet.will is None else _publish_of(packet.will)
         session.will_delay_s = 0 if packet.will is None else packet.will.will_delay_interval
         connection.session = session
+        self._strangers.pop(connection, None)
         connection.max_packet_bytes = packet.max_packet_size or 0
         session.attach(connection)
         self._record(session)
@@ -240,13 +253,29 @@ class EdgeBroker:
             on_drop=self.router.counters.drop,
         )
         self.sessions[account.grant.name, client_id] = session
+        account.sessions += 1
         return session
+
+    def _end_oldest(self, account: Account) -> None:
+        """End the session of an account that has been without a connection for longest."""
+        gone = [
+            (one.expires_at - one.expiry_s, int(one.key), one)
+            for one in self.sessions.values()
+            if one.account is account and one.expires_at is not None
+        ]
+        if gone:
+            self.end(min(gone)[-1])
 
     def schedule(self, session: Session) -> None:
         """Have `tick` look at a session that is without a connection."""
-        for at in (session.will_at, session.expires_at):
-            if at is not None:
-                heapq.heappush(self._due, (at, int(session.key), session))
+        at = min(one for one in (session.will_at, session.expires_at) if one is not None)
+        if at >= session.due_at:
+            return
+        session.due_at = at
+        heapq.heappush(self._due, (at, int(session.key), session))
+        if len(self._due) > 2 * len(self.sessions) + 100:  # most are of sessions that have ended
+            self._due = [due for due in self._due if due[0] == due[-1].due_at]
+            heapq.heapify(self._due)
 
     def _publish_will(self, session: Session) -> None:
         will, session.will, session.will_at = session.will, None, None
@@ -259,6 +288,8 @@ class EdgeBroker:
         session.expires_at = None
         if session.will_at is not None:
             self._publish_will(session)
+        session.due_at = -math.inf
+        session.account.sessions -= 1
         for pattern in list(session.subscriptions):
             self.router.unsubscribe(session, pattern)
         session.clear()
@@ -279,10 +310,7 @@ class EdgeBroker:
             self._resolve_alias(connection, publish, publish.properties.topic_alias)
         if not is_topic_name(publish.topic):
             raise BadPacketError(Reason.TOPIC_NAME_INVALID, "no topic name")
-        account = session.account
-        account.credit -= 1
-        if account.credit < 0 and (wait_s := account.wait_s(self.now())):
-            connection.paused_until = self.now() + wait_s
+        self._charge(connection, session.account)
         if not publish.qos:
             self.router.publish(publish, session)
             return
@@ -303,6 +331,12 @@ class EdgeBroker:
             self._receive(session, packet_id, is_held=True)
         answer = answers.ack(version, answers.PUBREC, packet_id, reason)
         connection.answer(answer, waits=waits or session.is_kept)
+
+    def _charge(self, connection: Connection, account: Account, work: int = 1) -> None:
+        """Count what a client has an account do; what is more than its quota has to wait."""
+        account.credit -= work
+        if account.credit < 0 and (wait_s := account.wait_s(self.now())):
+            connection.paused_until = self.now() + wait_s
 
     def _resolve_alias(self, connection: Connection, publish: Publish, alias: int) -> None:
         """Find the topic of a topic alias (3.3.2.3.4)."""
@@ -353,6 +387,7 @@ class EdgeBroker:
     def _subscribe(
         self, connection: Connection, session: Session, packet: mqtt5.SubscribePacket
     ) -> None:
+        self._charge(connection, session.account, len(packet.topic_filters))
         codes, fresh = self.router.subscribe(session, packet)
         answer = answers.suback(connection.version, packet.packet_id, codes)
         connection.answer(answer, waits=session.is_kept)
@@ -361,6 +396,7 @@ class EdgeBroker:
     def _unsubscribe(
         self, connection: Connection, session: Session, packet: mqtt5.UnsubscribePacket
     ) -> None:
+        self._charge(connection, session.account, len(packet.patterns))
         codes = [
             Reason.SUCCESS
             if self.router.unsubscribe(session, pattern)
@@ -370,7 +406,8 @@ class EdgeBroker:
         answer = answers.unsuback(connection.version, packet.packet_id, codes)
         connection.answer(answer, waits=session.is_kept)
 
-    def _ping(self, connection: Connection, _: Session, __: mqtt5.PingReqPacket) -> None:
+    def _ping(self, connection: Connection, session: Session, _: mqtt5.PingReqPacket) -> None:
+        self._charge(connection, session.account)
         connection.answer(answers.PINGRESP, waits=False)
 
     def _disconnect(

@@ -8,7 +8,8 @@ class Limits:
     """The bounds. A packet is whole: payload, topic and properties.
 
     `receive_maximum` bounds what one client may have unacknowledged (3.2.2.3.3), `window_v311` what
-    a client of 3.1.1, which cannot say how much it takes, is sent without an acknowledgement.
+    a client of 3.1.1, which cannot say how much it takes, is sent without an acknowledgement;
+    `strangers` are connections whose client has not said who it is: of more, the oldest is closed.
     """
 
     max_packet_bytes: int = 192 * 1024
@@ -17,6 +18,7 @@ class Limits:
     topic_aliases: int = 16
     max_session_expiry_s: int = 7 * 86400
     connect_timeout_s: float = 10.0
+    strangers: int = 10_000
     unwritten_bytes: int = 256 * 1024
     group_queued_bytes: int = 64 << 20
     sys_interval_s: float = 10.0

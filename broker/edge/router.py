@@ -108,7 +108,7 @@ class Router:
             is_new = False
             self._count(before, -1)
         if message.publish.payload:
-            if account.retained >= account.grant.quotas.retained:
+            if not account.may_retain(message.size):
                 if before is not None:
                     self.restore_retained(before.message, before.account)
                 return False
@@ -128,6 +128,7 @@ class Router:
     def _count(retained: Retained, change: int) -> None:
         if retained.account is not None:
             retained.account.retained += change
+            retained.account.queued_bytes += change * retained.message.size
 
     def retained_record(self, retained: Retained) -> RetainedRecord:
         """Return what has to be known of it."""

@@ -2,6 +2,7 @@
 
 # long: the states of a session, and what each packet changes in it
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -82,6 +83,7 @@ class Session:
         self.client_id = client_id
         self.expiry_s = 0
         self.expires_at: float | None = None
+        self.due_at = math.inf  # when the MQTT broker looks at it next
         self.will: Publish | None = None
         self.will_delay_s = 0
         self.will_at: float | None = None
@@ -95,7 +97,7 @@ class Session:
         self._recorder = recorder
         self._clock = clock
         self._on_drop = on_drop
-        self._resend: deque[int] = deque()
+        self._resend: list[int] = []  # the last first
         self._on_wire = 0
         self._last_id = 0
 
@@ -230,7 +232,7 @@ class Session:
         link = self.link
         while link is not None and self._on_wire < link.window and link.has_room:
             if self._resend:
-                packet_id = self._resend.popleft()
+                packet_id = self._resend.pop()
                 self._on_wire += 1
                 self._transmit(packet_id, self.in_flight[packet_id])
             elif self.queue:
@@ -290,7 +292,7 @@ class Session:
         self.link = link
         self.expires_at = self.will_at = None
         self._on_wire = 0
-        self._resend = deque(self.in_flight)
+        self._resend = [*reversed(self.in_flight)]
 
     def detach(self) -> None:
         """It has none any more: others of the group get what was not acknowledged."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from broker.edge.accounts import KNOWN_TOPIC_CHARS
 from broker.edge.message import Message
 from broker.edge.records import Key
 from broker.edge.topic_tree import TopicTree
@@ -87,7 +88,8 @@ class SubscriptionTable:
             found = self._find(topic)
             if len(self._routes) >= _KNOWN_TOPICS:
                 self._routes.clear()
-            self._routes[topic] = found
+            if len(topic) <= KNOWN_TOPIC_CHARS:
+                self._routes[topic] = found
         return found
 
     def _find(self, topic: str) -> tuple[Route, ...]:
