@@ -266,7 +266,17 @@ class Connection:
             self.is_held_back = True
             await self._hooks.before_reconnect()
             self.is_held_back = False
-        return await self._connect(timeout_s)
+        try:
+            return await self._connect(timeout_s)
+        except SessionTakenOver as error:
+            if self._is_final(error):
+                raise
+            raise ConnectionLost(str(error)) from error
+
+    def _is_final(self, error: MqttError) -> bool:
+        """Whether not to reconnect; whose `before_reconnect` waits for it may take its session back."""
+        is_fight = isinstance(error, SessionTakenOver) and self._hooks.before_reconnect is None
+        return is_fight or not self._options.reconnects
 
     async def _supervise(self, wire: SessionTransport | None) -> None:
         """Reconnect forever, unless another client is known to use our client id.
@@ -282,7 +292,7 @@ class Connection:
             online_at = loop.time()
             error = await asyncio.shield(wire.closed)
             self._wire = None
-            if isinstance(error, SessionTakenOver) or not self._options.reconnects:
+            if self._is_final(error):
                 raise error
             early_ends += 1
             if loop.time() - online_at > _STABLE_AFTER_S:

@@ -39,7 +39,7 @@ class ConnectionHooks:
 
     `on_connect` after every connect, the first included, for retained state that must be restored on
     a replaced MQTT broker; `on_lost` as soon as the connection is gone; `before_reconnect` is awaited
-    before every further attempt.
+    before every further attempt, and may then take back a session that another client took over.
     """
 
     before_reconnect: Callable[[], Awaitable[None]] | None = None

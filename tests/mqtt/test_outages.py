@@ -140,6 +140,35 @@ async def test_a_session_taken_over_ends_the_connection_for_good() -> None:
             connection.publish_nowait(Message("t", b"x"))
 
 
+async def test_who_waits_until_it_may_takes_its_session_back_from_another(
+    mqtt_broker: BrokerProcess,
+) -> None:
+    may, seen = asyncio.Event(), set[int]()
+    async with Connection(
+        mqtt_broker.endpoint,
+        client_id="same",
+        subscriptions=["t"],
+        hooks=ConnectionHooks(before_reconnect=lambda: until_set(may)),
+    ) as first:
+        async with Connection(
+            mqtt_broker.endpoint, client_id="same", options=ConnectionOptions(reconnects=False)
+        ) as second:
+            assert second.session_present
+            await disconnected(first)
+            await second.publish_batch(numbered(3))
+            assert len(await hold(second, 3)) == 3
+            may.set()
+            await disconnected(second)
+        async with asyncio.timeout(WITHIN_S):
+            collector = asyncio.create_task(collect(first, seen))
+            await until(lambda: seen == {0, 1, 2})
+        collector.cancel()
+
+
+async def until_set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
 async def test_a_client_id_in_use_twice_is_fought_over_ever_more_slowly(
     start_mosquitto: StartMosquitto,
 ) -> None:
