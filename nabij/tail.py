@@ -81,7 +81,7 @@ def _invalid(said: dict[str, Any]) -> str:
 def full_filter(topic_filter: str) -> str:
     """Return it with the `nabij/v1/` that all of our topics begin with, if that was left out."""
     first = topic_filter.partition("/")[0]
-    if topic_filter.startswith(("$", "/")) or first in ("nabij", "#", "+", ""):
+    if topic_filter.startswith(("$", "/")) or first in ("nabij", "+", ""):
         return topic_filter
     return f"{ROOT}/{topic_filter}"
 

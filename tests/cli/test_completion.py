@@ -40,7 +40,7 @@ def test_values_of_options_are_offered(line: str, offered: set[str]) -> None:
     [
         ("police/gent/#", "nabij/v1/police/gent/#"),
         ("nabij/v1/ops/#", "nabij/v1/ops/#"),
-        ("#", "#"),
+        ("#", "nabij/v1/#"),
         ("+/v1/ops/#", "+/v1/ops/#"),
         ("$SYS/#", "$SYS/#"),
     ],

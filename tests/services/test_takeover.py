@@ -14,6 +14,7 @@ from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
 from broker.runtime import dispatch, session_takeover, worker_loops
 from broker.runtime.connections import client_id_of, filters_of
 from broker.store import WorkerState, open_partitions
+from nabij.local.embedded import MqttEngine
 from schemas import topics
 from schemas.ids import new_id
 from schemas.taxonomy import Desk
@@ -64,8 +65,9 @@ async def test_ten_reports_get_receipts_when_one_of_two_workers_does_not_come_ba
 
 
 async def test_without_a_take_over_the_dead_workers_session_swallows_its_share(
-    city: City, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    city: City, servers: Servers, mqtt_engine: MqttEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of Mosquitto; our own MQTT broker gives a share to connected members only."""
     monkeypatch.setattr(session_takeover.TakeOver, "_is_to_be_ended", lambda *_: False)
     await city.start("a-1")
     await city.start("a-2")
@@ -73,7 +75,10 @@ async def test_without_a_take_over_the_dead_workers_session_swallows_its_share(
     where = f"mqtt://{servers.mqtt.host}:{servers.mqtt.port}"
     ann = servers.accounts["ann"]
     found = await unanswered(where, "ann", ann.password, ("report",), within_s=1.0)
-    assert 0 < found["report"] < EACH  # so `nabij chaos --scale` would see it
+    if mqtt_engine is MqttEngine.MOSQUITTO:
+        assert 0 < found["report"] < EACH  # so `nabij chaos --scale` would see it
+    else:
+        assert found == {}
     monkeypatch.undo()
     await city.start("b-1")
     await polled(lambda: city.is_("a-2", WorkerState.GONE))
@@ -287,9 +292,9 @@ async def test_an_adopter_that_dies_while_it_adopts_is_replaced_and_nothing_queu
     assert found is not None
     claimed = await city.store.workers.claim(found, holder="adopter", by="c-1")
     assert claimed is not None
-    sent = await send_reports(ann)
     last = Message(topics.SERVICE.topic(name="intake", instance="b-1"), b"{}", correlation=b"last")
     async with city.session("b-1") as adopter:
+        sent = await send_reports(ann)  # it gets its share
         ending = asyncio.create_task(adopter.end_session(claimed.filters, last))
         await until(lambda: adopter.stats().published == 1)  # unsubscribed; nothing acknowledged
         drop(adopter)
@@ -332,7 +337,7 @@ async def test_who_connects_under_the_name_of_a_worker_swallows_nothing(
     await city.start("1-1")
     thief = Endpoint.from_url(servers.mqtt.url_for(servers.accounts["bob"]))
     for guess in ("nabij-intake-1-1", "nabij-intake-1"):
-        async with Connection(thief, client_id=guess, subscriptions=["#"]) as connection:
+        async with Connection(thief, client_id=guess) as connection:
             assert not connection.session_present
             await all_receipts(ann, await send_reports(ann, 3))
     assert city.client_id("1-1") != "nabij-intake-1-1"
