@@ -11,12 +11,14 @@ from broker.edge.reasons import Reason
 PUBACK, PUBREC, PUBREL, PUBCOMP = 0x40, 0x50, 0x62, 0x70
 PINGRESP = b"\xd0\0"
 _FAILURE = 0x80
-_RETURN_CODES = {  # of CONNACK in 3.1.1 (its table 3.1); all others: server unavailable
+_RETURN_CODES = {  # of CONNACK in 3.1.1 (its table 3.1); there is none for other reasons (3.2.2-6)
     Reason.UNSUPPORTED_PROTOCOL_VERSION: 1,
     Reason.CLIENT_ID_NOT_VALID: 2,
+    Reason.QUOTA_EXCEEDED: 3,
     Reason.BAD_USER_NAME_OR_PASSWORD: 4,
     Reason.NOT_AUTHORIZED: 5,
 }
+_OF_DISCONNECT = {Reason.KEEP_ALIVE_TIMEOUT, Reason.SESSION_TAKEN_OVER, Reason.MAX_CONNECT_TIME}
 
 
 def connack(
@@ -41,10 +43,11 @@ def connack(
 
 
 def refused(version: int, reason: Reason) -> bytes:
-    """Do not let it in; in words of 3.1.1 to a client of another version yet."""
-    if version != V5:
-        return bytes([0x20, 2, 0, _RETURN_CODES.get(reason, 3)])
-    return bytes([0x20, 3, 0, reason, 0])
+    """Do not let a client in; it speaks 3.1.1 as long as it has not said what it speaks."""
+    if version == V5:
+        return bytes((0x20, 3, 0, Reason.SERVER_BUSY if reason in _OF_DISCONNECT else reason, 0))
+    code = _RETURN_CODES.get(reason)
+    return b"" if code is None else bytes((0x20, 2, 0, code))
 
 
 def disconnect(version: int, reason: Reason) -> bytes:

@@ -8,7 +8,7 @@ import mqtt5
 
 from broker.edge import answers
 from broker.edge.limits import Limits
-from broker.edge.packets import V5, BadPacketError, Packet, PacketReader, UnknownVersionError
+from broker.edge.packets import V5, BadPacketError, Packet, PacketReader
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.session import Delivery, Session
@@ -46,19 +46,19 @@ class Connection:
         self.is_closed = False  # nothing is read any more; what is to be written, is
         self.opened_at = self.heard_at = owner.now()
         self.paused_until = 0.0
-        self.is_authenticating = False
+        self.is_connecting = False  # CONNECT has come, CONNACK has not gone yet
         self.window = _MAX_WINDOW
         self.max_packet_bytes = 0  # that the client takes; 0: any
+        self.max_unanswered = owner.limits.receive_maximum
         self.unanswered = 0  # messages of the client whose acknowledgement waits for the journal
         self.aliases: dict[int, str] = {}
         self._owner = owner
         self._reader = PacketReader(owner.limits.max_packet_bytes)
         self._out: list[bytes] = []
-        self.has_room = True  # for more messages
+        self.has_room = True  # for more messages; else nothing is read either
         self._unwritten = 0
         self._unwritten_bytes = owner.limits.unwritten_bytes
         self._held: deque[tuple[int, bytes, bool]] = deque()
-        self._greeting = 0  # the batch that CONNACK waits for
 
     @property
     def version(self) -> int:
@@ -69,8 +69,9 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Bytes have come; `turn` reads them."""
-        self.heard_at = self._owner.now()
-        self._reader.feed(data)
+        if not self.is_closed:
+            self.heard_at = self._owner.now()
+            self._reader.feed(data)
 
     @property
     def unread(self) -> int:
@@ -84,8 +85,10 @@ class Connection:
         if paused_until > self._owner.now():
             return 0
         for handled in range(packets):
-            if self.is_closed or self.is_authenticating or self.paused_until > paused_until:
+            if self.is_closed or not self.has_room or self.paused_until > paused_until:
                 return handled
+            if self.unanswered >= self.max_unanswered and self.version != V5:
+                return handled  # a client of 3.1.1 does not know Receive Maximum
             try:
                 packet = next_packet()
                 if packet is None:
@@ -93,9 +96,6 @@ class Connection:
                 handle(self, packet)
             except BadPacketError as error:
                 self.close(error.reason)
-            except UnknownVersionError:
-                self.write(answers.refused(0, Reason.UNSUPPORTED_PROTOCOL_VERSION))
-                self._end()
         return packets
 
     # -- writing ----------------------------------------------------------------------------------
@@ -109,6 +109,10 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Write an answer that promises nothing."""
+        if 0 < self.max_packet_bytes < len(data):  # 3.1.2-24: it cannot be said
+            self.lost()
+            return
+        self.is_connecting = False  # the first answer is CONNACK (3.2.0-1)
         if not self._out:
             self._owner.mark(self)
         self._out.append(data)
@@ -129,15 +133,6 @@ class Connection:
         self.unanswered += is_ack
         self._owner.hold(self)
 
-    def greet(self, connack: bytes, *, waits: bool) -> None:
-        """Let the client in."""
-        self._greeting = self._owner.recorder.awaited if waits else 0
-        self.answer(connack, waits=waits)
-
-    @property
-    def _is_greeted(self) -> bool:
-        return not self._held or self._greeting <= self._owner.recorder.committed
-
     def committed(self, batch: int) -> bool:
         """The journal has this batch and all before it; return whether no answer waits any more."""
         while self._held and self._held[0][0] <= batch:
@@ -152,7 +147,7 @@ class Connection:
 
     def drained(self) -> None:
         """The transport takes more."""
-        if not self.has_room:
+        if not self.has_room and not self.is_connecting:
             self.has_room = True
             if self.session is not None and not self.is_closed:
                 self.session.pump()
@@ -168,9 +163,8 @@ class Connection:
             return False
         first = 0x30 | qos << 1 | delivery.retain | (8 if delivery.was_sent and qos else 0)
         parts = (_BYTE[first], before, packet_id.to_bytes(2, "big") if qos else b"", after)
-        waits = qos == 2 and self._is_kept  # what the client might get twice has to be known
-        if waits or not self._is_greeted:  # 3.2.0-1: CONNACK comes first
-            self.answer(b"".join(parts), waits=waits)
+        if qos == 2 and self._is_kept:  # what the client might get twice has to be known
+            self.answer(b"".join(parts), waits=True)
             return True
         if not self._out:
             self._owner.mark(self)
@@ -194,25 +188,14 @@ class Connection:
         """End the connection, for this reason."""
         if self.is_closed:
             return
-        if self.session is not None:
-            if self._is_greeted:  # 3.14.0-1
-                self.write(answers.disconnect(self.version, reason))
-        elif self.version == V5:
-            self.write(answers.refused(self.version, reason))
-        self._end()
-
-    def refuse(self, reason: Reason) -> None:
-        """Do not let the client in."""
-        if not self.is_closed:
-            self.write(answers.refused(self.version, reason))
-            self._end()
+        is_in = self.session is not None and not self.is_connecting  # 3.14.0-1
+        self.write((answers.disconnect if is_in else answers.refused)(self.version, reason))
+        self.lost()
 
     def lost(self) -> None:
         """The network connection is lost, or the client has said goodbye."""
-        if not self.is_closed:
-            self._end()
-
-    def _end(self) -> None:
+        if self.is_closed:
+            return
         self.is_closed = True
         self._held.clear()
         self._owner.disconnected(self)

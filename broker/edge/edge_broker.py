@@ -13,7 +13,21 @@ from broker.edge import answers
 from broker.edge.accounts import Account, Authenticate, Credentials, Grant
 from broker.edge.connection import Connection
 from broker.edge.limits import Limits
-from broker.edge.packets import V5, BadPacketError, Packet, Publish
+from broker.edge.packets import (
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    V5,
+    BadPacketError,
+    Packet,
+    Publish,
+    Signal,
+    Subscribe,
+    Unsubscribe,
+)
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.records import EndedRecord, ReceivedRecord
@@ -22,7 +36,6 @@ from broker.edge.session import Session
 from broker.edge.topic_filters import is_topic_name
 
 _KEEP_ALIVE_FACTOR = 1.5  # 3.1.2-22
-_FAILURE = 0x80
 _NOT_FOUND = Reason.PACKET_ID_NOT_FOUND
 
 
@@ -52,15 +65,16 @@ class EdgeBroker:
         self._dirty: dict[Connection, None] = {}
         self._holding: dict[Connection, None] = {}
         self._due: list[tuple[float, int, Session]] = []
-        self._handlers: dict[type, Callable[..., None]] = {
-            mqtt5.PubAckPacket: self._puback,
-            mqtt5.PubRecPacket: self._pubrec,
-            mqtt5.PubRelPacket: self._pubrel,
-            mqtt5.PubCompPacket: self._pubcomp,
-            mqtt5.SubscribePacket: self._subscribe,
-            mqtt5.UnsubscribePacket: self._unsubscribe,
-            mqtt5.PingReqPacket: self._ping,
-            mqtt5.DisconnectPacket: self._disconnect,
+        self._handlers: dict[object, Callable[..., None]] = {
+            Publish: self._publish,
+            PUBACK: self._puback,
+            PUBREC: self._pubrec,
+            PUBREL: self._pubrel,
+            PUBCOMP: self._pubcomp,
+            Subscribe: self._subscribe,
+            Unsubscribe: self._unsubscribe,
+            PINGREQ: self._ping,
+            DISCONNECT: self._disconnect,
         }
 
     # -- what its host calls ----------------------------------------------------------------------
@@ -105,7 +119,7 @@ class EdgeBroker:
         self.recorder.committed = batch
         for connection in list(self._holding):
             if connection.committed(batch):
-                del self._holding[connection]
+                self._holding.pop(connection, None)
 
     # -- what connections call --------------------------------------------------------------------
 
@@ -123,14 +137,11 @@ class EdgeBroker:
         if session is None:
             assert isinstance(packet, mqtt5.ConnectPacket)  # `PacketReader` takes no other first
             self._connect(connection, packet)
-        elif isinstance(packet, Publish):
-            self._publish(connection, session, packet)
         elif isinstance(packet, int):
             _acknowledged(session, packet)
-        elif (handler := self._handlers.get(type(packet))) is not None:
-            handler(connection, session, packet)
         else:
-            raise BadPacketError(Reason.PROTOCOL_ERROR, type(packet).__name__)
+            kind = packet.kind if isinstance(packet, Signal) else type(packet)
+            self._handlers[kind](connection, session, packet)
 
     def disconnected(self, connection: Connection) -> None:
         """The network connection is over: the session stays for as long as was agreed."""
@@ -155,12 +166,13 @@ class EdgeBroker:
 
     def _connect(self, connection: Connection, packet: mqtt5.ConnectPacket) -> None:
         connection.connect = packet
+        connection.is_connecting, connection.has_room = True, False
+        connection.max_packet_bytes = packet.max_packet_size or 0
         if packet.authentication_method is not None:
-            connection.refuse(Reason.BAD_AUTHENTICATION_METHOD)
+            connection.close(Reason.BAD_AUTHENTICATION_METHOD)
         elif not packet.client_id and connection.version != V5 and not packet.clean_start:
-            connection.refuse(Reason.CLIENT_ID_NOT_VALID)  # MQTT 3.1.1, 3.1.3-8
+            connection.close(Reason.CLIENT_ID_NOT_VALID)  # MQTT 3.1.1, 3.1.3-8
         else:
-            connection.is_authenticating = True
             credentials = Credentials(
                 client_id=packet.client_id, username=packet.username, password=packet.password
             )
@@ -171,73 +183,66 @@ class EdgeBroker:
     ) -> None:
         if connection.is_closed:
             return
-        connection.is_authenticating = False
         if grant is None:
             has_name = packet.username is not None
-            connection.refuse(
+            connection.close(
                 Reason.BAD_USER_NAME_OR_PASSWORD if has_name else Reason.NOT_AUTHORIZED
             )
             return
         account = self.accounts.setdefault(grant.name, Account(grant))
         account.renew(grant)
-        assigned_id = None if packet.client_id else self._name()
-        client_id = packet.client_id or assigned_id or ""
-        self._take_over(account, client_id)
         if packet.will is not None and not account.may_write(packet.will.topic):
-            connection.refuse(Reason.NOT_AUTHORIZED)
-        elif account.connections >= grant.quotas.connections:
-            connection.refuse(Reason.QUOTA_EXCEEDED)
-        else:
-            self._admit(connection, packet, account, client_id, assigned_id)
-
-    def _take_over(self, account: Account, client_id: str) -> None:
-        """Close the connection that the session has (3.1.4-3)."""
-        session = self.sessions.get((account.grant.name, client_id))
-        if session is not None and isinstance(session.link, Connection):
+            connection.close(Reason.NOT_AUTHORIZED)
+            return
+        client_id = packet.client_id or self._name()
+        session = self.sessions.get((grant.name, client_id))
+        if session is not None and isinstance(session.link, Connection):  # 3.1.4-3
             session.link.close(Reason.SESSION_TAKEN_OVER)
-
-    def _admit(  # noqa: PLR0917 - what CONNECT comes to, of one caller
-        self,
-        connection: Connection,
-        packet: mqtt5.ConnectPacket,
-        account: Account,
-        client_id: str,
-        assigned_id: str | None,
-    ) -> None:
-        session = self.sessions.get((account.grant.name, client_id))
+        session = self.sessions.get((grant.name, client_id))
         if session is not None and packet.clean_start:
             self.end(session)
             session = None
-        is_present = session is not None
-        if session is None and account.sessions >= account.grant.quotas.connections:
+        if account.connections >= grant.quotas.connections:
+            connection.close(Reason.QUOTA_EXCEEDED)
+            return
+        if session is None and account.sessions >= grant.quotas.connections:
             self._end_oldest(account)
+        is_present = session is not None
         session = session or self.new_session(account, client_id)
+        self._admit(connection, packet, session, is_present=is_present)
+
+    def _admit(
+        self,
+        connection: Connection,
+        packet: mqtt5.ConnectPacket,
+        session: Session,
+        *,
+        is_present: bool,
+    ) -> None:
         for pattern in list(session.subscriptions):  # the account may have lost rights
             if not self.router.may_subscribe(session, pattern):
                 self.router.unsubscribe(session, pattern)
-        account.connections += 1
+        session.account.connections += 1
         asked_s, most_s = packet.session_expiry_interval, self.limits.max_session_expiry_s
+        connection.window = packet.receive_max
         if connection.version != V5:
             asked_s = 0 if packet.clean_start else most_s
             connection.window = self.limits.window_v311
-        else:
-            connection.window = packet.receive_max
         session.expiry_s = min(asked_s, most_s)
         session.will = None if packet.will is None else _publish_of(packet.will)
         session.will_delay_s = 0 if packet.will is None else packet.will.will_delay_interval
         connection.session = session
         self._strangers.pop(connection, None)
-        connection.max_packet_bytes = packet.max_packet_size or 0
         session.attach(connection)
         self._record(session)
         answer = answers.connack(
             connection.version,
             self.limits,
             is_present=is_present,
-            assigned_id=assigned_id,
+            assigned_id=None if packet.client_id else session.client_id,
             expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
         )
-        connection.greet(answer, waits=session.is_kept)
+        connection.answer(answer, waits=session.is_kept)
         session.pump()
 
     def new_session(self, account: Account, client_id: str, number: int = 0) -> Session:
@@ -309,24 +314,24 @@ class EdgeBroker:
         if publish.properties is not None and publish.properties.topic_alias is not None:
             self._resolve_alias(connection, publish, publish.properties.topic_alias)
         if not is_topic_name(publish.topic):
-            raise BadPacketError(Reason.TOPIC_NAME_INVALID, "no topic name")
+            is_empty = not publish.topic  # 3.3.2.1
+            raise BadPacketError(Reason.PROTOCOL_ERROR if is_empty else Reason.TOPIC_NAME_INVALID)
         self._charge(connection, session.account)
         if not publish.qos:
             self.router.publish(publish, session)
             return
         packet_id, version = publish.packet_id, connection.version
-        is_repeat = packet_id in session.received
+        is_repeat = publish.qos == 2 and packet_id in session.received  # 4.3.3-10
         unanswered = connection.unanswered + len(session.received)
-        if not is_repeat and unanswered >= self.limits.receive_maximum:
-            raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED, "more than Receive Maximum")
-        if publish.qos == 1:
+        if version == V5 and not is_repeat and unanswered >= self.limits.receive_maximum:
+            raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED)
+        reason, waits = Reason.SUCCESS, False
+        if not is_repeat:
             reason, waits = self.router.publish(publish, session)
+        if publish.qos == 1:
             answer = answers.ack(version, answers.PUBACK, packet_id, reason)
             connection.answer(answer, waits=waits, is_ack=True)
             return
-        reason, waits = (
-            (Reason.SUCCESS, False) if is_repeat else self.router.publish(publish, session)
-        )
         if not reason.is_failure and not is_repeat:
             self._receive(session, packet_id, is_held=True)
         answer = answers.ack(version, answers.PUBREC, packet_id, reason)
@@ -339,15 +344,12 @@ class EdgeBroker:
             connection.paused_until = self.now() + wait_s
 
     def _resolve_alias(self, connection: Connection, publish: Publish, alias: int) -> None:
-        """Find the topic of a topic alias (3.3.2.3.4)."""
+        """Find the topic of a topic alias, or give it one (3.3.2.3.4)."""
         if alias > self.limits.topic_aliases:
-            raise BadPacketError(Reason.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+            raise BadPacketError(Reason.TOPIC_ALIAS_INVALID)
         if publish.topic:
             connection.aliases[alias] = publish.topic
-        elif alias in connection.aliases:
-            publish.topic = connection.aliases[alias]
-        else:
-            raise BadPacketError(Reason.PROTOCOL_ERROR, f"unknown topic alias {alias}")
+        publish.topic = connection.aliases.get(alias, "")
 
     def _receive(self, session: Session, packet_id: int, *, is_held: bool) -> None:
         """Keep that a message of QoS 2 has come, until the client releases its packet id (4.3.3)."""
@@ -356,7 +358,7 @@ class EdgeBroker:
         if session.is_kept:
             self.recorder.add(ReceivedRecord(session.key, packet_id, is_held))
 
-    def _pubrel(self, connection: Connection, session: Session, packet: mqtt5.PubRelPacket) -> None:
+    def _pubrel(self, connection: Connection, session: Session, packet: Signal) -> None:
         packet_id, is_known = packet.packet_id, packet.packet_id in session.received
         if is_known:
             self._receive(session, packet_id, is_held=False)
@@ -364,38 +366,34 @@ class EdgeBroker:
         answer = answers.ack(connection.version, answers.PUBCOMP, packet_id, reason)
         connection.answer(answer, waits=is_known and session.is_kept)
 
-    def _puback(self, _: Connection, session: Session, packet: mqtt5.PubAckPacket) -> None:
+    def _puback(self, _: Connection, session: Session, packet: Signal) -> None:
         _acknowledged(session, packet.packet_id)
 
-    def _pubrec(self, connection: Connection, session: Session, packet: mqtt5.PubRecPacket) -> None:
+    def _pubrec(self, connection: Connection, session: Session, packet: Signal) -> None:
         packet_id = packet.packet_id
         match session.qos_of(packet_id):
             case None:
                 answer = answers.ack(connection.version, answers.PUBREL, packet_id, _NOT_FOUND)
                 connection.answer(answer, waits=False)
             case 1:
-                raise BadPacketError(Reason.PROTOCOL_ERROR, "PUBREC of a message of QoS 1")
-            case _ if packet.reason_code.value >= _FAILURE:
+                raise BadPacketError(Reason.PROTOCOL_ERROR)
+            case _ if packet.reason >= Reason.UNSPECIFIED_ERROR:
                 session.acknowledged(packet_id)
             case _:
                 session.release(packet_id)
                 connection.release(packet_id)
 
-    def _pubcomp(self, _: Connection, session: Session, packet: mqtt5.PubCompPacket) -> None:
+    def _pubcomp(self, _: Connection, session: Session, packet: Signal) -> None:
         session.acknowledged(packet.packet_id, complete=True)
 
-    def _subscribe(
-        self, connection: Connection, session: Session, packet: mqtt5.SubscribePacket
-    ) -> None:
-        self._charge(connection, session.account, len(packet.topic_filters))
+    def _subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
+        self._charge(connection, session.account, len(packet.filters))
         codes, fresh = self.router.subscribe(session, packet)
         answer = answers.suback(connection.version, packet.packet_id, codes)
         connection.answer(answer, waits=session.is_kept)
         self.router.send_retained(session, fresh)
 
-    def _unsubscribe(
-        self, connection: Connection, session: Session, packet: mqtt5.UnsubscribePacket
-    ) -> None:
+    def _unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
         self._charge(connection, session.account, len(packet.patterns))
         codes = [
             Reason.SUCCESS
@@ -406,26 +404,24 @@ class EdgeBroker:
         answer = answers.unsuback(connection.version, packet.packet_id, codes)
         connection.answer(answer, waits=session.is_kept)
 
-    def _ping(self, connection: Connection, session: Session, _: mqtt5.PingReqPacket) -> None:
+    def _ping(self, connection: Connection, session: Session, _: Signal) -> None:
         self._charge(connection, session.account)
         connection.answer(answers.PINGRESP, waits=False)
 
-    def _disconnect(
-        self, connection: Connection, session: Session, packet: mqtt5.DisconnectPacket
-    ) -> None:
+    def _disconnect(self, connection: Connection, session: Session, packet: Signal) -> None:
         expiry_s = packet.session_expiry_interval
         if expiry_s is not None:
             if expiry_s and not session.expiry_s:  # 3.14.2-2
-                raise BadPacketError(Reason.PROTOCOL_ERROR, "a session expiry where there was none")
+                raise BadPacketError(Reason.PROTOCOL_ERROR)
             session.expiry_s = min(expiry_s, self.limits.max_session_expiry_s)
-        if not packet.reason_code.value:  # not «with will message»
+        if not packet.reason:  # not «with will message»
             session.will = None
         connection.lost()
 
 
 def _acknowledged(session: Session, packet_id: int) -> None:
     if session.qos_of(packet_id) == 2:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "PUBACK of a message of QoS 2")
+        raise BadPacketError(Reason.PROTOCOL_ERROR)
     session.acknowledged(packet_id)
 
 

@@ -1,11 +1,14 @@
-"""Turns a client's bytes into packets of MQTT 5, also where the client speaks 3.1.1.
+"""Turns a client's bytes into packets, of MQTT 5 or 3.1.1, and refuses what is against either.
 
-A 3.1.1 packet is an MQTT 5 one without properties, so it is read as that with none (`_upgraded`).
-What the `mqtt5` codec does not look at is checked here. A PUBLISH without properties is read
-without the codec: most packets are, and it takes a quarter of the time.
+Those of 3.1.1 are read as those of MQTT 5 without properties. The `mqtt5` codec reads none: it panics
+on a string that is not UTF-8, which prints to the log whoever sends it, and lets pass much that is
+against the specification.
 """
 
-from typing import Final
+# long: every packet of the specification
+
+from collections.abc import Callable
+from typing import Any, Final, NoReturn, TypeVar
 
 import mqtt5
 import msgspec
@@ -13,29 +16,34 @@ import msgspec
 from broker.edge.reasons import Reason
 from broker.edge.topic_filters import is_topic_name
 
+T = TypeVar("T")
 V311: Final = 4
 V5: Final = 5
-_CONNECT, _SUBSCRIBE, _UNSUBSCRIBE = 1, 8, 10
-_PUBLISH = 0x30  # as the first byte, without flags
-_ACKS = range(4, 8)
-_HEADER_BYTES = 5
-_ACK_PACKETS = (mqtt5.PubAckPacket, mqtt5.PubRecPacket, mqtt5.PubRelPacket, mqtt5.PubCompPacket)
+CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 3, 4, 5, 6, 7
+SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 8, 10, 12, 14
+_WILL = 0  # its properties are not those of CONNECT
+_MAX_CONNECT_BYTES = 32 * 1024  # of a client that has not said yet who it is
+_MAX_ITEMS = 1000  # topic filters or user properties in one packet: what takes long to handle
+_DELIVERED = {0, 16, 128, 131, 135, 144, 145, 151, 153}
+_REASONS = {  # that a client may give (2.4)
+    PUBACK: _DELIVERED,
+    PUBREC: _DELIVERED,
+    PUBREL: {0, 146},
+    PUBCOMP: {0, 146},
+    DISCONNECT: {0, 4, *range(128, 132), 144, *range(147, 154)},
+}
 
 
 class BadPacketError(Exception):
-    """What the client sent is against the specification."""
+    """What the client sent is against the specification, or too much."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.name)
         self.reason = reason
 
 
-class UnknownVersionError(Exception):
-    """CONNECT with another protocol version than 3.1.1 or 5."""
-
-
 class Publish(msgspec.Struct, eq=False, gc=False):
-    """A PUBLISH; `properties` is the codec's packet if it has any."""
+    """A PUBLISH; `properties` is a packet of the codec that has them, if there are any."""
 
     topic: str
     payload: bytes
@@ -45,7 +53,202 @@ class Publish(msgspec.Struct, eq=False, gc=False):
     properties: mqtt5.PublishPacket | None
 
 
-Packet = mqtt5.Packet | Publish | int  # an int is a plain PUBACK's packet id
+class Signal(msgspec.Struct, frozen=True):
+    """PUBACK, PUBREC, PUBREL, PUBCOMP, PINGREQ or DISCONNECT, which are small: see `kind`."""
+
+    kind: int
+    packet_id: int = 0
+    reason: int = 0
+    session_expiry_interval: int | None = None
+
+
+class TopicFilter(msgspec.Struct, frozen=True):
+    """What one subscribes to, and the options (3.8.3.1)."""
+
+    pattern: str
+    qos: int
+    no_local: bool
+    retain_as_published: bool
+    retain_handling: int
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """SUBSCRIBE."""
+
+    packet_id: int
+    filters: list[TopicFilter]
+    subscription_id: int | None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """UNSUBSCRIBE."""
+
+    packet_id: int
+    patterns: list[str]
+
+
+Packet = (
+    mqtt5.ConnectPacket | Publish | Signal | Subscribe | Unsubscribe | int
+)  # a plain PUBACK's id
+
+
+def _refuse(reason: Reason = Reason.PROTOCOL_ERROR) -> NoReturn:
+    raise BadPacketError(reason)
+
+
+def _check(is_right: object, reason: Reason = Reason.MALFORMED_PACKET) -> None:
+    """Refuse the packet unless it is right."""
+    if not is_right:
+        raise BadPacketError(reason)
+
+
+def _length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:
+    """Return a variable byte integer, and where it ends; None: it is incomplete (1.5.5)."""
+    number = 0
+    for place in range(4):
+        if at + place >= end:
+            return None
+        byte = buffer[at + place]
+        number |= (byte & 0x7F) << (7 * place)
+        if byte < 0x80:
+            _check(byte or not place)  # 1.5.5-1: the minimum number of bytes
+            return number, at + place + 1
+    raise BadPacketError(Reason.MALFORMED_PACKET)
+
+
+def variable_byte_integer(number: int) -> bytes:
+    """Encode a length (section 1.5.5)."""
+    if number < 0x80:
+        return bytes((number,))
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*found, number))
+
+
+# -- fields ----------------------------------------------------------------------------------------
+
+
+class _Fields:
+    """The fields of one packet, one after another."""
+
+    __slots__ = ("_buffer", "at", "end", "version")
+
+    def __init__(self, buffer: bytes, at: int, end: int, version: int) -> None:
+        self._buffer = buffer
+        self.end = end
+        self.at = at
+        self.version = version
+
+    def rest(self) -> bytes:
+        start, self.at = self.at, self.end
+        return self._buffer[start : self.end]
+
+    def take(self, size: int) -> bytes:
+        at = self.at
+        self.at = at + size
+        if self.at > self.end:
+            _refuse(Reason.MALFORMED_PACKET)
+        return self._buffer[at : self.at]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size))
+
+    def positive(self, size: int, reason: Reason = Reason.PROTOCOL_ERROR) -> int:
+        return self.number(size) or _refuse(reason)
+
+    def length(self) -> int:
+        found = _length(self._buffer, self.at, self.end)
+        if found is None:
+            raise BadPacketError(Reason.MALFORMED_PACKET)
+        number, self.at = found
+        return number
+
+    def binary(self) -> bytes:
+        start = self.at + 2
+        self.at = end = start + int.from_bytes(self._buffer[self.at : start])
+        if end > self.end:
+            _refuse(Reason.MALFORMED_PACKET)
+        return self._buffer[start:end]
+
+    def text(self) -> str:
+        try:
+            text = str(self.binary(), "utf-8")
+        except UnicodeDecodeError:
+            raise BadPacketError(Reason.MALFORMED_PACKET) from None
+        if "\0" in text:
+            _refuse(Reason.MALFORMED_PACKET)
+        return text
+
+    def properties(self, kind: int) -> dict[str, Any]:
+        """Return the properties of a packet of this kind, by the codec's names; in 3.1.1 none."""
+        found: dict[str, Any] = {}
+        if self.version != V5:
+            return found
+        if self.at < self.end and not self._buffer[self.at]:
+            self.at += 1
+            return found
+        end = self.length() + self.at
+        _check(end <= self.end)
+        while self.at < end:
+            name, kinds, read = _PROPERTIES.get(self._buffer[self.at], _UNKNOWN)
+            self.at += 1
+            if kind not in kinds:
+                _refuse(Reason.MALFORMED_PACKET)  # 2.2.2.2
+            value = read(self)
+            if name == "user_properties":
+                found.setdefault(name, []).append(value)
+                _check(len(found[name]) <= _MAX_ITEMS, Reason.QUOTA_EXCEEDED)
+            elif name in found:
+                _refuse()
+            else:
+                found[name] = value
+        _check(self.at == end)
+        return found
+
+
+def _flag(fields: _Fields) -> bool:
+    number = fields.number(1)
+    _check(number <= 1, Reason.PROTOCOL_ERROR)
+    return number == 1
+
+
+def _response_topic(fields: _Fields) -> str:
+    topic = fields.text()
+    _check(is_topic_name(topic), Reason.PROTOCOL_ERROR)  # 3.3.2-14
+    return topic
+
+
+_Property = tuple[str, set[int], Callable[[_Fields], Any]]
+_MESSAGE = {PUBLISH, _WILL}
+_ANY = {*_MESSAGE, *range(1, 15)}
+_UNKNOWN: _Property = ("", set(), _Fields.binary)
+_PROPERTIES: dict[
+    int, _Property
+] = {  # the codec's name, the packets of clients that have it, its type
+    1: ("payload_format_indicator", _MESSAGE, _flag),
+    2: ("message_expiry_interval", _MESSAGE, lambda one: one.number(4)),
+    3: ("content_type", _MESSAGE, _Fields.text),
+    8: ("response_topic", _MESSAGE, _response_topic),
+    9: ("correlation_data", _MESSAGE, _Fields.binary),
+    11: ("subscription_id", {PUBLISH, SUBSCRIBE}, lambda one: one.length() or _refuse()),
+    17: ("session_expiry_interval", {CONNECT, DISCONNECT}, lambda one: one.number(4)),
+    21: ("authentication_method", {CONNECT}, _Fields.text),
+    22: ("authentication_data", {CONNECT}, _Fields.binary),
+    23: ("request_problem_info", {CONNECT}, _flag),
+    24: ("will_delay_interval", {_WILL}, lambda one: one.number(4)),
+    25: ("request_response_info", {CONNECT}, _flag),
+    31: ("reason_str", {PUBACK, PUBREC, PUBREL, PUBCOMP, DISCONNECT}, _Fields.text),
+    33: ("receive_max", {CONNECT}, lambda one: one.positive(2)),
+    34: ("topic_alias_max", {CONNECT}, lambda one: one.number(2)),
+    35: ("topic_alias", {PUBLISH}, lambda one: one.positive(2, Reason.TOPIC_ALIAS_INVALID)),
+    38: ("user_properties", _ANY, lambda one: (one.text(), one.text())),
+    39: ("max_packet_size", {CONNECT}, lambda one: one.positive(4)),
+}
+
+
+# -- packets ---------------------------------------------------------------------------------------
 
 
 class PacketReader:
@@ -78,27 +281,19 @@ class PacketReader:
 
         Raises:
             BadPacketError: the connection has to be closed.
-            UnknownVersionError: so has this one.
         """
-        found = self._measured()
+        found = self._measured() or self._refilled()
         if found is None:
-            found = self._refilled()
-            if found is None:
-                return None
+            return None
         start, body, end = found
-        buffer = self._buffer
-        first = buffer[start]
+        first = self._buffer[start]
         self._at = end
-        if not self.version:
-            self._read_version(first, body, end)
-        if first & 0xF0 == _PUBLISH:
-            return self._publish(first, start, body, end)
         if first == 0x40 and end - body == 2:
-            return _packet_id(buffer, body)
-        packet = buffer[start:end]
-        if self.version == V311:
-            packet = _upgraded(packet, body - start)
-        return _checked(_read(packet), packet, self.version)
+            return (self._buffer[body] << 8 | self._buffer[body + 1]) or _refuse()
+        fields = _Fields(self._buffer, body, end, self.version)
+        if first >> 4 == PUBLISH:
+            return _publish(fields, first)
+        return self._other(fields, first >> 4, first & 15)
 
     def _refilled(self) -> tuple[int, int, int] | None:
         """`_measured`, with all bytes that have come."""
@@ -120,225 +315,118 @@ class PacketReader:
         if there - at < 2:
             self._needed = 2
             return None
-        if not self.version and buffer[at] >> 4 != _CONNECT:
-            raise BadPacketError(Reason.PROTOCOL_ERROR, "the first packet is no CONNECT")
+        if not self.version and buffer[at] >> 4 != CONNECT:
+            _refuse()  # 3.1.0-1
         size, body = buffer[at + 1], at + 2
         if size >= 0x80:
-            measured = _size(buffer, at)
+            measured = _length(buffer, at + 1, there)
             if measured is None:
                 self._needed = there - at + 1
                 return None
             size, body = measured
         end = body + size
-        if end - at > self._max_packet_bytes:
-            raise BadPacketError(Reason.PACKET_TOO_LARGE, f"a packet of {end - at} bytes")
-        if end <= there:
-            return at, body, end
+        if end - at > (self._max_packet_bytes if self.version else _MAX_CONNECT_BYTES):
+            _refuse(Reason.PACKET_TOO_LARGE)
         self._needed = end - at
-        return None
+        return (at, body, end) if end <= there else None
 
-    def _read_version(self, first: int, body: int, end: int) -> None:
-        if first != 0x10:
-            raise BadPacketError(Reason.MALFORMED_PACKET, "flags in the fixed header of CONNECT")
-        name = self._buffer[body : body + 6]
-        if end - body < 8 or name != b"\0\4MQTT":
-            raise UnknownVersionError(f"protocol {name[2:]!r}")
-        level = self._buffer[body + 6]
-        if level not in {V311, V5}:
-            raise UnknownVersionError(f"protocol version {level}")
-        self.version = level
-
-    def _publish(self, first: int, start: int, body: int, end: int) -> Publish:
-        buffer = self._buffer
-        qos = first >> 1 & 3
-        if qos == 3 or (not qos and first & 8):
-            raise BadPacketError(Reason.MALFORMED_PACKET, "PUBLISH with QoS 3, or DUP with QoS 0")
-        at = body + 2 + (buffer[body] << 8 | buffer[body + 1] if end - body >= 2 else end)
-        packet_id, after = 0, at
-        if qos:
-            after += 2
-            if after <= end:
-                packet_id = _packet_id(buffer, at)
-        if self.version == V311:
-            payload_at = after
-        elif after < end and not buffer[after]:
-            payload_at = after + 1
-        else:
-            payload_at = end + 1
-        if payload_at <= end:
-            topic = _text(buffer[body + 2 : at])
-            return Publish(topic, buffer[payload_at:end], qos, packet_id, first & 1 == 1, None)
-        if after >= end or self.version == V311:
-            raise BadPacketError(Reason.MALFORMED_PACKET, "a field is longer than its packet")
-        packet = _read(buffer[start:end])
-        assert isinstance(packet, mqtt5.PublishPacket)
-        _check_properties(packet)
-        return Publish(packet.topic, packet.payload, qos, packet_id, packet.retain, packet)
+    def _other(self, fields: _Fields, kind: int, flags: int) -> Packet:
+        _check(flags == (2 if kind in {PUBREL, SUBSCRIBE, UNSUBSCRIBE} else 0))  # 2.1.3-1
+        _check(kind in _READERS, Reason.PROTOCOL_ERROR)  # a server's, or AUTH (4.12.0-7)
+        if kind == CONNECT:
+            _check(not self.version, Reason.PROTOCOL_ERROR)  # 3.1.0-2
+            level = fields.number(1) if fields.take(6) == b"\0\4MQTT" else 0
+            self.version = fields.version = V311 if level == V311 else V5 if level >= V5 else 0
+            _check(level in {V311, V5}, Reason.UNSUPPORTED_PROTOCOL_VERSION)
+        packet = _READERS[kind](fields, kind)
+        _check(fields.at == fields.end)
+        return packet
 
 
-def _size(buffer: bytes, at: int) -> tuple[int, int] | None:
-    """Return the remaining length, and where the body begins (2.1.4); None: it is incomplete."""
-    size = 0
-    for place in range(1, _HEADER_BYTES):
-        if at + place >= len(buffer):
-            return None
-        byte = buffer[at + place]
-        size |= (byte & 0x7F) << (7 * (place - 1))
-        if byte < 0x80:
-            if not byte:
-                break  # 1.5.5-1: the minimum number of bytes
-            return size, at + place + 1
-    raise BadPacketError(
-        Reason.MALFORMED_PACKET, "the remaining length is no variable byte integer"
+def _publish(fields: _Fields, first: int) -> Publish:
+    qos, properties = first >> 1 & 3, None
+    if qos == 3 or (not qos and first & 8):  # 3.3.1-4, 3.3.1-2
+        raise BadPacketError(Reason.MALFORMED_PACKET)
+    topic = fields.text()
+    packet_id = fields.positive(2) if qos else 0
+    found = fields.properties(PUBLISH)
+    if found:
+        _check("subscription_id" not in found, Reason.PROTOCOL_ERROR)  # 3.3.4-6
+        properties = mqtt5.PublishPacket("t", b"", **found)
+    return Publish(topic, fields.rest(), qos, packet_id, first & 1 == 1, properties)
+
+
+def _connect(fields: _Fields, kind: int) -> mqtt5.ConnectPacket:
+    flags = fields.number(1)
+    has_will, qos = flags & 4, flags >> 3 & 3
+    _check(not flags & 1 and qos < 3 and (has_will or not flags & 0x38))  # 3.1.2-3, 3.1.2-11 to -13
+    _check(fields.version == V5 or flags & 0xC0 != 0x40)  # MQTT 3.1.1, 3.1.2-22
+    keep_alive = fields.number(2)
+    properties = fields.properties(kind)
+    has_method = "authentication_method" in properties
+    _check(has_method or "authentication_data" not in properties, Reason.PROTOCOL_ERROR)
+    client_id = fields.text()
+    will = _will(fields, qos, retain=flags & 0x20 > 0) if has_will else None
+    return mqtt5.ConnectPacket(
+        client_id,
+        will=will,
+        username=fields.text() if flags & 0x80 else None,
+        password=fields.binary() if flags & 0x40 else None,
+        clean_start=flags & 2 > 0,
+        keep_alive=keep_alive,
+        **properties,
     )
 
 
-def _uint16(buffer: bytes, at: int) -> int:
-    return buffer[at] << 8 | buffer[at + 1]
+def _will(fields: _Fields, qos: int, *, retain: bool) -> mqtt5.Will:
+    properties = fields.properties(_WILL)
+    topic, payload = fields.text(), fields.binary()
+    _check(is_topic_name(topic), Reason.TOPIC_NAME_INVALID)
+    return mqtt5.Will(topic, payload=payload, qos=mqtt5.QoS(qos), retain=retain, **properties)
 
 
-def _packet_id(buffer: bytes, at: int) -> int:
-    number = buffer[at] << 8 | buffer[at + 1]
-    if not number:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "packet id 0")  # 2.2.1-3
-    return number
+def _signal(fields: _Fields, kind: int) -> Signal:
+    packet_id = fields.positive(2) if kind in range(PUBACK, PUBCOMP + 1) else 0
+    if fields.version != V5 or fields.at == fields.end or kind == PINGREQ:
+        return Signal(kind, packet_id)
+    reason = fields.number(1)
+    _check(reason in _REASONS[kind], Reason.PROTOCOL_ERROR)
+    properties = {} if fields.at == fields.end else fields.properties(kind)
+    return Signal(kind, packet_id, reason, properties.get("session_expiry_interval"))
 
 
-def _text(raw: bytes) -> str:
-    try:
-        return str(raw, "utf-8")
-    except UnicodeDecodeError:
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a string is not UTF-8") from None
+def _subscribe(fields: _Fields, kind: int) -> Subscribe:
+    packet_id, properties = fields.positive(2), fields.properties(kind)
+    filters = _filters(fields, _topic_filter)
+    return Subscribe(packet_id, filters, properties.get("subscription_id"))
 
 
-def _read(packet: bytes) -> mqtt5.Packet:
-    try:
-        found, size = mqtt5.read(memoryview(packet))
-    except IndexError:
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a field is longer than its packet") from None
-    except ValueError as error:
-        raise BadPacketError(_reason_of(str(error)), str(error)) from None
-    except BaseException as error:
-        # PyO3's PanicException cannot be imported and does not derive from Exception.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a string is not UTF-8") from None
-    if size != len(packet):
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a packet is longer than its fields")
+def _topic_filter(fields: _Fields) -> TopicFilter:
+    pattern, options = fields.text(), fields.number(1)
+    qos, handling = options & 3, options >> 4
+    _check(not options & (0xC0 if fields.version == V5 else 0xFC))  # 3.8.3-5
+    _check(qos < 3 and handling < 3, Reason.PROTOCOL_ERROR)
+    return TopicFilter(pattern, qos, options & 4 > 0, options & 8 > 0, handling)
+
+
+def _unsubscribe(fields: _Fields, kind: int) -> Unsubscribe:
+    packet_id = fields.positive(2)
+    fields.properties(kind)
+    return Unsubscribe(packet_id, _filters(fields, _Fields.text))
+
+
+def _filters(fields: _Fields, read: Callable[[_Fields], T]) -> list[T]:
+    found: list[T] = []
+    while fields.at < fields.end:
+        found.append(read(fields))
+        _check(len(found) <= _MAX_ITEMS, Reason.QUOTA_EXCEEDED)
+    _check(found, Reason.PROTOCOL_ERROR)  # 3.8.3-2, 3.10.3-2
     return found
 
 
-def _reason_of(text: str) -> Reason:
-    """Return whether what the codec refuses is malformed, or against the protocol (1.2, 4.13)."""
-    if text == "Topic alias must be != 0":
-        return Reason.TOPIC_ALIAS_INVALID
-    is_protocol = "must be" in text or text.startswith(("Duplicate value", "Invalid boolean"))
-    return Reason.PROTOCOL_ERROR if is_protocol else Reason.MALFORMED_PACKET
-
-
-# -- what the codec does not look at ----------------------------------------------------------------
-
-
-def _checked(packet: mqtt5.Packet, raw: bytes, version: int) -> mqtt5.Packet:
-    if isinstance(packet, mqtt5.ConnectPacket):
-        _check_connect(packet, raw)
-    elif isinstance(packet, mqtt5.SubscribePacket):
-        _check_subscribe(packet, raw, 0b1100_0000 if version == V5 else 0b1111_1100)
-    elif isinstance(packet, mqtt5.UnsubscribePacket):
-        _check_id(packet.packet_id)
-        if not packet.patterns:  # 3.10.3-2
-            raise BadPacketError(Reason.PROTOCOL_ERROR, "UNSUBSCRIBE without a topic filter")
-    elif isinstance(packet, _ACK_PACKETS):
-        _check_id(packet.packet_id)
-    return packet
-
-
-def _check_connect(packet: mqtt5.ConnectPacket, raw: bytes) -> None:
-    measured = _size(raw, 0)
-    assert measured is not None
-    flags = raw[measured[1] + 7]
-    if flags & 1 or (not flags & 4 and flags & 0b0011_1000):  # 3.1.2-3, 3.1.2-11, 3.1.2-13
-        raise BadPacketError(Reason.MALFORMED_PACKET, "reserved or unused connect flags are set")
-    if packet.authentication_data is not None and packet.authentication_method is None:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "authentication data without its method")
-    texts = [packet.client_id, packet.username or ""]
-    if any("\0" in text for text in texts):
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a string has the null character")
-    will = packet.will
-    if will is not None and not is_topic_name(will.topic):
-        raise BadPacketError(Reason.TOPIC_NAME_INVALID, "the will's topic is no topic name")
-    if will is not None and will.payload_format_indicator > 1:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "a payload format that is neither 0 nor 1")
-
-
-def _check_subscribe(packet: mqtt5.SubscribePacket, raw: bytes, reserved: int) -> None:
-    _check_id(packet.packet_id)
-    if not packet.topic_filters:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "SUBSCRIBE without a topic filter")  # 3.8.3-2
-    end = len(raw)
-    for one in reversed(packet.topic_filters):
-        if raw[end - 1] & reserved:  # 3.8.3-5
-            raise BadPacketError(Reason.MALFORMED_PACKET, "reserved subscription options are set")
-        end -= 3 + len(one.pattern.encode())
-
-
-def _check_id(packet_id: int) -> None:
-    if not packet_id:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "packet id 0")  # 2.2.1-3
-
-
-def _check_properties(packet: mqtt5.PublishPacket) -> None:
-    if packet.subscription_ids:  # 3.3.4-6
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "a subscription id from a client")
-    if packet.payload_format_indicator > 1:
-        raise BadPacketError(Reason.PROTOCOL_ERROR, "a payload format that is neither 0 nor 1")
-    if packet.response_topic is not None and not is_topic_name(packet.response_topic):
-        raise BadPacketError(
-            Reason.PROTOCOL_ERROR, "the response topic is no topic name"
-        )  # 3.3.2-14
-
-
-# -- 3.1.1 ------------------------------------------------------------------------------------------
-
-
-def _upgraded(packet: bytes, body: int) -> bytes:
-    """Return the MQTT 5 packet that says the same as this one of 3.1.1."""
-    kind = packet[0] >> 4
-    if kind == _CONNECT:
-        flags = packet[body + 7]
-        if flags & 0b1100_0000 == 0b0100_0000:  # MQTT 3.1.1, 3.1.2-22
-            raise BadPacketError(Reason.MALFORMED_PACKET, "a password without a user name")
-        fields = packet[body : body + 6] + b"\5" + packet[body + 7 : body + 10] + b"\0"
-        rest = packet[body + 10 :]
-        if flags & 4 and len(rest) >= 2:  # a will has properties after the client id
-            cut = 2 + _uint16(rest, 0)
-            rest = rest[:cut] + b"\0" + rest[cut:]
-        return _packet(packet[0], fields + rest)
-    if kind in {_SUBSCRIBE, _UNSUBSCRIBE}:
-        options = packet[body:]
-        return _packet(packet[0], options[:2] + b"\0" + options[2:])
-    if kind in _ACKS and len(packet) - body != 2:
-        raise BadPacketError(
-            Reason.MALFORMED_PACKET, "an acknowledgement of 3.1.1 with more fields"
-        )
-    if kind not in _ACKS and len(packet) != body:
-        raise BadPacketError(Reason.MALFORMED_PACKET, "a packet of 3.1.1 with more fields")
-    return packet
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    return bytes([first]) + variable_byte_integer(len(body)) + body
-
-
-def variable_byte_integer(number: int) -> bytes:
-    """Encode a length (section 1.5.5)."""
-    if number < 0x80:
-        return bytes((number,))
-    if number < 0x4000:
-        return bytes((number & 0x7F | 0x80, number >> 7))
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)
+_READERS: dict[int, Callable[[_Fields, int], Packet]] = {
+    CONNECT: _connect,
+    SUBSCRIBE: _subscribe,
+    UNSUBSCRIBE: _unsubscribe,
+    **dict.fromkeys((PUBACK, PUBREC, PUBREL, PUBCOMP, PINGREQ, DISCONNECT), _signal),
+}

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-import mqtt5
-
 from broker.edge.accounts import Account
 from broker.edge.limits import Counters, Limits
 from broker.edge.message import Message, recorded
-from broker.edge.packets import BadPacketError, Publish
+from broker.edge.packets import BadPacketError, Publish, Subscribe, TopicFilter
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.records import RetainedRecord, SubscriptionRecord
@@ -159,39 +157,37 @@ class Router:
 
     # -- subscriptions ----------------------------------------------------------------------------
 
-    def subscribe(
-        self, session: Session, packet: mqtt5.SubscribePacket
-    ) -> tuple[list[int], list[Fresh]]:
+    def subscribe(self, session: Session, packet: Subscribe) -> tuple[list[int], list[Fresh]]:
         """Add subscriptions; return a reason code for each, and those that want what is retained."""
         codes: list[int] = []
         fresh: list[Fresh] = []
-        for one in packet.topic_filters:
+        for one in packet.filters:
             is_new = one.pattern not in session.subscriptions
             reason = self._refusal(session, one, is_new=is_new)
-            codes.append(one.max_qos.value if reason is None else reason)
+            codes.append(one.qos if reason is None else reason)
             if reason is not None:
                 continue
             subscription = Subscription(
                 session,
-                one.max_qos.value,
+                one.qos,
                 no_local=one.no_local,
                 as_published=one.retain_as_published,
                 identifier=packet.subscription_id,
             )
             name, pattern = self.add_subscription(session, one.pattern, subscription)
-            handling = one.retain_handling.value
+            handling = one.retain_handling
             is_wanted = handling == _SEND_ALWAYS or (is_new and handling == _SEND_IF_NEW)
             if name is None and is_wanted:
                 fresh.append((pattern, subscription))
         return codes, fresh
 
-    def _refusal(self, session: Session, one: mqtt5.TopicFilter, *, is_new: bool) -> Reason | None:
+    def _refusal(self, session: Session, one: TopicFilter, *, is_new: bool) -> Reason | None:
         try:
             name, _ = split_share(one.pattern)
         except ValueError:
             return Reason.TOPIC_FILTER_INVALID
         if name is not None and one.no_local:  # 3.8.3-4
-            raise BadPacketError(Reason.PROTOCOL_ERROR, "No Local on a share")
+            raise BadPacketError(Reason.PROTOCOL_ERROR)
         if not self.may_subscribe(session, one.pattern):
             return Reason.NOT_AUTHORIZED
         account = session.account

@@ -256,7 +256,9 @@ class Session:
     def acknowledged(self, packet_id: int, *, complete: bool = False) -> None:
         """Handle PUBACK, PUBCOMP (`complete`), or a PUBREC that refuses; ignore it if unexpected."""
         delivery = self.in_flight.get(packet_id)
-        if delivery is not None and complete == delivery.is_released:
+        if delivery is None or packet_id in self._resend:
+            return
+        if complete == delivery.is_released:
             self._completed(packet_id)
             if self.queue or self._resend or self.groups:
                 self.pump()

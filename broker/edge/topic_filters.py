@@ -1,22 +1,22 @@
 """Topic names and topic filters: which are valid, and what they match (section 4.7)."""
 
-_SHARE = "$share"
-_MAX_BYTES = 65535
+_SHARE = "$share/"
+_MAX_CHARACTERS = 1024  # the contract's topics have fewer than 200
+_MAX_LEVELS = 200  # as in Mosquitto: each is a node of a tree
 
 
 def is_topic_name(topic: str) -> bool:
     """Whether a message may be published on this topic (4.7.1-1, 4.7.3)."""
-    return "+" not in topic and "#" not in topic and _is_text(topic)
+    return _is_short(topic) and "+" not in topic and "#" not in topic
 
 
 def is_topic_filter(pattern: str) -> bool:
     """Whether one may subscribe to this, without a `$share` prefix (4.7.1)."""
-    if not _is_text(pattern):
-        return False
-    *before, last = pattern.split("/")
-    return (last == "#" or "#" not in last) and all(
-        "#" not in level and (level == "+" or "+" not in level)
-        for level in (*before, "" if last == "#" else last)
+    levels = pattern.split("/")
+    return (
+        _is_short(pattern)
+        and "#" not in levels[:-1]
+        and all(level in {"+", "#"} or not {"+", "#"} & {*level} for level in levels)
     )
 
 
@@ -26,14 +26,12 @@ def split_share(pattern: str) -> tuple[str | None, str]:
     Raises:
         ValueError: it is no valid filter.
     """
-    name: str | None = None
-    if pattern.startswith(f"{_SHARE}/") or pattern == _SHARE:
-        _, name, pattern = (*pattern.split("/", 2), "", "")[:3]
-        if not name or "+" in name or "#" in name:
-            raise ValueError(f"{name!r} is no share name")
-    if not is_topic_filter(pattern):
+    name, filter_ = None, pattern
+    if pattern.startswith(_SHARE):
+        name, _, filter_ = pattern.removeprefix(_SHARE).partition("/")
+    if name == "" or not is_topic_filter(filter_) or (name is not None and {"+", "#"} & {*name}):
         raise ValueError(f"{pattern!r} is no topic filter")
-    return name, pattern
+    return name, filter_
 
 
 def covers(right: str, pattern: str) -> bool:
@@ -51,7 +49,5 @@ def covers(right: str, pattern: str) -> bool:
     return len(ours) == len(theirs) or (len(ours) == len(theirs) + 1 and ours[-1] == "#")
 
 
-def _is_text(text: str) -> bool:
-    if not text or "\0" in text:
-        return False
-    return 4 * len(text) <= _MAX_BYTES or len(text.encode()) <= _MAX_BYTES
+def _is_short(text: str) -> bool:
+    return 0 < len(text) <= _MAX_CHARACTERS and text.count("/") < _MAX_LEVELS

@@ -69,19 +69,20 @@ class Wire:
 
     def settle(self) -> None:
         """Handle all that has come, and deliver all that goes out."""
-        while any(client.turn() for client in self.clients):
-            pass
-        while True:
+        is_busy = True
+        while is_busy:
+            is_busy = sum(client.turn() for client in self.clients) > 0
             for connection in self.broker.take_dirty():
+                is_busy = True
                 for client in self.clients:
                     if client.connection is connection:
                         client.collect()
-            batch_number, batch = self.broker.recorder.number, self.broker.recorder.take()
+            number, batch = self.broker.recorder.number, self.broker.recorder.take()
             if batch:
-                self._unwritten.append((batch_number, batch))
-            if not self.writes_at_once or not self._unwritten:
-                return
-            self.write_journal()
+                self._unwritten.append((number, batch))
+            if self.writes_at_once and self._unwritten:
+                self.write_journal()
+                is_busy = True
 
     def write_journal(self) -> None:
         """The journal is on the disk."""
