@@ -248,7 +248,7 @@ class Recipients:
         self._process = process
 
     @classmethod
-    async def started(cls, urls: Sequence[str], topic: str) -> Self:
+    async def started(cls, urls: Sequence[str], topic: str, *, expiry_s: int = 0) -> Self:
         """Start a process that connects to each URL, and return when it has subscribed."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -259,7 +259,7 @@ class Recipients:
             limit=1 << 26,
         )
         self = cls(process)
-        await self._say(ReceiverOrders(list(urls), topic))
+        await self._say(ReceiverOrders(list(urls), topic, expiry_s))
         return self
 
     async def ask(self, count: int, within_s: float) -> CountAnswer:

@@ -25,6 +25,7 @@ NAMES = (
     "peers",
     "stages",
     "workers",
+    "broker",
 )
 
 

@@ -3,15 +3,17 @@
 import asyncio
 import sys
 import time
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import mqtt5
 
-from bench.bench_world import BenchWorld, world
+from bench.bench_world import Recipients, world
 from bench.results import BenchResult, Histogram, Plot, Ratio, Row
 from broker.mqtt import Endpoint
 from schemas import topics
 from schemas.ids import new_id
+from schemas.topics import Topic
 
 SIZES = (10, 100, 1_000, 5_000)
 GOALS = {1_000: "≤ 1.3", 5_000: "≤ 1.2"}
@@ -70,9 +72,8 @@ class Volley(asyncio.Protocol):
         return began
 
 
-async def volley_at(here: BenchWorld) -> Volley:
-    """Connect as the services do."""
-    url = here.stack.mqtt_url
+async def volley_at(url: str) -> Volley:
+    """Connect there."""
     endpoint = Endpoint.from_url(url)
     _, volley = await asyncio.get_running_loop().create_connection(
         lambda: Volley(url), endpoint.host, endpoint.port
@@ -81,26 +82,28 @@ async def volley_at(here: BenchWorld) -> Volley:
     return volley
 
 
-def packets_to(users: list[str], key: str) -> bytes:
+def packets_to(users: Sequence[str], key: str, topic: Topic[Any] = topics.ALERT) -> bytes:
     """Return one PUBLISH of QoS 1 to each of `users`, of an alert's size."""
     payload = f'{{"incident":"{key}",'.encode().ljust(_ALERT_BYTES, b"x")
     return b"".join(
         mqtt5.PublishPacket(
-            topics.ALERT.topic(user=user), payload, qos=mqtt5.QoS(1), packet_id=number % 65_535 + 1
+            topic.topic(user=user), payload, qos=mqtt5.QoS(1), packet_id=number % 65_535 + 1
         ).write()
         for number, user in enumerate(users)
     )
 
 
-async def floor_of(here: BenchWorld, volley: Volley, size: int) -> float:
-    """Return how long until the last of `size` packets, written in one go, has come (s)."""
+async def floor_of(
+    volley: Volley, recipients: Recipients, users: Sequence[str], topic: Topic[Any] = topics.ALERT
+) -> float:
+    """Return how long until the last of the packets to `users`, written in one go, has come (s)."""
     key = str(new_id())
-    packets = packets_to(list(here.groups[size].users), key)
+    packets = packets_to(users, key, topic)
     began = volley.fire(packets)
-    answer = await here.recipients[size].ask(size, 20.0)
+    answer = await recipients.ask(len(users), 20.0)
     group = answer.groups[key]
-    if group.count != size:
-        raise RuntimeError(f"{group.count} of {size} packets came")
+    if group.count != len(users):
+        raise RuntimeError(f"{group.count} of {len(users)} packets came")
     return group.last - began
 
 
@@ -121,11 +124,11 @@ async def measure(*, quick: bool) -> BenchResult:
     rows = []
     curves: dict[str, list[tuple[float, float]]] = {"last alert": [], "floor": []}
     async with world(SIZES) as here:
-        volley = await volley_at(here)
+        volley = await volley_at(here.stack.mqtt_url)
         for size in SIZES:
             ours, floors = [], []
             for number in range(rounds[size] + 3):
-                floor = await floor_of(here, volley, size)
+                floor = await floor_of(volley, here.recipients[size], here.groups[size].users)
                 await asyncio.sleep(_PAUSE_S)
                 (sent,) = await here.send(1, 1.0, size)
                 await asyncio.sleep(_PAUSE_S)

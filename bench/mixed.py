@@ -38,7 +38,7 @@ async def _alert(here: BenchWorld, enough: asyncio.Event) -> None:
 
 
 async def _flood(here: BenchWorld) -> None:
-    volley, random = await volley_at(here), Random(7)
+    volley, random = await volley_at(here.stack.mqtt_url), Random(7)
     packets = updates(UPDATES_PER_S, random)
     portion = int(UPDATES_PER_S * _SLICE_S)
     slices = [b"".join(packets[at : at + portion]) for at in range(0, len(packets), portion)]

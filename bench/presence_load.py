@@ -136,7 +136,7 @@ async def measure(*, quick: bool) -> BenchResult:
     knee = 0.0
     async with world([]) as here:
         probe = await PositionProbe.at(here)
-        volley = await volley_at(here)
+        volley = await volley_at(here.stack.mqtt_url)
         await in_one_go(probe, volley, updates(count, random))  # warm-up
         for _ in range(rounds):
             floors.append(await taken(volley, updates(count, random, elsewhere=True)))

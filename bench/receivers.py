@@ -28,10 +28,14 @@ _RECEIVE_MAXIMUM = 1_000
 
 
 class ReceiverOrders(msgspec.Struct, frozen=True):
-    """Who connects where, and to which topic: `{user}` in it stands for the user."""
+    """Who connects where, and to which topic: `{user}` in it stands for the user.
+
+    With `expiry_s` they have sessions that outlast their connections.
+    """
 
     urls: list[str]
     topic: str
+    expiry_s: int = 0
 
 
 class CountQuestion(msgspec.Struct, frozen=True):
@@ -90,16 +94,20 @@ class ArrivalCounts:
 
 
 class Recipient(asyncio.Protocol):
-    """One connection: CONNECT, SUBSCRIBE, then a PUBACK for each PUBLISH of QoS 1."""
+    """One connection: CONNECT, SUBSCRIBE, then a PUBACK for each PUBLISH of QoS 1.
 
-    def __init__(self, url: str, topic: str, tally: ArrivalCounts) -> None:
+    With `expiry_s` it begins a session, or resumes it (`is_resumed`).
+    """
+
+    def __init__(self, url: str, topic: str, tally: ArrivalCounts, *, expiry_s: int = 0) -> None:
         parts = urlsplit(url)
         user = unquote(parts.username or "")
         self._connect = mqtt5.ConnectPacket(
-            f"bench-{user}",
+            f"bench-{user}-{expiry_s}",
             username=user,
             password=unquote(parts.password or "").encode(),
-            clean_start=True,
+            clean_start=not expiry_s,
+            session_expiry_interval=expiry_s,
             keep_alive=0,
             receive_max=_RECEIVE_MAXIMUM,
         ).write()
@@ -108,6 +116,7 @@ class Recipient(asyncio.Protocol):
         self._tally = tally
         self._rest = b""
         self._transport: asyncio.Transport
+        self.is_resumed = False
         self.ready = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -132,6 +141,7 @@ class Recipient(asyncio.Protocol):
             if kind == _PUBLISH:
                 acknowledgements.append(self._take(data, at, body, body + length))
             elif kind == _CONNACK:
+                self.is_resumed = data[body] == 1
                 self._transport.write(self._subscribe)
             elif kind == _SUBACK:
                 self.ready.set_result(None)
@@ -139,6 +149,10 @@ class Recipient(asyncio.Protocol):
         self._rest = data[at:]
         if acknowledgements:
             self._transport.write(b"".join(acknowledgements))
+
+    def abort(self) -> None:
+        """Break the connection off."""
+        self._transport.abort()
 
     def _take(self, data: bytes, first: int, body: int, end: int) -> bytes:
         """Note a PUBLISH and return its PUBACK, if it is due one (MQTT 5, 3.3)."""
@@ -171,19 +185,21 @@ async def _serve() -> None:
     waiting = deque(orders.urls)
     while waiting:
         some = [waiting.popleft() for _ in range(min(_CONNECT_AT_ONCE, len(waiting)))]
-        await asyncio.gather(*(_connect(url, orders.topic, tally) for url in some))
+        await asyncio.gather(*(connect(url, orders, tally) for url in some))
     _write(CountAnswer({}))
     while line := await reader.readline():
         _write(await tally.answer(msgspec.json.decode(line, type=CountQuestion)))
 
 
-async def _connect(url: str, topic: str, tally: ArrivalCounts) -> None:
+async def connect(url: str, orders: ReceiverOrders, tally: ArrivalCounts) -> Recipient:
+    """Return a recipient that has subscribed."""
     parts = urlsplit(url)
-    recipient = Recipient(url, topic, tally)
+    recipient = Recipient(url, orders.topic, tally, expiry_s=orders.expiry_s)
     await asyncio.get_running_loop().create_connection(
         lambda: recipient, parts.hostname or "", parts.port or 1883
     )
     await recipient.ready
+    return recipient
 
 
 def _write(answer: CountAnswer) -> None:

@@ -46,7 +46,7 @@ async def measure(*, quick: bool) -> BenchResult:
     knees, floors, reports = [], [], []
     curve: list[tuple[float, float]] = []
     async with world([RECIPIENTS]) as here:
-        volley = await volley_at(here)
+        volley = await volley_at(here.stack.mqtt_url)
         await here.send(40, 20.0, RECIPIENTS)  # warm-up
         for _ in range(rounds):
             floors.append(await floor_of(here, volley, _FLOOR_REPORTS))

@@ -55,7 +55,7 @@ async def _positions(
     here: BenchWorld, lasts_s: float, idle: Mapping[str, float]
 ) -> Mapping[str, float]:
     """Return what each uses for a position update (s)."""
-    volley = await volley_at(here)
+    volley = await volley_at(here.stack.mqtt_url)
     packets = updates(int(_UPDATES_PER_S * lasts_s), Random(7))
     portion = _UPDATES_PER_S // _SLICES_PER_S
     before = processor_s(here)

@@ -15,7 +15,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, workers, or all.",
+            help="latency, fanout, saturation, presence, mixed, scale, restart, peers, stages, workers, broker, or all.",
             autocompletion=completion.benchmarks,
         ),
     ],

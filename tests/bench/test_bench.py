@@ -91,7 +91,8 @@ async def test_reports_floors_and_a_program_aside_are_measured_on_a_running_syst
 
         sent = await here.send(4, 50.0, 5)
         aside = await here.send(2, 50.0, 3, by=Way.RELAY)
-        floor = await floor_of(here, await volley_at(here), 3)
+        volley = await volley_at(here.stack.mqtt_url)
+        floor = await floor_of(volley, here.recipients[3], here.groups[3].users)
 
         assert all(one.alerts == 5 for one in sent)
         assert all(one.due < one.receipt and one.due < one.police for one in sent)
