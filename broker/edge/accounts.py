@@ -92,8 +92,13 @@ class Account:
         return self.retained < quotas.retained and self.queued_bytes + size <= quotas.queued_bytes
 
     def wait_s(self, now: float) -> float:
-        """Renew the credit; return for how long (s) the account has to wait, which has used it up."""
+        """Return for how long (s) the account, whose credit is used up, has to wait; 0: it has more.
+
+        It saves what it does not use for a second.
+        """
         rate = self.grant.quotas.publishes_per_s
-        self.credit = min(rate, self.credit + (now - self._credited_at) * rate)
-        self._credited_at = now
-        return max(0.0, -self.credit / rate)
+        self.credit += min(1.0, now - self._credited_at) * rate
+        wait_s = max(0.0, -self.credit / rate)
+        self.credit = max(0.0, self.credit)
+        self._credited_at = now + wait_s
+        return wait_s
