@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import mqtt5
 
+from broker.edge import crowd
 from broker.edge.limits import Limits
 from broker.edge.packets import V5, variable_byte_integer
 from broker.edge.reasons import Reason
@@ -28,6 +29,7 @@ def connack(
     is_present: bool,
     assigned_id: str | None,
     expiry_s: int | None,
+    takes_crowds: bool,
 ) -> bytes:
     """Let a client in; `expiry_s` where it is not what the client asked for."""
     if version != V5:
@@ -39,6 +41,7 @@ def connack(
         receive_max=limits.receive_maximum,
         max_packet_size=limits.max_packet_bytes,
         topic_alias_max=limits.topic_aliases,
+        user_properties=list(crowd.ANNOUNCED) if takes_crowds else None,
     ).write()
 
 
@@ -60,6 +63,12 @@ def ack(version: int, kind: int, packet_id: int, reason: Reason = Reason.SUCCESS
     if not reason or version != V5:
         return bytes((kind, 2, packet_id >> 8, packet_id & 0xFF))
     return bytes((kind, 3, packet_id >> 8, packet_id & 0xFF, reason))
+
+
+def crowd_ack(packet_id: int, differing: str) -> bytes:
+    """Answer a PUBLISH to a crowd."""
+    properties = [(crowd.OUTCOMES, differing)] if differing else None
+    return mqtt5.PubAckPacket(packet_id, user_properties=properties).write()
 
 
 def suback(version: int, packet_id: int, reasons: Sequence[int]) -> bytes:

@@ -9,7 +9,7 @@ from functools import partial
 
 import mqtt5
 
-from broker.edge import answers
+from broker.edge import answers, crowd
 from broker.edge.accounts import Account, Authenticate, Credentials, Grant
 from broker.edge.connection import Connection
 from broker.edge.limits import Limits
@@ -241,6 +241,7 @@ class EdgeBroker:
             is_present=is_present,
             assigned_id=None if packet.client_id else session.client_id,
             expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
+            takes_crowds=session.account.grant.is_service,
         )
         connection.answer(answer, waits=session.is_kept)
         session.pump()
@@ -325,6 +326,11 @@ class EdgeBroker:
         unanswered = connection.unanswered + len(session.received)
         if version == V5 and not is_repeat and unanswered >= self.limits.receive_maximum:
             raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED)
+        if publish.topic == crowd.TOPIC and session.account.grant.is_service:
+            route = partial(self.router.publish, sender=session)
+            differing, waits = crowd.publish_crowd(publish, route)
+            connection.answer(answers.crowd_ack(packet_id, differing), waits=waits, is_ack=True)
+            return
         reason, waits = Reason.SUCCESS, False
         if not is_repeat:
             reason, waits = self.router.publish(publish, session)

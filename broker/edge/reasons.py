@@ -30,6 +30,7 @@ class Reason(enum.IntEnum):
     TOPIC_ALIAS_INVALID = 148
     PACKET_TOO_LARGE = 149
     QUOTA_EXCEEDED = 151
+    PAYLOAD_FORMAT_INVALID = 153
     MAX_CONNECT_TIME = 160
 
     @property

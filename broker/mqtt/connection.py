@@ -1,5 +1,7 @@
 """A connection to the MQTT broker that reconnects by itself: services publish and receive with it."""
 
+# long: one connection over its life, what it publishes and what it receives
+
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -8,6 +10,7 @@ from functools import partial
 from typing import Self
 
 import structlog
+from msgspec.structs import replace
 
 from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
@@ -19,6 +22,7 @@ from broker.mqtt.connection_options import (
     ConnectionOptions,
     session_of,
 )
+from broker.mqtt.crowd import Crowd, packets_for
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.mqtt_errors import (
@@ -229,6 +233,22 @@ class Connection:
         self._session.publish_batch(batch.publications())
         self._flush(len(messages))
         return await batch.outcomes()
+
+    async def publish_crowd(
+        self, message: Message, topics: Sequence[str]
+    ) -> list[PubAckReasonCode]:
+        """Publish `message` with QoS 1 on each of `topics`; outcomes in their order.
+
+        In one packet where the MQTT broker takes that, else in one for each topic.
+        """
+        if not self._session.takes_crowds:
+            return await self.publish_batch([replace(message, topic=topic) for topic in topics])
+        self._check_can_publish()
+        crowds = [Crowd(*packet) for packet in packets_for(message, topics)]
+        for crowd in crowds:
+            self._session.publish(crowd.publication)
+        self._flush(len(topics))
+        return [outcome for crowd in crowds for outcome in await crowd.outcomes()]
 
     def _check_can_publish(self) -> None:
         if self._ended is not None:

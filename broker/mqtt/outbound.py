@@ -1,7 +1,7 @@
 """Outbound messages: the queue, the window in flight, packet ids, and what a reconnect resends."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from mqtt5 import ConnAckPacket
@@ -11,6 +11,7 @@ from broker.mqtt.mqtt_errors import MqttError
 from broker.mqtt.reason_codes import PubAckReasonCode
 
 Outcome = PubAckReasonCode | MqttError
+UserProperties = Sequence[tuple[str, str]]
 
 MAX_PACKET_ID = 65_535
 MAX_PACKET_BYTES = 268_435_455  # section 2.1.4
@@ -20,10 +21,14 @@ _REFILL_BYTES = 66_000  # just above what uvloop begins to write at once
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """A message on its way out; `settle` is called exactly once with its outcome."""
+    """A message on its way out; `settle` is called exactly once with its outcome.
+
+    `note` gets the user properties of its PUBACK before that.
+    """
 
     message: Message
     settle: Callable[[Outcome], None]
+    note: Callable[[UserProperties], None] | None = None
 
 
 class SendRefused(msgspec.Struct, frozen=True):
@@ -107,10 +112,14 @@ class Outbound:
         self._unsent = OrderedDict([*self._in_flight.items(), *self._unsent.items()])
         self._in_flight = {}
 
-    def acknowledged(self, packet_id: int, reason: PubAckReasonCode) -> None:
+    def acknowledged(
+        self, packet_id: int, reason: PubAckReasonCode, properties: UserProperties = ()
+    ) -> None:
         """Handle a PUBACK with any reason code; one with an unknown packet id is ignored."""
         publication = self._in_flight.pop(packet_id, None) or self._unsent.pop(packet_id, None)
         if publication is not None:
+            if publication.note is not None:
+                publication.note(properties)
             publication.settle(reason)
 
     def refill(self, out: list[bytes]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import mqtt5
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
+from broker.mqtt.crowd import is_announced
 from broker.mqtt.framing import PLAIN_PUBACK, PacketDecoder
 from broker.mqtt.message import decode_publish, encode_will
 from broker.mqtt.mqtt_errors import (
@@ -47,6 +48,7 @@ class Session:
         self._outbound = Outbound(config.window)
         self._asked: Sequence[str] = ()
         self._ends = False
+        self.takes_crowds = False
         self._state = State.DISCONNECTED
         self._epoch = 0
         self._decoder = PacketDecoder(config.max_packet_bytes)
@@ -243,7 +245,8 @@ class Session:
         elif isinstance(packet, int):
             self._outbound.acknowledged(packet, PubAckReasonCode.SUCCESS)
         elif isinstance(packet, mqtt5.PubAckPacket):
-            self._outbound.acknowledged(packet.packet_id, REASON_OF[packet.reason_code.value])
+            reason = REASON_OF[packet.reason_code.value]
+            self._outbound.acknowledged(packet.packet_id, reason, packet.user_properties)
         elif isinstance(packet, mqtt5.PublishPacket):
             events.append(self._received(packet))
         elif isinstance(packet, mqtt5.SubAckPacket):
@@ -272,6 +275,7 @@ class Session:
         else:
             self._keep_alive_s = float(self._config.keep_alive_s)
         self._outbound.connected(connack)
+        self.takes_crowds = is_announced(connack.user_properties)
         events.append(Accepted(connack.session_present))
         if self._config.subscriptions:
             self._state = State.SUBSCRIBING
