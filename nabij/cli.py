@@ -222,7 +222,11 @@ def chaos(
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="auto, edge or mosquitto.", autocompletion=completion.engines)
+        str,
+        typer.Option(
+            help="edge, mosquitto, or auto: what NABIJ_MQTT says.",
+            autocompletion=completion.engines,
+        ),
     ] = "auto",
     partitions: Annotated[
         int,

@@ -149,6 +149,8 @@ async def own_mqtt(
     data_dir: Path, accounts: dict[str, Account], mqtt_engine: MqttEngine
 ) -> AsyncIterator[EmbeddedMqtt]:
     """An MQTT broker for this test alone, to be killed and restarted."""
+    if mqtt_engine is MqttEngine.MOSQUITTO and not find_program("mosquitto"):
+        missing("mosquitto on the PATH")
     async with EmbeddedMqtt(data_dir, list(accounts.values()), engine=mqtt_engine) as server:
         yield server
 

@@ -140,7 +140,7 @@ async def test_a_device_killed_at_any_moment_delivers_each_report_once(
     assert sorted(await stack.reports()) == sorted(reports)
 
 
-async def test_mosquitto_killed_in_the_middle_of_a_hundred_reports_costs_none(
+async def test_an_mqtt_broker_killed_in_the_middle_of_a_hundred_reports_costs_none(
     stack: Any, tmp_path: Path
 ) -> None:
     reports = [fight() for _ in range(100)]

@@ -1,21 +1,28 @@
 """Each recipient's alert ends as delivered or expired in the record, never in limbo."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import pytest
+
 from broker.core.changes import Change, IncidentChanged
-from broker.mqtt import PubAckReasonCode
+from broker.mqtt import Connection, Endpoint, Message, PubAckReasonCode
 from broker.store import AlertRecord, DeliveryState, Store
 from broker.store.alert_states import MOST_TRIES, SENDING_MS
+from nabij.local.embedded import Account, MqttEngine
+from schemas import topics
 from schemas.ids import alert_id
 from schemas.messages import AlertReason
 from schemas.taxonomy import Desk
+from schemas.topics import ROOT
 from services import routes
 from tests.core.samples import START, report
 from tests.durability.alerted import alerted
+from tests.services.client import WITHIN_S
 from tests.services.system import Servers, System, polled, running
 from tests.store.samples import open_incident
 
@@ -115,6 +122,7 @@ async def test_with_the_incidents_end_what_is_not_delivered_expires(servers: Ser
         await until(system, incident, "cleo", DeliveryState.DELIVERED)  # its word, though late
 
 
+@pytest.mark.parametrize("mqtt_engine", [MqttEngine.MOSQUITTO])
 async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_until_it_is_taken(
     own_servers: Servers,
 ) -> None:
@@ -139,6 +147,46 @@ async def test_a_refused_alert_is_recorded_with_its_reason_code_and_sent_again_u
         taken = await until(system, incident, "bob", DeliveryState.SENT)
         assert taken.code == PubAckReasonCode.SUCCESS.name
         assert taken.tries > 1
+
+
+@pytest.mark.parametrize("mqtt_engine", [MqttEngine.EDGE])
+async def test_an_alert_for_which_a_devices_queue_has_no_room_is_sent_again_when_it_has(
+    own_servers: Servers, accounts: Mapping[str, Account]
+) -> None:
+    nabij, bob = (
+        Endpoint.from_url(own_servers.mqtt.url_for(accounts[user])) for user in ("nabij", "bob")
+    )
+    async with Connection(bob, client_id="phone", subscriptions=[f"{ROOT}/u/bob/down/#"]):
+        pass  # its session stays
+    async with Connection(nabij, client_id="filler") as filler:
+        large = Message(f"{ROOT}/u/bob/down/group", bytes(180_000))
+        while (outcome := await filler.publish(large)) is PubAckReasonCode.SUCCESS:
+            pass
+        small = Message(large.topic, bytes(1_000))
+        while (outcome := await filler.publish(small)) is PubAckReasonCode.SUCCESS:
+            pass
+        assert outcome is PubAckReasonCode.QUOTA_EXCEEDED
+    async with running(own_servers) as system:
+        ann, operator = await system.connect("ann"), await system.connect("nabij", "u/+/up/nothing")
+        place = system.place()
+        await system.be_at(operator, place, user="bob")
+        incident = (await system.report(ann, place))["incident"]
+
+        refused = await until(system, incident, "bob", DeliveryState.REFUSED)
+        assert refused.code == PubAckReasonCode.QUOTA_EXCEEDED.name
+        async with Connection(bob, client_id="phone") as phone:
+            await take_until(phone, topics.ALERT.topic(user="bob"))
+            taken = await until(system, incident, "bob", DeliveryState.SENT)
+            assert taken.code == PubAckReasonCode.SUCCESS.name
+
+
+async def take_until(phone: Connection, topic: str) -> None:
+    """Take all that comes until something comes on this topic."""
+    async with asyncio.timeout(WITHIN_S):
+        async for delivery in phone:
+            delivery.acknowledge()
+            if delivery.message.topic == topic:
+                return
 
 
 async def test_an_alert_that_nobody_took_is_sent_again_until_the_device_is_there(

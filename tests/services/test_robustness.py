@@ -21,6 +21,7 @@ from broker.runtime.config import Settings
 from broker.runtime.service import Context, Zones
 from broker.runtime.worker import load_policy
 from broker.store import Partitions
+from nabij.local.embedded import MqttEngine
 from schemas import topics
 from schemas.ids import escalation_id
 from schemas.messages import Report, ServiceState
@@ -261,6 +262,7 @@ async def test_after_the_mqtt_broker_was_killed_the_services_resume(
             await _emptied(system.partitions)  # while a desk takes what is published
 
 
+@pytest.mark.parametrize("mqtt_engine", [MqttEngine.MOSQUITTO])
 async def test_an_escalation_that_the_mqtt_broker_refuses_is_not_lost(
     own_servers: Servers, own_mqtt: Any
 ) -> None:

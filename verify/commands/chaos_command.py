@@ -42,7 +42,7 @@ def chaos(
     data_dir: Path | None,
 ) -> None:
     """Run as the command line says, print, and exit."""
-    from broker.runtime import log  # noqa: PLC0415 - `nabij --help` must not wait for all of this
+    from broker.runtime import config, log  # noqa: PLC0415 - `nabij --help` must not wait for all of this
     from nabij.event_loop import Interrupted, ending_cleanly, run_until_signal  # noqa: PLC0415
     from nabij.local.data_directory import temporary_unless  # noqa: PLC0415
     from verify.chaos.report import print_report  # noqa: PLC0415
@@ -52,6 +52,8 @@ def chaos(
         chosen = MqttEngine(engine)
     except ValueError:
         raise typer.BadParameter(f"one of {', '.join(MqttEngine)}", param_hint="--engine") from None
+    if chosen is MqttEngine.AUTO:
+        chosen = MqttEngine(config.load().mqtt)
     options = ChaosOptions(
         reports=reports,
         kills=kills,
