@@ -130,14 +130,15 @@ class EdgeServer:
             left = self._left.get(account)
             if left is None:
                 left = _TURN_PACKETS if account is None else account.grant.quotas.turn_packets
+            now = self.broker.now()  # before: a pause that ends in between would be missed
             handled = connection.turn(left)
             self._left[account] = left - handled
             if handled == left and connection.unread:
                 link.is_waiting = True
                 self._in_line.setdefault(account, deque()).append(link)
-            elif (wait_s := connection.paused_until - self.broker.now()) > 0:
+            elif connection.paused_until > now:
                 link.is_waiting = True
-                self._loop.call_later(wait_s, self._read_again, link)
+                self._loop.call_later(connection.paused_until - now, self._read_again, link)
         link.pause_or_resume()
         self.schedule()
 
