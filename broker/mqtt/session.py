@@ -340,7 +340,7 @@ class Session:
             raise _violation("another number of reason codes than of filters that were asked for")
         self._outbound.reserved_id = 0
         rows = zip(self._asked, codes, taken, strict=True)
-        return {one: f"{one} ({code.name})" for one, code, is_taken in rows if not is_taken}
+        return {one: f"{_shown(one)} ({code.name})" for one, code, is_taken in rows if not is_taken}
 
     def _received(self, packet: mqtt5.PublishPacket) -> PublishReceived:
         if packet.topic_alias is not None:
@@ -378,3 +378,9 @@ def _refused(connack: mqtt5.ConnAckPacket) -> ConnectRefused:
 
 def _violation(text: str) -> ProtocolError:
     return ProtocolError(DisconnectReasonCode.PROTOCOL_ERROR, text)
+
+
+def _shown(pattern: str) -> str:
+    """Return a topic filter as a log shows it: the name of a share group may be a secret."""
+    share, _, rest = pattern.partition("/")
+    return f"$share/…/{rest.partition('/')[2]}" if share == "$share" else pattern

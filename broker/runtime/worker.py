@@ -11,6 +11,7 @@ from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import (
     BrokerPool,
+    ConnectRefused,
     Endpoint,
     MqttConnection,
     MqttError,
@@ -29,6 +30,7 @@ from broker.runtime.worker_loops import OnState, WorkerLoops, WorkerParts, zones
 from broker.store import Partitions, Store, open_partitions
 from schemas.messages import ServiceState
 from schemas.taxonomy import default_policy_text
+from schemas.topics import ROOT
 
 OnHealth = Callable[[Health], None]
 
@@ -101,8 +103,18 @@ async def run_worker(
                 await WorkerLoops(parts).run(stop, on_state)
             await line.membership.left()
         except MqttError as error:
-            raise UnavailableError(f"MQTT: {error}") from error
+            raise UnavailableError(_words_of(error, worker_of.endpoints[0])) from error
     on_state(ServiceState.STOPPED)
+
+
+def _words_of(error: MqttError, endpoint: Endpoint) -> str:
+    if not isinstance(error, ConnectRefused) or not error.filters:
+        return f"MQTT: {error}"
+    return (
+        f"the MQTT account {endpoint.username or '(anonymous)'!r} may not read what the services "
+        "need: use the services' account in NABIJ_MQTT_URL, and give it "
+        f"`topic readwrite {ROOT}/#` in the MQTT broker's ACL, and share groups"
+    )
 
 
 class _Worker(NamedTuple):

@@ -3,6 +3,7 @@
 import mqtt5
 import pytest
 
+from broker.mqtt import ConnectRefused
 from broker.mqtt.session import Session
 from broker.mqtt.session_events import Answered, State, Subscribed
 from tests.mqtt.server import (
@@ -38,14 +39,17 @@ def test_subscriptions_ask_for_their_qos_and_for_the_retain_flag_as_it_was(qos: 
 
 
 def test_refused_subscriptions_are_named_and_end_the_connection() -> None:
-    session = session_of(subscriptions=("a", "b", "c"))
+    session = session_of(subscriptions=("$share/secret/a/+", "b", "c"))
     go_online(session)
     no = mqtt5.SubAckReasonCode
     packet = asked(session)
     error = closed_with(
         suback(session, packet.packet_id, no.NOT_AUTHORIZED, GRANTED, no.GRANTED_QOS_AT_MOST_ONCE)
     )
-    assert str(error) == ("subscriptions refused: a (NOT_AUTHORIZED), c (GRANTED_QOS_AT_MOST_ONCE)")
+    refused = "$share/…/a/+ (NOT_AUTHORIZED), c (GRANTED_QOS_AT_MOST_ONCE)"
+    assert str(error) == f"subscriptions refused: {refused}"  # without the share group's name
+    assert isinstance(error, ConnectRefused)
+    assert error.filters == ["$share/secret/a/+", "c"]
     assert [type(each) for each in written(session)] == [mqtt5.DisconnectPacket]
     assert session.state is State.CLOSED
 
