@@ -71,12 +71,11 @@ class SubscriptionRecord(_Record, tag=4):
 
 
 class HeldRecord(_Record, tag=5):
-    """How a session holds a message that goes to its client with QoS 2, and its `group` no more."""
+    """How a session holds a message that goes to its client with QoS 2, or came of a group."""
 
     number: Key
     message: int
     holding: Holding
-    group: Key | None = None
 
 
 class ReceivedRecord(_Record, tag=6):

@@ -23,19 +23,23 @@ from broker.edge.records import (
 from broker.edge.session import Session
 from broker.edge.subscriptions import Subscription
 
-_AT_ONCE = 500  # records in one batch of a copy, while all goes on
-_AT_START = 20_000
+_AT_START = 20_000  # records in one batch of a copy, while nobody waits
 # Of an account that was not authenticated since the start: what it has is within its own quotas.
 _UNKNOWN = Quotas(queued_bytes=256 << 20, retained=1_000_000)
 
 
 class JournalKeeper:
-    """Recovers a broker from its journal, and rewrites the journal when it has grown."""
+    """Recovers a broker from its journal, and rewrites the journal when it has grown.
 
-    def __init__(self, broker: EdgeBroker, journal: Journal) -> None:
+    So many records are copied `at_once` between two batches of what goes on.
+    """
+
+    def __init__(self, broker: EdgeBroker, journal: Journal, at_once: int = 500) -> None:
+        self._at_once = at_once
         self._broker = broker
         self._journal = journal
         self._copy: Iterator[list[Record]] | None = None
+        self._copied_in = 0  # the batch that has what was copied last
 
     def recover(self) -> None:
         """Make the broker, which is new, what its predecessor was; blocks.
@@ -61,13 +65,17 @@ class JournalKeeper:
 
     def rewrite(self) -> None:
         """A batch was written: copy some of what is live to the next file, if one has begun."""
+        recorder = self._broker.recorder
         if self._copy is None:
             if self._journal.is_large:
                 self._journal.rewrite()
-                self._copy = snapshot(self._broker, _AT_ONCE)
+                self._copy = snapshot(self._broker, self._at_once)
+        elif recorder.committed < self._copied_in:
+            pass
         elif records := next(self._copy, None):
+            self._copied_in = recorder.number
             for record in records:
-                self._broker.recorder.add(record)
+                recorder.add(record)
         else:
             self._journal.rewritten()
             self._copy = None
@@ -109,8 +117,6 @@ class _Replay:
             case HeldRecord():
                 if (message := self._messages.get(record.message)) is not None:
                     message.holders[record.number] = record.holding
-                    if record.group is not None:
-                        message.holders.pop(record.group, None)
             case SessionRecord():
                 self._take_session(record)
             case RetainedRecord():

@@ -28,13 +28,10 @@ class Lender(Protocol):
         """Hand out what waits."""
 
     def done(self, message: Message) -> None:
-        """A member has acknowledged it."""
+        """A member has acknowledged it, or it is that member's own now."""
 
     def give_back(self, delivery: "Delivery") -> None:
         """A member left without acknowledging this."""
-
-    def lend_for_good(self, message: Message) -> None:
-        """It belongs to a member now."""
 
 
 class Delivery(msgspec.Struct, eq=False):
@@ -188,7 +185,7 @@ class Session:
         self._last_id = packet_id
         self.in_flight[packet_id] = delivery
         self._on_wire += 1
-        if delivery.qos == 2:
+        if delivery.qos == 2 and self.expiry_s:
             self.own(delivery, packet_id)
         self._transmit(packet_id, delivery)
 
@@ -201,21 +198,19 @@ class Session:
 
     def own(self, delivery: Delivery, packet_id: int = 0) -> None:
         """No other session of its group may get it any more, also after a restart (4.8.2)."""
-        if not self.expiry_s:
-            return
-        message, group = delivery.message, delivery.group
-        delivery.group = None
+        group, delivery.group = delivery.group, None
+        if self.expiry_s:
+            self._hold(delivery, packet_id)
         if group is not None:
-            group.lend_for_good(message)
-            self.account.queued_bytes += message.size
-        self._hold(packet_id, delivery, None if group is None else group.key)
+            self.account.queued_bytes += delivery.message.size
+            group.done(delivery.message)
 
-    def _hold(self, packet_id: int, delivery: Delivery, group: Key | None = None) -> None:
-        message = delivery.message
-        qos, identifiers = delivery.qos, delivery.identifiers
-        holding = (qos, delivery.retain, identifiers, packet_id, delivery.is_released)
+    def _hold(self, delivery: Delivery, packet_id: int) -> None:
+        message, qos, identifiers = delivery.message, delivery.qos, delivery.identifiers
+        sent_as = packet_id if qos == 2 else 0
+        holding = (qos, delivery.retain, identifiers, sent_as, delivery.is_released)
         message.holders[self.key] = holding
-        self._recorder.add(HeldRecord(self.key, message.number, holding, group))
+        self._recorder.add(HeldRecord(self.key, message.number, holding))
 
     def _transmit(self, packet_id: int, delivery: Delivery) -> None:
         assert self.link is not None
@@ -285,7 +280,7 @@ class Session:
         if not delivery.is_released:
             delivery.is_released = True
             if self.expiry_s:
-                self._hold(packet_id, delivery)
+                self._hold(delivery, packet_id)
 
     # -- its network connection -------------------------------------------------------------------
 

@@ -50,12 +50,12 @@ class ShareGroup:
         The last one gets all that waits, if it is connected: it is still to be delivered (3.10.4).
         """
         subscription = self._members.pop(session)
+        for packet_id, lent in session.in_flight.items():
+            if lent.group is self:
+                session.own(lent, packet_id)
         self._turns.remove(session)
         if self._members or session.link is None:
             return
-        for lent in session.in_flight.values():
-            if lent.group is self and lent.qos < 2:
-                session.own(lent)
         waiting, self.queue = self.queue, deque()
         for delivery in waiting:
             _adapt(delivery, subscription)
@@ -125,13 +125,8 @@ class ShareGroup:
         else:
             self._drop(delivery.message)
 
-    def lend_for_good(self, message: Message) -> None:
-        """It belongs to a member now."""
-        self._queued_bytes -= message.size
-        message.holders.pop(self.key, None)
-
     def done(self, message: Message) -> None:
-        """A member has acknowledged it."""
+        """A member has acknowledged it, or it is that member's own now."""
         self._queued_bytes -= message.size
         self._recorder.done(self.key, message)
 
