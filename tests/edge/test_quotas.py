@@ -243,7 +243,7 @@ def test_long_topics_are_not_remembered() -> None:
     wire = wire_of(Quotas(publishes_per_s=1e9))
     client = wire.client("c", username="ann")
     for number in range(50):
-        client.publish(f"a/{number}/" + "x" * 60_000)
+        client.publish(f"a/{number}/" + "x" * 600)
         client.publish(f"a/{number}")
     account = wire.broker.accounts["ann"]
     assert max(map(len, account._may_write)) < 10
