@@ -348,6 +348,7 @@ class EdgeBroker:
         account.credit -= work
         if account.credit < 0 and (wait_s := account.wait_s(self.now())):
             connection.paused_until = self.now() + wait_s
+            self.router.counters.waits += 1
 
     def _resolve_alias(self, connection: Connection, publish: Publish, alias: int) -> None:
         """Find the topic of a topic alias, or give it one (3.3.2.3.4)."""

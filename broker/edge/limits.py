@@ -29,11 +29,13 @@ class Counters:
     """Messages since the start: received of clients, refused to them, and dropped.
 
     Dropped is what finds its queue full, is too large for its client, or QoS 0 that cannot wait.
+    `waits` is how often a client had to wait for the quota of its account.
     """
 
     received: int = 0
     refused: int = 0
     dropped: int = 0
+    waits: int = 0
 
     def drop(self) -> None:
         """Count a message that was dropped."""

@@ -19,12 +19,19 @@ class EdgeAccount(msgspec.Struct, frozen=True):
 
 
 class EdgeConfig(msgspec.Struct, frozen=True):
-    """What the process is started with; without a directory it keeps all in memory."""
+    """What the process is started with; without a directory it keeps all in memory.
+
+    With a certificate (PEM, the chain) and its key it speaks TLS. `/metrics` is served on
+    `metrics_port`, if there is one.
+    """
 
     host: str
     port: int
     directory: str | None
     accounts: list[EdgeAccount]
+    certificate: str | None = None
+    key: str | None = None
+    metrics_port: int | None = None
 
 
 def hashed(password: bytes) -> str:

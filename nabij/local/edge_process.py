@@ -1,18 +1,28 @@
 """Our own MQTT broker as a process: `python -m nabij.local.edge_process FILE` (see `edge_config`)."""
 
 import asyncio
+import contextlib
+import gc
 import hmac
 import signal
+import ssl
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from broker.edge.accounts import Answer, Authenticate, Credentials
+from broker.edge.journal import JournalError
 from broker.edge.server import EdgeServer
+from broker.edge.sys_topics import exposition
 from nabij.event_loop import run
 from nabij.local.edge_config import EdgeAccount, EdgeConfig, hashed
+from nabij.local.edge_metrics import served
+
+_GC_THRESHOLDS = (10_000, 50, 100)
+_SWITCH_S = 0.0005  # the journal's thread waits so long for its turn, not Python's 5 ms
 
 
 def authenticator(accounts: Sequence[EdgeAccount]) -> Authenticate:
@@ -35,18 +45,40 @@ async def _serve(config: EdgeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with EdgeServer(
+    server = EdgeServer(
         host=config.host,
         port=config.port,
         authenticate=authenticator(config.accounts),
         directory=None if config.directory is None else Path(config.directory),
-    ):
+        tls=_tls(config),
+    )
+    async with contextlib.AsyncExitStack() as running:
+        await running.enter_async_context(server)
+        gc.freeze()
+        if config.metrics_port is not None:
+            text = partial(exposition, server.broker)
+            await running.enter_async_context(served(config.host, config.metrics_port, text))
         await stopped.wait()
+
+
+def _tls(config: EdgeConfig) -> ssl.SSLContext | None:
+    if config.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(config.certificate, config.key)
+    return context
 
 
 def main() -> None:
     """Run until a signal."""
-    run(_serve(msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EdgeConfig)))
+    # What a message leaves behind is freed without a search; one looks at all sessions.
+    gc.set_threshold(*_GC_THRESHOLDS)
+    sys.setswitchinterval(_SWITCH_S)
+    config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EdgeConfig)
+    try:
+        run(_serve(config))
+    except (JournalError, OSError) as error:
+        sys.exit(f"{config.host}:{config.port}: {error}")
 
 
 if __name__ == "__main__":
