@@ -13,7 +13,6 @@ from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.session import Delivery, Session
 
-_MAX_WINDOW = 65535
 _BYTE = [bytes([number]) for number in range(256)]
 
 
@@ -47,8 +46,9 @@ class Connection:
         self.opened_at = self.heard_at = owner.now()
         self.paused_until = 0.0
         self.is_connecting = False  # CONNECT has come, CONNACK has not gone yet
-        self.window = _MAX_WINDOW
+        self.window = owner.limits.window_v311
         self.max_packet_bytes = 0  # that the client takes; 0: any
+        self.takes_user_properties = False  # also in PUBACK (3.1.2-29)
         self.max_unanswered = owner.limits.receive_maximum
         self.unanswered = 0  # messages of the client whose acknowledgement waits for the journal
         self.aliases: dict[int, str] = {}
@@ -97,6 +97,15 @@ class Connection:
             except BadPacketError as error:
                 self.close(error.reason)
         return packets
+
+    def introduce(self, connect: mqtt5.ConnectPacket) -> None:
+        """The client has said who it is: nothing is read or sent any more before CONNACK."""
+        self.connect = connect
+        self.is_connecting, self.has_room = True, False
+        if self.version == V5:
+            self.window = connect.receive_max
+            self.max_packet_bytes = connect.max_packet_size or 0
+            self.takes_user_properties = connect.request_problem_info
 
     # -- writing ----------------------------------------------------------------------------------
 

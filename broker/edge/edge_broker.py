@@ -165,9 +165,7 @@ class EdgeBroker:
     # -- who comes, and stays ---------------------------------------------------------------------
 
     def _connect(self, connection: Connection, packet: mqtt5.ConnectPacket) -> None:
-        connection.connect = packet
-        connection.is_connecting, connection.has_room = True, False
-        connection.max_packet_bytes = packet.max_packet_size or 0
+        connection.introduce(packet)
         if packet.authentication_method is not None:
             connection.close(Reason.BAD_AUTHENTICATION_METHOD)
         elif not packet.client_id and connection.version != V5 and not packet.clean_start:
@@ -224,10 +222,8 @@ class EdgeBroker:
                 self.router.unsubscribe(session, pattern)
         session.account.connections += 1
         asked_s, most_s = packet.session_expiry_interval, self.limits.max_session_expiry_s
-        connection.window = packet.receive_max
         if connection.version != V5:
             asked_s = 0 if packet.clean_start else most_s
-            connection.window = self.limits.window_v311
         session.expiry_s = min(asked_s, most_s)
         session.will = None if packet.will is None else _publish_of(packet.will)
         session.will_delay_s = 0 if packet.will is None else packet.will.will_delay_interval
@@ -241,7 +237,7 @@ class EdgeBroker:
             is_present=is_present,
             assigned_id=None if packet.client_id else session.client_id,
             expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
-            takes_crowds=session.account.grant.is_service,
+            takes_crowds=_takes_crowds(connection, session),
         )
         connection.answer(answer, waits=session.is_kept)
         session.pump()
@@ -326,7 +322,7 @@ class EdgeBroker:
         unanswered = connection.unanswered + len(session.received)
         if version == V5 and not is_repeat and unanswered >= self.limits.receive_maximum:
             raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED)
-        if publish.topic == crowd.TOPIC and session.account.grant.is_service:
+        if publish.topic == crowd.TOPIC and _takes_crowds(connection, session):
             route = partial(self.router.publish, sender=session)
             differing, waits = crowd.publish_crowd(publish, route)
             connection.answer(answers.crowd_ack(packet_id, differing), waits=waits, is_ack=True)
@@ -424,6 +420,10 @@ class EdgeBroker:
         if not packet.reason:  # not «with will message»
             session.will = None
         connection.lost()
+
+
+def _takes_crowds(connection: Connection, session: Session) -> bool:
+    return session.account.grant.is_service and connection.takes_user_properties
 
 
 def _acknowledged(session: Session, packet_id: int) -> None:

@@ -38,6 +38,7 @@ _STRANGER = Grant(
     name="stranger", reads=("f/#", "+/r"), writes=("f/#",), is_service=True, quotas=_QUOTAS
 )
 _FRIEND = Grant(name="friend", reads=("good/#",), writes=("good/#",))
+_CROWD = b"\x92\x92\xa3f/a\xa3f/b\xc4\1x"  # MessagePack: two topics and a payload
 _LEVELS = ("f", "a", "b", "r", "+", "#", "", "$share", "g", "$SYS", "é", "\ufeff")
 
 
@@ -222,8 +223,8 @@ class Stranger:
         if kind == "p":
             return octets.publish(
                 version,
-                dice.choice(("f/a", "f/b", "f/r", self._topic(), "")),
-                dice.randbytes(dice.choice((0, 1, 1, 100, 5000))),
+                dice.choice(("f/a", "f/b", "f/r", "$crowd", self._topic(), "")),
+                dice.choice((dice.randbytes(dice.choice((0, 1, 1, 100, 5000))), _CROWD)),
                 qos=dice.randrange(3),
                 packet_id=packet_id,
                 flags=dice_flag(dice, 1),

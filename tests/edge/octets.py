@@ -5,6 +5,7 @@ CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 0x20, 0x30, 0x40, 0x50, 0x62
 SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 0x90, 0xB0, 0xD0, 0xE0
 PINGREQ = b"\xc0\0"
 GOODBYE = b"\xe0\0"
+KEPT = b"\x11\0\0\0\x3c"  # a session expiry of 60 s
 
 Frame = tuple[int, bytes]  # the first byte of a packet, and its body
 
@@ -68,6 +69,24 @@ def connect(
         string(client_id),
         *rest,
     )
+
+
+def refusal(version: int, reason: int, return_code: int | None) -> list[Frame]:
+    """Return the CONNACK of either version."""
+    if version == V5:
+        return [(CONNACK, bytes([0, reason, 0]))]
+    return [] if return_code is None else [(CONNACK, bytes([0, return_code]))]
+
+
+def keeping(version: int, client_id: str = "c", flags: int = 0, *rest: bytes) -> bytes:
+    """Return a CONNECT of a session that is kept."""
+    return connect(version, client_id, *rest, flags=flags, properties=KEPT)
+
+
+def with_will(version: int, client_id: str = "c", flags: int = 0b110) -> bytes:
+    """Return a CONNECT with a will on `gone`."""
+    will = (with_properties(version, b""), string("gone"), string("!"))
+    return connect(version, client_id, *will, flags=flags)
 
 
 def publish(

@@ -13,6 +13,7 @@ from broker.edge.limits import Limits
 from broker.edge.recorder import Recorder
 from broker.edge.records import Record, decode_batch, encode_batch
 from broker.edge.recovery import restore
+from tests.edge import octets
 
 PLENTY = Quotas(connections=1000, subscriptions=1000, publishes_per_s=1e9)
 ALL = Grant(name="all", reads=("#", "$SYS/#"), writes=("#",), is_service=True, quotas=PLENTY)
@@ -66,6 +67,15 @@ class Wire:
     def raw(self) -> "WireClient":
         """A client that has sent nothing yet."""
         return WireClient(self)
+
+    def speaker(
+        self, version: int, client_id: str = "c", *rest: bytes, **options: Any
+    ) -> "WireClient":
+        """A client of this version that has been let in; its CONNACK is read."""
+        client = self.raw()
+        ((first, body),) = client.ask(octets.connect(version, client_id, *rest, **options))
+        assert (first, body[1]) == (octets.CONNACK, 0)
+        return client
 
     def settle(self) -> None:
         """Handle all that has come, and deliver all that goes out."""
@@ -154,6 +164,11 @@ class WireClient:
         found, self._bytes = self._bytes, b""
         return found
 
+    def ask(self, data: bytes = b"") -> list[octets.Frame]:
+        """Send bytes; return the packets that have come since the last call."""
+        self.send(data)
+        return octets.frames(self.raw_bytes())
+
     def break_off(self) -> None:
         """The network connection breaks."""
         self.connection.lost()
@@ -201,3 +216,17 @@ class WireClient:
 def payloads(messages: Sequence[Any]) -> list[bytes]:
     """Return what they say."""
     return [one.payload for one in messages]
+
+
+def reader_of(wire: Wire, version: int, topic: str = "gone") -> WireClient:
+    """Return a client that reads this topic."""
+    reader = wire.speaker(version, "reader")
+    options = 0b1001 if version == octets.V5 else 1  # retain as published
+    reader.ask(octets.subscribe(version, (topic, options)))
+    return reader
+
+
+def is_ended(client: WireClient, version: int, data: bytes, reason: int) -> bool:
+    """Whether this ends a connection that is let in, with this reason code where there are any."""
+    goodbye = [(octets.DISCONNECT, bytes([reason]))] if version == octets.V5 else []
+    return (client.ask(data), client.is_closed) == (goodbye, True)
