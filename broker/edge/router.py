@@ -85,10 +85,10 @@ class Router:
         """Give it to everybody who subscribes to its topic; return the reason code."""
         publish, dropped = message.publish, self.counters.dropped
         is_taken = False
-        for route in self.subscriptions.routes(publish.topic):
-            if route.no_local and route.owner is sender:  # 3.8.3-3
-                continue
-            is_taken = route.owner.offer(message, route, retain=publish.retain) or is_taken
+        for every in self.subscriptions.routes(publish.topic):
+            route = every.of_own if every.no_local and every.owner is sender else every  # 3.8.3-3
+            if route is not None:
+                is_taken = route.owner.offer(message, route, retain=publish.retain) or is_taken
         self._recorder.add_message(message)
         if is_taken:
             return Reason.SUCCESS

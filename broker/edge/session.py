@@ -103,6 +103,10 @@ class Session:
         """Whether the journal keeps it: it outlives its network connection."""
         return self.expiry_s > 0 and self._recorder.is_on
 
+    def has_room(self) -> bool:
+        """Whether QoS 0 can be sent right now, which takes no place in the window."""
+        return self.link is not None and self.link.has_room
+
     def is_free(self) -> bool:
         """Whether it can be sent another message right now, and nothing waits before that."""
         link = self.link

@@ -71,28 +71,33 @@ class ShareGroup:
         if self._queued_bytes + message.size > self._max_queued_bytes:
             self._on_drop()
             return False
-        delivery = self.restore(message, (qos, retain, route.identifiers, 0, False))
+        if not qos:
+            return self._offer_now(Delivery(message, qos, retain, (), group=self))
+        self.restore(message, (qos, retain, route.identifiers, 0, False))
         self.pump()
-        if qos or not self.queue or self.queue[-1] is not delivery:
-            return True
-        self.queue.pop()  # QoS 0 does not wait
-        self._drop(message)
-        return False
+        return True
 
-    def restore(self, message: Message, holding: Holding) -> Delivery:
+    def _offer_now(self, delivery: Delivery) -> bool:
+        """QoS 0 waits neither here nor for a place in a member's window."""
+        member = self._next(Session.has_room)
+        if member is None:
+            self._on_drop()
+            return False
+        self._queued_bytes += delivery.message.size
+        self._hand_to(member, delivery)
+        return True
+
+    def restore(self, message: Message, holding: Holding) -> None:
         """Queue a message; or: the journal has it for the group."""
         qos, retain, identifiers, *_ = holding
-        delivery = Delivery(message, qos, retain, identifiers, group=self)
-        if qos:
-            message.holders[self.key] = holding
+        message.holders[self.key] = holding
         self._queued_bytes += message.size
-        self.queue.append(delivery)
-        return delivery
+        self.queue.append(Delivery(message, qos, retain, identifiers, group=self))
 
     def pump(self) -> None:
         """Hand out what waits, to members in turn."""
         while self.queue:
-            member = self._next_free()
+            member = self._next(Session.is_free)
             if member is None:
                 return
             delivery = self.queue.popleft()
@@ -101,11 +106,11 @@ class ShareGroup:
             else:
                 self._hand_to(member, delivery)
 
-    def _next_free(self) -> Session | None:
+    def _next(self, is_able: Callable[[Session], bool]) -> Session | None:
         for _ in range(len(self._turns)):
             member = self._turns[0]
             self._turns.rotate(-1)
-            if member.is_free():
+            if is_able(member):
                 return member
         return None
 

@@ -49,14 +49,19 @@ class Subscription:
 
 
 class Route:
-    """All subscriptions of one receiver that match a topic: it gets one copy (3.3.4-2)."""
+    """All subscriptions of one receiver that match a topic: it gets one copy (3.3.4-2).
 
-    __slots__ = ("as_published", "identifiers", "no_local", "owner", "qos")
+    With `no_local`, `of_own` is the route of what the receiver publishes itself, if it has any.
+    """
+
+    __slots__ = ("as_published", "identifiers", "no_local", "of_own", "owner", "qos")
 
     def __init__(self, owner: Receiver, subscriptions: Sequence[Subscription]) -> None:
         self.owner = owner
         self.qos = max(one.qos for one in subscriptions)
-        self.no_local = all(one.no_local for one in subscriptions)
+        heard = [one for one in subscriptions if not one.no_local]
+        self.no_local = len(heard) < len(subscriptions)
+        self.of_own = Route(owner, heard) if self.no_local and heard else None
         self.as_published = any(one.as_published for one in subscriptions)
         self.identifiers = tuple(sorted({id_ for one in subscriptions for id_ in one.identifiers}))
 

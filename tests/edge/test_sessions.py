@@ -290,3 +290,32 @@ def test_share_groups_survive_a_kill_with_what_waits_in_them() -> None:
     second = wire.client("m2", session_expiry_interval=600)
     second.subscribe(SHARED)
     assert payloads(second.messages()) == [b"\0", b"\2"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_a_member_was_sent_before_it_left_its_share_is_delivered_to_it(
+    *, is_killed: bool
+) -> None:
+    """3.10.4-3."""
+    wire = Wire(is_durable=True)
+    member = wire.client("m1", session_expiry_interval=600)
+    member.subscribe(SHARED)
+    wire.client("ann").publish("jobs/1", b"mine", qos=1)
+    (message,) = member.messages()
+    member.unsubscribe(SHARED)
+    if is_killed:
+        wire.kill()
+    else:
+        member.break_off()
+    (again,) = wire.client("m1", session_expiry_interval=600).messages()
+    assert (again.payload, again.packet_id, again.duplicate) == (b"mine", message.packet_id, True)
+
+
+def test_a_message_of_qos_0_does_not_wait_for_the_window_of_a_member_of_a_share() -> None:
+    wire = Wire()
+    member = wire.client("m1", receive_max=1)
+    member.subscribe(SHARED)
+    ann = wire.client("ann")
+    for qos in (1, 1, 0):
+        ann.publish("jobs/1", str(qos).encode(), qos=qos)
+    assert payloads(member.messages()) == [b"1", b"0"]

@@ -16,7 +16,14 @@ from broker.edge.recovery import restore
 from tests.edge import octets
 
 PLENTY = Quotas(connections=1000, subscriptions=1000, publishes_per_s=1e9)
-ALL = Grant(name="all", reads=("#", "$SYS/#"), writes=("#",), is_service=True, quotas=PLENTY)
+_OWN = "$own/#"  # for tests of topics that begin with `$`
+ALL = Grant(
+    name="all",
+    reads=("#", "$SYS/#", _OWN),
+    writes=("#", _OWN),
+    is_service=True,
+    quotas=PLENTY,
+)
 
 
 class Wire:
