@@ -5,6 +5,7 @@ Run many with `python -m tests.edge.differential --sequences 5000`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import mqtt5
@@ -306,7 +307,7 @@ class Differential(RuleBasedStateMachine):
     ) -> None:
         self.has_failed = True
         self.comparison.steps += 1
-        for of in (_ours, _theirs):
+        for of in (attrgetter("ours"), attrgetter("theirs")):
             for pair in actors:
                 act(of(pair))
             for pair in self.pairs:
@@ -375,14 +376,6 @@ class Differential(RuleBasedStateMachine):
                 for topic in TOPICS:
                     client.publish(PublishPacket(topic, b"", retain=True))
             client.leave(mqtt5.DisconnectPacket())
-
-
-def _ours(pair: Pair) -> Endpoint:
-    return pair.ours
-
-
-def _theirs(pair: Pair) -> Endpoint:
-    return pair.theirs
 
 
 def _lines(events: list[Event]) -> str:
