@@ -4,11 +4,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-import mqtt5
-
 from broker.edge import answers
 from broker.edge.limits import Limits
-from broker.edge.packets import V5, BadPacketError, Packet, PacketReader
+from broker.edge.packets import V5, BadPacketError, Connect, Packet, PacketReader
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.session import Delivery, Session
@@ -40,7 +38,7 @@ class Connection:
     """A client's network connection, from its first byte to its last."""
 
     def __init__(self, owner: Owner) -> None:
-        self.connect: mqtt5.ConnectPacket | None = None
+        self.connect: Connect | None = None
         self.session: Session | None = None
         self.is_closed = False  # nothing is read any more; what is to be written, is
         self.opened_at = self.heard_at = owner.now()
@@ -98,14 +96,14 @@ class Connection:
                 self.close(error.reason)
         return packets
 
-    def introduce(self, connect: mqtt5.ConnectPacket) -> None:
+    def introduce(self, connect: Connect) -> None:
         """The client has said who it is: nothing is read or sent any more before CONNACK."""
         self.connect = connect
         self.is_connecting, self.has_room = True, False
         if self.version == V5:
             self.window = connect.receive_max
-            self.max_packet_bytes = connect.max_packet_size or 0
-            self.takes_user_properties = connect.request_problem_info
+            self.max_packet_bytes = connect.max_packet_bytes
+            self.takes_user_properties = connect.takes_user_properties
 
     # -- writing ----------------------------------------------------------------------------------
 

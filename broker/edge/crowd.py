@@ -38,9 +38,7 @@ def publish_crowd(
     waits = False
     reasons: list[Reason] = []
     for topic in topics:
-        one = Publish(
-            topic, payload, qos=1, packet_id=0, retain=False, properties=publish.properties
-        )
+        one = msgspec.structs.replace(publish, topic=topic, payload=payload)
         reason, must_wait = route(one)
         waits = waits or must_wait
         reasons.append(reason)

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import mqtt5
-
 from broker.edge import answers, crowd
 from broker.edge.accounts import Account, Authenticate, Credentials, Grant
 from broker.edge.connection import Connection
@@ -22,6 +20,7 @@ from broker.edge.packets import (
     PUBREL,
     V5,
     BadPacketError,
+    Connect,
     Packet,
     Publish,
     Signal,
@@ -135,7 +134,7 @@ class EdgeBroker:
         """A packet has come."""
         session = connection.session
         if session is None:
-            assert isinstance(packet, mqtt5.ConnectPacket)  # `PacketReader` takes no other first
+            assert isinstance(packet, Connect)  # `PacketReader` takes no other first
             self._connect(connection, packet)
         elif isinstance(packet, int):
             _acknowledged(session, packet)
@@ -164,7 +163,7 @@ class EdgeBroker:
 
     # -- who comes, and stays ---------------------------------------------------------------------
 
-    def _connect(self, connection: Connection, packet: mqtt5.ConnectPacket) -> None:
+    def _connect(self, connection: Connection, packet: Connect) -> None:
         connection.introduce(packet)
         if packet.authentication_method is not None:
             connection.close(Reason.BAD_AUTHENTICATION_METHOD)
@@ -176,9 +175,7 @@ class EdgeBroker:
             )
             self._authenticate(credentials, partial(self._authenticated, connection, packet))
 
-    def _authenticated(
-        self, connection: Connection, packet: mqtt5.ConnectPacket, grant: Grant | None
-    ) -> None:
+    def _authenticated(self, connection: Connection, packet: Connect, grant: Grant | None) -> None:
         if connection.is_closed:
             return
         if grant is None:
@@ -212,7 +209,7 @@ class EdgeBroker:
     def _admit(
         self,
         connection: Connection,
-        packet: mqtt5.ConnectPacket,
+        packet: Connect,
         session: Session,
         *,
         is_present: bool,
@@ -221,12 +218,11 @@ class EdgeBroker:
             if not self.router.may_subscribe(session, pattern):
                 self.router.unsubscribe(session, pattern)
         session.account.connections += 1
-        asked_s, most_s = packet.session_expiry_interval, self.limits.max_session_expiry_s
+        asked_s, most_s = packet.session_expiry_s, self.limits.max_session_expiry_s
         if connection.version != V5:
             asked_s = 0 if packet.clean_start else most_s
         session.expiry_s = min(asked_s, most_s)
-        session.will = None if packet.will is None else _publish_of(packet.will)
-        session.will_delay_s = 0 if packet.will is None else packet.will.will_delay_interval
+        session.will, session.will_delay_s = packet.will, packet.will_delay_s
         connection.session = session
         self._strangers.pop(connection, None)
         session.attach(connection)
@@ -308,8 +304,8 @@ class EdgeBroker:
     # -- what clients send ------------------------------------------------------------------------
 
     def _publish(self, connection: Connection, session: Session, publish: Publish) -> None:
-        if publish.properties is not None and publish.properties.topic_alias is not None:
-            self._resolve_alias(connection, publish, publish.properties.topic_alias)
+        if publish.topic_alias:
+            self._resolve_alias(connection, publish)
         if not is_topic_name(publish.topic):
             is_empty = not publish.topic  # 3.3.2.1
             raise BadPacketError(Reason.PROTOCOL_ERROR if is_empty else Reason.TOPIC_NAME_INVALID)
@@ -346,8 +342,9 @@ class EdgeBroker:
             connection.paused_until = self.now() + wait_s
             self.router.counters.waits += 1
 
-    def _resolve_alias(self, connection: Connection, publish: Publish, alias: int) -> None:
+    def _resolve_alias(self, connection: Connection, publish: Publish) -> None:
         """Find the topic of a topic alias, or give it one (3.3.2.3.4)."""
+        alias = publish.topic_alias
         if alias > self.limits.topic_aliases:
             raise BadPacketError(Reason.TOPIC_ALIAS_INVALID)
         if publish.topic:
@@ -412,7 +409,7 @@ class EdgeBroker:
         connection.answer(answers.PINGRESP, waits=False)
 
     def _disconnect(self, connection: Connection, session: Session, packet: Signal) -> None:
-        expiry_s = packet.session_expiry_interval
+        expiry_s = packet.session_expiry_s
         if expiry_s is not None:
             if expiry_s and not session.expiry_s:  # 3.14.2-2
                 raise BadPacketError(Reason.PROTOCOL_ERROR)
@@ -433,19 +430,4 @@ def _acknowledged(session: Session, packet_id: int) -> None:
 
 
 def _keep_alive_s(connection: Connection) -> int:
-    return 0 if connection.connect is None else connection.connect.keep_alive
-
-
-def _publish_of(will: mqtt5.Will) -> Publish:
-    properties = mqtt5.PublishPacket(
-        will.topic,
-        b"",
-        payload_format_indicator=will.payload_format_indicator,
-        message_expiry_interval=will.message_expiry_interval,
-        content_type=will.content_type,
-        response_topic=will.response_topic,
-        correlation_data=will.correlation_data,
-        user_properties=will.user_properties,
-    )
-    payload = will.payload or b""
-    return Publish(will.topic, payload, will.qos.value, 0, will.retain, properties)
+    return 0 if connection.connect is None else connection.connect.keep_alive_s

@@ -3,14 +3,10 @@
 from collections.abc import Callable
 from typing import Self
 
-import mqtt5
 import msgspec
 
 from broker.edge.packets import V5, Publish, variable_byte_integer
-from broker.edge.records import Holding, Key, PublishRecord
-
-_NO_PROPERTIES = b"\0"
-_TOPIC = b"\0\1t"
+from broker.edge.records import Holding, Key
 
 
 class Message(msgspec.Struct, eq=False):
@@ -31,10 +27,8 @@ class Message(msgspec.Struct, eq=False):
     @classmethod
     def of(cls, number: int, publish: Publish, came_at: float) -> Self:
         """Return the message that a PUBLISH is."""
-        properties, expires_at = publish.properties, None
-        if properties is not None and (lasts_s := properties.message_expiry_interval) is not None:
-            expires_at = came_at + lasts_s
-        size = len(publish.topic) + len(publish.payload) + 64
+        expires_at = None if publish.expiry_s is None else came_at + publish.expiry_s
+        size = len(publish.topic) + len(publish.payload) + len(publish.properties) + 64
         return cls(number, publish, came_at, size, expires_at)
 
     def form(
@@ -47,7 +41,7 @@ class Message(msgspec.Struct, eq=False):
         if found is None:
             publish, after = self.publish, b""
             if version == V5:
-                after = properties_of(publish.properties, identifiers, waited_s) or _NO_PROPERTIES
+                after = _properties(publish, identifiers, waited_s)
             name = publish.topic.encode()
             length = 2 + len(name) + (2 if qos else 0) + len(after) + len(publish.payload)
             before = variable_byte_integer(length) + len(name).to_bytes(2, "big") + name
@@ -55,44 +49,10 @@ class Message(msgspec.Struct, eq=False):
         return found
 
 
-def properties_of(
-    packet: mqtt5.PublishPacket | None, identifiers: tuple[int, ...] = (), waited_s: int = 0
-) -> bytes:
-    """Return the properties as they stand in a packet, or b"" if there are none.
-
-    The codec writes them, in a packet with nothing else in it.
-    """
-    if packet is None and not identifiers:
-        return b""
-    packet = packet or mqtt5.PublishPacket("t", b"")
-    lasts_s = packet.message_expiry_interval
-    written = mqtt5.PublishPacket(
-        "t",
-        b"",
-        payload_format_indicator=packet.payload_format_indicator,
-        message_expiry_interval=None if lasts_s is None else max(0, lasts_s - waited_s),
-        content_type=packet.content_type,
-        response_topic=packet.response_topic,
-        correlation_data=packet.correlation_data,
-        subscription_ids=list(identifiers),
-        user_properties=packet.user_properties,
-    ).write()
-    body = next(at for at in range(1, 5) if written[at] < 0x80) + 1
-    return written[body + len(_TOPIC) :]
-
-
-def recorded(publish: Publish) -> PublishRecord:
-    """Return what has to be known of a message."""
-    properties = properties_of(publish.properties)
-    return PublishRecord(publish.topic, publish.payload, properties, publish.qos, publish.retain)
-
-
-def restored(record: PublishRecord) -> Publish:
-    """Return what `recorded` has written."""
-    properties = None
-    if record.properties:
-        length = variable_byte_integer(len(_TOPIC) + len(record.properties))
-        packet, _ = mqtt5.read(memoryview(b"\x30" + length + _TOPIC + record.properties))
-        assert isinstance(packet, mqtt5.PublishPacket)
-        properties = packet
-    return Publish(record.topic, record.payload, record.qos, 0, record.retain, properties)
+def _properties(publish: Publish, identifiers: tuple[int, ...], waited_s: int) -> bytes:
+    found = publish.properties
+    if publish.expiry_s is not None:  # 3.3.2-6
+        found += b"\2" + max(0, publish.expiry_s - waited_s).to_bytes(4)
+    for identifier in identifiers:
+        found += b"\x0b" + variable_byte_integer(identifier)
+    return variable_byte_integer(len(found)) + found

@@ -1,8 +1,8 @@
 """Turns a client's bytes into packets, of MQTT 5 or 3.1.1, and refuses what is against either.
 
-Those of 3.1.1 are read as those of MQTT 5 without properties. The `mqtt5` codec reads none: it panics
-on a string that is not UTF-8, which prints to the log whoever sends it, and lets pass much that is
-against the specification.
+Those of 3.1.1 are read as those of MQTT 5 without properties. The `mqtt5` codec is not used here: it
+panics on a string that is not UTF-8, which prints to the log whoever sends it, and lets pass much
+that is against the specification.
 """
 
 # long: every packet of the specification
@@ -10,7 +10,6 @@ against the specification.
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeVar
 
-import mqtt5
 import msgspec
 
 from broker.edge.reasons import Reason
@@ -42,15 +41,35 @@ class BadPacketError(Exception):
         self.reason = reason
 
 
-class Publish(msgspec.Struct, eq=False, gc=False):
-    """A PUBLISH; `properties` is a packet of the codec that has them, if there are any."""
+class Publish(msgspec.Struct, eq=False, gc=False, array_like=True):
+    """A PUBLISH, or a will. `properties` are those that are passed on unaltered, as they came."""
 
     topic: str
     payload: bytes
     qos: int
-    packet_id: int
     retain: bool
-    properties: mqtt5.PublishPacket | None
+    properties: bytes = b""
+    expiry_s: int | None = None
+    packet_id: int = 0
+    topic_alias: int = 0
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """CONNECT; what a client of 3.1.1 cannot say has its default."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None
+    clean_start: bool
+    keep_alive_s: int
+    will: Publish | None = None
+    will_delay_s: int = 0
+    session_expiry_s: int = 0
+    receive_max: int = 65535
+    max_packet_bytes: int = 0
+    takes_user_properties: bool = True  # Request Problem Information
+    authentication_method: str | None = None
+    authentication_data: bytes | None = None
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -59,7 +78,7 @@ class Signal(msgspec.Struct, frozen=True):
     kind: int
     packet_id: int = 0
     reason: int = 0
-    session_expiry_interval: int | None = None
+    session_expiry_s: int | None = None
 
 
 class TopicFilter(msgspec.Struct, frozen=True):
@@ -77,7 +96,7 @@ class Subscribe(msgspec.Struct, frozen=True):
 
     packet_id: int
     filters: list[TopicFilter]
-    subscription_id: int | None
+    subscription_id: int | None = None
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -87,9 +106,7 @@ class Unsubscribe(msgspec.Struct, frozen=True):
     patterns: list[str]
 
 
-Packet = (
-    mqtt5.ConnectPacket | Publish | Signal | Subscribe | Unsubscribe | int
-)  # a plain PUBACK's id
+Packet = Connect | Publish | Signal | Subscribe | Unsubscribe | int  # an int: a plain PUBACK's id
 
 
 def _refuse(reason: Reason = Reason.PROTOCOL_ERROR) -> NoReturn:
@@ -182,7 +199,10 @@ class _Fields:
         return text
 
     def properties(self, kind: int) -> dict[str, Any]:
-        """Return the properties of a packet of this kind, by the codec's names; in 3.1.1 none."""
+        """Return those that have a name in `_PROPERTIES`; in 3.1.1 there are none.
+
+        Those of a message that are passed on are `properties`, as they stand.
+        """
         found: dict[str, Any] = {}
         if self.version != V5:
             return found
@@ -191,20 +211,26 @@ class _Fields:
             return found
         end = self.length() + self.at
         _check(end <= self.end)
+        seen: list[int] = []
+        passed_on: list[bytes] = []
         while self.at < end:
-            name, kinds, read = _PROPERTIES.get(self._buffer[self.at], _UNKNOWN)
-            self.at += 1
+            start, identifier = self.at, self._buffer[self.at]
+            name, kinds, read = _PROPERTIES.get(identifier, _UNKNOWN)
             if kind not in kinds:
                 _refuse(Reason.MALFORMED_PACKET)  # 2.2.2.2
-            value = read(self)
-            if name == "user_properties":
-                found.setdefault(name, []).append(value)
-                _check(len(found[name]) <= _MAX_ITEMS, Reason.QUOTA_EXCEEDED)
-            elif name in found:
+            if identifier in seen and identifier != _USER_PROPERTY:
                 _refuse()
-            else:
+            seen.append(identifier)
+            _check(len(seen) <= _MAX_ITEMS, Reason.QUOTA_EXCEEDED)
+            self.at += 1
+            value = read(self)
+            if name:
                 found[name] = value
+            elif kind in _MESSAGE:
+                passed_on.append(self._buffer[start : self.at])
         _check(self.at == end)
+        if passed_on:
+            found["properties"] = b"".join(passed_on)
         return found
 
 
@@ -221,30 +247,27 @@ def _response_topic(fields: _Fields) -> str:
 
 
 _Property = tuple[str, set[int], Callable[[_Fields], Any]]
-_MESSAGE = {PUBLISH, _WILL}
-_ANY = {*_MESSAGE, *range(1, 15)}
+_MESSAGE, _USER_PROPERTY = {PUBLISH, _WILL}, 38
 _UNKNOWN: _Property = ("", set(), _Fields.binary)
-_PROPERTIES: dict[
-    int, _Property
-] = {  # the codec's name, the packets of clients that have it, its type
-    1: ("payload_format_indicator", _MESSAGE, _flag),
-    2: ("message_expiry_interval", _MESSAGE, lambda one: one.number(4)),
-    3: ("content_type", _MESSAGE, _Fields.text),
-    8: ("response_topic", _MESSAGE, _response_topic),
-    9: ("correlation_data", _MESSAGE, _Fields.binary),
+_PROPERTIES: dict[int, _Property] = {  # the name if it is of use here, the packets, the type
+    1: ("", _MESSAGE, _flag),
+    2: ("expiry_s", _MESSAGE, lambda one: one.number(4)),
+    3: ("", _MESSAGE, _Fields.text),
+    8: ("", _MESSAGE, _response_topic),
+    9: ("", _MESSAGE, _Fields.binary),
     11: ("subscription_id", {PUBLISH, SUBSCRIBE}, lambda one: one.length() or _refuse()),
-    17: ("session_expiry_interval", {CONNECT, DISCONNECT}, lambda one: one.number(4)),
+    17: ("session_expiry_s", {CONNECT, DISCONNECT}, lambda one: one.number(4)),
     21: ("authentication_method", {CONNECT}, _Fields.text),
     22: ("authentication_data", {CONNECT}, _Fields.binary),
-    23: ("request_problem_info", {CONNECT}, _flag),
-    24: ("will_delay_interval", {_WILL}, lambda one: one.number(4)),
-    25: ("request_response_info", {CONNECT}, _flag),
-    31: ("reason_str", {PUBACK, PUBREC, PUBREL, PUBCOMP, DISCONNECT}, _Fields.text),
+    23: ("takes_user_properties", {CONNECT}, _flag),
+    24: ("will_delay_s", {_WILL}, lambda one: one.number(4)),
+    25: ("", {CONNECT}, _flag),
+    31: ("", {PUBACK, PUBREC, PUBREL, PUBCOMP, DISCONNECT}, _Fields.text),
     33: ("receive_max", {CONNECT}, lambda one: one.positive(2)),
-    34: ("topic_alias_max", {CONNECT}, lambda one: one.number(2)),
+    34: ("", {CONNECT}, lambda one: one.number(2)),
     35: ("topic_alias", {PUBLISH}, lambda one: one.positive(2, Reason.TOPIC_ALIAS_INVALID)),
-    38: ("user_properties", _ANY, lambda one: (one.text(), one.text())),
-    39: ("max_packet_size", {CONNECT}, lambda one: one.positive(4)),
+    38: ("", {*_MESSAGE, *range(1, 15)}, lambda one: (one.text(), one.text())),
+    39: ("max_packet_bytes", {CONNECT}, lambda one: one.positive(4)),
 }
 
 
@@ -365,49 +388,42 @@ def _plain_publish(
     packet_id = buffer[at] << 8 | buffer[at + 1] if qos else 0
     if "\0" in topic or (qos and not packet_id):
         return None
-    return Publish(topic, buffer[payload_at:end], qos, packet_id, first == 0x31 | qos << 1, None)
+    is_retained = first == 0x31 | qos << 1
+    return Publish(topic, buffer[payload_at:end], qos, is_retained, packet_id=packet_id)
 
 
 def _publish(fields: _Fields, first: int) -> Publish:
-    qos, properties = first >> 1 & 3, None
+    qos = first >> 1 & 3
     if qos == 3 or (not qos and first & 8):  # 3.3.1-4, 3.3.1-2
-        raise BadPacketError(Reason.MALFORMED_PACKET)
+        _refuse(Reason.MALFORMED_PACKET)
     topic = fields.text()
     packet_id = fields.positive(2) if qos else 0
     found = fields.properties(PUBLISH)
-    if found:
-        _check("subscription_id" not in found, Reason.PROTOCOL_ERROR)  # 3.3.4-6
-        properties = mqtt5.PublishPacket("t", b"", **found)
-    return Publish(topic, fields.rest(), qos, packet_id, first & 1 == 1, properties)
+    if "subscription_id" in found:  # 3.3.4-6
+        _refuse()
+    return Publish(topic, fields.rest(), qos, first & 1 == 1, packet_id=packet_id, **found)
 
 
-def _connect(fields: _Fields, kind: int) -> mqtt5.ConnectPacket:
+def _connect(fields: _Fields, kind: int) -> Connect:
     flags = fields.number(1)
     has_will, qos = flags & 4, flags >> 3 & 3
     _check(not flags & 1 and qos < 3 and (has_will or not flags & 0x38))  # 3.1.2-3, 3.1.2-11 to -13
     _check(fields.version == V5 or flags & 0xC0 != 0x40)  # MQTT 3.1.1, 3.1.2-22
-    keep_alive = fields.number(2)
-    properties = fields.properties(kind)
-    has_method = "authentication_method" in properties
-    _check(has_method or "authentication_data" not in properties, Reason.PROTOCOL_ERROR)
-    client_id = fields.text()
-    will = _will(fields, qos, retain=flags & 0x20 > 0) if has_will else None
-    return mqtt5.ConnectPacket(
-        client_id,
-        will=will,
-        username=fields.text() if flags & 0x80 else None,
-        password=fields.binary() if flags & 0x40 else None,
-        clean_start=flags & 2 > 0,
-        keep_alive=keep_alive,
-        **properties,
+    keep_alive_s, found = fields.number(2), fields.properties(kind)
+    _check(
+        "authentication_method" in found or "authentication_data" not in found,
+        Reason.PROTOCOL_ERROR,
     )
-
-
-def _will(fields: _Fields, qos: int, *, retain: bool) -> mqtt5.Will:
-    properties = fields.properties(_WILL)
-    topic, payload = fields.text(), fields.binary()
-    _check(is_topic_name(topic), Reason.TOPIC_NAME_INVALID)
-    return mqtt5.Will(topic, payload=payload, qos=mqtt5.QoS(qos), retain=retain, **properties)
+    client_id = fields.text()
+    if has_will:
+        of_will = fields.properties(_WILL)
+        found["will_delay_s"] = of_will.pop("will_delay_s", 0)
+        topic, payload = fields.text(), fields.binary()
+        _check(is_topic_name(topic), Reason.TOPIC_NAME_INVALID)
+        found["will"] = Publish(topic, payload, qos, flags & 0x20 > 0, **of_will)
+    username = fields.text() if flags & 0x80 else None
+    password = fields.binary() if flags & 0x40 else None
+    return Connect(client_id, username, password, flags & 2 > 0, keep_alive_s, **found)
 
 
 def _signal(fields: _Fields, kind: int) -> Signal:
@@ -416,14 +432,13 @@ def _signal(fields: _Fields, kind: int) -> Signal:
         return Signal(kind, packet_id)
     reason = fields.number(1)
     _check(reason in _REASONS[kind], Reason.PROTOCOL_ERROR)
-    properties = {} if fields.at == fields.end else fields.properties(kind)
-    return Signal(kind, packet_id, reason, properties.get("session_expiry_interval"))
+    found = {} if fields.at == fields.end else fields.properties(kind)
+    return Signal(kind, packet_id, reason, **found)
 
 
 def _subscribe(fields: _Fields, kind: int) -> Subscribe:
-    packet_id, properties = fields.positive(2), fields.properties(kind)
-    filters = _filters(fields, _topic_filter)
-    return Subscribe(packet_id, filters, properties.get("subscription_id"))
+    packet_id, found = fields.positive(2), fields.properties(kind)
+    return Subscribe(packet_id, _filters(fields, _topic_filter), **found)
 
 
 def _topic_filter(fields: _Fields) -> TopicFilter:

@@ -1,6 +1,6 @@
 """Collects the records of a turn, and knows which messages the journal still holds."""
 
-from broker.edge.message import Message, recorded
+from broker.edge.message import Message
 from broker.edge.records import DoneRecord, Key, MessageRecord, Record, encode_batch
 
 
@@ -56,7 +56,7 @@ class Recorder:
     def of(self, message: Message) -> MessageRecord:
         """Return what has to be known of a message."""
         came_at = self.unix(message.came_at)
-        return MessageRecord(message.number, recorded(message.publish), came_at, message.holders)
+        return MessageRecord(message.number, message.publish, came_at, message.holders)
 
     def done(self, key: Key, message: Message) -> None:
         """A message has left the queue of `key`; nothing waits for this to be written."""

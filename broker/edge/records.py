@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from broker.edge.packets import Publish
+
 Key = int | str  # of a queue: a session's number, or the filter of a shared subscription
 # QoS, RETAIN flag, subscription ids; with QoS 2 its packet id once sent, and whether PUBREC has come
 Holding = tuple[int, bool, tuple[int, ...], int, bool]
@@ -17,21 +19,11 @@ class _Record(msgspec.Struct, gc=False, array_like=True):
     pass
 
 
-class PublishRecord(_Record):
-    """An application message, part of other records; `properties` as they stand in a packet."""
-
-    topic: str
-    payload: bytes
-    properties: bytes
-    qos: int
-    retain: bool
-
-
 class MessageRecord(_Record, tag=0):
     """A message, and in whose queues it is."""
 
     message: int
-    publish: PublishRecord
+    publish: Publish
     came_at: float
     holders: dict[Key, Holding]
 
@@ -51,7 +43,7 @@ class SessionRecord(_Record, tag=2):
     client_id: str
     expiry_s: int
     expires_at: float | None
-    will: PublishRecord | None
+    will: Publish | None
     will_delay_s: int
     will_at: float | None
 
@@ -89,7 +81,7 @@ class ReceivedRecord(_Record, tag=6):
 class RetainedRecord(_Record, tag=7):
     """What is retained, and for which account; without a payload: nothing any more."""
 
-    publish: PublishRecord
+    publish: Publish
     came_at: float
     account: str
 

@@ -6,7 +6,7 @@ from itertools import chain
 from broker.edge.accounts import Account, Grant, Quotas
 from broker.edge.edge_broker import EdgeBroker
 from broker.edge.journal import Journal
-from broker.edge.message import Message, restored
+from broker.edge.message import Message
 from broker.edge.records import (
     DoneRecord,
     EndedRecord,
@@ -140,7 +140,7 @@ class _Replay:
             self._sessions[record.number] = session
             broker.last_session = max(broker.last_session, int(record.number))
         session.expiry_s, session.will_delay_s = record.expiry_s, record.will_delay_s
-        session.will = None if record.will is None else restored(record.will)
+        session.will = record.will
         session.expires_at, session.will_at = (
             None if at is None else self._monotonic(at)
             for at in (record.expires_at, record.will_at)
@@ -182,12 +182,12 @@ class _Replay:
         for kept in self._retained.values():
             if kept.publish.payload:
                 came_at = self._monotonic(kept.came_at)
-                message = self._router.numbered(restored(kept.publish), came_at)
+                message = self._router.numbered(kept.publish, came_at)
                 self._router.restore_retained(message, self._account(kept.account))
 
     def _queue(self, record: MessageRecord) -> None:
         came_at = self._monotonic(record.came_at)
-        message = Message.of(record.message, restored(record.publish), came_at)
+        message = Message.of(record.message, record.publish, came_at)
         for key, holding in record.holders.items():
             groups, sessions = self._router.groups, self._sessions
             receiver = groups.get(key) if isinstance(key, str) else sessions.get(key)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from broker.edge.accounts import Account
 from broker.edge.limits import Counters, Limits
-from broker.edge.message import Message, recorded
+from broker.edge.message import Message
 from broker.edge.packets import BadPacketError, Publish, Subscribe, TopicFilter
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
@@ -67,7 +67,7 @@ class Router:
 
     def publish_own(self, topic: str, payload: bytes) -> None:
         """Publish and retain something of the MQTT broker's own."""
-        message = self.new_message(Publish(topic, payload, 0, 0, retain=True, properties=None))
+        message = self.new_message(Publish(topic, payload, 0, retain=True))
         self.retained.put(topic, None, Retained(message, None))
         self._deliver(message, None)
 
@@ -132,7 +132,7 @@ class Router:
         """Return what has to be known of it."""
         message, account = retained.message, retained.account
         name = "" if account is None else account.grant.name
-        return RetainedRecord(recorded(message.publish), self._recorder.unix(message.came_at), name)
+        return RetainedRecord(message.publish, self._recorder.unix(message.came_at), name)
 
     def send_retained(self, session: Session, fresh: list[Fresh]) -> None:
         """Send what is retained on the topics that a client has just subscribed to."""

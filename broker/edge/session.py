@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from broker.edge.accounts import Account
-from broker.edge.message import Message, recorded
+from broker.edge.message import Message
 from broker.edge.packets import Publish
 from broker.edge.recorder import Recorder
 from broker.edge.records import HeldRecord, Holding, Key, SessionRecord
@@ -124,7 +124,7 @@ class Session:
             None if at is None else self._recorder.unix(at)
             for at in (self.expires_at, self.will_at)
         )
-        will = None if self.will is None else recorded(self.will)
+        will = self.will
         return SessionRecord(
             self.key,
             self.account.grant.name,
