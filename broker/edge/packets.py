@@ -135,8 +135,8 @@ def _length(buffer: bytes, at: int, end: int) -> tuple[int, int] | None:
 
 def variable_byte_integer(number: int) -> bytes:
     """Encode a length (section 1.5.5)."""
-    if number < 0x80:
-        return bytes((number,))
+    if number < 0x4000:  # nearly all
+        return bytes((number & 0x7F | 0x80, number >> 7) if number > 0x7F else (number,))
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)
