@@ -20,6 +20,7 @@ V311: Final = 4
 V5: Final = 5
 CONNECT, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 3, 4, 5, 6, 7
 SUBSCRIBE, UNSUBSCRIBE, PINGREQ, DISCONNECT = 8, 10, 12, 14
+_PLAIN_PUBACK = b"\x40\x02"  # most packets are: it is read without a look at anything else
 _WILL = 0  # its properties are not those of CONNECT
 _MAX_CONNECT_BYTES = 32 * 1024  # of a client that has not said yet who it is
 _MAX_ITEMS = 1000  # topic filters or user properties in one packet: what takes long to handle
@@ -305,14 +306,18 @@ class PacketReader:
         Raises:
             BadPacketError: the connection has to be closed.
         """
+        buffer, at = self._buffer, self._at
+        if at == len(buffer) and not self._chunks:
+            return None
+        if buffer[at : at + 2] == _PLAIN_PUBACK and self.version and len(buffer) >= at + 4:
+            self._at = at + 4
+            return (buffer[at + 2] << 8 | buffer[at + 3]) or _refuse()
         found = self._measured() or self._refilled()
         if found is None:
             return None
         start, body, end = found
         first = self._buffer[start]
         self._at = end
-        if first == 0x40 and end - body == 2:
-            return (self._buffer[body] << 8 | self._buffer[body + 1]) or _refuse()
         if first >> 4 == PUBLISH:
             plain = _plain_publish(self._buffer, body, end, first=first, version=self.version)
             if plain is not None:
