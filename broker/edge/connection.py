@@ -38,11 +38,11 @@ class Connection:
     """A client's network connection, from its first byte to its last."""
 
     def __init__(self, owner: Owner) -> None:
-        self.connect: Connect | None = None
         self.session: Session | None = None
         self.is_closed = False  # nothing is read any more; what is to be written, is
         self.opened_at = self.heard_at = owner.now()
         self.paused_until = 0.0
+        self.keep_alive_s = 0
         self.is_connecting = False  # CONNECT has come, CONNACK has not gone yet
         self.window = owner.limits.window_v311
         self.max_packet_bytes = 0  # that the client takes; 0: any
@@ -98,7 +98,7 @@ class Connection:
 
     def introduce(self, connect: Connect) -> None:
         """The client has said who it is: nothing is read or sent any more before CONNACK."""
-        self.connect = connect
+        self.keep_alive_s = connect.keep_alive_s
         self.is_connecting, self.has_room = True, False
         if self.version == V5:
             self.window = connect.receive_max

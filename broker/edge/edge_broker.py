@@ -99,7 +99,7 @@ class EdgeBroker:
                 connection.close(Reason.MAX_CONNECT_TIME)
         for connection in list(self.connections):
             silence_s = now - max(connection.heard_at, connection.paused_until)
-            if 0 < _keep_alive_s(connection) * _KEEP_ALIVE_FACTOR < silence_s:
+            if 0 < connection.keep_alive_s * _KEEP_ALIVE_FACTOR < silence_s:
                 connection.close(Reason.KEEP_ALIVE_TIMEOUT)
         while self._due and self._due[0][0] <= now:
             at, _, session = heapq.heappop(self._due)
@@ -427,7 +427,3 @@ def _acknowledged(session: Session, packet_id: int) -> None:
     if session.qos_of(packet_id) == 2:
         raise BadPacketError(Reason.PROTOCOL_ERROR)
     session.acknowledged(packet_id)
-
-
-def _keep_alive_s(connection: Connection) -> int:
-    return 0 if connection.connect is None else connection.connect.keep_alive_s

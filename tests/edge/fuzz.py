@@ -25,7 +25,7 @@ from tests.edge.octets import V5, V311
 from tests.edge.wire import Wire, WireClient
 
 _CLIENTS = 8
-_MOST_SECONDS = 2.0  # for one packet, on a busy machine
+_MOST_SECONDS = 1.0  # of this process, for one packet
 _LIMITS = Limits(max_packet_bytes=20_000, receive_maximum=20, unwritten_bytes=50_000)
 _QUOTAS = Quotas(
     connections=6,
@@ -74,9 +74,9 @@ class Fuzz:
         if len(strangers) < _CLIENTS:
             strangers.append(Stranger(self.wire, self.random))
         stranger = self.random.choice(strangers)
-        began = time.perf_counter()
+        began = time.process_time()
         is_alive = stranger.send()
-        self.slowest_s = max(self.slowest_s, time.perf_counter() - began)
+        self.slowest_s = max(self.slowest_s, time.process_time() - began)
         assert self.slowest_s < _MOST_SECONDS, f"a packet took {self.slowest_s} s"
         if not is_alive:
             self.closes[stranger.end()] += 1

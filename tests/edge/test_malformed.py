@@ -253,3 +253,13 @@ def test_a_client_that_takes_nothing_is_not_read_from() -> None:
     client.connection.drained()
     wire.settle()
     assert octets.frames(client.raw_bytes()) == [(octets.PINGRESP, b"")] * 100
+
+
+def test_the_properties_of_a_message_count_in_the_quota_of_who_waits_for_it() -> None:
+    wire = Wire()
+    reader = wire.client("reader", session_expiry_interval=60)
+    reader.subscribe("a")
+    reader.break_off()
+    pairs = octets.pair("name", "v" * 1000) * 100
+    wire.speaker(V5).ask(octets.publish(V5, "a", qos=1, properties=pairs))
+    assert wire.broker.accounts["all"].queued_bytes > 100_000
