@@ -68,23 +68,26 @@ class EdgeServer:
         self._turn_is_due = False
         self._lazy_is_due = False
         self._commit: asyncio.Task[None] | None = None
-        self._tasks = contextlib.AsyncExitStack()
+        self._tasks: contextlib.AsyncExitStack
         self._loop: asyncio.AbstractEventLoop
         self._group: asyncio.TaskGroup
         self._started_at = time.monotonic()
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        if self._keeper is not None:
-            self._keeper.recover()
-        server = await self._loop.create_server(
-            lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=_BACKLOG
-        )
-        self.port = server.sockets[0].getsockname()[1]
-        self._group = await self._tasks.enter_async_context(asyncio.TaskGroup())
-        ticking = self._group.create_task(self._tick(), name="look at the clock")
-        self._tasks.callback(ticking.cancel)
-        self._tasks.push_async_callback(self._stop, server)
+        async with contextlib.AsyncExitStack() as tasks:
+            if self._keeper is not None:
+                tasks.callback(self._keeper.close)
+                self._keeper.recover()
+            server = await self._loop.create_server(
+                lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=_BACKLOG
+            )
+            self.port = server.sockets[0].getsockname()[1]
+            self._group = await tasks.enter_async_context(asyncio.TaskGroup())
+            ticking = self._group.create_task(self._tick(), name="look at the clock")
+            tasks.callback(ticking.cancel)
+            tasks.push_async_callback(self._stop, server)
+            self._tasks = tasks.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -97,15 +100,10 @@ class EdgeServer:
             link.abort()
         await asyncio.sleep(0)  # each says what becomes of its session
         keeper, self._keeper = self._keeper, None
-        if keeper is None:
-            return
-        try:
-            if self._commit is not None:
-                await self._commit
-            if batch := self.broker.recorder.take():
-                keeper.write(batch)
-        finally:
-            keeper.close()
+        if self._commit is not None:
+            await self._commit
+        if keeper is not None and (batch := self.broker.recorder.take()):
+            keeper.write(batch)
 
     async def _tick(self) -> None:
         told_at = float("-inf")

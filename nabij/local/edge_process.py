@@ -70,15 +70,20 @@ def _tls(config: EdgeConfig) -> ssl.SSLContext | None:
 
 
 def main() -> None:
-    """Run until a signal."""
+    """Run until a signal; end with a line that says why if it cannot listen, or keep its journal."""
     # What a message leaves behind is freed without a search; one looks at all sessions.
     gc.set_threshold(*_GC_THRESHOLDS)
     sys.setswitchinterval(_SWITCH_S)
     config = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EdgeConfig)
+    problem: BaseException | None = None
     try:
         run(_serve(config))
-    except (JournalError, OSError) as error:
-        sys.exit(f"{config.host}:{config.port}: {error}")
+    except* (JournalError, OSError) as failed:
+        problem = failed
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    if problem is not None:
+        sys.exit(f"{config.host}:{config.port}: {problem}")
 
 
 if __name__ == "__main__":

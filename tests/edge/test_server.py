@@ -215,14 +215,19 @@ async def test_with_a_certificate_it_speaks_tls_and_nothing_else(
         writer.close()
 
 
-async def test_a_port_in_use_is_said() -> None:
+async def test_a_port_in_use_is_said_and_the_journal_left_to_others(tmp_path: Path) -> None:
     async with hosted() as host:
         other = EdgeServer(
-            host="127.0.0.1", port=host.server.port, authenticate=lambda _, answer: answer(None)
+            host="127.0.0.1",
+            port=host.server.port,
+            authenticate=lambda _, answer: answer(None),
+            directory=tmp_path,
         )
         with pytest.raises(OSError, match="in use"):
             async with other:
                 pass
+    async with hosted(directory=tmp_path):
+        pass
 
 
 async def test_when_it_stops_no_task_thread_or_descriptor_is_left(tmp_path: Path) -> None:
