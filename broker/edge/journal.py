@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -97,7 +97,7 @@ class Journal:
         self._is_rewriting = True
         start = _FORMAT + self._mark
         self._bytes = 0
-        self._append(start + zlib.crc32(start).to_bytes(4, "little"))
+        self._put(start + zlib.crc32(start).to_bytes(4, "little"))
 
     def write(self, batch: bytes) -> None:
         """Append a batch, and return when it is on the disk.
@@ -105,19 +105,32 @@ class Journal:
         Raises:
             JournalError: it is not (the disk is full, or broken): what follows must not be promised.
         """
-        checksum = zlib.crc32(batch, len(batch))
-        self._append(_FRAME.pack(self._mark, checksum, len(batch)) + batch)
+        self.append(batch)
+        self._sync()
 
-    def _append(self, data: bytes) -> None:
-        try:
+    def append(self, batch: bytes) -> None:
+        """Append a batch, which a later `write` or `rewritten` brings to the disk."""
+        checksum = zlib.crc32(batch, len(batch))
+        self._put(_FRAME.pack(self._mark, checksum, len(batch)) + batch)
+
+    def _put(self, data: bytes) -> None:
+        with self._failing():
             view = memoryview(data)
             while view:
                 view = view[os.write(self._file, view) :]
+        self._bytes += len(data)
+
+    def _sync(self) -> None:
+        with self._failing():
             os.fdatasync(self._file)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self._close_file()  # nothing may follow half a frame
             raise JournalError(f"{self._directory}: {error.strerror}") from error
-        self._bytes += len(data)
 
     @property
     def is_large(self) -> bool:
@@ -127,6 +140,7 @@ class Journal:
 
     def rewritten(self) -> None:
         """All that is live is in the present file: those before it go."""
+        self._sync()
         for path in self._paths():
             if path.name != _NAME.format(self._number):
                 path.unlink()

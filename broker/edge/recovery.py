@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from pathlib import Path
 
 from broker.edge.accounts import Account, Grant, Quotas
 from broker.edge.edge_broker import EdgeBroker
@@ -23,21 +24,22 @@ from broker.edge.records import (
 from broker.edge.session import Session
 from broker.edge.subscriptions import Subscription
 
-_AT_START = 20_000  # records in one batch of a copy, while nobody waits
 # Of an account that was not authenticated since the start: what it has is within its own quotas.
 _UNKNOWN = Quotas(queued_bytes=256 << 20, retained=1_000_000)
 
 
-class JournalKeeper:
-    """Recovers a broker from its journal, and rewrites the journal when it has grown.
+class BrokerJournal(Journal):
+    """The journal of a broker, which recovers from it.
 
-    So many records are copied `at_once` between two batches of what goes on.
+    A file that has grown is rewritten: so many records are copied `at_once` between two batches.
     """
 
-    def __init__(self, broker: EdgeBroker, journal: Journal, at_once: int = 500) -> None:
-        self._at_once = at_once
+    def __init__(
+        self, broker: EdgeBroker, directory: Path, *, min_bytes: int = 16 << 20, at_once: int = 500
+    ) -> None:
+        super().__init__(directory, min_bytes)
         self._broker = broker
-        self._journal = journal
+        self._at_once = at_once
         self._copy: Iterator[list[Record]] | None = None
         self._copied_in = 0  # the batch that has what was copied last
 
@@ -47,28 +49,19 @@ class JournalKeeper:
         Raises:
             JournalError: the journal is damaged, in use, or cannot be written.
         """
-        journal = self._journal
-        journal.open()
-        restore(self._broker, journal.read())
-        journal.rewrite()
-        for records in snapshot(self._broker, _AT_START):
-            journal.write(encode_batch(records))
-        journal.rewritten()
+        self.open()
+        restore(self._broker, self.read())
+        self.rewrite()
+        for records in snapshot(self._broker, self._at_once):
+            self.append(encode_batch(records))
+        self.rewritten()
 
-    def write(self, batch: bytes) -> None:
-        """Return when a batch is on the disk, or raise JournalError: nothing must be promised then."""
-        self._journal.write(batch)
-
-    def close(self) -> None:
-        """Let other processes use the directory."""
-        self._journal.close()
-
-    def rewrite(self) -> None:
+    def copy(self) -> None:
         """A batch was written: copy some of what is live to the next file, if one has begun."""
         recorder = self._broker.recorder
         if self._copy is None:
-            if self._journal.is_large:
-                self._journal.rewrite()
+            if self.is_large:
+                self.rewrite()
                 self._copy = snapshot(self._broker, self._at_once)
         elif recorder.committed < self._copied_in:
             pass
@@ -77,7 +70,7 @@ class JournalKeeper:
             for record in records:
                 recorder.add(record)
         else:
-            self._journal.rewritten()
+            self.rewritten()
             self._copy = None
 
 

@@ -20,10 +20,9 @@ from typing import Self, cast
 from broker.edge.accounts import Account, Answer, Authenticate, Credentials, Grant
 from broker.edge.connection import Connection
 from broker.edge.edge_broker import EdgeBroker
-from broker.edge.journal import Journal
 from broker.edge.limits import Limits
 from broker.edge.recorder import Recorder
-from broker.edge.recovery import JournalKeeper
+from broker.edge.recovery import BrokerJournal
 from broker.edge.sys_topics import sys_topics
 
 _TURN_PACKETS = 64  # of all clients in a turn who have not said yet who they are
@@ -59,7 +58,7 @@ class EdgeServer:
             limits=limits or Limits(),
             recorder=Recorder(offset_s),
         )
-        self._keeper = None if directory is None else JournalKeeper(self.broker, Journal(directory))
+        self._journal = None if directory is None else BrokerJournal(self.broker, directory)
         self._ask = authenticate
         self._tls = tls
         self._links: dict[Connection, _Link] = {}
@@ -76,9 +75,9 @@ class EdgeServer:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         async with contextlib.AsyncExitStack() as tasks:
-            if self._keeper is not None:
-                tasks.callback(self._keeper.close)
-                self._keeper.recover()
+            if self._journal is not None:
+                tasks.callback(self._journal.close)
+                self._journal.recover()
             server = await self._loop.create_server(
                 lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=_BACKLOG
             )
@@ -99,11 +98,11 @@ class EdgeServer:
         for link in list(self._links.values()):
             link.abort()
         await asyncio.sleep(0)  # each says what becomes of its session
-        keeper, self._keeper = self._keeper, None
+        journal, self._journal = self._journal, None
         if self._commit is not None:
             await self._commit
-        if keeper is not None and (batch := self.broker.recorder.take()):
-            keeper.write(batch)
+        if journal is not None and (batch := self.broker.recorder.take()):
+            journal.write(batch)
 
     async def _tick(self) -> None:
         told_at = float("-inf")
@@ -172,10 +171,10 @@ class EdgeServer:
                 if link is not None:
                     link.write()
         records = self.broker.recorder
-        if records.is_empty or self._keeper is None or self._commit is not None:
+        if records.is_empty or self._journal is None or self._commit is not None:
             return
         if records.is_urgent:
-            self._begin_commit(self._keeper)
+            self._begin_commit(self._journal)
         elif not self._lazy_is_due:
             self._lazy_is_due = True
             self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily)
@@ -209,18 +208,18 @@ class EdgeServer:
         recorder.is_urgent = not recorder.is_empty
         self._flush()
 
-    def _begin_commit(self, keeper: JournalKeeper) -> None:
+    def _begin_commit(self, journal: BrokerJournal) -> None:
         number, batch = self.broker.recorder.number, self.broker.recorder.take()
         self._commit = self._group.create_task(
-            self._write(keeper, number, batch), name=f"write batch {number} of the journal"
+            self._write(journal, number, batch), name=f"write batch {number} of the journal"
         )
 
-    async def _write(self, keeper: JournalKeeper, number: int, batch: bytes) -> None:
+    async def _write(self, journal: BrokerJournal, number: int, batch: bytes) -> None:
         """Write a batch; a journal that cannot be written ends the server, which promised it."""
-        await asyncio.to_thread(keeper.write, batch)
+        await asyncio.to_thread(journal.write, batch)
         self._commit = None
         self.broker.committed(number)
-        keeper.rewrite()
+        journal.copy()
         self._flush()
 
 

@@ -156,11 +156,13 @@ class Session:
                 self._on_drop()
                 return False
             return True
-        account = self.account
-        if account.queued_bytes + message.size > account.grant.quotas.queued_bytes:
-            self._on_drop()
-            return False
-        account.queued_bytes += message.size
+        account, size = self.account, message.size
+        if account.queued_bytes + size > account.grant.quotas.queued_bytes:
+            self._drop_expired()
+            if account.queued_bytes + size > account.grant.quotas.queued_bytes:
+                self._on_drop()
+                return False
+        account.queued_bytes += size
         if self.expiry_s:
             message.holders[self.key] = (qos, retain, identifiers, 0, False)
         if self.is_free():
@@ -168,6 +170,11 @@ class Session:
         else:
             self.queue.append(delivery)
         return True
+
+    def _drop_expired(self) -> None:
+        """What waits longest, and is of no use any more, makes room."""
+        while self.queue and self.is_expired(self.queue[0]):
+            self._done(self.queue.popleft())
 
     def restore(self, message: Message, holding: Holding) -> None:
         """Take a message as the journal says: what went out with QoS 2 keeps its packet id (4.4)."""

@@ -521,7 +521,7 @@ def play(seed: int, steps: int = 120) -> None:
             error.add_note(f"seed {seed}\n" + "\n".join(opponent.steps_taken[-40:]))
             raise
         finally:
-            opponent.wire.keeper.close()
+            opponent.wire.kept.close()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""A `Wire` whose journal is files, written and rewritten by the broker's own `JournalKeeper`."""
+"""A `Wire` whose journal is files, written and rewritten by the broker's own `BrokerJournal`."""
 
 import os
 from pathlib import Path
 
 from broker.edge.edge_broker import EdgeBroker
 from broker.edge.journal import Journal
-from broker.edge.recovery import JournalKeeper, restore
+from broker.edge.recovery import BrokerJournal, restore
 from tests.edge.wire import Wire
 
 
@@ -19,8 +19,10 @@ class JournalWire(Wire):
         self._start()
 
     def _start(self) -> None:
-        self.keeper = JournalKeeper(self.broker, Journal(self._directory, self._min_bytes), 1)
-        self.keeper.recover()
+        self.kept = BrokerJournal(
+            self.broker, self._directory, min_bytes=self._min_bytes, at_once=1
+        )
+        self.kept.recover()
         self.broker.tick()
 
     @property
@@ -37,20 +39,20 @@ class JournalWire(Wire):
         """So many batches are on the disk, and the broker knows."""
         some, self._unwritten = self._unwritten[:batches], self._unwritten[batches:]
         for number, batch in some:
-            self.keeper.write(batch)
+            self.kept.write(batch)
             self.broker.committed(number)
         if some:
-            self.keeper.rewrite()
+            self.kept.copy()
 
     def kill(self, written: int = 0, torn_bytes: int = 0) -> None:
         """Kill -9 when so many batches are written, and perhaps a part of the next; start again."""
         for _, batch in self._unwritten[:written]:
-            self.keeper.write(batch)
+            self.kept.write(batch)
         if torn_bytes and written < len(self._unwritten):
-            self.keeper.write(self._unwritten[written][1])
+            self.kept.write(self._unwritten[written][1])
             size = self.files[-1].stat().st_size
             os.truncate(self.files[-1], size - min(torn_bytes, len(self._unwritten[written][1])))
-        self.keeper.close()
+        self.kept.close()
         self._unwritten.clear()
         self.clients.clear()
         self.broker = self._new_broker()

@@ -103,7 +103,7 @@ def test_only_its_owner_reads_it(tmp_path: Path) -> None:
     wire = JournalWire(directory)
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {one.stat().st_mode & 0o777 for one in directory.iterdir()} == {0o600}
-    wire.keeper.close()
+    wire.kept.close()
 
 
 def test_a_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_what_a_killed_rewrite_leaves_is_read_and_then_goes(tmp_path: Path) -> N
     assert len(wire.files) == 1
     back = wire.client("bob", session_expiry_interval=600)
     assert payloads(back.messages()) == [bytes([one]) for one in range(number + 1)]
-    wire.keeper.close()
+    wire.kept.close()
 
 
 def test_on_a_full_disk_nothing_more_is_promised_and_nothing_is_lost(
