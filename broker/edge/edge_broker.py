@@ -235,7 +235,7 @@ class EdgeBroker:
             expiry_s=None if asked_s == session.expiry_s else session.expiry_s,
             takes_crowds=_takes_crowds(connection, session),
         )
-        connection.answer(answer, waits=session.is_kept)
+        connection.answer(answer, waits=True)  # also for that an older session is over
         session.pump()
 
     def new_session(self, account: Account, client_id: str, number: int = 0) -> Session:

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from broker.edge.edge_broker import EdgeBroker
+from broker.edge.session import Session
 
 
 def audit(broker: EdgeBroker) -> None:
@@ -46,7 +47,7 @@ def audit(broker: EdgeBroker) -> None:
 
 def kept(broker: EdgeBroker) -> dict[str, Any]:
     """Return what must be the same after a restart."""
-    sessions = {one.key: one for one in broker.sessions.values() if one.is_recorded}
+    sessions = {one.key: one for one in broker.sessions.values() if _lasts(one)}
     now = broker.now()
     return {
         "sessions": {
@@ -78,5 +79,9 @@ def kept(broker: EdgeBroker) -> dict[str, Any]:
 def _is_kept(broker: EdgeBroker, key: object) -> bool:
     if isinstance(key, str):
         group = broker.router.groups.get(key)
-        return group is not None and any(one.is_recorded for one in group._members)
-    return any(one.key == key and one.is_recorded for one in broker.sessions.values())
+        return group is not None and any(map(_lasts, group._members))
+    return any(one.key == key and _lasts(one) for one in broker.sessions.values())
+
+
+def _lasts(session: Session) -> bool:
+    return session.is_recorded and session.expiry_s > 0
