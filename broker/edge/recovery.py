@@ -162,7 +162,10 @@ class _Replay:
                 session.received.discard(record.packet_id)
 
     def _account(self, name: str) -> Account:
-        return self._broker.accounts.setdefault(name, Account(Grant(name=name, quotas=_UNKNOWN)))
+        account = self._broker.accounts.get(name)
+        if account is None:
+            account = self._broker.accounts[name] = Account(Grant(name=name, quotas=_UNKNOWN))
+        return account
 
     def finish(self) -> None:
         """All records are read."""
@@ -170,8 +173,8 @@ class _Replay:
             if session.expires_at is None:  # it was connected until now
                 session.detach()
             self._broker.schedule(session)
-        for _, record in sorted(self._messages.items()):
-            self._queue(record)
+        for number in sorted(self._messages):
+            self._queue(self._messages.pop(number))
         for kept in self._retained.values():
             if kept.publish.payload:
                 came_at = self._monotonic(kept.came_at)

@@ -54,7 +54,7 @@ class Publisher:
                 await asyncio.sleep(0.02)
 
     async def _send(self, client: SocketClient) -> None:
-        while not self.is_over:
+        while not self.is_over and not client.writer.is_closing():
             for _ in range(10):
                 self._number += 1
                 payload = f"{self.name}-{self._number}".encode()
