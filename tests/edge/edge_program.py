@@ -95,6 +95,7 @@ def write_journal(
     """
     journal = Journal(directory)
     journal.open()
+    assert list(journal.read()) == []
     journal.rewrite()
     records, some = _records(sessions, messages, payload, acknowledged), []
     for record in records:
