@@ -11,6 +11,7 @@ from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.session import Delivery, Session
 
+_SMALL_BYTES = 256
 _BYTE = [bytes([number]) for number in range(256)]
 
 
@@ -103,7 +104,8 @@ class Connection:
         if self.version == V5:
             self.window = connect.receive_max
             self.max_packet_bytes = connect.max_packet_bytes
-            self.takes_user_properties = connect.takes_user_properties
+            is_small = 0 < self.max_packet_bytes < _SMALL_BYTES  # 3.2.2-20
+            self.takes_user_properties = connect.takes_user_properties and not is_small
 
     # -- writing ----------------------------------------------------------------------------------
 

@@ -196,6 +196,7 @@ def test_an_answer_that_is_larger_than_a_client_takes_closes_its_connection(
     most: int, packet: bytes
 ) -> None:
     client = limited(Wire(), most)
+    assert client.is_closed == (most < 16)  # CONNACK has 16 bytes
     found = client.ask(packet)
     assert all(len(octets.frame(*one)) <= most for one in found)
     assert client.is_closed
@@ -222,6 +223,7 @@ def test_no_packet_has_a_reason_string_topic_alias_or_response_information() -> 
         + octets.publish(V5, "a")
         + octets.publish(V5, "none", qos=1)
         + octets.publish(V5, "none", qos=2)
+        + octets.publish(V5, "$crowd", b"\x92\x91\xa1b\xc4\1x", qos=1)
         + octets.ack(octets.PUBREL, 9)
         + octets.ack(octets.PUBREC, 9)
         + b"\0\0"
@@ -232,6 +234,7 @@ def test_no_packet_has_a_reason_string_topic_alias_or_response_information() -> 
         (0x30, b"\0\1a\0x"),
         (0x40, b"\0\1\x10"),
         (0x50, b"\0\1\x10"),
+        (0x40, b"\0\1\x87"),
         (0x70, b"\0\x09\x92"),
         (0x62, b"\0\x09\x92"),
         (DISCONNECT, b"\x82"),
