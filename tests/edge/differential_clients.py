@@ -196,6 +196,11 @@ class Endpoint:
         self._read_until("closed")
         self.pipe = None
 
+    def lost(self) -> None:
+        """The MQTT broker is gone."""
+        self._closed(is_expected=True)
+        self.pipe = None
+
     def settle(self) -> None:
         """Wait until all that was sent is handled, and all that is for the client has come."""
         if self.pipe is not None:

@@ -20,6 +20,7 @@ from tests.edge.shared_differential import SharedDifferential
 from tests.mqtt.brokers import BrokerProcess
 
 KINDS = (Differential, SharedDifferential)
+_BATCH = 100
 _CONFIG = Path(__file__).parents[2] / "mosquitto.conf"
 _OURS = {"listener", "allow_anonymous", "password_file", "acl_file", "autosave_interval"}
 
@@ -54,12 +55,15 @@ def start_mosquitto(directory: Path) -> BrokerProcess | None:
 
 
 def run(
-    kind: type[Differential], port: int, *, sequences: int, steps: int = 30, seed: int | None = None
+    kind: type[Differential],
+    port: int,
+    *,
+    sequences: int,
+    steps: int = 30,
+    seed: int | None = None,
+    phases: tuple[Phase, ...] = (Phase.generate,),
 ) -> Comparison:
-    """Run so many sequences against the Mosquitto on this port.
-
-    Without a seed they are always the same, and what fails is not made shorter: that takes minutes.
-    """
+    """Run so many sequences against the Mosquitto on this port; the same ones without a seed."""
     kind.port, kind.comparison = port, Comparison()
     how = settings(
         max_examples=sequences,
@@ -67,9 +71,8 @@ def run(
         deadline=None,
         database=None,
         derandomize=seed is None,
-        print_blob=False,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate] if seed is None else [Phase.generate, Phase.shrink],
+        phases=phases,
     )
     machine = kind if seed is None else hypothesis.seed(seed)(kind)
     run_state_machine_as_test(machine, settings=how)
@@ -77,31 +80,31 @@ def run(
 
 
 def main() -> None:
-    """Run both kinds of sequences."""
+    """Run both kinds of sequences, in batches with a seed each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sequences", type=int, default=1000, help="of each kind (default: 1000)")
     parser.add_argument("--steps", type=int, default=40, help="in one, at most (default: 40)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first batch (default: 0)")
+    parser.add_argument("--shrink", action="store_true", help="make what fails shorter: minutes")
     options = parser.parse_args()
+    phases = (Phase.generate, Phase.shrink) if options.shrink else (Phase.generate,)
     with tempfile.TemporaryDirectory() as directory:
         mosquitto = start_mosquitto(Path(directory))
         if mosquitto is None:
             parser.error("no mosquitto on the PATH")
         try:
-            for kind in KINDS:
-                began_at = time.monotonic()
-                comparison = run(
-                    kind,
-                    mosquitto.port,
-                    sequences=options.sequences,
-                    steps=options.steps,
-                    seed=options.seed,
-                )
-                took_s = time.monotonic() - began_at
-                print(  # noqa: T201 - a command
-                    f"{kind.__name__}: {comparison.sequences} sequences, {comparison.steps} steps,"
-                    f" {took_s:.0f} s; met: {dict(comparison.used)}"
-                )
+            for number in range(-(-options.sequences // _BATCH)):
+                for kind in KINDS:
+                    seed, port, began_at = options.seed + number, mosquitto.port, time.monotonic()
+                    comparison = run(
+                        kind, port, sequences=_BATCH, steps=options.steps, seed=seed, phases=phases
+                    )
+                    print(  # noqa: T201 - a command
+                        f"{kind.__name__}, seed {seed}: {comparison.sequences} sequences,"
+                        f" {comparison.steps} steps, {time.monotonic() - began_at:.0f} s;"
+                        f" met: {dict(comparison.used)}",
+                        flush=True,
+                    )
         finally:
             mosquitto.kill()
 
