@@ -138,7 +138,7 @@ class Client(asyncio.Protocol):
             self._answers -= 1
             if not self._answers:
                 self.ready.set_result(None)
-        self._rest = data if self._answers else self.take(data)
+        self._rest = self.take(data) if data and not self._answers else data
 
     def take(self, data: bytes) -> bytes:
         """Take up what has come; return what is not whole."""
