@@ -88,7 +88,9 @@ class EdgeBroker:
 
     def take_dirty(self) -> dict[Connection, None]:
         """Return the connections that have something to write, or are over."""
-        dirty, self._dirty = self._dirty, {}
+        dirty = self._dirty
+        if dirty:
+            self._dirty = {}
         return dirty
 
     def tick(self) -> None:

@@ -1,9 +1,9 @@
 """Runs an `EdgeBroker` on sockets: turns that are fair to every account, and group commits.
 
-A turn is a round of the event loop. What comes is handled at once, so many packets of each account;
-what is more waits in line for the next turn, and a client with much in line is not read from. Nor
-is one that does not read its answers. At the end of a turn everything is written. What the journal
-has to have first follows as soon as it has: one write and `fdatasync` for all turns since.
+What comes is handled and answered at once, so many packets of each account in a turn; what is more
+stands in line for the next turn. A client with much in line is not read from, nor is one that does
+not read its answers. What the journal has to have first follows as soon as it has: one write and
+`fdatasync` for all turns since.
 """
 
 # long: one event loop, its sockets and its journal
@@ -119,7 +119,12 @@ class EdgeServer:
     # -- turns ------------------------------------------------------------------------------------
 
     def read(self, link: "_Link") -> None:
-        """Bytes have come: handle what the account may still send in this turn."""
+        """Bytes have come: handle them, and write what that comes to."""
+        self._handle(link)
+        self._flush()
+
+    def _handle(self, link: "_Link") -> None:
+        """Handle what the account may still send in this turn; the rest waits."""
         connection = link.connection
         if not link.is_waiting and not link.is_full:
             session = connection.session
@@ -130,38 +135,49 @@ class EdgeServer:
             now = self.broker.now()  # before: a pause that ends in between would be missed
             handled = connection.turn(left)
             self._left[account] = left - handled
-            if handled == left and connection.unread:
+            if connection.paused_until > now:
                 link.is_waiting = True
-                self._in_line.setdefault(account, deque()).append(link)
-            elif connection.paused_until > now:
-                link.is_waiting = True
-                self._loop.call_later(connection.paused_until - now, self._read_again, link)
+                self._loop.call_later(connection.paused_until - now, self._pause_is_over, link)
+            elif handled == left and connection.unread:
+                self.wait(link)
         link.pause_or_resume()
-        self.schedule()
 
-    def _read_again(self, link: "_Link") -> None:
+    def _pause_is_over(self, link: "_Link") -> None:
         link.is_waiting = False
         self.read(link)
 
+    def wait(self, link: "_Link") -> None:
+        """Read from this client in a later turn, after others."""
+        if not link.is_waiting:
+            link.is_waiting = True
+            session = link.connection.session
+            account = None if session is None else session.account
+            self._in_line.setdefault(account, deque()).append(link)
+            self.schedule()
+
     def schedule(self) -> None:
-        """End the turn soon: something has changed."""
+        """Begin the next turn soon."""
         if not self._turn_is_due:
             self._turn_is_due = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Write what the last turn has come to, and begin the next with who stands in line."""
+        """Begin a turn with who stands in line."""
         self._turn_is_due = False
-        self._flush()
         self._left.clear()
         for account, links in list(self._in_line.items()):
             for _ in range(len(links)):
                 if self._left.get(account, 1) <= 0:
+                    self.schedule()
                     break
-                self._read_again(links.popleft())
+                link = links.popleft()
+                link.is_waiting = False
+                self._handle(link)
             if not links:
                 del self._in_line[account]
         self._flush()
+        if self._journal is not None and self._commit is None and self.broker.recorder.is_urgent:
+            self._begin_commit(self._journal)
 
     def _flush(self) -> None:
         """Write what is to be written, and have the journal written where somebody waits for it."""
@@ -174,7 +190,7 @@ class EdgeServer:
         if records.is_empty or self._journal is None or self._commit is not None:
             return
         if records.is_urgent:
-            self._begin_commit(self._journal)
+            self.schedule()  # what comes in this round of the loop joins the batch
         elif not self._lazy_is_due:
             self._lazy_is_due = True
             self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily)
@@ -273,7 +289,7 @@ class _Link(asyncio.Protocol):
         elif not self.is_full:
             connection.drained()
             if connection.unread:
-                self._server.read(self)
+                self._server.wait(self)
 
     def pause_writing(self) -> None:
         """Its buffer is full."""
