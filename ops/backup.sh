@@ -7,6 +7,7 @@
 # docs/operations.md (Backup) says what is in it, and how to restore it.
 #
 # REDIS_HOST, REDIS_PORT: where Redis listens (127.0.0.1, 6379); its password is in REDISCLI_AUTH.
+# REDIS_CA: the file of the CA, if it listens with TLS alone.
 # KEEP_DAYS: backups of this directory that are older are deleted (7).
 # One runs at a time for each DIRECTORY; what one that was killed has left is deleted by the next.
 set -euo pipefail
@@ -16,7 +17,11 @@ shift
 server=$(command -v redis-server || command -v valkey-server)
 client=$(command -v redis-cli || command -v valkey-cli)
 
-redis() { "$client" -e -h "${REDIS_HOST:-127.0.0.1}" -p "${REDIS_PORT:-6379}" "$@"; }
+tls=()
+[[ -z ${REDIS_CA:-} ]] || tls=(--tls --cacert "$REDIS_CA")
+redis() {
+    "$client" -e -h "${REDIS_HOST:-127.0.0.1}" -p "${REDIS_PORT:-6379}" ${tls[@]+"${tls[@]}"} "$@"
+}
 copied() { env -u REDISCLI_AUTH "$client" -e -s "$at/redis.sock" "$@"; }
 
 # with_us COMMAND...: it ends with this script, also when that is killed.

@@ -1,11 +1,13 @@
 """The services over TLS, with the certificates and the lines of the operations page."""
 
 import asyncio
+import os
 import re
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,3 +112,33 @@ async def test_a_certificate_of_an_unknown_ca_is_refused(tls_servers: Servers) -
     endpoint = Endpoint.from_url(str(tls_servers.mqtt_url))
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.open_connection(endpoint.host, endpoint.port, ssl=endpoint.tls)
+
+
+async def test_a_redis_that_listens_with_tls_alone_is_backed_up(
+    tls_servers: Servers,
+    certificates: Path,
+    tmp_path: Path,
+    program: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "ca.crt"))
+    program("redis-cli", "valkey-cli")
+    program("redis-server", "valkey-server")
+    async with open_partitions(tls_servers.redis_url):  # it writes the version of the schema
+        pass
+    url = urlsplit(tls_servers.redis_url)
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        str(REPOSITORY / "ops" / "backup.sh"),
+        str(tmp_path / "backups"),
+        env={
+            **os.environ,
+            "REDIS_PORT": str(url.port),
+            "REDISCLI_AUTH": str(url.password),
+            "REDIS_CA": str(certificates / "ca.crt"),
+        },
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0
+    assert list(map(str, Path(printed.decode().strip()).glob("appendonlydir/*.base.*")))  # noqa: ASYNC240
