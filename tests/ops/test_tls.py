@@ -114,7 +114,7 @@ async def test_a_certificate_of_an_unknown_ca_is_refused(tls_servers: Servers) -
         await asyncio.open_connection(endpoint.host, endpoint.port, ssl=endpoint.tls)
 
 
-async def test_a_redis_that_listens_with_tls_alone_is_backed_up(
+async def test_a_redis_that_listens_with_tls_alone_is_backed_up(  # noqa: PLR0917 - fixtures
     tls_servers: Servers,
     certificates: Path,
     tmp_path: Path,
