@@ -62,24 +62,24 @@ class Account:
         self.retained = 0
         self.queued_bytes = 0  # and retained
         self.credit = grant.quotas.publishes_per_s  # PUBLISH packets; below 0 it has to wait
-        self._may_write: dict[str, bool] = {}
+        self.known_topics: dict[str, bool] = {}  # whether it may write them
         self._credited_at = 0.0
 
     def renew(self, grant: Grant) -> None:
         """The account is authenticated again, perhaps with other rights."""
         if grant != self.grant:
             self.grant = grant
-            self._may_write.clear()
+            self.known_topics.clear()
 
     def may_write(self, topic: str) -> bool:
         """Whether it may publish on this topic."""
-        known = self._may_write.get(topic)
+        known = self.known_topics.get(topic)
         if known is None:
             known = any(covers(right, topic) for right in self.grant.writes)
-            if len(self._may_write) >= _KNOWN_TOPICS:
-                self._may_write.clear()
+            if len(self.known_topics) >= _KNOWN_TOPICS:
+                self.known_topics.clear()
             if len(topic) <= KNOWN_TOPIC_CHARS:
-                self._may_write[topic] = known
+                self.known_topics[topic] = known
         return known
 
     def may_read(self, pattern: str) -> bool:

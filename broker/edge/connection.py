@@ -54,6 +54,7 @@ class Connection:
         self._owner = owner
         self._reader = PacketReader(owner.limits.max_packet_bytes)
         self._out: list[bytes] = []
+        self.is_stopped = False  # the last turn has left packets
         self.has_room = True  # for more messages; else nothing is read either
         self._unwritten = 0
         self._unwritten_bytes = owner.limits.unwritten_bytes
@@ -81,6 +82,7 @@ class Connection:
         """Handle so many packets at most; return how many there were."""
         next_packet, handle = self._reader.next, self._owner.handle
         paused_until = self.paused_until
+        self.is_stopped = True
         if paused_until > self._owner.now():
             return 0
         for handled in range(packets):
@@ -91,6 +93,7 @@ class Connection:
             try:
                 packet = next_packet()
                 if packet is None:
+                    self.is_stopped = False
                     return handled
                 handle(self, packet)
             except BadPacketError as error:

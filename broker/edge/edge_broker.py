@@ -308,10 +308,11 @@ class EdgeBroker:
     def _publish(self, connection: Connection, session: Session, publish: Publish) -> None:
         if publish.topic_alias:
             self._resolve_alias(connection, publish)
-        if not is_topic_name(publish.topic):
+        account = session.account
+        if publish.topic not in account.known_topics and not is_topic_name(publish.topic):
             is_empty = not publish.topic  # 3.3.2.1
             raise BadPacketError(Reason.PROTOCOL_ERROR if is_empty else Reason.TOPIC_NAME_INVALID)
-        self._charge(connection, session.account)
+        self._charge(connection, account)
         if not publish.qos:
             self.router.publish(publish, session)
             return

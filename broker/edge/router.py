@@ -74,7 +74,8 @@ class Router:
     def new_message(self, publish: Publish) -> Message:
         """Return a message that has just come."""
         self.counters.received += 1
-        return self.numbered(publish, self._now())
+        self.last_message += 1
+        return Message.of(self.last_message, publish, self._now())
 
     def numbered(self, publish: Publish, came_at: float) -> Message:
         """Return a message with the next number."""
@@ -89,7 +90,8 @@ class Router:
             route = every.of_own if every.no_local and every.owner is sender else every  # 3.8.3-3
             if route is not None:
                 is_taken = route.owner.offer(message, route, retain=publish.retain) or is_taken
-        self._recorder.add_message(message)
+        if message.holders:
+            self._recorder.add_message(message)
         if is_taken:
             return Reason.SUCCESS
         if self.counters.dropped > dropped:

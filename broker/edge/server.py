@@ -135,10 +135,12 @@ class EdgeServer:
             now = self.broker.now()  # before: a pause that ends in between would be missed
             handled = connection.turn(left)
             self._left[account] = left - handled
+            if not (connection.is_stopped or link.is_held_back):
+                return
             if connection.paused_until > now:
                 link.is_waiting = True
                 self._loop.call_later(connection.paused_until - now, self._pause_is_over, link)
-            elif handled == left and connection.unread:
+            elif handled == left and connection.is_stopped:
                 self.wait(link)
         link.pause_or_resume()
 
@@ -242,7 +244,7 @@ class EdgeServer:
 class _Link(asyncio.Protocol):
     """The socket of one client."""
 
-    __slots__ = ("_is_held_back", "_server", "_transport", "connection", "is_full", "is_waiting")
+    __slots__ = ("_server", "_transport", "connection", "is_full", "is_held_back", "is_waiting")
 
     connection: Connection
     _transport: asyncio.Transport
@@ -250,7 +252,7 @@ class _Link(asyncio.Protocol):
     def __init__(self, server: EdgeServer) -> None:
         self.is_full = False  # the client reads more slowly than it is written to
         self.is_waiting = False  # for its turn
-        self._is_held_back = False
+        self.is_held_back = False  # its socket is not read
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -268,11 +270,11 @@ class _Link(asyncio.Protocol):
     def pause_or_resume(self) -> None:
         """Read from the socket as long as not much waits."""
         unread = self.connection.unread
-        if self._is_held_back == (unread > _MAX_UNREAD_BYTES // (1 + self._is_held_back)):
+        if self.is_held_back == (unread > _MAX_UNREAD_BYTES // (1 + self.is_held_back)):
             return
-        self._is_held_back = not self._is_held_back
+        self.is_held_back = not self.is_held_back
         if not self._transport.is_closing():
-            if self._is_held_back:
+            if self.is_held_back:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
@@ -287,8 +289,9 @@ class _Link(asyncio.Protocol):
             self._transport.close()
             asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
         elif not self.is_full:
-            connection.drained()
-            if connection.unread:
+            if not connection.has_room:
+                connection.drained()
+            if connection.is_stopped:
                 self._server.wait(self)
 
     def pause_writing(self) -> None:

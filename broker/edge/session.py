@@ -198,7 +198,7 @@ class Session:
         self._on_wire += 1
         if delivery.qos == 2 and self.expiry_s:
             self.own(delivery, packet_id)
-        self._transmit(packet_id, delivery)
+        self._send(packet_id, delivery)
 
     def _free_id(self) -> int:
         packet_id = self._last_id
@@ -223,11 +223,9 @@ class Session:
         message.holders[self.key] = holding
         self._recorder.add(HeldRecord(self.key, message.number, holding))
 
-    def _transmit(self, packet_id: int, delivery: Delivery) -> None:
+    def _send(self, packet_id: int, delivery: Delivery) -> None:
         assert self.link is not None
-        if delivery.is_released:
-            self.link.release(packet_id)
-        elif self.link.send(delivery, packet_id):
+        if self.link.send(delivery, packet_id):
             delivery.was_sent = True
         else:  # larger than the client takes: as if it were sent and acknowledged (3.1.2-25)
             self._on_drop()
@@ -240,7 +238,11 @@ class Session:
             if self._resend:
                 packet_id = self._resend.pop()
                 self._on_wire += 1
-                self._transmit(packet_id, self.in_flight[packet_id])
+                delivery = self.in_flight[packet_id]
+                if delivery.is_released:
+                    link.release(packet_id)
+                else:
+                    self._send(packet_id, delivery)
             elif self.queue:
                 delivery = self.queue.popleft()
                 if self.is_expired(delivery):
