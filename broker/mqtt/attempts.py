@@ -2,13 +2,11 @@
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 from mqtt5 import ConnAckReasonCode
 
-from broker.mqtt.backoff import full_jitter
 from broker.mqtt.mqtt_errors import ConnectRefused, MqttError, SessionTakenOver, Unreachable
 from broker.mqtt.transport import SessionTransport
 
@@ -25,17 +23,20 @@ _log = structlog.get_logger(__name__)
 Attempt = Callable[[float], Awaitable[SessionTransport]]
 
 
-async def connect_first(attempt: Attempt, within_s: float, where: str) -> SessionTransport:
+async def connect_first(
+    attempt: Attempt, delays: Iterator[float], within_s: float, where: str
+) -> SessionTransport:
     """Attempt until one succeeds.
 
     Raises:
         Unreachable: no attempt succeeded in time.
         ConnectRefused: the MQTT broker refused, for a reason that does not pass.
     """
-    deadline = time.monotonic() + within_s
-    for delay_s in full_jitter():
+    now = asyncio.get_running_loop().time
+    deadline = now() + within_s
+    for delay_s in delays:
         try:
-            return await attempt(deadline - time.monotonic())
+            return await attempt(deadline - now())
         except ConnectRefused as error:
             if error.reason not in _PASSING_REFUSALS:
                 raise
@@ -45,7 +46,7 @@ async def connect_first(attempt: Attempt, within_s: float, where: str) -> Sessio
         if isinstance(problem, SessionTakenOver):
             raise problem
         hopeless = isinstance(problem, ssl.SSLCertVerificationError)
-        if hopeless or time.monotonic() + delay_s >= deadline:
+        if hopeless or now() + delay_s >= deadline:
             raise Unreachable(f"no MQTT broker at {where}: {problem}") from problem
         await asyncio.sleep(delay_s)
     raise AssertionError("the backoff never ends")

@@ -7,7 +7,7 @@ _FIRST_S = 0.1
 _MAX_S = 10.0
 
 
-def full_jitter() -> Iterator[float]:
+def full_jitter(dice: random.Random) -> Iterator[float]:
     """Seconds to wait, forever: uniform below a bound that doubles from 0.1 s to 10 s.
 
     Full jitter spreads the return of all services to a restarted MQTT broker best
@@ -15,5 +15,5 @@ def full_jitter() -> Iterator[float]:
     """
     bound_s = _FIRST_S
     while True:
-        yield random.uniform(0, bound_s)  # noqa: S311 (spreads load, guards nothing)
+        yield dice.uniform(0, bound_s)
         bound_s = min(_MAX_S, bound_s * 2)

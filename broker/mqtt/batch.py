@@ -50,5 +50,6 @@ def settle_future(future: asyncio.Future[PubAckReasonCode], outcome: Outcome) ->
         return
     if isinstance(outcome, MqttError):
         future.set_exception(outcome)
+        future.exception()  # retrieve it: no caller has to wait for it
     else:
         future.set_result(outcome)

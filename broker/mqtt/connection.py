@@ -3,8 +3,7 @@
 # long: one connection over its life, what it publishes and what it receives
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Self
@@ -17,7 +16,9 @@ from broker.mqtt.backoff import full_jitter
 from broker.mqtt.batch import Batch, settle_future
 from broker.mqtt.connection_options import (
     DEFAULTS,
+    EXTERNALS,
     NO_HOOKS,
+    ConnectionExternals,
     ConnectionHooks,
     ConnectionOptions,
     session_of,
@@ -79,10 +80,12 @@ class Connection:
         will: Message | None = None,
         options: ConnectionOptions = DEFAULTS,
         hooks: ConnectionHooks = NO_HOOKS,
+        externals: ConnectionExternals = EXTERNALS,
     ) -> None:
         self._endpoint = endpoint
         self._options = options
         self._hooks = hooks
+        self._externals = externals
         self._shown_as = options.shown_as or client_id
         self._session = session_of(
             endpoint, options, client_id=client_id, subscriptions=subscriptions, will=will
@@ -111,7 +114,9 @@ class Connection:
         """
         wire: SessionTransport | None = None
         try:
-            wire = await connect_first(self._connect, self._options.connect_timeout_s, self.where)
+            wire = await connect_first(
+                self._connect, self._delays(), self._options.connect_timeout_s, self.where
+            )
         except Unreachable:
             if self._options.must_connect:
                 raise
@@ -267,12 +272,10 @@ class Connection:
         """One attempt, until subscribed."""
         timeout_s = min(timeout_s, ATTEMPT_TIMEOUT_S)
         loop = asyncio.get_running_loop()
-        wire = SessionTransport(self._session, loop, self._handle)
+        wire = SessionTransport(self._session, loop, self._handle, self._externals.wall_s)
         try:
             async with asyncio.timeout(timeout_s):
-                await loop.create_connection(
-                    lambda: wire, self._endpoint.host, self._endpoint.port, ssl=self._endpoint.tls
-                )
+                await self._externals.open_network(self._endpoint, wire)
                 self._wire = wire
                 await wire.ready
         except BaseException:
@@ -306,7 +309,7 @@ class Connection:
         the suspicion.
         """
         loop = asyncio.get_running_loop()
-        delays, early_ends = full_jitter(), 0
+        delays, early_ends = self._delays(), 0
         wire = wire or await reconnect(self._connect_again, delays, self._shown_as)
         while True:
             online_at = loop.time()
@@ -316,10 +319,13 @@ class Connection:
                 raise error
             early_ends += 1
             if loop.time() - online_at > _STABLE_AFTER_S:
-                delays, early_ends = full_jitter(), 0
+                delays, early_ends = self._delays(), 0
             self._log_loss(error, early_ends)
             wire = await reconnect(self._connect_again, delays, self._shown_as)
             _log.info("mqtt connection is back", client_id=self._shown_as, at=self.where)
+
+    def _delays(self) -> Iterator[float]:
+        return full_jitter(self._externals.dice)
 
     def _log_loss(self, error: MqttError, early_ends: int) -> None:
         log = _log.bind(client_id=self._shown_as, at=self.where, why=str(error))
@@ -382,7 +388,7 @@ class Connection:
     def _handle(self, events: list[Event]) -> None:
         if self._session.is_idle:
             self._idle.set()
-        received_at = time.monotonic()
+        received_at = self._externals.monotonic_s()
         for event in events:
             if isinstance(event, PublishReceived):
                 if self._session_end is not None and self._session_end.is_ours(event):
@@ -396,7 +402,7 @@ class Connection:
     def _handle_change(self, event: Accepted | Subscribed | Answered | Closed) -> None:
         if isinstance(event, Subscribed):
             self._connects += 1
-            self._online_at = time.time()
+            self._online_at = self._externals.wall_s()
             self._online.set()
             if self._hooks.on_connect is not None:
                 asyncio.get_running_loop().call_soon(self._hooks.on_connect)

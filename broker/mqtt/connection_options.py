@@ -1,7 +1,10 @@
-"""How a connection behaves and what it calls, with defaults that suit most connections."""
+"""How a connection behaves, what it calls and gets from outside; the defaults suit most."""
 
+import asyncio
+import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Message
@@ -47,8 +50,26 @@ class ConnectionHooks:
     on_lost: Callable[[], None] | None = None
 
 
+async def open_socket(endpoint: Endpoint, protocol: asyncio.Protocol) -> None:
+    """Open a network connection to the MQTT broker, and let `protocol` have it."""
+    await asyncio.get_running_loop().create_connection(
+        lambda: protocol, endpoint.host, endpoint.port, ssl=endpoint.tls
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionExternals:
+    """What a connection gets from outside: time, dice and network, which a simulation replaces."""
+
+    wall_s: Callable[[], float] = time.time
+    monotonic_s: Callable[[], float] = time.monotonic
+    dice: random.Random = field(default_factory=random.Random)
+    open_network: Callable[[Endpoint, asyncio.Protocol], Awaitable[None]] = open_socket
+
+
 DEFAULTS = ConnectionOptions()
 NO_HOOKS = ConnectionHooks()
+EXTERNALS = ConnectionExternals()
 
 
 def session_of(

@@ -1,7 +1,6 @@
 """What services need of a connection to an MQTT broker, so that it can be given from outside.
 
-`broker.mqtt.Connection` is the one in use; the simulation has another, in virtual time
-(`verify/simulation/model_connection.py`).
+`broker.mqtt.Connection` is the one in use; the simulation gives it time, dice and network of its own.
 """
 
 import asyncio

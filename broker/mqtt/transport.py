@@ -6,7 +6,6 @@ a task switch per packet.
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
 from typing import cast
 
@@ -34,10 +33,12 @@ class SessionTransport(asyncio.Protocol):
         session: Session,
         loop: asyncio.AbstractEventLoop,
         on_events: Callable[[list[Event]], None],
+        wall_s: Callable[[], float],
     ) -> None:
         self._session = session
         self._loop = loop
         self._on_events = on_events
+        self._wall_s = wall_s
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
@@ -64,7 +65,7 @@ class SessionTransport(asyncio.Protocol):
         """Refill the window before anything else, then let the events be handled."""
         if self.closed.done():
             return
-        self.heard_at = time.time()
+        self.heard_at = self._wall_s()
         events = self._session.receive(data, self._loop.time())
         self.flush()
         self._dispatch(events)
