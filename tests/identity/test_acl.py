@@ -10,7 +10,7 @@ from nabij.local.embedded import Account, acl_file
 from schemas import messages, topics
 from schemas.roles import Role
 from schemas.topics import RECEIPT, ROOT, TOPICS, Topic
-from verify.simulation.mqtt_model import matches
+from verify.simulation.wire_judge import matches
 
 REPOSITORY = Path(__file__).parents[2]
 OWN = {Role.PARTICIPANT: "ann", Role.POLICE_DESK: "gent", Role.CITY_DESK: "gent"}

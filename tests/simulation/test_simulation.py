@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from schemas import topics
 from schemas.messages import Sync
 from schemas.roles import Role
 from schemas.topics import TOPICS, Topic
+from verify.simulation import simulated_world
 from verify.simulation.broken import Broken
 from verify.simulation.session_fuzz import simulate_wires
 from verify.simulation.simulation_run import SimulationResult, first_failing, lines, simulate
@@ -36,6 +38,8 @@ BROKEN = {
     Broken.KEEP_RETAINED: {"I8"},
     Broken.LET_DEAD_LIE: {"I3", "I4", "I8"},
     Broken.NO_NOTES: {"I3"},
+    Broken.ACKNOWLEDGE_UNWRITTEN: {"I11"},
+    Broken.FORGET_SESSION: {"I11"},
 }
 # Where a breach was seen that few worlds show: tried first, to be quick.
 SEEN = {
@@ -58,10 +62,23 @@ def result() -> SimulationResult:
 def test_no_promise_is_broken_in_any_world(result: SimulationResult) -> None:
     assert result.seeds == SEEDS
     assert list(lines(result)) == []
-    assert set(result.invariants) == {"I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10"}
+    assert set(result.invariants) == {"I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10", "I11"}
     assert result.reports > SEEDS
     assert result.alerts > SEEDS // 3
     assert result.commands > SEEDS
+
+
+def test_mqtt_brokers_with_a_journal_are_killed_and_those_without(result: SimulationResult) -> None:
+    assert result.kept_deaths > SEEDS // 5
+    assert result.forgetful_deaths > SEEDS // 10
+
+
+def test_a_right_that_an_account_lacks_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = simulated_world.accounts()
+    for lacking in ({"reads": ()}, {"writes": ()}):
+        accounts = honest | {"p1": replace(honest["p1"], **lacking)}
+        monkeypatch.setattr(simulated_world, "accounts", lambda given=accounts: given)
+        assert first_failing(range(3)) is not None
 
 
 # -- no topic is forgotten -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from verify.simulation.simulation_run import SimulationResult, lines, simulate
 def run_simulation(chosen: range, breaking: str | None, *, trace: bool, as_json: bool) -> bool:
     """Simulate these seeds and print the judgement; return whether nothing was violated.
 
-    The services' own code, with a modelled clock, network, Redis and MQTT broker. A seed always
+    The services' own code and MQTT broker, with a modelled clock, network and Redis. A seed always
     tells the same story: `nabij simulate --seeds 1 --first SEED --trace` replays it.
     """
     try:

@@ -15,6 +15,7 @@ INVARIANTS = {
     "I8": "at rest nothing is pending, and dead letters are exactly the injected poison",
     "I9": "no queue and no resident memory grows without bound",
     "I10": "each police command took effect once",
+    "I11": "an MQTT broker with a journal loses no session, and nothing that it acknowledged",
 }
 KEPT = 1_000  # violations of an invariant that are told in words; all are counted
 EXAMPLES = 5

@@ -1,7 +1,6 @@
 """The whole system in virtual time: what may go wrong goes wrong, by a seed, and replays.
 
-Real: the handlers of `services`, `broker.runtime.dispatch`, `broker.store`, `broker.core`; in a
-second, lower simulation `broker.mqtt.session`. Modelled: the clock, the network, Redis, the MQTT
-broker, devices and desk. The checker reads what devices and desk have logged, and nothing of the
-broker's.
+Real: whole workers down to the bytes that they send, and our MQTT broker's state machine with its
+recovery. Modelled: the clock, the network, Redis, disks, devices and desks. The checker reads what
+devices and desks have logged and what went over the wire, and nothing of the broker's.
 """

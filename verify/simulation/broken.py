@@ -11,7 +11,9 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from broker.core.policy import Policy
-from broker.mqtt import Delivery, Message
+from broker.edge.connection import Connection as EdgeConnection
+from broker.edge.records import Key, Record, SessionRecord
+from broker.mqtt import Connection, Delivery, Message, PubAckReasonCode
 from broker.runtime.session_takeover import TakeOver
 from broker.runtime.worker_loops import WorkerLoops
 from broker.store import OutboxMessage, Partitions, Store, StreamEntry, Update
@@ -19,7 +21,7 @@ from broker.store.incident_store import IncidentStore, ReportCommit
 from broker.store.outbox import Outbox
 from schemas import topics
 from schemas.codec import encode
-from verify.simulation.model_connection import ModelConnection
+from verify.simulation.memory_journal import MemoryJournal
 from verify.simulation.redis_model import Database, Word, raw
 from verify.simulation.redis_model_server import RedisServer
 from verify.simulation.script_models import commit, neighbourhood
@@ -28,6 +30,7 @@ from verify.simulation.strings import unpacked
 
 Tamper = Callable[[Message], Sequence[Message]]
 Honest = Callable[..., Awaitable[Any]]
+Outcome = asyncio.Future[PubAckReasonCode]
 
 _AGES_S = 10**8
 _MOMENT_S = 0.05  # between an acknowledgement that comes first and the effect
@@ -50,13 +53,17 @@ class Broken(enum.StrEnum):
     KEEP_RETAINED = "keep-retained"  # what devices publish retained stays at the MQTT broker
     LET_DEAD_LIE = "let-dead-lie"  # nobody takes over what a dead worker has in hand
     NO_NOTES = "no-notes"  # who slips is not told
+    ACKNOWLEDGE_UNWRITTEN = (
+        "acknowledge-unwritten"  # PUBACK before the MQTT broker's journal has it
+    )
+    FORGET_SESSION = "forget-session"  # the MQTT broker comes back without one of its sessions
 
 
 @contextmanager
 def promises_broken(
     broken: Broken | None, redis: RedisServer, workers: Mapping[str, SimulatedWorker]
 ) -> Iterator[None]:
-    """Break what the store, a worker or its service promises, while the context lasts."""
+    """Break what the store, a worker, its service or the MQTT broker promises, while this lasts."""
     if broken is Broken.NO_IDEMPOTENCY:
         redis.scripts["neighbourhood"] = _without_receipt
         redis.scripts["commit"] = _without_absence
@@ -65,8 +72,11 @@ def promises_broken(
             honest = getattr(owner, name)
             stack.enter_context(patch.object(owner, name, wrap(honest)))
         if broken in _TAMPERING:
-            tampers = staticmethod(_TAMPERING[broken]())
-            stack.enter_context(patch.object(ModelConnection, "tamper", tampers))
+            tamper = _TAMPERING[broken]()
+            one_by_one = _tampered(Connection.publish_nowait, tamper)
+            stack.enter_context(patch.object(Connection, "publish_nowait", one_by_one))
+            batches = _tampered_batch(Connection.publish_batch, tamper)
+            stack.enter_context(patch.object(Connection, "publish_batch", batches))
         if broken is Broken.PUBLISH_FIRST:
             hasty = _hasty(IncidentStore.commit_report, workers)
             stack.enter_context(patch.object(IncidentStore, "commit_report", hasty))
@@ -140,6 +150,31 @@ _TAMPERING: dict[Broken | None, Callable[[], Tamper]] = {
 }
 
 
+def _tampered(honest: Callable[..., Outcome], tamper: Tamper) -> Callable[..., Outcome]:
+    def publish_nowait(self: Connection, message: Message) -> Outcome:
+        outcome: Outcome = asyncio.get_running_loop().create_future()
+        outcome.set_result(PubAckReasonCode.SUCCESS)
+        for one in tamper(message):
+            outcome = honest(self, one)
+        return outcome
+
+    return publish_nowait
+
+
+def _tampered_batch(honest: Honest, tamper: Tamper) -> Honest:
+    async def publish_batch(
+        self: Connection, messages: Sequence[Message]
+    ) -> list[PubAckReasonCode]:
+        sent = [[*tamper(one)] for one in messages]
+        outcomes = iter(await honest(self, [one for several in sent for one in several]))
+        return [
+            max((next(outcomes) for _ in several), default=PubAckReasonCode.SUCCESS)
+            for several in sent
+        ]
+
+    return publish_batch
+
+
 # Each wraps a method of the product: `honest` takes its `self` first.
 
 
@@ -176,7 +211,7 @@ def _waits_for_no_word(honest: Honest) -> Honest:
 
 
 def _acknowledges_messages(honest: Honest) -> Honest:
-    async def receive(self: ModelConnection, max_items: int) -> list[Delivery]:
+    async def receive(self: Connection, max_items: int) -> list[Delivery]:
         deliveries: list[Delivery] = await honest(self, max_items)
         for delivery in deliveries:
             delivery.acknowledge()
@@ -225,9 +260,30 @@ def _hasty(honest: Honest, workers: Mapping[str, SimulatedWorker]) -> Honest:
     return commit_report
 
 
-_PATCHES: dict[Broken | None, list[tuple[type, str, Callable[[Honest], Honest]]]] = {
+def _waits_for_no_journal(honest: Callable[..., None]) -> Callable[..., None]:
+    def answer(self: EdgeConnection, data: bytes, *, waits: bool, **more: bool) -> None:
+        del waits
+        honest(self, data, waits=False, **more)
+
+    return answer
+
+
+def _skips_a_session(honest: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
+    def read(self: MemoryJournal) -> Iterator[Record]:
+        skipped: Key | None = None
+        for record in honest(self):
+            if isinstance(record, SessionRecord):
+                skipped = skipped or record.number
+                if record.number == skipped:
+                    continue
+            yield record
+
+    return read
+
+
+_PATCHES: dict[Broken | None, list[tuple[type, str, Callable[..., Callable[..., Any]]]]] = {
     Broken.ACKNOWLEDGE_FIRST: [
-        (ModelConnection, "receive", _acknowledges_messages),
+        (Connection, "receive", _acknowledges_messages),
         (WorkerLoops, "_consume", _acknowledges_events),
     ],
     Broken.BELIEVE_PUBACK: [(Outbox, "take", _waits_for_no_word)],
@@ -238,4 +294,6 @@ _PATCHES: dict[Broken | None, list[tuple[type, str, Callable[[Honest], Honest]]]
         (WorkerLoops, "_take_over", _does_nothing),
         (TakeOver, "take_over", _does_nothing),
     ],
+    Broken.ACKNOWLEDGE_UNWRITTEN: [(EdgeConnection, "answer", _waits_for_no_journal)],
+    Broken.FORGET_SESSION: [(MemoryJournal, "read", _skips_a_session)],
 }

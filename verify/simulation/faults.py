@@ -6,6 +6,8 @@ from typing import Protocol
 
 from broker.runtime.service import Service
 from services import ALL
+from verify.simulation.redis_model_server import RedisServer
+from verify.simulation.simulated_broker import SimulatedBroker
 from verify.simulation.simulated_desks import Desk
 from verify.simulation.simulated_devices import SimulatedParticipant
 from verify.simulation.simulated_worker import SharedModels, SimulatedWorker
@@ -50,6 +52,7 @@ class Faults:
             self._link,
             self._redis,
             self._mqtt,
+            *(self._unwritten,) * 4,
             self._device,
             self._slow,
             *(self._trap,) * 5,
@@ -131,7 +134,10 @@ class Faults:
             return
         rng = self.around.rng
         server = rng.choice((self.around.redis, rng.choice(self.around.brokers)))
-        self.trace("world", f"kills {type(server).__name__} while {worker.name} is at work")
+        self._kill(server, lasts_s, f"while {worker.name} is at work")
+
+    def _kill(self, server: RedisServer | SimulatedBroker, lasts_s: float, when: str) -> None:
+        self.trace("world", f"kills {type(server).__name__} {when}")
         server.kill()
         self.around.loop.call_later(lasts_s, server.start)
 
@@ -145,7 +151,7 @@ class Faults:
         if isinstance(one, SimulatedWorker):
             self.at(at_s, f"cuts {one.name}", lambda: self.workers[one.name].cut())  # noqa: PLW0108 - as above
         else:
-            self.at(at_s, "cuts a device", lambda: one.client.cut())  # noqa: PLW0108 - it may be another client by then
+            self.at(at_s, "cuts a device", lambda: one.process.cut())  # noqa: PLW0108 - it may be another by then
 
     def _redis(self, at_s: float, lasts_s: float) -> None:
         self.at(at_s, "kills redis", self.around.redis.kill)
@@ -155,6 +161,25 @@ class Faults:
         broker = self.around.rng.choice(self.around.brokers)
         self.at(at_s, "kills an MQTT broker", broker.kill)
         self.at(at_s + lasts_s, "starts the MQTT broker", broker.start)
+
+    def _unwritten(self, at_s: float, lasts_s: float) -> None:
+        """Kill an MQTT broker while it writes a message to its journal, which is lost then."""
+        broker = self.around.rng.choice(self.around.brokers)
+        if not broker.keeps:
+            self._mqtt(at_s, lasts_s)
+            return
+        self.at(
+            at_s,
+            "sets a trap for an MQTT broker",
+            setattr,
+            broker,
+            "trap",
+            lambda: self._strike_broker(broker, lasts_s),
+        )
+
+    def _strike_broker(self, broker: SimulatedBroker, lasts_s: float) -> None:
+        if self.around.loop.now <= _HEALED_S:
+            self._kill(broker, lasts_s, "while it writes a message")
 
     def _device(self, at_s: float, lasts_s: float) -> None:
         del lasts_s

@@ -1,17 +1,26 @@
 """What every device and desk has: a client, a journal, and messages sent until their receipt."""
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from broker.mqtt import Message
+from broker.mqtt import (
+    Connection,
+    ConnectionHooks,
+    ConnectionOptions,
+    Endpoint,
+    Message,
+    MqttError,
+    SessionTakenOver,
+)
 from schemas.codec import encode
 from schemas.messages import DeliveryReceipt, Outcome, Receipt
-from verify.simulation.mqtt_model import Client, MqttBroker
+from verify.simulation.process import Process
+from verify.simulation.simulated_broker import SimulatedBroker
 from verify.simulation.virtual_time import EPOCH_S, VirtualLoop
-from verify.world.exercised import Exercised
 
 _RETRY_S, _PATIENT_S = (0.8, 2.5), (20.0, 40.0)
 _LONG_S = (
@@ -26,9 +35,10 @@ class Ground:
 
     loop: VirtualLoop
     rng: random.Random
-    brokers: Sequence[MqttBroker]
+    delay: Callable[[], float]
+    brokers: Sequence[SimulatedBroker]
     trace: Callable[[str, str], None]
-    exercised: Exercised
+    trouble: Callable[[str], None]
 
     def new_id(self) -> UUID:
         """Return a UUIDv7 of this moment and these dice (RFC 9562, 5.7)."""
@@ -40,6 +50,8 @@ class Ground:
 class Sender:
     """A client with a journal: what has no receipt yet is sent again."""
 
+    session_expiry_s = 86_400
+
     def __init__(self, ground: Ground, name: str, filters: list[str], response_topic: str) -> None:
         self.ground = ground
         self.journal: dict[UUID, Message] = {}
@@ -47,31 +59,52 @@ class Sender:
         self.name = name
         self._filters = filters
         self._response_topic = response_topic
-        self.client = self._new_client()
-
-    def _new_client(self) -> Client:
-        # As a load balancer has it: the same until the next start.
-        self.mqtt = self.ground.rng.choice(self.ground.brokers)
-        return Client(
-            self.mqtt,
-            self.ground.rng,
-            self.name,
-            filters=self._filters,
-            on_message=self._take,
-            on_online=self.on_online,
-        )
 
     def start(self) -> None:
         """Connect."""
-        self.client.start()
+        ground = self.ground
+        self.process = Process(ground.loop, ground.rng, ground.delay, ground.brokers)
+        # As a load balancer has it: the same until the next start.
+        broker_index = ground.rng.randrange(len(ground.brokers))
+        self._client = Connection(
+            Endpoint(host=str(broker_index), username=self.name),
+            client_id=self.name,
+            subscriptions=self._filters,
+            options=ConnectionOptions(
+                session_expiry_s=self.session_expiry_s, keep_alive_s=0, must_connect=False
+            ),
+            hooks=ConnectionHooks(on_connect=self.on_online),
+            externals=self.process.externals(),
+        )
+        self._listening = ground.loop.create_task(self._listen(self._client), name=self.name)
+
+    async def _listen(self, client: Connection) -> None:
+        try:
+            async with client:
+                async for delivery in client:
+                    self._take(delivery.message)
+                    delivery.acknowledge()
+        except SessionTakenOver:  # by what its past had sent
+            self.restart()
+        except MqttError as error:
+            self.ground.trouble(f"{self.name}: {error}")
+
+    def stop(self) -> None:
+        """Die without a word."""
+        self.process.die()
+        self._listening.cancel()
 
     def restart(self) -> None:
         """Lose the memory; the journal stays, and is sent again."""
-        self.client.die()
-        self.client = self._new_client()
-        self.client.start()
+        self.stop()
+        self.start()
         for key in self.journal:
             self._later(key)
+
+    @property
+    def is_online(self) -> bool:
+        """Whether it is connected and subscribed."""
+        return self._client.connected
 
     def on_online(self) -> None:
         """The connection stands (again)."""
@@ -79,11 +112,9 @@ class Sender:
     def on_message(self, message: Message) -> None:
         """A message has come."""
 
-    def _take(self, message: Message, number: int, epoch: int) -> None:
+    def _take(self, message: Message) -> None:
         self.ground.trace(self.name, f"< {message.topic} {message.payload.decode()}")
-        self.ground.exercised.take(message.topic, message.payload)
         self.on_message(message)
-        self.client.acknowledge(number, epoch)
 
     def confirmed(
         self,
@@ -100,7 +131,7 @@ class Sender:
             payload if isinstance(payload, bytes) else encode(payload),
             retain=retain,
             correlation=key.bytes,
-            response_topic=self._response_topic,
+            response_topic=self._response_topic or None,
             expiry_s=expiry_s,
         )
         self._send(key)
@@ -122,17 +153,18 @@ class Sender:
 
     def say_has(self, topic: str, identifier: UUID) -> None:
         """Say once that a message has come: if that is lost, the message comes again."""
-        self.client.publish_nowait(
-            Message(topic, encode(DeliveryReceipt(ids=frozenset((identifier,)))))
-        )
+        self._publish(Message(topic, encode(DeliveryReceipt(ids=frozenset((identifier,))))))
+
+    def _publish(self, message: Message) -> None:
+        self._client.publish_nowait(message).add_done_callback(asyncio.Future.exception)
 
     def _send(self, key: UUID) -> None:
         message = self.journal.get(key)
         if message is None:
             return
-        if self.client.online:
+        if self.is_online:
             self.ground.trace(self.name, f"> {message.topic} {message.payload.decode()}")
-            self.client.publish_nowait(message)
+            self._publish(message)
         self._later(key)
 
     def _later(self, key: UUID) -> None:

@@ -46,9 +46,13 @@ _TOPICS = tuple(one for one in sent_topics() if "{user}" not in one.template)
 
 
 class Desk(Sender):
-    """The police of all zones, and the city's desk."""
+    """The desks of the police and the city in all zones; one that `syncs` asks for what it lacks."""
 
-    def __init__(self, ground: Ground, zones: list[str], name: str = "desk") -> None:
+    session_expiry_s = 10
+
+    def __init__(
+        self, ground: Ground, zones: list[str], name: str = "desk", *, syncs: bool = True
+    ) -> None:
         self.log = DeskLog()
         self._handlers: Mapping[Topic[Any], Callable[[Message, str], None]] = {
             topics.ESCALATION: self._take_escalation,
@@ -57,17 +61,20 @@ class Desk(Sender):
             topics.CASE: self._take_case,
             topics.CITY_RECEIPT: self._take_receipt,
         }
-        super().__init__(ground, name, [topic.filter() for topic in self._handlers], "")
+        filters = [
+            topic.filter(**{topic.levels[0]: zone}) for topic in self._handlers for zone in zones
+        ]
+        super().__init__(ground, name, filters, "")
         self.log.refused = self.refused
         self._zones = zones
+        self._syncs = syncs
         self._has: dict[UUID, None] = {}
         self._acted: set[UUID] = set()
         self._versions: dict[UUID, int] = {}
 
     def sleep(self) -> None:
         """Be gone for so long that the MQTT broker forgets the session."""
-        self.client.die()
-        self.mqtt.forget(self.name)
+        self.stop()
 
     def on_online(self) -> None:
         """Ask for what was missed, each desk of a zone for itself."""
@@ -75,7 +82,7 @@ class Desk(Sender):
             del self.log.syncs[key]
             self.journal.pop(key, None)
         has = DeskSync(has=frozenset([*self._has][-_NAMED:]))
-        for zone in self._zones:
+        for zone in self._zones if self._syncs else ():
             for kind, topic in (
                 ("police", topics.DESK_SYNC.topic(zone=zone)),
                 ("city", topics.CITY_SYNC.topic(municipality=zone)),
@@ -113,7 +120,7 @@ class Desk(Sender):
         state: IncidentState = _JSON[IncidentState].decode(message.payload)
         if state.version >= self._versions.get(state.incident, 0):
             self._versions[state.incident] = state.version
-            row = StateSeen.of(state, t=self._now(), zone=zone, late=not self._zones)
+            row = StateSeen.of(state, t=self._now(), zone=zone, late=not self._syncs)
             self.log.rows.append(row)
 
     def _take_case(self, message: Message, municipality: str) -> None:

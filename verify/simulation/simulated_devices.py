@@ -249,7 +249,7 @@ class SimulatedParticipant(Sender):
 
     def sync(self) -> None:
         """Ask for what was missed, as devices do every few minutes."""
-        if self.client.online:
+        if self.is_online:
             self.on_online()
 
     def _take_question(self, message: Message) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 from broker.core.policy import Policy
 from broker.errors import UnavailableError
 from broker.mqtt import (
+    Connection,
     ConnectionHooks,
     ConnectionOptions,
     Endpoint,
@@ -25,11 +26,10 @@ from broker.runtime.worker import run_worker
 from broker.store.kernel.pipeline import RedisPipeline
 from schemas.messages import ServiceState
 from services import routes
-from verify.simulation.model_connection import ModelConnection
-from verify.simulation.mqtt_model import MqttBroker
 from verify.simulation.pace import Pace
 from verify.simulation.process import Process
 from verify.simulation.redis_model_server import Line, RedisServer
+from verify.simulation.simulated_broker import SimulatedBroker
 from verify.simulation.virtual_time import VirtualLoop
 
 _SOON_S = (0.012, 0.012, 0.06)  # so long, about, a message is in hand, or what is gathered
@@ -44,7 +44,7 @@ class SharedModels:
     rng: random.Random
     delay: Callable[[], float]
     redis: RedisServer
-    brokers: Sequence[MqttBroker]
+    brokers: Sequence[SimulatedBroker]
     pace: Pace
     policy: Policy
     partitions: int
@@ -60,10 +60,12 @@ class SimulatedWorker:
         self.service = service
         self.number = number
         self.name = f"{service.name}-{number}"
-        self.connections: list[ModelConnection] = []
+        self.connections: list[Connection] = []
         self.state = ServiceState.STARTING
         self._around = around
-        self._process = Process(around.loop, around.rng, around.delay, self._take_up)
+        self._process = Process(
+            around.loop, around.rng, around.delay, around.brokers, self._take_up
+        )
         self._stop = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
 
@@ -87,16 +89,13 @@ class SimulatedWorker:
 
     def kill(self) -> None:
         """Die without a word."""
-        self._process.dead = True
-        for connection in self.connections:
-            connection.die()
+        self._process.die()
         if self._main is not None:
             self._main.cancel()
 
     def cut(self) -> None:
         """Lose the network for a moment."""
-        for connection in self.connections:
-            connection.cut()
+        self._process.cut()
 
     async def _run(self) -> None:
         """Be a worker; start again, as a supervisor would see to it, when a server is away."""
@@ -133,7 +132,7 @@ class SimulatedWorker:
     def _settings(self) -> Settings:
         hosts = ",".join(f"{number}:1883" for number in range(len(self._around.brokers)))
         return Settings(
-            mqtt_url=f"mqtt://{hosts}",
+            mqtt_url=f"mqtt://services@{hosts}",
             redis_url="redis://redis",
             share_group="secret",
             data_dir=Path(),
@@ -153,14 +152,14 @@ class SimulatedWorker:
         options: ConnectionOptions = DEFAULTS,
         hooks: ConnectionHooks = NO_HOOKS,
     ) -> MqttConnection:
-        connection = ModelConnection(
-            self._around.brokers[int(endpoint.host)],
-            self._process,
+        connection = Connection(
+            endpoint,
             client_id=client_id,
             subscriptions=subscriptions,
             will=will,
-            options=options,
+            options=replace(options, keep_alive_s=0),  # both ends notice a cut by themselves
             hooks=hooks,
+            externals=self._process.externals(),
         )
         self.connections.append(connection)
         return connection

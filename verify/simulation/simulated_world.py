@@ -18,18 +18,20 @@ from msgspec.structs import replace
 
 from broker.core.policy import Policy
 from broker.core.zones import Zone, ZoneKind
+from broker.edge.accounts import Grant
 from broker.runtime.service import Service
 from broker.store.kernel.keys import Keys
 from schemas import topics
+from schemas.roles import Role
 from schemas.taxonomy import Timers, Widening, default_policy_text
 from services import ALL, load, routes
 from verify.simulation.broken import Broken, broken_policy, promises_broken
 from verify.simulation.faults import LATE_S, Faults
-from verify.simulation.mqtt_model import MqttBroker
 from verify.simulation.pace import Pace
 from verify.simulation.redis_model import raw
 from verify.simulation.redis_model_server import RedisServer
 from verify.simulation.sender import Ground
+from verify.simulation.simulated_broker import SimulatedBroker, grant
 from verify.simulation.simulated_desks import Desk, Operator
 from verify.simulation.simulated_devices import SimulatedParticipant
 from verify.simulation.simulated_worker import SharedModels, SimulatedWorker
@@ -40,7 +42,9 @@ from verify.world.exercised import Exercised
 # Where there are two partitions, their border runs through the first.
 _CENTRES = ((51.0543, 3.7161), (51.0700, 3.7900), (50.8270, 3.2640))
 _BROKERS, _PARTITIONS = (1, 1, 2), (1, 1, 2)
+_KEEPS = (True, True, False)  # of the MQTT brokers, so many have a journal
 _TWICE = {"intake", "alerting", "groups", "police", "relay"}  # with two workers each
+_MOST_PEOPLE = 4
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
 _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
@@ -92,6 +96,20 @@ def zones() -> list[Zone]:
     ]
 
 
+@cache
+def accounts() -> dict[str, Grant]:
+    """Return who may connect to an MQTT broker, with the rights of their roles."""
+    desks = [*((Role.POLICE_DESK, one.id) for one in zones()), (Role.CITY_DESK, None)]
+    owners: dict[str, list[tuple[Role, str | None]]] = {
+        **{f"p{number}": [(Role.PARTICIPANT, f"p{number}")] for number in range(_MOST_PEOPLE)},
+        "desk": desks,
+        "late": desks,
+        "operator": [(Role.OPERATOR, None)],
+        "services": [(Role.SERVICE, None)],
+    }
+    return {name: grant(name, *several) for name, several in owners.items()}
+
+
 @dataclass
 class SimulatedWorld:
     """Everything there is. `run` lives it through and returns the logs."""
@@ -109,6 +127,7 @@ class SimulatedWorld:
         self.loop = new_loop(self.trouble.append)
         self.redis = RedisServer(self.loop)
         self.exercised = Exercised()
+        self._mqtt_losses: list[str] = []
         self.brokers = [self._broker() for _ in range(self.rng.choice(_BROKERS))]
         count = self.rng.choice(_PARTITIONS)
         self.keys = [Keys(number, count) for number in range(count)]
@@ -123,17 +142,22 @@ class SimulatedWorld:
             partitions=count,
             trouble=self.trouble.append,
         )
-        ground = Ground(self.loop, self.rng, self.brokers, self.trace, self.exercised)
-        self.people = [SimulatedParticipant(ground, f"p{n}") for n in range(self.rng.randint(3, 4))]
+        ground = Ground(
+            self.loop, self.rng, self._delay, self.brokers, self.trace, self.trouble.append
+        )
+        self.people = [
+            SimulatedParticipant(ground, f"p{n}") for n in range(self.rng.randint(3, _MOST_PEOPLE))
+        ]
         self.centres = _CENTRES[: self.rng.randint(1, 3)]
         names = [f"zone-{number}" for number in range(1, len(self.centres) + 1)]
         self.desk = Desk(ground, names)
-        self.late = Desk(ground, [], "late")
+        self.late = Desk(ground, names, "late", syncs=False)
         self.operator = Operator(ground)
         self._reporting: tuple[SimulatedParticipant | Desk, ...] = (*self.people, self.desk)
 
-    def _broker(self) -> MqttBroker:
-        broker = MqttBroker(self.loop, self.rng, self._delay, self.exercised)
+    def _broker(self) -> SimulatedBroker:
+        keeps = self.rng.choice(_KEEPS)
+        broker = SimulatedBroker(self.loop, self.rng, accounts(), self.exercised, keeps=keeps)
         broker.swallowed = self.swallowed
         return broker
 
@@ -183,6 +207,8 @@ class SimulatedWorld:
         await asyncio.sleep(LATE_S)
         self.late.start()
         await asyncio.sleep(_END_S - LATE_S)
+        keepers = [broker.judge for broker in self.brokers if broker.keeps]
+        self._mqtt_losses = [one for judge in keepers for one in judge.violations()]
 
     def _import_zones(self) -> None:
         execute = self.redis.database.execute
@@ -272,6 +298,7 @@ class SimulatedWorld:
             self._left(),
             [state for _, state in self.late.log.states],
             sum(broker.deaths for broker in self.brokers),
+            self._mqtt_losses,
         )
         return Logs(
             {one.user: one.log for one in self.people},
@@ -300,6 +327,6 @@ class SimulatedWorld:
                     left[f"pending of {reader}"] += len(group.pending)
         left["dead letters"] -= len(self.operator.log.poison)
         for broker in self.brokers:
-            states = [one for one in broker.retained if topics.SERVICE.parse(one) is None]
+            states = [one for one in broker.retained_topics() if topics.SERVICE.parse(one) is None]
             left["retained messages"] += len(states)
         return left

@@ -34,7 +34,7 @@ from verify.simulation.promises import (
 from verify.simulation.simulation_logs import Logs
 from verify.simulation.virtual_time import EPOCH_S
 
-JUDGES = ("I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10")  # what a world is judged by
+JUDGES = ("I1", "I2", "I3", "I4", "I5", "I7", "I8", "I10", "I11")  # what a world is judged by
 _WELL_S = EPOCH_S + 10.0  # until here something may be lost that was on its way to a device
 _SETTLED_S = EPOCH_S + 50.0  # what was certainly due by here has come, if nothing ended before
 _LATE_S = 6.0  # so late a conversation may end: a trap may kill its worker even then
@@ -88,6 +88,7 @@ class Checker:
         yield "I7", self._ended()
         yield "I8", self._nothing_is_left()
         yield "I8", dead_letters_are_the_poison(logs)
+        yield "I11", iter(logs.rest.mqtt_losses)
 
     def _numbers_are_used(self) -> Iterator[str]:
         """A gap in the numbers of receipts would tell of reports for a desk alone."""

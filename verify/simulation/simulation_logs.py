@@ -82,6 +82,7 @@ class Rest:
     left: dict[str, int] = field(default_factory=dict)
     late_states: list[StateSeen] = field(default_factory=list)  # to who subscribed late
     deaths: int = 0  # of the MQTT broker
+    mqtt_losses: list[str] = field(default_factory=list)  # that one with a journal may not have
 
 
 @dataclass(slots=True)

@@ -27,6 +27,8 @@ class SimulationResult:
     reports: int = 0
     alerts: int = 0
     commands: int = 0
+    kept_deaths: int = 0  # of MQTT brokers with a journal
+    forgetful_deaths: int = 0
     exercised: Exercised = field(default_factory=Exercised)
     invariants: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(JUDGES, 0)))
     failing: dict[int, list[Violation]] = field(default_factory=dict)
@@ -83,6 +85,8 @@ def _add(result: SimulationResult, world: SimulatedWorld) -> None:
     result.reports += len(checker.receipts)
     result.alerts += sum(len(log.alerts) for log in logs.devices.values())
     result.commands += len(logs.desk.commands)
+    result.kept_deaths += sum(one.deaths for one in world.brokers if one.keeps)
+    result.forgetful_deaths += sum(one.deaths for one in world.brokers if not one.keeps)
     result.exercised.counts += world.exercised.counts
     if violations := checker.violations():
         result.failing[world.seed] = violations
