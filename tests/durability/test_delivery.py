@@ -167,7 +167,10 @@ async def test_an_alert_for_which_a_devices_queue_has_no_room_is_sent_again_when
             pass
         assert outcome is PubAckReasonCode.QUOTA_EXCEEDED
     async with running(own_servers) as system:
-        ann, operator = await system.connect("ann"), await system.connect("nabij", "u/+/up/nothing")
+        ann, operator = (
+            await system.connect("ann"),
+            await system.connect("nabij", "u/+/down/receipt"),
+        )
         place = system.place()
         await system.be_at(operator, place, user="bob")
         incident = (await system.report(ann, place))["incident"]

@@ -327,6 +327,9 @@ async def test_a_session_that_comes_back_with_an_old_file_of_the_mqtt_broker_is_
         return city.adopted() == before + 2
 
     await polled(is_adopted_again)
+    monkeypatch.setattr(session_takeover, "CHECK_LOOKS", 600)  # a look is a session for a moment
+    await city.have_seen_each_other("a-1")
+    await polled(lambda: city.is_("b-1", WorkerState.GONE))
     assert not await city.has_session("b-1")
 
 
