@@ -152,9 +152,11 @@ class Session:
         if not qos:
             if self.link is None:
                 return False
-            if not self.link.has_room or not self.link.send(delivery, 0):
+            if not self.link.has_room:
                 self._on_drop()
                 return False
+            if not self.link.send(delivery, 0):  # too large for the client: as if sent (3.1.2-25)
+                self._on_drop()
             return True
         account, size = self.account, message.size
         if account.queued_bytes + size > account.grant.quotas.queued_bytes:

@@ -81,9 +81,11 @@ class Comparison:
         """
         self._compare_answers(ours, theirs)
         mine, other = messages_in(ours), messages_in(theirs)
-        assert mine.keys() == other.keys(), "other messages were delivered"
+        assert mine.keys() == other.keys(), (
+            f"other messages: {mine.keys() - other.keys()}, Mosquitto {other.keys() - mine.keys()}"
+        )
         if not is_windowed:
-            assert order_in(mine) == order_in(other), "another order within a topic"
+            assert order_in(mine) == order_in(other), f"another order: {mine}, Mosquitto {other}"
             assert _released(ours) == _released(theirs), "other messages were released"
         for name, message in mine.items():
             self._compare_message(

@@ -203,8 +203,17 @@ class Endpoint:
 
     def settle(self) -> None:
         """Wait until all that was sent is handled, and all that is for the client has come."""
+        self.ping()
+        self.pong()
+
+    def ping(self) -> None:
+        """Ask for a PINGRESP, if it is connected."""
         if self.pipe is not None:
             self.pipe.send(PING)
+
+    def pong(self) -> None:
+        """Read all that comes before that PINGRESP."""
+        if self.pipe is not None:
             self._read_until("PINGRESP")
 
     def last_answer(self) -> Answer:
@@ -281,6 +290,29 @@ class Endpoint:
         if isinstance(found, mqtt5.SubAckPacket | mqtt5.UnsubAckPacket):
             return Answer(kind, tuple(code.value for code in found.reason_codes))
         return Answer(kind, (found.reason_code.value,))
+
+
+@dataclass
+class Pair:
+    """One client at both MQTT brokers."""
+
+    client_id: str
+    version: int
+    ours: Endpoint
+    theirs: Endpoint
+    is_connected: bool = False
+    is_kept: bool = False  # its session outlives the connection
+    is_windowed: bool = False
+    has_will: bool = False
+    packet_id: int = 0
+    aliases: dict[int, str] = field(default_factory=dict)
+    options: dict[str, dict[str, bool]] = field(default_factory=dict)  # of subscriptions
+    collected: dict[str, list[Event]] = field(default_factory=dict)  # of windowed ones
+
+    def next_id(self) -> int:
+        """Return a packet id for what it sends."""
+        self.packet_id += 1
+        return self.packet_id
 
 
 def at_mosquitto(port: int, version: int) -> Endpoint:

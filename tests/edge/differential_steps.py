@@ -14,6 +14,7 @@ NARROWER = {"#": "a/#", "+/+": "a/+"}  # which do not match jobs: those come of 
 KEPT_S = 1000
 LARGE = b"." * 400
 SMALL_PACKET = 300
+MAX_WINDOW = 65535
 
 OPTIONS_OF_311 = {
     "no_local": False,
@@ -24,6 +25,8 @@ OPTIONS_OF_311 = {
 topics = st.sampled_from(TOPICS)
 qualities = st.sampled_from(QOS)
 whom = st.integers(0, len(CLIENTS) - 1)
+windows = st.sampled_from([MAX_WINDOW, MAX_WINDOW, MAX_WINDOW, 1, 2])
+max_packets = st.sampled_from([None, None, None, SMALL_PACKET])
 rarely = st.sampled_from([False, False, False, True])
 properties = st.one_of(
     st.just({}),

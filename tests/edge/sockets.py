@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -150,3 +151,16 @@ async def eventually(holds: Any) -> None:
 def open_files() -> int:
     """Return how many descriptors this process has."""
     return len([*Path("/proc/self/fd").iterdir()])
+
+
+def certificates(openssl: str, directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server needs, and a client that trusts it."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    options = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    command = [openssl, "req", "-x509", *options, *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, key)
+    return server, ssl.create_default_context(cafile=str(certificate))

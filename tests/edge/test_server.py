@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +12,14 @@ import pytest
 from broker.edge.accounts import Quotas
 from broker.edge.limits import Limits
 from broker.edge.server import EdgeServer
-from tests.edge.sockets import Host, SocketClient, eventually, hosted, open_files
+from tests.edge.sockets import (
+    Host,
+    SocketClient,
+    certificates,
+    eventually,
+    hosted,
+    open_files,
+)
 
 KIB = 1024
 LOW = Quotas(publishes_per_s=2_000, queued_bytes=64 * KIB, turn_packets=8)
@@ -189,19 +194,6 @@ async def test_accounts_take_turns_whatever_the_number_of_their_connections() ->
         topics = [(await reader.packet()).topic for _ in range(4_200)]
         last = max(at for at, topic in enumerate(topics) if topic == "one")
         assert last < 2_000  # half of what was read until then, and what had come before it
-
-
-def certificates(openssl: str, directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what a server needs, and a client that trusts it."""
-    key, certificate = directory / "key.pem", directory / "certificate.pem"
-    options = ["-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    command = [openssl, "req", "-x509", *options, *names, *files]
-    subprocess.run(command, check=True, capture_output=True)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, key)
-    return server, ssl.create_default_context(cafile=str(certificate))
 
 
 async def test_with_a_certificate_it_speaks_tls_and_nothing_else(
