@@ -147,7 +147,9 @@ class Opponent:
 
     def connect(self, client: Client, *, is_clean: bool = False) -> None:
         self.lose(client)
-        expiry_s = self.random.choice((0, SHORT_S, LONG_S, LONG_S))
+        # A member without a session that lasts may get QoS 2 twice over a kill: nothing is kept of it.
+        least_s = 0 if client.patterns != (SHARED,) else SHORT_S
+        expiry_s = self.random.choice((least_s, SHORT_S, LONG_S, LONG_S))
         client.expiries_s.add(expiry_s)
         client.expiry_s, client.connected_s = expiry_s, self.wire.time_s
         will = None
@@ -206,8 +208,7 @@ class Opponent:
             return
         if self.random.random() < 0.3:
             wire.send(mqtt5.DisconnectPacket().write())
-        else:
-            wire.break_off()
+        wire.break_off()
         self.lose(client)
 
     def subscribe(self, client: Client) -> None:
@@ -245,6 +246,8 @@ class Opponent:
         retain, qos = self.random.random() < 0.2, self.random.choice((0, 1, 1, 2, 2))
         sent = self.new(client, self.random.choice(TOPICS), qos, retain=retain)
         packet_id = client.next_id() if qos else None
+        if not qos:
+            sent.over = self.step
         if packet_id is not None:
             client.outgoing[packet_id] = (sent, False)
         self.transmit(client, sent, packet_id)
@@ -285,6 +288,7 @@ class Opponent:
         self.wire.kill(
             written=self.random.randint(0, self.wire.unwritten),
             torn_bytes=self.random.choice((0, 1, 5, 40)),
+            copied=self.random.choice((None, None, 0, 1, 3, 10)),
         )
         self.restarted_s = self.wire.time_s
         for client in self.clients:
@@ -440,6 +444,7 @@ class Opponent:
         assert in_use == sum(one.message.size for one in retained)
         assert not any(one._queued_bytes for one in broker.router.groups.values())
         self.judge()
+        self.judge_retained()
         for client in self.clients:
             assert client.wire is not None
             client.wire.send(mqtt5.DisconnectPacket(session_expiry_interval=0).write())
@@ -462,6 +467,22 @@ class Opponent:
             assert not is_once or len(came) <= 1, f"{came} got {sent}"
             if self.is_owed_to_group(members, sent):
                 assert came, f"the group never got {sent}"
+
+    def judge_retained(self) -> None:
+        """A new client gets the last message that was retained, or one that may have been the last."""
+        reader = self.wire.client("reader", username="even")
+        reader.subscribe("#")
+        got = {one.topic: self.sent[one.payload] for one in reader.messages()}
+        reader.break_off()
+        for topic in TOPICS:
+            some = [one for one in self.sent.values() if one.retain and one.topic == topic]
+            known = [one for one in some if one.is_acknowledged]
+            last = [one for one in some if not any(one.over < each.began for each in known)]
+            if topic in got:
+                assert got[topic] in last, f"{got[topic]} is retained, and not one of {last}"
+            else:
+                lasting = all(one.lasts_s is None for one in last)
+                assert not (known and lasting), f"nothing is retained, and not one of {last}"
 
     @staticmethod
     def judge_order(client: Client) -> None:

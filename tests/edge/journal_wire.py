@@ -1,11 +1,13 @@
 """A `Wire` whose journal is files, written and rewritten by the broker's own `BrokerJournal`."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 from broker.edge.edge_broker import EdgeBroker
 from broker.edge.journal import Journal
-from broker.edge.recovery import BrokerJournal, restore
+from broker.edge.records import encode_batch
+from broker.edge.recovery import BrokerJournal, restore, snapshot
 from tests.edge.wire import Wire
 
 
@@ -44,8 +46,11 @@ class JournalWire(Wire):
         if some:
             self.kept.copy()
 
-    def kill(self, written: int = 0, torn_bytes: int = 0) -> None:
-        """Kill -9 when so many batches are written, and perhaps a part of the next; start again."""
+    def kill(self, written: int = 0, torn_bytes: int = 0, copied: int | None = None) -> None:
+        """Kill -9 when so many batches are written, and perhaps a part of the next; start again.
+
+        If it has `copied` so many things of its journal, it is killed once more in that start.
+        """
         for _, batch in self._unwritten[:written]:
             self.kept.write(batch)
         if torn_bytes and written < len(self._unwritten):
@@ -55,8 +60,20 @@ class JournalWire(Wire):
         self.kept.close()
         self._unwritten.clear()
         self.clients.clear()
+        if copied is not None:
+            self._start_and_die(copied)
         self.broker = self._new_broker()
         self._start()
+
+    def _start_and_die(self, copied: int) -> None:
+        broker = self._new_broker()
+        journal = Journal(self._directory)
+        journal.open()
+        restore(broker, journal.read())
+        journal.rewrite()
+        for records in islice(snapshot(broker, 1), copied):
+            journal.append(encode_batch(records))
+        journal.close()
 
     def twin(self) -> EdgeBroker:
         """What a kill at this moment would leave."""
