@@ -6,7 +6,14 @@ from typing import Protocol
 
 from broker.edge import answers
 from broker.edge.limits import Limits
-from broker.edge.packets import V5, BadPacketError, Connect, Packet, PacketReader
+from broker.edge.packets import (
+    PLAIN_PUBACK,
+    V5,
+    BadPacketError,
+    Connect,
+    Packet,
+    PacketReader,
+)
 from broker.edge.reasons import Reason
 from broker.edge.recorder import Recorder
 from broker.edge.session import Delivery, Session
@@ -72,6 +79,18 @@ class Connection:
         if not self.is_closed:
             self.heard_at = self._owner.now()
             self._reader.feed(data)
+
+    def feed_puback(self, data: bytes) -> bool:
+        """Handle four bytes that are a PUBACK, as most are, without a turn; False: they are not."""
+        session = self.session
+        if session is None or self.is_stopped or data[:2] != PLAIN_PUBACK or self.unread:
+            return False
+        packet_id = data[2] << 8 | data[3]
+        if self.is_closed or session.qos_of(packet_id) != 1:
+            return False
+        self.heard_at = self._owner.now()
+        session.acknowledged(packet_id)
+        return True
 
     @property
     def unread(self) -> int:

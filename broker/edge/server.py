@@ -113,7 +113,7 @@ class EdgeServer:
                 told_at = now
                 for topic, payload in sys_topics(self.broker, now - self._started_at).items():
                     self.broker.router.publish_own(topic, payload)
-            self._flush()
+            self.flush()
             await asyncio.sleep(1.0)
 
     # -- turns ------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class EdgeServer:
     def read(self, link: "_Link") -> None:
         """Bytes have come: handle them, and write what that comes to."""
         self._handle(link)
-        self._flush()
+        self.flush()
 
     def _handle(self, link: "_Link") -> None:
         """Handle what the account may still send in this turn; the rest waits."""
@@ -177,11 +177,11 @@ class EdgeServer:
                 self._handle(link)
             if not links:
                 del self._in_line[account]
-        self._flush()
+        self.flush()
         if self._journal is not None and self._commit is None and self.broker.recorder.is_urgent:
             self._begin_commit(self._journal)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Write what is to be written, and have the journal written where somebody waits for it."""
         while dirty := self.broker.take_dirty():
             for connection in dirty:
@@ -224,7 +224,7 @@ class EdgeServer:
         self._lazy_is_due = False
         recorder = self.broker.recorder
         recorder.is_urgent = not recorder.is_empty
-        self._flush()
+        self.flush()
 
     def _begin_commit(self, journal: BrokerJournal) -> None:
         number, batch = self.broker.recorder.number, self.broker.recorder.take()
@@ -238,7 +238,7 @@ class EdgeServer:
         self._commit = None
         self.broker.committed(number)
         journal.copy()
-        self._flush()
+        self.flush()
 
 
 class _Link(asyncio.Protocol):
@@ -263,8 +263,11 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come."""
-        if not self.connection.is_closed:
-            self.connection.feed(data)
+        connection = self.connection
+        if len(data) == 4 and connection.feed_puback(data):
+            self._server.flush()
+        elif not connection.is_closed:
+            connection.feed(data)
             self._server.read(self)
 
     def pause_or_resume(self) -> None:
