@@ -347,14 +347,12 @@ class PacketReader:
         payload_at = at + is_v5 + (2 if qos else 0)
         if not payload_at <= end <= there or size >> 14 or end - start > self._max_packet_bytes:
             return None
-        packet_id = buffer[at] << 8 | buffer[at + 1] if qos else 0
-        if (qos and not packet_id) or qos == 3 or (is_v5 and buffer[payload_at - 1]):
+        raw, packet_id = buffer[body + 2 : at], buffer[at] << 8 | buffer[at + 1] if qos else 0
+        if (is_v5 and buffer[payload_at - 1]) or b"\0" in raw or qos == 3 or packet_id < (qos > 0):
             return None
         try:
-            topic = str(buffer[body + 2 : at], "utf-8")
+            topic = str(raw, "utf-8")
         except UnicodeDecodeError:
-            return None
-        if "\0" in topic:
             return None
         self._at = end
         is_retained = buffer[start] & 1 == 1
