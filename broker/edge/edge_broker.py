@@ -35,6 +35,7 @@ from broker.edge.session import Session
 from broker.edge.topic_filters import is_topic_name
 
 _KEEP_ALIVE_FACTOR = 1.5  # 3.1.2-22
+_RETAINED_PER_CREDIT = 50  # so many retained messages cost what one PUBLISH does
 _NOT_FOUND = Reason.PACKET_ID_NOT_FOUND
 
 
@@ -394,7 +395,8 @@ class EdgeBroker:
         codes, fresh = self.router.subscribe(session, packet)
         answer = answers.suback(connection.version, packet.packet_id, codes)
         connection.answer(answer, waits=session.is_kept)
-        self.router.send_retained(session, fresh)
+        sent = self.router.send_retained(session, fresh)
+        self._charge(connection, session.account, sent // _RETAINED_PER_CREDIT)
 
     def _unsubscribe(self, connection: Connection, session: Session, packet: Unsubscribe) -> None:
         self._charge(connection, session.account, len(packet.patterns))

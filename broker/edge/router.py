@@ -17,7 +17,7 @@ from broker.edge.topic_tree import TopicTree
 
 _SEND_ALWAYS, _SEND_IF_NEW = 0, 1  # 3.8.3.1, Retain Handling
 
-Fresh = tuple[str, Subscription]  # a topic filter whose retained messages are wanted
+Fresh = dict[str, Subscription]  # by topic filters whose retained messages are wanted
 
 
 class Retained:
@@ -136,15 +136,17 @@ class Router:
         name = "" if account is None else account.grant.name
         return RetainedRecord(message.publish, self._recorder.unix(message.came_at), name)
 
-    def send_retained(self, session: Session, fresh: list[Fresh]) -> None:
-        """Send what is retained on the topics that a client has just subscribed to."""
-        for pattern, subscription in fresh:
+    def send_retained(self, session: Session, fresh: Fresh) -> int:
+        """Send what is retained on the topics just subscribed to; return how much that was."""
+        first = self.last_message
+        for pattern, subscription in fresh.items():
             for one in self.retained_on(pattern):
                 # Each has its own number: a session may have this twice, and queues are in its order.
                 message = self.numbered(one.message.publish, one.message.came_at)
                 qos = min(message.publish.qos, subscription.qos)
                 session.take(message, qos, retain=True, identifiers=subscription.identifiers)
                 self._recorder.add_message(message)
+        return self.last_message - first
 
     def retained_on(self, pattern: str) -> Iterator[Retained]:
         """Yield what is retained on the topics that a filter matches; what has expired goes."""
@@ -159,10 +161,10 @@ class Router:
 
     # -- subscriptions ----------------------------------------------------------------------------
 
-    def subscribe(self, session: Session, packet: Subscribe) -> tuple[list[int], list[Fresh]]:
+    def subscribe(self, session: Session, packet: Subscribe) -> tuple[list[int], Fresh]:
         """Add subscriptions; return a reason code for each, and those that want what is retained."""
         codes: list[int] = []
-        fresh: list[Fresh] = []
+        fresh: Fresh = {}  # the same filter many times in one packet counts once
         for one in packet.filters:
             is_new = one.pattern not in session.subscriptions
             reason = self._refusal(session, one, is_new=is_new)
@@ -180,7 +182,7 @@ class Router:
             handling = one.retain_handling
             is_wanted = handling == _SEND_ALWAYS or (is_new and handling == _SEND_IF_NEW)
             if name is None and is_wanted:
-                fresh.append((pattern, subscription))
+                fresh[pattern] = subscription
         return codes, fresh
 
     def _refusal(self, session: Session, one: TopicFilter, *, is_new: bool) -> Reason | None:

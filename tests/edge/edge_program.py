@@ -12,10 +12,10 @@ import msgspec
 
 from broker.edge.accounts import Grant
 from broker.edge.journal import Journal
+from broker.edge.packets import Publish
 from broker.edge.records import (
     DoneRecord,
     MessageRecord,
-    PublishRecord,
     Record,
     SessionRecord,
     SubscriptionRecord,
@@ -114,7 +114,7 @@ def _records(sessions: int, messages: int, payload: bytes, acknowledged: int) ->
         yield SubscriptionRecord(number, f"to/{number}", (1, False, False, None))
     for number in range(1, messages + 1):
         key = (number - 1) % sessions + 1
-        publish = PublishRecord(f"to/{key}", payload, b"", 1, retain=False)
+        publish = Publish(f"to/{key}", payload, 1, retain=False)
         yield MessageRecord(number, publish, time.time(), {key: (1, False, (), 0, False)})
         if number <= acknowledged:
             yield DoneRecord(key, [number])

@@ -256,6 +256,17 @@ def test_a_client_that_takes_nothing_is_not_read_from() -> None:
     assert octets.frames(client.raw_bytes()) == [(octets.PINGRESP, b"")] * 100
 
 
+def test_the_same_filter_a_thousand_times_brings_what_is_retained_once_and_is_paid_for() -> None:
+    wire = Wire()
+    for number in range(200):
+        wire.broker.router.publish_own(f"x/{number}", b"state")
+    client = wire.speaker(V5)
+    credit = wire.broker.accounts["all"].credit
+    found = client.ask(octets.subscribe(V5, *[("x/#", 0)] * 500, *[("x/+", 0)] * 500))
+    assert [first for first, _ in found] == [octets.SUBACK] + [0x31] * 400
+    assert credit - wire.broker.accounts["all"].credit == 1000 + 400 // 50
+
+
 def test_the_properties_of_a_message_count_in_the_quota_of_who_waits_for_it() -> None:
     wire = Wire()
     reader = wire.client("reader", session_expiry_interval=60)
