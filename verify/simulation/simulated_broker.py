@@ -160,7 +160,9 @@ class SimulatedBroker:
         return topic is not None and topic.template == self.swallowed
 
     def _turn(self, connection: Connection) -> None:
-        connection.turn(_TURN_PACKETS)  # nothing happens once it is over
+        if connection not in self._links:
+            return
+        connection.turn(_TURN_PACKETS)
         wait_s = connection.paused_until - self._loop.now
         if wait_s > 0:
             self._loop.call_later(wait_s, self._turn, connection)
@@ -188,14 +190,8 @@ class SimulatedBroker:
     def _flush(self) -> None:
         while dirty := self._edge.take_dirty():
             for connection in dirty:
-                if (link := self._links.get(connection)) is None:
-                    continue
-                if data := connection.take():
-                    link.send(data)
-                    connection.drained()
-                if connection.is_closed:
-                    link.end()
-                    del self._links[connection]
+                if (link := self._links.get(connection)) is not None:
+                    self._write(connection, link)
         records = self._edge.recorder
         if records.is_empty or self._is_committing:
             return
@@ -204,6 +200,18 @@ class SimulatedBroker:
         elif not self._is_lazy:
             self._is_lazy = True
             self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily, self.deaths)
+
+    def _write(self, connection: Connection, link: Link) -> None:
+        if data := connection.take():
+            link.send(data)
+        if connection.is_closed:
+            link.end()
+            del self._links[connection]
+            return
+        if not connection.has_room:
+            connection.drained()
+        if connection.is_stopped:
+            self._loop.call_soon(self._turn, connection)
 
     def _commit(self, lasts_s: float) -> None:
         self._is_committing = True
