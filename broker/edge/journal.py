@@ -43,7 +43,6 @@ class Journal:
         self._mark = b""
         self._bytes = 0
         self._live_bytes = 0  # after the last rewrite
-        self._is_rewriting = False
 
     def open(self) -> None:
         """Take the directory for this process alone; make it if it is not there.
@@ -51,15 +50,15 @@ class Journal:
         Raises:
             JournalError: it cannot be used, or another process uses it.
         """
-        try:
+        with self._failing():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._directory / "lock"
             self._lock = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JournalError(f"{self._directory}: another process uses this journal") from None
-        except OSError as error:
-            raise JournalError(f"{self._directory}: {error.strerror}") from error
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another process uses this journal"
+                raise JournalError(f"{self._directory}: {problem}") from None
 
     def read(self) -> Iterator[Record]:
         """Yield the records of all files, oldest first.
@@ -69,8 +68,7 @@ class Journal:
         """
         for path in self._paths():
             self._number = int(path.name.removeprefix("journal-"))
-            data = path.read_bytes()
-            for batch in _batches(path, data):
+            for batch in _batches(path, path.read_bytes()):
                 yield from decode_batch(batch)
 
     def _paths(self) -> list[Path]:
@@ -86,17 +84,13 @@ class Journal:
         """
         self._number += 1
         self._mark = os.urandom(_MARK_BYTES)
-        path = self._directory / _NAME.format(self._number)
-        self._close_file()
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._file = os.open(path, flags, 0o600)
-            _sync_directory(self._directory)
-        except OSError as error:
-            raise JournalError(f"{path}: {error.strerror}") from error
-        self._is_rewriting = True
-        start = _FORMAT + self._mark
         self._bytes = 0
+        self._close_file()
+        with self._failing():
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(self._directory / _NAME.format(self._number), flags, 0o600)
+            _sync_directory(self._directory)
+        start = _FORMAT + self._mark
         self._put(start + zlib.crc32(start).to_bytes(4, "little"))
 
     def write(self, batch: bytes) -> None:
@@ -135,17 +129,17 @@ class Journal:
     @property
     def is_large(self) -> bool:
         """Whether the file should be rewritten."""
-        limit = max(self._min_bytes, _GROWTH * self._live_bytes)
-        return not self._is_rewriting and self._bytes > limit
+        return self._bytes > max(self._min_bytes, _GROWTH * self._live_bytes)
 
     def rewritten(self) -> None:
         """All that is live is in the present file: those before it go."""
         self._sync()
-        for path in self._paths():
-            if path.name != _NAME.format(self._number):
-                path.unlink()
-        _sync_directory(self._directory)
-        self._live_bytes, self._is_rewriting = self._bytes, False
+        with self._failing():
+            for path in self._paths():
+                if path.name != _NAME.format(self._number):
+                    path.unlink()
+            _sync_directory(self._directory)
+        self._live_bytes = self._bytes
 
     def close(self) -> None:
         """Close the file, and let other processes use the directory."""
