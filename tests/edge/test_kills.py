@@ -1,6 +1,7 @@
 """Kill -9 of the real process: what it acknowledged is there afterwards, in seconds."""
 
 import asyncio
+import functools
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from random import Random
 import mqtt5
 import pytest
 
+from broker.edge.recovery import BrokerJournal
 from tests.edge.edge_program import EdgeProgram, write_journal
-from tests.edge.sockets import SocketClient
+from tests.edge.sockets import SocketClient, hosted
 
 KILLS, PUBLISHERS = 5, 3
 RECOVERY_S = 3.0
@@ -152,3 +154,42 @@ async def test_a_disk_that_is_full_ends_it_in_a_line_and_costs_no_promise(
         message = await reader.next_of(mqtt5.PublishPacket)
         reader.send(mqtt5.PubAckPacket(message.packet_id))
     reader.writer.close()
+
+
+def files(directory: Path) -> set[str]:
+    return {one.name for one in directory.glob("journal-*")}
+
+
+async def test_a_journal_is_rewritten_while_messages_come_and_are_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = functools.partial(BrokerJournal, min_bytes=5_000, at_once=20)
+    monkeypatch.setattr("broker.edge.server.BrokerJournal", small)
+    numbers: set[str] = set()
+    async with hosted(directory=tmp_path) as host:
+        gone = await host.client("gone", topic="a", session_expiry_interval=600)
+        gone.writer.close()
+        reader = await host.client("reader", topic="a", session_expiry_interval=600)
+        writer = await host.client("writer", "bob")
+        for number in range(1, 501):
+            writer.publish("a", b"%d" % number, 1, number)
+            if number % 10 == 0:
+                for _ in range(10):
+                    message = await reader.next_of(mqtt5.PublishPacket)
+                    reader.send(mqtt5.PubAckPacket(message.packet_id))
+                    await writer.packet()
+                numbers |= files(tmp_path)
+    assert len(numbers) > 2
+    async with hosted(directory=tmp_path) as host:
+        back = await host.raw()
+        await back.connect("gone", session_expiry_interval=600, clean_start=False)
+        got = []
+        for _ in range(500):
+            message = await back.next_of(mqtt5.PublishPacket)
+            got.append(int(message.payload))
+            back.send(mqtt5.PubAckPacket(message.packet_id))
+        assert got == [*range(1, 501)]
+        reader = await host.raw()
+        await reader.connect("reader", session_expiry_interval=600, clean_start=False)
+        reader.send(mqtt5.PingReqPacket())
+        assert isinstance(await reader.packet(), mqtt5.PingRespPacket)  # it has had everything
