@@ -179,6 +179,7 @@ async def test_a_journal_is_rewritten_while_messages_come_and_are_acknowledged(
                     reader.send(mqtt5.PubAckPacket(message.packet_id))
                     await writer.packet()
                 numbers |= files(tmp_path)
+        await reader.ping()  # all that it acknowledged has come
     assert len(numbers) > 2
     async with hosted(directory=tmp_path) as host:
         back = await host.raw()
