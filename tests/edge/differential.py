@@ -3,7 +3,7 @@
 Run many with `python -m tests.edge.differential --sequences 5000`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -37,6 +37,7 @@ from tests.edge.differential_steps import (
     TOPICS,
     max_packets,
     publications,
+    rarely,
     subscriptions,
     topics,
     whom,
@@ -66,17 +67,24 @@ class Differential(RuleBasedStateMachine):
         self.published: Name = ("", b"")
         self.unheard: set[Name] = set()  # of which PUBACK said that nobody gets it
 
-    @initialize(versions=st.lists(st.sampled_from([V5, V5, V311]), min_size=2, max_size=5))
-    def begin(self, versions: list[int]) -> None:
-        self._clean_up()
+    @initialize(
+        versions=st.lists(st.sampled_from([V5, V5, V311]), min_size=2, max_size=5),
+        first=st.lists(subscriptions, min_size=5, max_size=5),
+    )
+    def begin(self, versions: list[int], first: list[list[dict[str, Any]]]) -> None:
+        """Connect all clients, with sessions that are kept and some subscriptions."""
+        clean_up(self.port, CLIENTS[: Differential.used])
         self.comparison.sequences += 1
         Differential.used = len(versions)
         self.pairs = [
             Pair(name, version, at_ours(self.wire, version), at_mosquitto(self.port, version))
             for name, version in zip(CLIENTS, versions, strict=False)
         ]
-        for pair in self.pairs:
-            self._connect(pair, mqtt5.ConnectPacket(pair.client_id, clean_start=True))
+        for pair, asked in zip(self.pairs, first, strict=False):
+            pair.is_kept = True
+            self._come_back(pair)
+            for identifier, one in enumerate(asked, 1):
+                self._subscribe(pair, [one], identifier)
         self._begin_with(self.pairs[:2])
 
     def _begin_with(self, some: list[Pair]) -> None:
@@ -86,8 +94,8 @@ class Differential(RuleBasedStateMachine):
 
     @rule(
         who=whom,
-        clean_start=st.booleans(),
-        kept_s=st.sampled_from([0, KEPT_S, KEPT_S]),
+        clean_start=rarely,
+        kept_s=st.sampled_from([KEPT_S, KEPT_S, KEPT_S, 0]),
         will=wills,
         window=windows,
         max_bytes=max_packets,
@@ -162,7 +170,7 @@ class Differential(RuleBasedStateMachine):
         pair.has_will = False
         pair.aliases.clear()
         self.published = (topic, first.payload)
-        self._disturb(pair)
+        self._disturb(pair, is_kept=pair.is_kept)
         self._step(pair, act, is_queued=True)
 
     def _that_stay(self) -> list[Pair]:
@@ -172,7 +180,9 @@ class Differential(RuleBasedStateMachine):
     @precondition(lambda self: self.connected())
     @rule(who=whom, asked=subscriptions, identifier=st.sampled_from([None, 1, 2, 300]))
     def subscribe(self, who: int, asked: list[dict[str, Any]], identifier: int | None) -> None:
-        pair = self._connected(who)
+        self._subscribe(self._connected(who), asked, identifier)
+
+    def _subscribe(self, pair: Pair, asked: list[dict[str, Any]], identifier: int | None) -> None:
         if pair.version == V311:
             identifier = None
             asked = [{**one, **OPTIONS_OF_311} for one in asked]
@@ -207,7 +217,7 @@ class Differential(RuleBasedStateMachine):
             self._step(pair, lambda one: one.acknowledge(name, is_partial=is_partial))
 
     @precondition(lambda self: self.connected())
-    @rule(who=whom, has_will=st.booleans(), kept_s=st.sampled_from([None, None, 0, KEPT_S]))
+    @rule(who=whom, has_will=st.booleans(), kept_s=st.sampled_from([None, None, KEPT_S, 0]))
     def disconnect(self, who: int, has_will: bool, kept_s: int | None) -> None:  # noqa: FBT001 - drawn by name
         pair = self._connected(who)
         if pair.version == V311 or (kept_s and not pair.is_kept):
@@ -235,13 +245,17 @@ class Differential(RuleBasedStateMachine):
         """Return the clients that are connected."""
         return [pair for pair in self.pairs if pair.is_connected]
 
-    def _disturb(self, pair: Pair) -> None:
-        """Its connection begins or ends."""
+    def _disturb(self, pair: Pair, *, is_kept: bool) -> None:
+        """Its connection begins or ends, and its session goes on or not."""
 
     def _connect(self, pair: Pair, packet: mqtt5.ConnectPacket) -> None:
-        self._disturb(pair)
+        self._disturb(pair, is_kept=not packet.clean_start)
         pair.is_connected = True
         self._step(pair, lambda one: one.connect(packet), is_queued=True)
+
+    def _come_back(self, pair: Pair) -> None:
+        options = {"session_expiry_interval": KEPT_S} if pair.version == V5 else {}
+        self._connect(pair, mqtt5.ConnectPacket(pair.client_id, **options))
 
     def _connected(self, who: int) -> Pair:
         some = self.connected()
@@ -279,7 +293,7 @@ class Differential(RuleBasedStateMachine):
         return mqtt5.Will(payload=self._payload(), **options, **properties)
 
     def _leave(self, pair: Pair, packet: mqtt5.DisconnectPacket | None) -> None:
-        self._disturb(pair)
+        self._disturb(pair, is_kept=pair.is_kept)
         pair.is_connected = False
         if not pair.is_kept:
             pair.collected.clear()  # what its window kept back is gone
@@ -348,26 +362,25 @@ class Differential(RuleBasedStateMachine):
         """Have all sessions come back, and acknowledge everything: nothing may be left over."""
         for pair in self.pairs:
             if not pair.is_connected and pair.is_kept:
-                options = {"session_expiry_interval": KEPT_S} if pair.version == V5 else {}
-                self._connect(pair, mqtt5.ConnectPacket(pair.client_id, **options))
+                self._come_back(pair)
         for pair in self.connected():
             self._step(pair, acknowledge_all)
             if pair.is_windowed:
                 ours, theirs = (pair.collected.get(name, []) for name in ("ours", "theirs"))
                 self.comparison.compare(ours, theirs, is_queued=True, is_windowed=True)
 
-    def _clean_up(self) -> None:
-        """Leave neither sessions nor retained messages in Mosquitto."""
-        used = CLIENTS[: Differential.used]
-        for name in used:
-            client = at_mosquitto(self.port, V5)
-            client.connect(mqtt5.ConnectPacket(name, clean_start=True))
-            if name == used[-1]:
-                # differences.toml, unknown-root
-                client.send(mqtt5.SubscribePacket(1, [TopicFilter("$own/x")]))
-                for topic in TOPICS:
-                    client.publish(PublishPacket(topic, b"", retain=True))
-            client.leave(mqtt5.DisconnectPacket())
+
+def clean_up(port: int, clients: Sequence[str] = CLIENTS) -> None:
+    """Leave neither sessions nor retained messages in Mosquitto."""
+    for name in clients:
+        client = at_mosquitto(port, V5)
+        client.connect(mqtt5.ConnectPacket(name, clean_start=True))
+        if name == clients[-1]:
+            # differences.toml, unknown-root
+            client.send(mqtt5.SubscribePacket(1, [TopicFilter("$own/x")]))
+            for topic in TOPICS:
+                client.publish(PublishPacket(topic, b"", retain=True))
+        client.leave(mqtt5.DisconnectPacket())
 
 
 def _lines(events: list[Event]) -> str:

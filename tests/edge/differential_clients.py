@@ -143,6 +143,7 @@ class Endpoint:
     pipe: Pipe | None = None
     events: list[Event] = field(default_factory=list)
     held: dict[int, Held] = field(default_factory=dict)
+    done: set[Name] = field(default_factory=set)  # acknowledged whole
     _before: dict[int, Held] = field(default_factory=dict)  # held when the connection ended
 
     def connect(self, packet: mqtt5.ConnectPacket) -> None:
@@ -175,6 +176,8 @@ class Endpoint:
         for packet_id, held in [*self.held.items()]:
             if held.name != name:
                 continue
+            if held.qos == 1 or not is_partial:
+                self.done.add(name)
             if held.qos == 1:
                 del self.held[packet_id]
                 self.send(mqtt5.PubAckPacket(packet_id))

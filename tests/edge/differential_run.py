@@ -15,7 +15,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from nabij.local.embedded import find_program
 from nabij.local.managed_process import free_port
 from tests.edge.differences import Comparison
-from tests.edge.differential import Differential
+from tests.edge.differential import Differential, clean_up
 from tests.edge.shared_differential import SharedDifferential
 from tests.mqtt.brokers import BrokerProcess
 
@@ -75,7 +75,10 @@ def run(
         phases=phases,
     )
     machine = kind if seed is None else hypothesis.seed(seed)(kind)
-    run_state_machine_as_test(machine, settings=how)
+    try:
+        run_state_machine_as_test(machine, settings=how)
+    finally:
+        clean_up(port)
     return kind.comparison
 
 

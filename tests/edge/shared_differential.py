@@ -9,7 +9,7 @@ from hypothesis.stateful import precondition, rule
 from mqtt5 import PublishPacket, TopicFilter
 
 from tests.edge.differential import Differential, held_by, is_shared
-from tests.edge.differential_clients import Answer, Delivered, Endpoint, Event, Pair
+from tests.edge.differential_clients import Answer, Delivered, Endpoint, Event, Name, Pair
 from tests.edge.differential_steps import JOBS, NARROWER, SHARED, qualities, whom
 
 
@@ -17,15 +17,14 @@ class SharedDifferential(Differential):
     """With subscriptions that are shared, which at first two clients have."""
 
     instead_of = NARROWER
-    windows = (
-        False  # what they keep back is lost with a session: test_queues.py has shares with them
-    )
+    has_windows = False  # test_queues.py has shares with windows
 
     def __init__(self) -> None:
         super().__init__()
         self.is_calm = True  # every member was there all the time: then all comes to the same
         self.came: dict[bool, list[Delivered]] = {True: [], False: []}  # whether at ours
         self.members: set[str] = set()
+        self.are_members_kept = True  # none has unsubscribed, or a session that has ended
 
     def _begin_with(self, some: list[Pair]) -> None:
         for pair in some:
@@ -46,6 +45,7 @@ class SharedDifferential(Differential):
     @rule(who=whom, pattern=st.sampled_from(SHARED))
     def leave_share(self, who: int, pattern: str) -> None:
         pair = self._connected(who)
+        self.are_members_kept = False
         packet = mqtt5.UnsubscribePacket(pair.next_id(), [pattern])
         self._step(pair, lambda one: one.send(packet))
 
@@ -68,8 +68,10 @@ class SharedDifferential(Differential):
             name = names[which % len(names)]
             self._step_of(self.pairs, lambda one: one.acknowledge(name, is_partial=is_partial))
 
-    def _disturb(self, pair: Pair) -> None:
-        self.is_calm &= pair.client_id not in self.members
+    def _disturb(self, pair: Pair, *, is_kept: bool) -> None:
+        if pair.client_id in self.members:
+            self.is_calm = False
+            self.are_members_kept &= is_kept
 
     def _own_events(self, endpoint: Endpoint) -> list[Event]:
         is_ours = any(endpoint is pair.ours for pair in self.pairs)
@@ -92,6 +94,18 @@ class SharedDifferential(Differential):
     def teardown(self) -> None:
         super().teardown()
         if not self.has_failed:
-            ours, theirs = ({one.name for one in self.came[at]} for at in (True, False))
-            assert ours >= theirs, f"not delivered to shares: {theirs - ours}"
-            self.comparison.used["shared"] += len(ours - theirs)
+            self._compare_all(
+                "delivered", *({one.name for one in self.came[at]} for at in (True, False))
+            )
+            if self.are_members_kept:
+                self._compare_all(
+                    "acknowledged", *(self._acknowledged(at) for at in ("ours", "theirs"))
+                )
+
+    def _acknowledged(self, side: str) -> set[Name]:
+        done = (getattr(pair, side).done for pair in self.pairs)
+        return {name for names in done for name in names if is_shared(name)}
+
+    def _compare_all(self, what: str, ours: set[Name], theirs: set[Name]) -> None:
+        assert ours >= theirs, f"not {what} of shares: {theirs - ours}"
+        self.comparison.used[f"shared-wait-in-the-group, {what}"] += len(ours - theirs)

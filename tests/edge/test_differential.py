@@ -8,6 +8,9 @@ import pytest
 from mqtt5 import DisconnectPacket, PublishPacket, SubscribePacket, TopicFilter
 
 from broker.edge.accounts import Grant
+from broker.edge.message import Message
+from broker.edge.session import Link, Session
+from broker.edge.subscriptions import Route
 from tests.conftest import missing
 from tests.edge import differences
 from tests.edge.differential import Differential
@@ -64,8 +67,57 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProces
 def test_random_sequences_have_the_same_outcome(
     sequences: type[Differential], mosquitto: BrokerProcess
 ) -> None:
-    comparison = run(sequences, mosquitto.port, sequences=40)
+    comparison = run(sequences, mosquitto.port, sequences=25)
     assert comparison.used["no-matching-subscribers"] > 0
+
+
+class BrokenSession(Session):
+    """Sabotages, each the method of a session that it replaces."""
+
+    def identifiers(self, message: Message, route: Route, *, retain: bool) -> bool:
+        """Only one subscription id."""
+        qos = min(message.publish.qos, route.qos)
+        keeps_flag = retain and route.as_published
+        return self.take(message, qos, retain=keeps_flag, identifiers=route.identifiers[:1])
+
+    def retain_flag(self, message: Message, route: Route, *, retain: bool) -> bool:
+        """The RETAIN flag is lost."""
+        del retain
+        qos = min(message.publish.qos, route.qos)
+        return self.take(message, qos, retain=False, identifiers=route.identifiers)
+
+    def resending(self, link: Link) -> None:
+        """What was sent and not acknowledged is forgotten (4.4)."""
+        ATTACH(self, link)
+        self._resend.clear()
+
+    def order(self, message: Message, qos: int, **options: Any) -> bool:
+        """What waits does not wait in order."""
+        is_taken = TAKE(self, message, qos, **options)
+        self.queue.rotate(1)
+        return is_taken
+
+
+ATTACH, TAKE = Session.attach, Session.take
+SABOTAGED = {
+    "offer": (BrokenSession.identifiers, BrokenSession.retain_flag),
+    "attach": (BrokenSession.resending,),
+    "take": (BrokenSession.order,),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "sabotage"), [(name, one) for name, some in SABOTAGED.items() for one in some]
+)
+def test_a_fault_is_seen(
+    method: str,
+    sabotage: Callable[..., object],
+    mosquitto: BrokerProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Session, method, sabotage)
+    with pytest.raises(AssertionError, match="Mosquitto"):
+        run(Differential, mosquitto.port, sequences=40)
 
 
 # -- differences, each shown ------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class SharedQueue(Queues):
 @pytest.mark.parametrize("queues", [SessionQueue, SharedQueue])
 def test_nothing_is_lost_or_out_of_order_or_beyond_the_window(queues: type[Queues]) -> None:
     how = settings(
-        max_examples=40,
+        max_examples=25,
         stateful_step_count=40,
         deadline=None,
         derandomize=True,
