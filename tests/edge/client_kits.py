@@ -1,6 +1,7 @@
 """MQTT clients that others have written, behind one interface."""
 
 import asyncio
+import itertools
 import json
 import socket
 import ssl
@@ -10,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import aiomqtt
 import paho.mqtt.client as paho
@@ -280,16 +281,48 @@ class AiomqttKit(Kit):
 # -- mqtt.js ----------------------------------------------------------------------------------------
 
 
-class MqttJsKit(Kit):
-    """mqtt.js, in a process of Node's."""
+class Node:
+    """A process of Node's for all of a module's clients, since it takes long to start."""
 
     async def start(self) -> None:
-        options = self.options
         self._process = await asyncio.create_subprocess_exec(
             "node", str(_NODE_CLIENT), cwd=_NODE, stdin=PIPE, stdout=PIPE, limit=1 << 20
         )
-        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._names = itertools.count()
+        self._kits: dict[int, MqttJsKit] = {}
         self._reading = asyncio.create_task(self._read())
+
+    def add(self, kit: "MqttJsKit") -> int:
+        """Return a name for a client."""
+        name = next(self._names)
+        self._kits[name] = kit
+        return name
+
+    def write(self, **command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            said = json.loads(line)
+            self._kits[said.pop("name")].said(said)
+
+    async def stop(self) -> None:
+        self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+
+class MqttJsKit(Kit):
+    """mqtt.js, in the process of Node's."""
+
+    node: ClassVar[Node]
+
+    async def start(self) -> None:
+        options = self.options
+        self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._name = self.node.add(self)
         how: dict[str, Any] = {
             "url": f"mqtt{'' if options.certificate is None else 's'}://127.0.0.1:{options.port}",
             "username": "ann",
@@ -304,26 +337,22 @@ class MqttJsKit(Kit):
         if (will := options.will) is not None:
             how["will"] = {"topic": will.topic, "payload": will.payload.hex(), "qos": will.qos}
         has_session = await self._do("connect", **how)
+        assert isinstance(has_session, bool), has_session
         if options.topic is not None and not has_session:
             assert await self._do("subscribe", topic=options.topic, qos=options.qos) == options.qos
 
     async def _do(self, command: str, **options: Any) -> Any:
-        assert self._process.stdin is not None
-        line = json.dumps({"command": command, **options})
-        self._process.stdin.write(line.encode() + b"\n")
+        self.node.write(command=command, name=self._name, **options)
         async with asyncio.timeout(DEADLINE_S):
-            answer = await self._answers.get()
-        return answer["done"]
+            return await self._answers.get()
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            said = json.loads(line)
-            if "topic" not in said:
-                self._answers.put_nowait(said)
-            else:
-                said["payload"] = bytes.fromhex(said["payload"])
-                self.came.put_nowait(Received(**said))
+    def said(self, said: dict[str, Any]) -> None:
+        """Node has said something about this client."""
+        if "topic" in said:
+            said["payload"] = bytes.fromhex(said["payload"])
+            self.came.put_nowait(Received(**said))
+        else:
+            self._answers.put_nowait(said["done"])
 
     async def publish(self, message: Received) -> None:
         options = {"topic": message.topic, "payload": message.payload.hex()}
@@ -331,14 +360,7 @@ class MqttJsKit(Kit):
         assert answer is None
 
     async def leave(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(b'{"command": "leave"}\n')
-        await self._ended()
+        assert await self._do("leave") is None
 
     async def break_off(self) -> None:
-        self._process.kill()
-        await self._ended()
-
-    async def _ended(self) -> None:
-        await self._process.wait()
-        await self._reading
+        assert await self._do("break_off") is None

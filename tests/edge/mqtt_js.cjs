@@ -1,34 +1,41 @@
-// A client that a test drives: commands come as lines of JSON, and so do answers and messages.
-// The first line has the options of `mqtt.connect`. Started in examples/node, which has mqtt.js.
+// Clients that a test drives: commands come as lines of JSON, and so do answers and messages, each
+// with the name of its client. Started in examples/node, which has mqtt.js.
 const path = require('node:path');
 const readline = require('node:readline');
 const mqtt = require(require.resolve('mqtt', { paths: [path.resolve('.')] }));
 
-const say = (what) => process.stdout.write(`${JSON.stringify(what)}\n`);
 const bytes = (hex) => Buffer.from(hex, 'hex');
-let client;
+const clients = {};
 
 const commands = {
-  connect({ url, will, ...options }) {
+  connect(say, name, { url, will, ...options }) {
     if (will) will.payload = bytes(will.payload);
-    client = mqtt.connect(url, { ...options, will, reconnectPeriod: 0 });
+    const client = mqtt.connect(url, { ...options, will, reconnectPeriod: 0 });
     client.on('connect', ({ sessionPresent }) => say({ done: sessionPresent }));
-    client.on('error', (error) => say({ error: String(error) }));
+    client.on('error', (error) => say({ done: String(error) }));
     client.on('message', (topic, payload, { qos, retain }) =>
       say({ topic, payload: payload.toString('hex'), qos, retain }));
+    clients[name] = client;
   },
-  subscribe({ topic, qos }) {
-    client.subscribe(topic, { qos }, (error, granted) => say({ done: error ? String(error) : granted[0].qos }));
+  subscribe(say, name, { topic, qos }) {
+    clients[name].subscribe(topic, { qos }, (error, granted) =>
+      say({ done: error ? String(error) : granted[0].qos }));
   },
-  publish({ topic, payload, qos, retain }) {
-    client.publish(topic, bytes(payload), { qos, retain }, (error) => say({ done: error ? String(error) : null }));
+  publish(say, name, { topic, payload, qos, retain }) {
+    clients[name].publish(topic, bytes(payload), { qos, retain }, (error) =>
+      say({ done: error ? String(error) : null }));
   },
-  leave() {
-    client.end(false, () => process.exit(0));
+  leave(say, name) {
+    clients[name].end(false, () => say({ done: null }));
+  },
+  break_off(say, name) {
+    clients[name].stream.destroy();
+    say({ done: null });
   },
 };
 
 readline.createInterface({ input: process.stdin }).on('line', (line) => {
-  const { command, ...options } = JSON.parse(line);
-  commands[command](options);
+  const { command, name, ...options } = JSON.parse(line);
+  const say = (what) => process.stdout.write(`${JSON.stringify({ name, ...what })}\n`);
+  commands[command](say, name, options);
 });

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.conftest import missing
 from tests.edge.client_kits import (
@@ -16,11 +17,14 @@ from tests.edge.client_kits import (
     Kit,
     MosquittoKit,
     MqttJsKit,
+    Node,
     Options,
     PahoKit,
     Received,
 )
 from tests.edge.sockets import certificates, hosted
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODE_MODULES = Path(__file__).parents[2] / "examples" / "node" / "node_modules"
 KITS = {
@@ -51,15 +55,22 @@ class Clients:
         return kit
 
 
-@pytest.fixture(params=KITS)
-def kind(request: pytest.FixtureRequest, program: Callable[..., str]) -> type[Kit]:
+@pytest_asyncio.fixture(params=KITS, scope="module", loop_scope="module")
+async def kind(
+    request: pytest.FixtureRequest, program: Callable[..., str]
+) -> AsyncIterator[type[Kit]]:
     if request.param == "mosquitto":
         program("mosquitto_sub")
-    if request.param == "mqtt.js":
-        program("node")
-        if not NODE_MODULES.is_dir():
-            missing("examples/node is not installed: npm install there")
-    return KITS[request.param]
+    if request.param != "mqtt.js":
+        yield KITS[request.param]
+        return
+    program("node")
+    if not NODE_MODULES.is_dir():
+        missing("examples/node is not installed: npm install there")
+    MqttJsKit.node = Node()
+    await MqttJsKit.node.start()
+    yield MqttJsKit
+    await MqttJsKit.node.stop()
 
 
 @pytest.fixture(params=[V311, V5], ids=["3.1.1", "5"])
