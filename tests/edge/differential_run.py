@@ -20,6 +20,16 @@ from tests.edge.shared_differential import SharedDifferential
 from tests.mqtt.brokers import BrokerProcess
 
 KINDS = (Differential, SharedDifferential)
+_RIGHTS = """
+topic readwrite #
+topic readwrite $own/#
+topic readwrite $unknown/#
+user ann
+topic readwrite #
+topic read $SYS/#
+user bob
+topic readwrite b/#
+"""
 _BATCH = 100
 _CONFIG = Path(__file__).parents[2] / "mosquitto.conf"
 _OURS = {"listener", "allow_anonymous", "password_file", "acl_file", "autosave_interval"}
@@ -37,9 +47,7 @@ def start_mosquitto(directory: Path) -> BrokerProcess | None:
         if line.split(" ")[0] not in _OURS and not line.startswith("persistence")
     ]
     acl = directory / "acl"
-    acl.write_text(
-        "topic readwrite #\ntopic readwrite $own/#\ntopic readwrite $unknown/#\nuser ann\ntopic readwrite #\nuser bob\ntopic readwrite b/#\n"
-    )
+    acl.write_text(_RIGHTS, encoding="utf-8")
     lines += [
         f"listener {port} 127.0.0.1",
         "allow_anonymous true",

@@ -11,6 +11,7 @@ from broker.edge.accounts import Grant
 from broker.edge.message import Message
 from broker.edge.session import Link, Session
 from broker.edge.subscriptions import Route
+from broker.edge.sys_topics import sys_topics
 from tests.conftest import missing
 from tests.edge import differences
 from tests.edge.differential import Differential
@@ -30,7 +31,7 @@ from tests.mqtt.brokers import BrokerProcess
 
 _QOS_0, _QOS_1, _QOS_2 = QOS
 _OPEN = {
-    "ann": Grant(name="ann", reads=("#",), quotas=PLENTY),
+    "ann": Grant(name="ann", reads=("#", "$SYS/#"), quotas=PLENTY),
     "bob": Grant(name="bob", reads=("b/#",)),
 }
 
@@ -216,6 +217,12 @@ def client_id_of_an_account(connect: Clients) -> object:
     return answers(connect("same", username="bob", clean_start=False), "CONNACK")
 
 
+def sys_names(connect: Clients) -> object:
+    client = connect("ann", username="ann")
+    client.send(SubscribePacket(1, [TopicFilter("$SYS/broker/version")]))
+    return len(payloads(client))
+
+
 SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
     "one-copy": (one_copy, 1, 2),
     "no-matching-subscribers": (no_matching_subscribers, [(16,), (16,)], [(0,), (0,)]),
@@ -227,6 +234,7 @@ SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
     "shared-wait-in-the-group": (shared_wait_in_the_group, 4, 2),
     "shared-below-dollar": (shared_below_dollar, [b"x"], []),
     "refused-subscribe": (refused_subscribe, [(135,)], [(2,)]),
+    "sys-names": (sys_names, 0, 1),
     "client-id-of-an-account": (client_id_of_an_account, [(False, 0)], [(True, 0)]),
 }
 
@@ -235,6 +243,8 @@ SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
 def test_a_difference_on_purpose_is_as_the_list_says(name: str, mosquitto: BrokerProcess) -> None:
     show, expected_ours, expected_theirs = SHOWN[name]
     wire = Wire(grants=_OPEN)
+    for topic, payload in sys_topics(wire.broker, 0.0).items():
+        wire.broker.router.publish_own(topic, payload)
     seen = []
     for open_at in (lambda: at_ours(wire, V5), lambda: at_mosquitto(mosquitto.port, V5)):
         clients = Clients(open_at)
