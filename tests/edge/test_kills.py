@@ -15,7 +15,7 @@ from broker.edge.recovery import BrokerJournal
 from tests.edge.edge_program import EdgeProgram, write_journal
 from tests.edge.sockets import SocketClient, hosted
 
-KILLS, PUBLISHERS = 5, 3
+KILLS, PUBLISHERS = 4, 3
 RECOVERY_S = 3.0
 
 
