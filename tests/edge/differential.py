@@ -187,6 +187,9 @@ class Differential(RuleBasedStateMachine):
             identifier = None
             asked = [{**one, **OPTIONS_OF_311} for one in asked]
         asked = [self._allowed(pair, **one) for one in asked]
+        asked = list(
+            {one["pattern"]: one for one in asked}.values()
+        )  # differences.toml, named-twice
         packet = mqtt5.SubscribePacket(
             pair.next_id(), [TopicFilter(**one) for one in asked], subscription_id=identifier
         )

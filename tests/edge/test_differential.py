@@ -217,6 +217,15 @@ def client_id_of_an_account(connect: Clients) -> object:
     return answers(connect("same", username="bob", clean_start=False), "CONNACK")
 
 
+def named_twice(connect: Clients) -> object:
+    client = connect("ann")
+    client.publish(publication("twice", retain=True))
+    client.send(SubscribePacket(1, [TopicFilter("twice"), TopicFilter("twice")]))
+    count = len(payloads(client))
+    client.publish(PublishPacket("twice", b"", retain=True))
+    return count
+
+
 def sys_names(connect: Clients) -> object:
     client = connect("ann", username="ann")
     client.send(SubscribePacket(1, [TopicFilter("$SYS/broker/version")]))
@@ -234,6 +243,7 @@ SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
     "shared-wait-in-the-group": (shared_wait_in_the_group, 4, 2),
     "shared-below-dollar": (shared_below_dollar, [b"x"], []),
     "refused-subscribe": (refused_subscribe, [(135,)], [(2,)]),
+    "named-twice": (named_twice, 1, 2),
     "sys-names": (sys_names, 0, 1),
     "client-id-of-an-account": (client_id_of_an_account, [(False, 0)], [(True, 0)]),
 }
