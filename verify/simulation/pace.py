@@ -20,6 +20,7 @@ _WAITING_S = 1.0
 _SLOWLY_S = 100.0  # what only tidies up, or looks for what others have not done
 _SELDOM_S = 400.0
 _SELDOM = {"metrics", "probes", "zones"}  # they act on nothing that a world has
+_FOR_THE_LOST = {"resend_lost"}  # once all faults are over, no MQTT broker loses anything
 _FOR_THE_DEAD = {
     "heartbeat",
     "moved topics",
@@ -44,7 +45,7 @@ class Pace:
 
     async def pause(self, loop: str, seconds: float) -> None:
         """Rest until the next turn of a worker's loop."""
-        if loop in _SELDOM:
+        if loop in _SELDOM or (loop in _FOR_THE_LOST and self._loop.now > BUSY_S):
             await asyncio.sleep(_SELDOM_S)
             return
         await asyncio.sleep(seconds)

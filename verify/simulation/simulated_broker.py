@@ -127,9 +127,10 @@ class SimulatedBroker:
         answer(self._accounts.get(credentials.username or ""))
 
     def retained_topics(self) -> Iterator[str]:
-        """Yield the topics on which anything is retained, but its own."""
+        """Yield the topics on which a subscriber would get what is retained, but its own."""
         for one in self._edge.router.retained.values():
-            if one.account is not None:
+            expires_at = one.message.expires_at
+            if one.account is not None and (expires_at is None or expires_at > self._loop.now):
                 yield one.message.publish.topic
 
     # -- its network connections ------------------------------------------------------------------

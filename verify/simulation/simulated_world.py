@@ -47,7 +47,7 @@ _TWICE = {"intake", "alerting", "groups", "police", "relay"}  # with two workers
 _MOST_PEOPLE = 4
 _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
-_HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.5, 0.1, 0.1
+_HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.8, 0.1, 0.1
 
 _SYNC_S = 12.0
 _BEGIN_S, _END_S = 1.0, 800.0
@@ -260,7 +260,7 @@ class SimulatedWorld:
         """What devices, desks and services do wrong, or do not do."""
         rng = self.rng
         if rng.random() < _BLUNDERING:
-            one = rng.choice(self._reporting)
+            one = rng.choice((self.desk, rng.choice(self.people)))
             self._at(rng.uniform(_BEGIN_S, 7.0), "blunders", one.blunder)
         if rng.random() < _POISONED:
             reader = rng.choice(routes().readers)
