@@ -28,6 +28,11 @@ class ConnectRefused(MqttError):
         self.reason = reason
         self.filters = filters
 
+    @property
+    def concerns_rights(self) -> bool:
+        """Whether the account may not subscribe to what was asked for, or not publish its will."""
+        return bool(self.filters) or self.reason == ConnAckReasonCode.NOT_AUTHORIZED
+
 
 class ServerDisconnected(MqttError):
     """The MQTT broker ended the connection with a DISCONNECT (MQTT 5 section 3.14)."""

@@ -108,11 +108,11 @@ async def run_worker(
 
 
 def _words_of(error: MqttError, endpoint: Endpoint) -> str:
-    if not isinstance(error, ConnectRefused) or not error.filters:
+    if not isinstance(error, ConnectRefused) or not error.concerns_rights:
         return f"MQTT: {error}"
     return (
-        f"the MQTT account {endpoint.username or '(anonymous)'!r} may not read what the services "
-        "need: use the services' account in NABIJ_MQTT_URL, and give it "
+        f"the MQTT account {endpoint.username or '(anonymous)'!r} may not read or write "
+        "what the services need: use the services' account in NABIJ_MQTT_URL, and give it "
         f"`topic readwrite {ROOT}/#` in the MQTT broker's ACL, and share groups"
     )
 
