@@ -1,7 +1,9 @@
 """Random legal sequences of two to five clients, at our MQTT broker and at a real Mosquitto.
 
-Run many with `python -m tests.edge.differential --sequences 5000`.
+Run many with `python -m tests.edge.differential_run --sequences 5000`.
 """
+
+# long: each step of a client, and what is compared after it
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter

@@ -118,7 +118,7 @@ def test_a_fault_is_seen(
 ) -> None:
     monkeypatch.setattr(Session, method, sabotage)
     with pytest.raises(AssertionError, match="Mosquitto"):
-        run(Differential, mosquitto.port, sequences=200)
+        run(Differential, mosquitto.port, sequences=500)
 
 
 # -- differences, each shown ------------------------------------------------------------------------
