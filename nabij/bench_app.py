@@ -21,7 +21,7 @@ def bench(
     ],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A short form, at most 50 s each.")
+        bool, typer.Option("--quick", help="A short form: at most 50 s each, broker some minutes.")
     ] = False,
     as_json: Json = False,
     html: Annotated[
