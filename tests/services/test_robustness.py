@@ -49,6 +49,7 @@ class Intake:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
+        self._states: Any = None
 
     async def start(self) -> None:
         read, write = os.pipe()
@@ -65,8 +66,9 @@ class Intake:
             stderr=asyncio.subprocess.DEVNULL,
         )
         os.close(write)
-        with os.fdopen(read) as pipe:
-            await asyncio.to_thread(_until_ready, pipe)
+        # Open for as long as it runs: a worker whose supervisor reads no more ends itself.
+        self._states = os.fdopen(read)
+        await asyncio.to_thread(_until_ready, self._states)
 
     async def kill(self) -> None:
         """SIGKILL: whatever it was doing stays half done."""
@@ -74,6 +76,7 @@ class Intake:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
             await self._process.wait()
+            self._states.close()
 
 
 def _until_ready(pipe: Any) -> None:
