@@ -94,7 +94,7 @@ async def _widen(deadline: Deadline, filed: StoredIncident, ctx: Context) -> Non
     radius_m = ctx.policy.next_radius_m(incident.wave, incident.radius_m)
     settled = incident.status in (Status.ON_SCENE, Status.CLOSED)
     if settled or membership.helpers(filed.people) or radius_m is None:
-        await ctx.store.deadlines.drop(deadline)
+        await ctx.store.deadlines.drop(deadline, incident)
         return
     after = widened(incident, radius_m, ctx.now)
     due = accept_by(after, ctx.policy.timers)
@@ -105,7 +105,7 @@ async def _escalate_again(deadline: Deadline, filed: StoredIncident, ctx: Contex
     """The police did not acknowledge in time: escalated again, marked as such."""
     incident = filed.incident
     if not awaits_police(incident):
-        await ctx.store.deadlines.drop(deadline)
+        await ctx.store.deadlines.drop(deadline, incident)
         return
     after = replace(incident, attempts=incident.attempts + 1, version=incident.version + 1)
     escalation = overdue_of(after, ctx.now)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from broker.core.incidents import Incident
 from broker.store.kernel.isolation import readable
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.timestamps import milliseconds
@@ -108,10 +109,16 @@ class Deadlines:
             if int(cursor) == 0:
                 return
 
-    async def drop(self, deadline: Deadline) -> None:
-        """Remove an obsolete deadline, unless it was set again."""
+    async def drop(self, deadline: Deadline, of: Incident | None = None) -> None:
+        """Remove an obsolete deadline, unless it was set again, or the incident has changed since.
+
+        One that is overdue is not set again, since it is the sooner: so `of`, the incident by which
+        it was judged, tells whether it is still obsolete. If not, the next turn judges it anew.
+        """
         transaction = Transaction(self._redis)
         fire(transaction, deadline)
+        if of is not None:
+            transaction.require_field(self._keys.incident(of.id), "v", of.version)
         await transaction.run()
 
     async def postpone(self, deadline: Deadline, due: datetime) -> None:

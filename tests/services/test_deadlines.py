@@ -1,9 +1,13 @@
 """What happens when nobody accepts, or the police do not acknowledge, in time."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
+from broker.core.membership import helpers
+from broker.store.conversations import Conversations
+from broker.store.stored_incident import StoredIncident
 from tests.services.client import Connect
 from tests.services.system import System, moved
 
@@ -77,6 +81,32 @@ async def test_acceptance_stops_the_widening_and_acknowledging_the_overdue_escal
     await system.reply(bob, incident, "left")
     wider = await fleet.expect("u/outer/down/alert", incident=incident)
     assert (wider["wave"], wider["reason"]) == (2, "widened")
+
+
+async def test_who_leaves_while_the_deadline_is_judged_by_their_help_does_not_stop_the_widening(
+    system: System, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, read = system.place(), Conversations.get
+    is_judged, has_left = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: Conversations, identifier: UUID) -> StoredIncident | None:
+        filed = await read(self, identifier)
+        if filed is not None and helpers(filed.people):
+            is_judged.set()
+            await has_left.wait()
+        return filed
+
+    fleet, bob = await connect("nabij", "u/+/down/#"), await connect("bob")
+    await system.be_at(bob, moved(place, north_m=150))
+    await system.be_at(fleet, moved(place, north_m=450), user="second")
+    incident = (await system.report(fleet, place, user="reporter"))["incident"]
+    await bob.expect("u/bob/down/alert", incident=incident)
+    monkeypatch.setattr(Conversations, "get", slow)
+    await system.reply(bob, incident, "accepted")
+    await asyncio.wait_for(is_judged.wait(), 10)
+    await system.reply(bob, incident, "left")
+    has_left.set()
+    await fleet.expect("u/second/down/alert", incident=incident, reason="widened")
 
 
 async def test_an_unacknowledged_incident_is_escalated_again_so_often_and_no_more(
