@@ -35,18 +35,20 @@ class Series:
     floor: float
     samples: list[tuple[float, float]] = field(default_factory=list)
 
-    def grows(self, began: float, ended: float) -> bool:
-        """Whether it rose through all of the second half of the run."""
+    def growth(self, began: float, ended: float) -> str | None:
+        """Return how it rose through all of the second half of the run; None: it did not."""
         half = began + (ended - began) / 2
         if not self.samples or self.samples[0][0] > half - WARM_S:
-            return False
+            return None
         values = [value for at, value in self.samples if half <= at <= ended]
         if len(values) < LEAST_SAMPLES:
-            return False
+            return None
         size = len(values) // 4
         quarters = [median(values[size * n : size * (n + 1)]) for n in range(4)]
         rises = all(low < high for low, high in pairwise(quarters))
-        return rises and quarters[3] > max(quarters[0] * GROWTH, quarters[0] + self.floor)
+        if not rises or quarters[3] <= max(quarters[0] * GROWTH, quarters[0] + self.floor):
+            return None
+        return f"{', '.join(f'{one:.0f}' for one in quarters)} in the quarters of the second half"
 
 
 class Growth:
@@ -71,15 +73,18 @@ class Growth:
 
     def judged(self, began: float, ended: float) -> list[str]:
         """Return what grew without bound, in words."""
-        found = [
-            f"resident memory of {name} grows: {_ends(series)} MB"
-            for (name, _), series in self._memory.items()
-            if name not in self._not_judged and series.grows(began, ended)
+        named = [
+            *(
+                (f"resident memory (MB) of {name}", series)
+                for (name, _), series in self._memory.items()
+                if name not in self._not_judged
+            ),
+            *self._queues.items(),
         ]
-        return found + [
-            f"{name} grows: {_ends(series)}"
-            for name, series in self._queues.items()
-            if series.grows(began, ended)
+        return [
+            f"{name} grows: {growth}"
+            for name, series in named
+            if (growth := series.growth(began, ended)) is not None
         ]
 
     def most_mb(self) -> dict[str, float]:
@@ -118,7 +123,3 @@ def resident(pid: int) -> float | None:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return None
-
-
-def _ends(series: Series) -> str:
-    return f"{series.samples[0][1]:.0f} to {series.samples[-1][1]:.0f}"
