@@ -17,7 +17,8 @@ from broker.core.alerts import alerts_of, brief_of, payloads_of
 from broker.core.changes import Change, IncidentChanged, WalkedIn
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
-from broker.mqtt import Message, PubAckReasonCode, ServerStatus
+from broker.mqtt import Message, PubAckReasonCode
+from broker.mqtt.status import Told
 from broker.runtime import metrics
 from broker.runtime.service import NOTHING, Context, Effects, Service
 from broker.store import Claimed
@@ -274,12 +275,11 @@ async def resend_lost(ctx: Context) -> Effects:
     One that has dropped messages says only how many. One that was killed forgets what it had not
     saved; devices ask when they are back, but services may be busy then.
     """
-    losses = [
-        loss
-        for server in ctx.servers
-        for look in (_dropped, _restarted)
-        if (loss := await look(server, ctx.store.mqtt_outages.of(server.number)))
-    ]
+    losses: list[_RecordLoss] = []
+    for server in ctx.servers:
+        told, mqtt_outages = await server.told(), ctx.store.mqtt_outages.of(server.number)
+        found = (await _dropped(told, mqtt_outages), await _restarted(told, mqtt_outages))
+        losses += [loss for loss in found if loss is not None]
     if not losses:
         return NOTHING
     effects = await _again(await ctx.store.alerts.unconfirmed(), ctx, why="lost", doubted=True)
@@ -296,8 +296,8 @@ async def resend_lost(ctx: Context) -> Effects:
 _RecordLoss = Callable[[], Awaitable[None]]
 
 
-async def _dropped(server: ServerStatus, mqtt_outages: MqttOutages) -> _RecordLoss | None:
-    count, resent_for = await server.dropped(), await mqtt_outages.dropped()
+async def _dropped(told: Told, mqtt_outages: MqttOutages) -> _RecordLoss | None:
+    count, resent_for = told.dropped, await mqtt_outages.dropped()
     if count is None or count == resent_for:
         return None
     if not count:  # it has restarted
@@ -307,8 +307,8 @@ async def _dropped(server: ServerStatus, mqtt_outages: MqttOutages) -> _RecordLo
     return partial(mqtt_outages.record_resent, count)
 
 
-async def _restarted(server: ServerStatus, mqtt_outages: MqttOutages) -> _RecordLoss | None:
-    started_ms, known_ms = await server.started_at_ms(), await mqtt_outages.started_ms()
+async def _restarted(told: Told, mqtt_outages: MqttOutages) -> _RecordLoss | None:
+    started_ms, known_ms = told.started_at_ms, await mqtt_outages.started_ms()
     if started_ms is None or started_ms <= known_ms + _UPTIME_OFF_MS:
         return None
     if not known_ms:

@@ -6,10 +6,9 @@ import mqtt5
 
 from broker.edge import crowd
 from broker.edge.limits import Limits
-from broker.edge.packets import V5, variable_byte_integer
+from broker.edge.packets import PUBREL, V5, variable_byte_integer
 from broker.edge.reasons import Reason
 
-PUBACK, PUBREC, PUBREL, PUBCOMP = 0x40, 0x50, 0x62, 0x70
 PINGRESP = b"\xd0\0"
 _FAILURE = 0x80
 _RETURN_CODES = {  # of CONNACK in 3.1.1 (its table 3.1); there is none for other reasons (3.2.2-6)
@@ -60,9 +59,10 @@ def disconnect(version: int, reason: Reason) -> bytes:
 
 def ack(version: int, kind: int, packet_id: int, reason: Reason = Reason.SUCCESS) -> bytes:
     """Answer a PUBLISH, PUBREC or PUBREL; in 3.1.1 there is no reason code."""
+    first = kind << 4 | (2 if kind == PUBREL else 0)  # 3.6.1-1
     if not reason or version != V5:
-        return bytes((kind, 2, packet_id >> 8, packet_id & 0xFF))
-    return bytes((kind, 3, packet_id >> 8, packet_id & 0xFF, reason))
+        return bytes((first, 2, packet_id >> 8, packet_id & 0xFF))
+    return bytes((first, 3, packet_id >> 8, packet_id & 0xFF, reason))
 
 
 def crowd_ack(packet_id: int, differing: str) -> bytes:

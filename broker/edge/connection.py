@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from broker.edge import answers
+from broker.edge.accounts import Account
 from broker.edge.limits import Limits
 from broker.edge.packets import (
     PLAIN_PUBACK,
+    PUBREL,
     V5,
     BadPacketError,
     Connect,
@@ -71,6 +73,11 @@ class Connection:
     def version(self) -> int:
         """The version of MQTT that the client speaks; 0 until it says."""
         return self._reader.version
+
+    @property
+    def account(self) -> Account | None:
+        """Whose client it is, once that is known."""
+        return None if self.session is None else self.session.account
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -207,7 +214,7 @@ class Connection:
 
     def release(self, packet_id: int) -> None:
         """Send a PUBREL."""
-        self.answer(answers.ack(self.version, answers.PUBREL, packet_id), waits=self._is_kept)
+        self.answer(answers.ack(self.version, PUBREL, packet_id), waits=self._is_kept)
 
     @property
     def _is_kept(self) -> bool:

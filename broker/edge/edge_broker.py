@@ -331,12 +331,12 @@ class EdgeBroker:
         if not is_repeat:
             reason, waits = self.router.publish(publish, session)
         if publish.qos == 1:
-            answer = answers.ack(version, answers.PUBACK, packet_id, reason)
+            answer = answers.ack(version, PUBACK, packet_id, reason)
             connection.answer(answer, waits=waits, is_ack=True)
             return
         if not reason.is_failure and not is_repeat:
             self._receive(session, packet_id, is_held=True)
-        answer = answers.ack(version, answers.PUBREC, packet_id, reason)
+        answer = answers.ack(version, PUBREC, packet_id, reason)
         connection.answer(answer, waits=waits or session.is_kept)
 
     def _charge(self, connection: Connection, account: Account, work: int = 1) -> None:
@@ -367,7 +367,7 @@ class EdgeBroker:
         if is_known:
             self._receive(session, packet_id, is_held=False)
         reason = Reason.SUCCESS if is_known else _NOT_FOUND
-        answer = answers.ack(connection.version, answers.PUBCOMP, packet_id, reason)
+        answer = answers.ack(connection.version, PUBCOMP, packet_id, reason)
         connection.answer(answer, waits=is_known and session.is_kept)
 
     def _puback(self, _: Connection, session: Session, packet: Signal) -> None:
@@ -377,7 +377,7 @@ class EdgeBroker:
         packet_id = packet.packet_id
         match session.qos_of(packet_id):
             case None:
-                answer = answers.ack(connection.version, answers.PUBREL, packet_id, _NOT_FOUND)
+                answer = answers.ack(connection.version, PUBREL, packet_id, _NOT_FOUND)
                 connection.answer(answer, waits=False)
             case 1:
                 raise BadPacketError(Reason.PROTOCOL_ERROR)

@@ -58,7 +58,8 @@ class Router:
 
     def route(self, publish: Publish, sender: Session) -> tuple[Reason, bool]:
         """Do so without looking at rights."""
-        message = self.new_message(publish)
+        self.counters.received += 1
+        message = self.numbered(publish, self._now())
         if publish.retain and not self._retain(message, sender.account):
             self.counters.refused += 1
             return Reason.QUOTA_EXCEEDED, False
@@ -67,15 +68,9 @@ class Router:
 
     def publish_own(self, topic: str, payload: bytes) -> None:
         """Publish and retain something of the MQTT broker's own."""
-        message = self.new_message(Publish(topic, payload, 0, retain=True))
+        message = self.numbered(Publish(topic, payload, 0, retain=True), self._now())
         self.retained.put(topic, None, Retained(message, None))
         self._deliver(message, None)
-
-    def new_message(self, publish: Publish) -> Message:
-        """Return a message that has just come."""
-        self.counters.received += 1
-        self.last_message += 1
-        return Message.of(self.last_message, publish, self._now())
 
     def numbered(self, publish: Publish, came_at: float) -> Message:
         """Return a message with the next number."""

@@ -127,8 +127,7 @@ class EdgeServer:
         """Handle what the account may still send in this turn; the rest waits."""
         connection = link.connection
         if not link.is_waiting and not link.is_full:
-            session = connection.session
-            account = None if session is None else session.account
+            account = connection.account
             left = self._left.get(account)
             if left is None:
                 left = _TURN_PACKETS if account is None else account.grant.quotas.turn_packets
@@ -152,9 +151,7 @@ class EdgeServer:
         """Read from this client in a later turn, after others."""
         if not link.is_waiting:
             link.is_waiting = True
-            session = link.connection.session
-            account = None if session is None else session.account
-            self._in_line.setdefault(account, deque()).append(link)
+            self._in_line.setdefault(link.connection.account, deque()).append(link)
             self.schedule()
 
     def schedule(self) -> None:

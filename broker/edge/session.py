@@ -124,14 +124,13 @@ class Session:
             None if at is None else self._recorder.unix(at)
             for at in (self.expires_at, self.will_at)
         )
-        will = self.will
         return SessionRecord(
             self.key,
             self.account.grant.name,
             self.client_id,
             self.expiry_s,
             expires_at,
-            will,
+            self.will,
             self.will_delay_s,
             will_at,
         )

@@ -6,8 +6,10 @@ its own.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from uuid import uuid4
 
 from broker.mqtt.connection import Connection
@@ -25,6 +27,17 @@ _UPTIME = "$SYS/broker/uptime"
 _TIMEOUT_S = 2.0
 _SCAN_S = 10.0
 _AT_ONCE = 200
+
+
+class Told(NamedTuple):
+    """What a server says of itself: each is None if it does not.
+
+    How many messages it has dropped since its start, for want of a reader; and when that was (Unix
+    ms), at most a `sys_interval` too late.
+    """
+
+    dropped: int | None
+    started_at_ms: int | None
 
 
 class ServerStatus:
@@ -54,14 +67,12 @@ class ServerStatus:
         heard = self._connection.heard if self._connection else None
         return heard and (int(heard[0] * 1000), int(heard[1] * 1000))
 
-    async def dropped(self) -> int | None:
-        """Return how many messages the server has dropped since its start, for want of a reader."""
-        return await self._number(_DROPPED)
-
-    async def started_at_ms(self) -> int | None:
-        """Return when the server was started (Unix ms), at most a `sys_interval` too late."""
-        uptime_s = await self._number(_UPTIME)
-        return None if uptime_s is None else int((self._wall_s() - uptime_s) * 1000)
+    async def told(self) -> Told:
+        """Ask the server about itself."""
+        numbers = await self._numbers(_DROPPED, _UPTIME)
+        uptime_s = numbers.get(_UPTIME)
+        started_at_ms = None if uptime_s is None else int((self._wall_s() - uptime_s) * 1000)
+        return Told(numbers.get(_DROPPED), started_at_ms)
 
     async def retained(self, filters: Sequence[str]) -> list[Message]:
         """Return what is retained on these topics, or is being published retained.
@@ -94,14 +105,16 @@ class ServerStatus:
             options=ConnectionOptions(session_expiry_s=0, connect_timeout_s=_TIMEOUT_S),
         )
 
-    async def _number(self, topic: str) -> int | None:
-        """Return the number at the start of the payload on `topic`, or None."""
+    async def _numbers(self, *topics: str) -> dict[str, int]:
+        """Return the number at the start of the payload on each of `topics` that has one."""
+        found: dict[str, int] = {}
         if self._endpoint is None:
-            return None
-        try:
-            async with self._asking([topic]) as connection, asyncio.timeout(_TIMEOUT_S):
-                delivery = (await connection.receive(1))[0]
-                delivery.acknowledge()
-                return int(delivery.message.payload.split()[0])
-        except (MqttError, TimeoutError, ValueError, IndexError):
-            return None
+            return found
+        with contextlib.suppress(MqttError, TimeoutError, ValueError, IndexError):
+            async with self._asking(topics) as connection, asyncio.timeout(_TIMEOUT_S):
+                while len(found) < len(topics):
+                    for delivery in await connection.receive(len(topics)):
+                        delivery.acknowledge()
+                        number = int(delivery.message.payload.split()[0])
+                        found[delivery.message.topic] = number
+        return found
