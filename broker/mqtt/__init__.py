@@ -5,7 +5,6 @@ from broker.mqtt.connection import Connection
 from broker.mqtt.connection_options import ConnectionHooks, ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
-from broker.mqtt.mqtt_connection import MqttConnection, OpenMqtt
 from broker.mqtt.mqtt_errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -17,6 +16,7 @@ from broker.mqtt.mqtt_errors import (
     SessionTakenOver,
     Unreachable,
 )
+from broker.mqtt.open_mqtt import OpenMqtt
 from broker.mqtt.reason_codes import PubAckReasonCode
 from broker.mqtt.stats import ConnectionStats
 from broker.mqtt.status import ServerStatus
@@ -33,7 +33,6 @@ __all__ = [
     "Delivery",
     "Endpoint",
     "Message",
-    "MqttConnection",
     "MqttError",
     "OpenMqtt",
     "Overloaded",

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from broker.mqtt.connection import Connection
 from broker.mqtt.message import Message
-from broker.mqtt.mqtt_connection import MqttConnection
 from broker.mqtt.mqtt_errors import MqttError, Overloaded, Unreachable
 from broker.mqtt.reason_codes import PubAckReasonCode
 
@@ -30,7 +30,7 @@ class BrokerPool:
         Unreachable: on entering: none of them can be reached.
     """
 
-    def __init__(self, connections: Sequence[MqttConnection]) -> None:
+    def __init__(self, connections: Sequence[Connection]) -> None:
         self.connections = connections
         # In the order of sending: sets would settle them in another order each time.
         self._awaited: list[dict[Outcome, None]] = [{} for _ in connections]
@@ -153,7 +153,7 @@ class BrokerPool:
         return outcome
 
 
-def connections_of(mqtt: MqttConnection | BrokerPool) -> Sequence[MqttConnection]:
+def connections_of(mqtt: Connection | BrokerPool) -> Sequence[Connection]:
     """Return the connection to each MQTT broker."""
     return mqtt.connections if isinstance(mqtt, BrokerPool) else [mqtt]
 

@@ -25,7 +25,6 @@ class ConnectionOptions:
     session_expiry_s: int = 86_400
     receive_maximum: int = 1_000
     keep_alive_s: int = 30
-    clean_start: bool = False
     max_packet_bytes: int = 1_048_576
     window: int = 500
     max_queue: int = 20_000
@@ -92,7 +91,6 @@ def session_of(
         receive_maximum=options.receive_maximum,
         keep_alive_s=options.keep_alive_s,
         window=options.window,
-        clean_start=options.clean_start,
         max_packet_bytes=options.max_packet_bytes,
     )
     return Session(config)

@@ -101,7 +101,6 @@ class Session:
             config.client_id,
             username=config.username,
             password=None if config.password is None else config.password.encode(),
-            clean_start=config.clean_start,
             will=None if config.will is None else encode_will(config.will),
             keep_alive=config.keep_alive_s,
             session_expiry_interval=config.session_expiry_s,

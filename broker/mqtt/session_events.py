@@ -33,7 +33,6 @@ class SessionConfig:
     receive_maximum: int = 1_000
     keep_alive_s: int = 30
     window: int = 500
-    clean_start: bool = False
     max_packet_bytes: int = 1_048_576
 
 

@@ -16,8 +16,8 @@ from broker.mqtt.connection import Connection
 from broker.mqtt.connection_options import ConnectionOptions
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Message
-from broker.mqtt.mqtt_connection import MqttConnection, OpenMqtt
 from broker.mqtt.mqtt_errors import MqttError
+from broker.mqtt.open_mqtt import OpenMqtt
 from schemas.codec import encode
 from schemas.messages import Probe
 from schemas.topics import PROBE
@@ -50,7 +50,7 @@ class ServerStatus:
     def __init__(
         self,
         endpoint: Endpoint | None = None,
-        connection: MqttConnection | None = None,
+        connection: Connection | None = None,
         *,
         number: int = 0,
         open_mqtt: OpenMqtt = Connection,
@@ -96,7 +96,7 @@ class ServerStatus:
         except (MqttError, TimeoutError):
             return found
 
-    def _asking(self, filters: Sequence[str]) -> MqttConnection:
+    def _asking(self, filters: Sequence[str]) -> Connection:
         assert self._endpoint is not None
         return self._open_mqtt(
             self._endpoint,

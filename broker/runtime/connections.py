@@ -13,11 +13,11 @@ from broker.errors import ConfigError
 from broker.hosts import each_url
 from broker.mqtt import (
     BrokerPool,
+    Connection,
     ConnectionHooks,
     ConnectionOptions,
     Endpoint,
     Message,
-    MqttConnection,
     ServerStatus,
     connections_of,
 )
@@ -55,10 +55,10 @@ def connect(
     connected: Sequence[asyncio.Event],
     before_reconnect: Callable[[], Awaitable[None]] | None,
     externals: Externals,
-) -> MqttConnection | BrokerPool:
+) -> Connection | BrokerPool:
     """Return the connection to the MQTT broker, or to all of several."""
 
-    def connection(number: int, *, among_several: bool) -> MqttConnection:
+    def connection(number: int, *, among_several: bool) -> Connection:
         hooks = ConnectionHooks(
             before_reconnect=before_reconnect,
             on_connect=connected[number].set,
@@ -134,7 +134,7 @@ def _share_group(settings: Settings) -> str:
 
 
 def servers(
-    mqtt: MqttConnection | BrokerPool, endpoints: Sequence[Endpoint], externals: Externals
+    mqtt: Connection | BrokerPool, endpoints: Sequence[Endpoint], externals: Externals
 ) -> list[ServerStatus]:
     """Return what each MQTT broker is asked about itself."""
     return [

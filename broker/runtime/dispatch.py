@@ -22,9 +22,9 @@ from broker.errors import UnavailableError
 from broker.identity.principal import NOBODY, Principal, principal_of
 from broker.mqtt import (
     BrokerPool,
+    Connection,
     Delivery,
     Message,
-    MqttConnection,
     MqttError,
     PubAckReasonCode,
     ServerStatus,
@@ -76,7 +76,7 @@ class Dispatcher:
         service: Service,
         *,
         partitions: Partitions,
-        mqtt: MqttConnection | BrokerPool,
+        mqtt: Connection | BrokerPool,
         policy: Policy,
         zones: Zones,
         servers: Sequence[ServerStatus] = (ServerStatus(),),

@@ -11,7 +11,7 @@ from contextlib import suppress
 import structlog
 
 from broker.errors import UnavailableError
-from broker.mqtt import MqttConnection, MqttError
+from broker.mqtt import Connection, MqttError
 from broker.runtime.externals import Pause
 from broker.store import WorkerState, WorkerStore
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 async def give_up_moved(
     moved: Mapping[str, Sequence[str]],
     workers: WorkerStore,
-    connections: Sequence[MqttConnection],
+    connections: Sequence[Connection],
     pause: Pause,
 ) -> None:
     """Unsubscribe from what has moved, by the service that has it now, for ever.
@@ -54,7 +54,7 @@ async def _subscribed_at(service: str, workers: WorkerStore, servers: int) -> li
     return []
 
 
-async def _has_unsubscribed(connection: MqttConnection, filters: Sequence[str]) -> bool:
+async def _has_unsubscribed(connection: Connection, filters: Sequence[str]) -> bool:
     with suppress(MqttError):  # not connected: after the next connection
         await connection.unsubscribe(filters)
         return True

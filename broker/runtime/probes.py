@@ -16,7 +16,7 @@ import structlog
 from broker.core.clock_jumps import AGREE_S
 from broker.core.health import Cause, Health, Severity, redis_cause
 from broker.errors import UnavailableError
-from broker.mqtt import Delivery, Message, MqttConnection, MqttError, PubAckReasonCode
+from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
 from broker.runtime.externals import Externals
 from broker.runtime.service import outgoing
 from broker.store import Store
@@ -43,7 +43,7 @@ def probe_topic(service: str, instance: str) -> str:
 class _Ear:
     """One MQTT connection: which probe it sent last, and which came back."""
 
-    def __init__(self, connection: MqttConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.nonce = secrets.token_hex(8)  # what a session brings from an earlier life is not ours
         self.sent = 0
@@ -75,7 +75,7 @@ class Probes:
         instance: str,
         *,
         stores: Sequence[Store],
-        connections: Sequence[MqttConnection],
+        connections: Sequence[Connection],
         account: str | None,
         unsafe_redis: bool,
         externals: Externals,

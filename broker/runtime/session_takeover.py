@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from broker.errors import UnavailableError
 from broker.mqtt import (
+    Connection,
     ConnectionLost,
     ConnectionOptions,
     Endpoint,
     Message,
-    MqttConnection,
     MqttError,
 )
 from broker.runtime import metrics
@@ -52,7 +52,7 @@ _LEAVE_TRIES = 5
 
 _log = structlog.get_logger()
 
-Receive = Callable[[int, MqttConnection], Awaitable[None]]
+Receive = Callable[[int, Connection], Awaitable[None]]
 
 
 class TakeOver:
@@ -71,7 +71,7 @@ class TakeOver:
         workers: WorkerStore,
         *,
         endpoints: Sequence[Endpoint],
-        connections: Sequence[MqttConnection],
+        connections: Sequence[Connection],
         lease: Lease,
         externals: Externals,
     ) -> None:
@@ -301,7 +301,7 @@ class TakeOver:
         except TimeoutError:
             _log.warning("no time left to take what is queued", service=self._service.name)
 
-    async def _leave(self, server: int, connection: MqttConnection) -> None:
+    async def _leave(self, server: int, connection: Connection) -> None:
         now = self._externals.clock.now()
         last = status_of(self._service, self._instance, ServiceState.DRAINING, now)
         try:
@@ -352,7 +352,7 @@ class TakeOver:
                     await self._workers.ended(session)
 
 
-async def _while_it_moves(ending: Awaitable[None], connection: MqttConnection) -> None:
+async def _while_it_moves(ending: Awaitable[None], connection: Connection) -> None:
     """Await the end of a session, as long as what is queued in it comes.
 
     Raises:

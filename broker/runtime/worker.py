@@ -11,9 +11,9 @@ from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
 from broker.mqtt import (
     BrokerPool,
+    Connection,
     ConnectRefused,
     Endpoint,
-    MqttConnection,
     MqttError,
     connections_of,
 )
@@ -130,7 +130,7 @@ class _Worker(NamedTuple):
 class _Line(NamedTuple):
     """A worker's connection, and its place among the workers."""
 
-    mqtt: MqttConnection | BrokerPool
+    mqtt: Connection | BrokerPool
     connected: Sequence[asyncio.Event]
     membership: TakeOver
 

@@ -10,7 +10,7 @@ import structlog
 
 from broker.core.zones import ZoneIndex, ZoneKind
 from broker.errors import UnavailableError
-from broker.mqtt import BrokerPool, Delivery, MqttConnection, connections_of
+from broker.mqtt import BrokerPool, Connection, Delivery, connections_of
 from broker.runtime import metrics
 from broker.runtime.ack_batcher import AckBatcher
 from broker.runtime.connections import status_of
@@ -59,7 +59,7 @@ class WorkerParts:
 
     dispatcher: Dispatcher
     stores: Sequence[Store]
-    mqtt: MqttConnection | BrokerPool
+    mqtt: Connection | BrokerPool
     instance: str
     probes: Probes
     zones_version: int
@@ -168,7 +168,7 @@ class WorkerLoops:
 
     # -- MQTT -------------------------------------------------------------------------------------
 
-    async def _receive(self, broker_index: int, connection: MqttConnection) -> None:
+    async def _receive(self, broker_index: int, connection: Connection) -> None:
         under_way: set[asyncio.Task[None]] = set()
         while True:
             if len(self._in_hand) >= _IN_HAND:  # QoS 0 knows no flow control

@@ -122,7 +122,7 @@ def test_a_session_asks_for_what_the_documents_say_unless_told_otherwise() -> No
     assert (config.subscriptions, config.subscribe_qos) == ((), 1)
     assert (config.session_expiry_s, config.keep_alive_s) == (24 * 3_600, 30)
     assert (config.receive_maximum, config.window) == (1_000, 500)
-    assert (config.clean_start, config.max_packet_bytes) == (False, 1 << 20)
+    assert config.max_packet_bytes == 1 << 20
 
 
 def test_an_endpoint_is_read_from_its_url() -> None:

@@ -34,25 +34,24 @@ def test_connect_carries_what_the_settings_say() -> None:
         receive_maximum=7,
         session_expiry_s=99,
         keep_alive_s=11,
-        clean_start=True,
     )
     session.connect(0.0)
     [packet] = written(session)
     assert isinstance(packet, mqtt5.ConnectPacket)
-    assert (packet.username, packet.password, packet.clean_start) == ("u", b"p", True)
+    assert (packet.username, packet.password) == ("u", b"p")
     assert (packet.receive_max, packet.session_expiry_interval, packet.keep_alive) == (7, 99, 11)
     assert packet.will is not None
     assert (packet.will.topic, packet.will.payload, packet.will.retain) == ("w", b"gone", True)
 
 
-def test_clean_start_is_asked_for_on_every_connection() -> None:
-    session = session_of(clean_start=True)
+def test_every_connection_takes_up_the_session_that_there_is() -> None:
+    session = session_of()
     go_online(session)
     session.lost()
     session.connect(1.0)
     [packet] = written(session)
     assert isinstance(packet, mqtt5.ConnectPacket)
-    assert packet.clean_start
+    assert not packet.clean_start
 
 
 def test_subscribing_completes_the_connect() -> None:

@@ -15,7 +15,6 @@ from broker.mqtt import (
     ConnectionOptions,
     Endpoint,
     Message,
-    MqttConnection,
 )
 from broker.mqtt.connection_options import DEFAULTS, NO_HOOKS
 from broker.runtime.clock import Clock
@@ -151,7 +150,7 @@ class SimulatedWorker:
         will: Message | None = None,
         options: ConnectionOptions = DEFAULTS,
         hooks: ConnectionHooks = NO_HOOKS,
-    ) -> MqttConnection:
+    ) -> Connection:
         connection = Connection(
             endpoint,
             client_id=client_id,
