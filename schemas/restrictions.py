@@ -66,7 +66,7 @@ def as_it_is(_name: str, value: Any) -> Any:
     return value
 
 
-_TAKES_ALERTS_IF_TRUE = frozenset({"available", "isavailable", "availability"})
+_TAKES_ALERTS_IF_TRUE = frozenset({"available", "isavailable"})
 _TAKES_ALERTS_IF_FALSE = frozenset({"mute", "muted", "ismuted", "unavailable", "isunavailable"})
 
 

@@ -4,6 +4,7 @@ import pytest
 import structlog
 
 from broker.mqtt import ServerStatus
+from broker.mqtt.status import Told
 from broker.store import Store
 from services import routes
 from tests.services.system import Servers, polled, running
@@ -30,10 +31,10 @@ async def test_what_a_running_mqtt_broker_keeps_is_not_published_again(
 ) -> None:
     assert await republished(own_servers) == 1  # nothing is known of it yet
 
-    async def long_ago(_: ServerStatus) -> int:
-        return 1_000
+    async def long_ago(_: ServerStatus) -> Told:
+        return Told(dropped=0, started_at_ms=1_000)
 
-    monkeypatch.setattr(ServerStatus, "started_at_ms", long_ago)
+    monkeypatch.setattr(ServerStatus, "told", long_ago)
     assert await republished(own_servers) == 0
     async with Store(own_servers.redis_url, routes=routes()) as store:
         await store.mqtt_outages.still_restored(999)
@@ -48,9 +49,9 @@ async def test_of_several_workers_one_publishes_again(own_servers: Servers) -> N
 async def test_where_the_server_does_not_say_since_when_it_runs_each_start_publishes_again(
     own_servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unknown(_: ServerStatus) -> None:
-        return None
+    async def unknown(_: ServerStatus) -> Told:
+        return Told(dropped=None, started_at_ms=None)
 
-    monkeypatch.setattr(ServerStatus, "started_at_ms", unknown)
+    monkeypatch.setattr(ServerStatus, "told", unknown)
     assert await republished(own_servers) == 1
     assert await republished(own_servers) == 1

@@ -114,6 +114,7 @@ WITHDRAWN: list[dict[str, Any]] = [
     {"user": {"settings": [{"available": False}]}},
     {"availability": "available", "muted": True},
     {"availability": "on_duty", "availabilityStatus": "away"},
+    {"availability": "on_duty", "Availability": True},
     {"availability": None, "muted": True},
     {"location": None, "muted": True},
     {"at": "now", "muted": True},
