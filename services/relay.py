@@ -19,7 +19,7 @@ from broker.runtime import metrics
 from broker.runtime.service import NOTHING, Context, Effects, Service, outgoing
 from broker.store import Alarm, DeadLetter, OutboxMessage, Reader, Undelivered
 from broker.store.kernel.isolation import each
-from broker.store.outbox import again_after_ms
+from broker.store.outbox_messages import Due, DutyDesk
 from schemas import topics
 from schemas.messages import DeliveryReceipt, DeskSync, Receipt, Subject, Unattended
 from schemas.taxonomy import Desk
@@ -78,11 +78,11 @@ async def _send_what_it_lacks(request: DeskSync, ctx: Context) -> None:
     if desk == _duty_desk(ctx):
         desks += [one.reader for one in await _late(ctx) if one.reader.kind == desk.kind]
     for one in dict.fromkeys(desks):
-        await ctx.partitions.send_again(one, ctx.now_ms, but=has)
+        await ctx.partitions.send_again(one, but=has)
 
 
 async def _take_word(said: Mapping[Reader, Collection[str]], ctx: Context) -> None:
-    delivered = await ctx.partitions.delivered(said, duty=_duty_desk(ctx))
+    delivered = await ctx.partitions.delivered(said, now_ms=ctx.now_ms, duty=_duty_desk(ctx))
     desks = [reader for reader in said if reader.is_desk]
     await ctx.store.desks.record_heard(desks, ctx.now_ms)
     now_s = ctx.clock.seconds()
@@ -106,30 +106,32 @@ def _duty_desk(ctx: Context) -> Reader | None:
 
 @service.every(0.25)
 async def relay_due(ctx: Context) -> Effects:
-    """Send what was committed and not confirmed, each time a little later."""
+    """Send what was committed and not confirmed, if it is lost or its reader says nothing."""
     await ctx.store.deadlines.follow(ctx.clock.adopted)  # else what is taken moves along twice
-    taken = await ctx.store.outbox.take(ctx.now_ms)
-    stale = await _stale(taken, ctx)
+    duty = _duty_desk(ctx)
+    climb = DutyDesk(duty, _unattended_ms(ctx)) if duty else None
+    taken = await ctx.store.outbox.take(ctx.now_ms, duty=climb)
+    stale = await _stale([one.message for one in taken], ctx)
     await _give_up(stale.values(), ctx)
-    due = [message for message in taken if message.id not in stale]
+    due = [one for one in taken if one.message.id not in stale]
     if not due:
         return NOTHING
-    late_ms = ctx.now_ms - min(message.due_ms for message in due)
+    late_ms = ctx.now_ms - min(one.message.due_ms for one in due)
     _log.debug("publishing from the outbox", messages=len(due), late_ms=late_ms)
-    return Effects([sent for message in due for sent in _copies(message, ctx)])
+    return Effects([sent for one in due for sent in _copies(one, duty)])
 
 
-def _copies(message: OutboxMessage, ctx: Context) -> Iterator[Message]:
-    """Return the message for its reader and, when that is late, for the duty desk.
+def _copies(due: Due, duty: Reader | None) -> Iterator[Message]:
+    """Return the message for its reader, for the duty desk, or both.
 
     Each copy expires when the next is sent: a session that is not read holds one, not hundreds.
     """
-    expiry_s = again_after_ms(ctx.now_ms - message.due_ms) // 1000 + _EXPIRY_SLACK_S
-    yield Message(message.topic, message.payload, expiry_s=expiry_s)
-    duty, levels = ctx.policy.duty_zone, topics.ESCALATION.parse(message.topic)
-    is_late = _is_late(message.made_ms, ctx)
-    if duty and levels and levels["zone"] != duty and is_late and not message.attended:
-        climbed = topics.ESCALATION.topic(zone=duty, priority=levels["priority"])
+    message, expiry_s = due.message, due.wait_ms // 1000 + _EXPIRY_SLACK_S
+    if due.again:
+        yield Message(message.topic, message.payload, expiry_s=expiry_s)
+    if due.climbs and duty:
+        levels = topics.ESCALATION.parse(message.topic) or {}
+        climbed = topics.ESCALATION.topic(zone=duty.name, priority=levels["priority"])
         yield Message(climbed, message.payload, expiry_s=expiry_s)
 
 
@@ -197,7 +199,11 @@ async def _late(ctx: Context) -> list[Undelivered]:
 
 def _is_late(made_ms: int, ctx: Context) -> bool:
     """Whether it was committed too long ago, or by a clock that went back since."""
-    return not 0 <= ctx.now_ms - made_ms < ctx.policy.timers.unattended_s * 1000
+    return not 0 <= ctx.now_ms - made_ms < _unattended_ms(ctx)
+
+
+def _unattended_ms(ctx: Context) -> int:
+    return ctx.policy.timers.unattended_s * 1000
 
 
 async def _raise(late: Undelivered, known: Alarm | None, ctx: Context) -> Message | None:

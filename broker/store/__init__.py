@@ -11,7 +11,7 @@ from broker.store.kernel.redis_connection import CorruptError
 from broker.store.kernel.streams import StreamEntry, emit
 from broker.store.kernel.transaction import Transaction
 from broker.store.migrations import SCHEMA_VERSION
-from broker.store.outbox import OutboxMessage, Reader, Undelivered, posted
+from broker.store.outbox_messages import OutboxMessage, Reader, Undelivered, posted
 from broker.store.partitions import Partitions, open_partitions
 from broker.store.positions import Hit, Update
 from broker.store.questions import add_question

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.transaction import Transaction
-from broker.store.outbox import Reader
+from broker.store.outbox_messages import Reader
 
 
 class Alarm(NamedTuple):

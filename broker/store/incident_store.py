@@ -22,7 +22,8 @@ from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.streams import emit
 from broker.store.kernel.timestamps import milliseconds
 from broker.store.kernel.transaction import Transaction
-from broker.store.outbox import OutboxMessage, post
+from broker.store.outbox import post
+from broker.store.outbox_messages import OutboxMessage
 from broker.store.receipt_records import (
     KnownReceipt,
     ReceiptRecord,

@@ -16,7 +16,7 @@ import structlog
 from broker.errors import ConfigError, UnavailableError
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.transaction import Transaction
-from broker.store.outbox import OutboxMessage
+from broker.store.outbox_messages import OutboxMessage
 from broker.store.split_conversations import split_conversations
 from broker.store.worker_sessions import WorkerStore
 

@@ -1,107 +1,27 @@
 """Messages that must reach their reader: added with the commit, removed when the reader confirms.
 
 The service that commits also publishes at once. The reader is a desk, or a user who was asked. What
-it has not confirmed by id in time the relay service sends again, each time a little later. A PUBACK
-changes nothing: an MQTT broker gives it if any client has subscribed. Readers drop repeats by id.
+it has not confirmed by id in time the relay service sends again (`broker/core/resending.py`). A
+PUBACK changes nothing: an MQTT broker gives it if any client has subscribed. Readers drop repeats
+by id.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Self
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from broker.core.resending import GRACE_MS, LAST_RETRY_MS, NEW, Pacing, Progress
 from broker.store.kernel.redis_connection import RedisConnection
 from broker.store.kernel.transaction import Transaction
-from schemas.taxonomy import Desk
+from broker.store.outbox_messages import Due, DutyDesk, OutboxMessage, Reader, Turn, Undelivered
 
 _log = structlog.get_logger()
 
-LAST_RETRY_MS = 300_000
-_FIRST_RETRY_MS = 2_000
 _AT_ONCE = 1_000  # Lua's unpack has a limit
-_GRACE_MS = 3_000  # how long the reader may take to confirm what was just published
-
-
-class Reader(NamedTuple):
-    """The reader that must confirm a message: the desk of a zone or municipality, or a user."""
-
-    kind: str
-    name: str
-
-    @classmethod
-    def of(cls, topic: str) -> Self:
-        """Return the reader of messages on `topic`: its two levels after the root."""
-        _, _, kind, name, _ = topic.split("/", 4)
-        return cls(kind, name)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Return the reader whose `str` is `text`."""
-        kind, name = text.split("/")
-        return cls(kind, name)
-
-    @property
-    def is_desk(self) -> bool:
-        """Whether it is a desk, not a user."""
-        return self.kind in (Desk.POLICE, Desk.CITY)
-
-    def __str__(self) -> str:
-        return f"{self.kind}/{self.name}"
-
-
-class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the outbox: committed at `made_ms`, to be sent again from `due_ms` on.
-
-    `attended`: the duty desk has it, so no alarm is raised for it; it still waits for its own desk.
-    """
-
-    id: str
-    topic: str
-    payload: bytes
-    made_ms: int
-    due_ms: int
-    attended: bool = False
-
-    @property
-    def reader(self) -> Reader:
-        """The reader that must confirm it."""
-        return Reader.of(self.topic)
-
-    def __str__(self) -> str:
-        return self.id  # its content must not be logged
-
-
-def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> OutboxMessage:
-    """Return a message that its maker publishes at once: it is due after the time to confirm it."""
-    due_ms = now_ms + _GRACE_MS
-    return OutboxMessage(
-        id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms
-    )
-
-
-def again_after_ms(late_ms: int) -> int:
-    """Return the delay before a message that is overdue by so much is sent again.
-
-    `late_ms` is negative if the clock went back.
-    """
-    return min(LAST_RETRY_MS, max(_FIRST_RETRY_MS, abs(late_ms) // 2))
-
-
-class Undelivered(NamedTuple):
-    """How many messages a desk has not confirmed, and when the oldest was committed."""
-
-    reader: Reader
-    messages: int
-    oldest_ms: int
-
-    def merged(self, other: "Undelivered | None") -> "Undelivered":
-        """Return the sum of two partitions' counts for the same desk."""
-        if other is None:
-            return self
-        oldest_ms = min(self.oldest_ms, other.oldest_ms)
-        return Undelivered(self.reader, self.messages + other.messages, oldest_ms)
+_ASKED_MS = 0  # due since ever: its reader lacks it
 
 
 class Outbox:
@@ -113,8 +33,10 @@ class Outbox:
 
     # -- sending again ----------------------------------------------------------------------------
 
-    async def take(self, now_ms: int, *, limit: int = 1_000) -> list[OutboxMessage]:
-        """Return messages that are due by `now_ms`, oldest first; those for desks are undelivered.
+    async def take(
+        self, now_ms: int, *, duty: DutyDesk | None = None, limit: int = 1_000
+    ) -> list[Due]:
+        """Return messages to send by `now_ms`, oldest first; those for desks are undelivered.
 
         No other worker gets them until they are due again; the older they are, the later that is.
         """
@@ -129,12 +51,10 @@ class Outbox:
                 for name, score in zip(rows[::2], rows[1::2], strict=True)
             }
             found = await self._bodies(scores)
-            waits_ms = {
-                message.id: again_after_ms(now_ms - due_ms)
-                for message, due_ms in await self._due(found.values(), now_ms)
-            }
-            if await self._postpone(scores, found, now_ms, waits_ms):
-                return [message for body in found.values() if (message := _decoded(body))]
+            asked = {name for name, score in scores.items() if score == _ASKED_MS}
+            due = await self._due(found.values(), asked, now_ms, duty)
+            if await self._postpone(scores, found, due, now_ms):
+                return [one for one in due.values() if one.is_sent]
             limit //= 4  # other workers took some, or readers confirmed them: try fewer
         return []
 
@@ -148,8 +68,30 @@ class Outbox:
         bodies = [body for answer in answers for body in answer]
         return {name: body for name, body in zip(asked, bodies, strict=True) if body}
 
-    async def _due(self, bodies: Iterable[bytes], now_ms: int) -> list[tuple[OutboxMessage, int]]:
-        """Return each message and when it was due (ms), by the present clock.
+    async def _due(
+        self, bodies: Iterable[bytes], asked: Collection[str], now_ms: int, duty: DutyDesk | None
+    ) -> dict[str, Due]:
+        """Decide what is done with each message that can be read."""
+        messages = [message for body in bodies if (message := _decoded(body))]
+        desks = {one.reader for one in messages if one.reader.is_desk}
+        progress = await self._progress({*desks, duty.reader} if duty else desks)
+        pacing = Pacing({str(desk): known for desk, known in progress.items()}, now_ms)
+        turn = Turn(now_ms, pacing, duty)
+        due_ms = await self._due_ms(messages, now_ms)
+        return {
+            one.id: turn.decide(one, late_ms=now_ms - due_ms[one.id], is_asked=one.id in asked)
+            for one in messages
+        }
+
+    async def _progress(self, desks: Collection[Reader]) -> dict[Reader, Progress]:
+        """Return how far those of the desks are that ever confirmed a message."""
+        if not desks:
+            return {}
+        known = await self._redis.call("HMGET", self._keys.desk_progress, *map(str, desks))
+        return {desk: Progress.parse(text) for desk, text in zip(desks, known, strict=True) if text}
+
+    async def _due_ms(self, messages: Iterable[OutboxMessage], now_ms: int) -> dict[str, int]:
+        """Return when each message was due (ms), by the present clock.
 
         An adopted jump of the clock makes nothing older: what is a second old is sent within
         seconds.
@@ -158,20 +100,16 @@ class Outbox:
         until_ms, by_ms = map(int, jump.split()) if jump else (0, 0)
 
         def is_before(due_ms: int) -> bool:
-            return due_ms <= until_ms + _GRACE_MS if by_ms > 0 else due_ms > now_ms
+            return due_ms <= until_ms + GRACE_MS if by_ms > 0 else due_ms > now_ms
 
-        return [
-            (message, message.due_ms + by_ms if is_before(message.due_ms) else message.due_ms)
-            for body in bodies
-            if (message := _decoded(body))
-        ]
+        return {one.id: one.due_ms + by_ms * is_before(one.due_ms) for one in messages}
 
     async def _postpone(
         self,
         scores: Mapping[str, int],
         found: Mapping[str, bytes],
+        due: Mapping[str, Due],
         now_ms: int,
-        waits_ms: Mapping[str, int],
     ) -> bool:
         """Set messages for later; False if one of them has changed since it was read."""
         transaction = Transaction(self._redis)
@@ -181,14 +119,23 @@ class Outbox:
                 transaction.call("ZREM", self._keys.outbox, name)
                 transaction.call("HDEL", self._keys.outbox_tries, name)
                 continue
-            transaction.call("HINCRBY", self._keys.outbox_tries, name, 1)
-            message = _decoded(found[name])
-            wait_ms = waits_ms.get(name, LAST_RETRY_MS)
+            one = due.get(name)
+            wait_ms = one.wait_ms if one else LAST_RETRY_MS
             transaction.call("ZADD", self._keys.outbox, now_ms + wait_ms, name)
-            if message is not None and message.reader.is_desk and not message.attended:
+            if one is None:
+                continue  # it cannot be read
+            if one.is_sent:
+                transaction.call("HINCRBY", self._keys.outbox_tries, name, 1)
+            if one.message.reader.is_desk and not one.message.attended:
                 transaction.require_field(self._keys.outbox_messages, name, found[name])
-                self._add_undelivered(transaction, message)
+                self._add_undelivered(transaction, one.message)
+            if one.climbs and not one.message.climbed_ms:
+                self._rewrite(transaction, one.message, climbed_ms=now_ms)
         return await transaction.run() is not None
+
+    def _rewrite(self, transaction: Transaction, message: OutboxMessage, **changes: int) -> None:
+        body = msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
+        transaction.call("HSET", self._keys.outbox_messages, message.id, body)
 
     async def tries(self, messages: Sequence[OutboxMessage]) -> list[int]:
         """Return how often each message was taken for sending."""
@@ -205,15 +152,15 @@ class Outbox:
         transaction.call("ZADD", key, "NX", message.made_ms, message.id)
         transaction.call("HSET", self._keys.undelivered_readers, reader, "")
 
-    async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
-        """Make all that `reader` has not confirmed due now, except `but`; return how many."""
+    async def send_again(self, reader: Reader, *, but: Collection[str]) -> int:
+        """Have all sent now that `reader` has not confirmed, except `but`; return how many."""
         some = await self._redis.calls(
             ("ZRANGE", key, 0, -1) for key in self._waiting_for(str(reader))
         )
         names = [name.decode() for part in some for name in part if name.decode() not in but]
         transaction = Transaction(self._redis)
         for name in names:
-            transaction.call("ZADD", self._keys.outbox, "XX", now_ms, name)
+            transaction.call("ZADD", self._keys.outbox, "XX", _ASKED_MS, name)
         if names:
             await transaction.run()
         return len(names)
@@ -221,7 +168,7 @@ class Outbox:
     # -- the reader's word ------------------------------------------------------------------------
 
     async def confirm(
-        self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None = None
+        self, said: Mapping[Reader, Collection[str]], *, now_ms: int, duty: Reader | None = None
     ) -> list[OutboxMessage]:
         """Remove and return what its reader confirms; ids of other readers' messages are ignored.
 
@@ -238,14 +185,41 @@ class Outbox:
                     delivered.append(message)
                 elif reader == duty and message.reader.kind == reader.kind:
                     attended.append(message)
-        if delivered:
+        if delivered or attended:
+            await self._record_progress(delivered, attended, duty, now_ms)
             await self.remove(delivered)
         for message in attended:
-            await self._attend(message, found[message.id])
+            await self._attend(message)
         return delivered
+
+    async def _record_progress(
+        self,
+        delivered: Sequence[OutboxMessage],
+        attended: Sequence[OutboxMessage],
+        duty: Reader | None,
+        now_ms: int,
+    ) -> None:
+        sent: dict[Reader, list[int]] = defaultdict(list)
+        once: dict[Reader, list[int]] = defaultdict(list)
+        for message, tries in zip(delivered, await self.tries(delivered), strict=True):
+            if message.reader.is_desk:
+                sent[message.reader].append(message.made_ms)
+                once[message.reader] += [] if tries else [message.made_ms]
+        if duty:
+            sent[duty] += [message.climbed_ms for message in attended]
+        known = await self._progress([desk for desk in sent if sent[desk]])
+        words: list[str] = []
+        for desk, sent_ms in sent.items():
+            if sent_ms:
+                progress = known.get(desk, NEW).after(sent_ms, once[desk], now_ms)
+                words += [str(desk), str(progress)]
+        if words:
+            await self._redis.call("HSET", self._keys.desk_progress, *words)
 
     async def remove(self, messages: Sequence[OutboxMessage]) -> None:
         """Remove messages for good."""
+        if not messages:
+            return
         transaction = Transaction(self._redis)
         names = [message.id for message in messages]
         for first in range(0, len(names), _AT_ONCE):
@@ -259,15 +233,19 @@ class Outbox:
                     transaction.call("ZREM", key, message.id)
         await transaction.run()
 
-    async def _attend(self, message: OutboxMessage, body: bytes) -> None:
-        transaction = Transaction(self._redis)
-        transaction.require_field(self._keys.outbox_messages, message.id, body)
+    async def _attend(self, message: OutboxMessage) -> None:
         reader = str(message.reader)
-        known = msgspec.msgpack.encode(msgspec.structs.replace(message, attended=True))
-        transaction.call("HSET", self._keys.outbox_messages, message.id, known)
-        transaction.call("ZREM", self._keys.undelivered(reader), message.id)
-        transaction.call("ZADD", self._keys.attended(reader), message.made_ms, message.id)
-        await transaction.run()  # otherwise its own desk has confirmed it
+        while body := await self._redis.call("HGET", self._keys.outbox_messages, message.id):
+            known = _decoded(body)
+            if known is None:
+                return
+            transaction = Transaction(self._redis)
+            transaction.require_field(self._keys.outbox_messages, message.id, body)
+            self._rewrite(transaction, known, attended=True)
+            transaction.call("ZREM", self._keys.undelivered(reader), message.id)
+            transaction.call("ZADD", self._keys.attended(reader), message.made_ms, message.id)
+            if await transaction.run() is not None:
+                return
 
     def _waiting_for(self, reader: str) -> tuple[str, str]:
         return self._keys.undelivered(reader), self._keys.attended(reader)

@@ -26,7 +26,7 @@ from broker.store.kernel.keys import Keys, partition_of, partition_of_incident, 
 from broker.store.kernel.nodes import Nodes, OpenRedis
 from broker.store.kernel.pipeline import RedisPipeline
 from broker.store.kernel.redis_connection import ANSWER_S
-from broker.store.outbox import OutboxMessage, Reader, Undelivered
+from broker.store.outbox_messages import OutboxMessage, Reader, Undelivered
 from broker.store.positions import Before, Hit, Update
 from broker.store.receipt_records import KnownReceipt
 from broker.store.store import Opening, Store
@@ -211,17 +211,17 @@ class Partitions(Sequence[Store]):
     # -- what desks and users were sent -----------------------------------------------------------
 
     async def delivered(
-        self, said: Mapping[Reader, Collection[str]], *, duty: Reader | None
+        self, said: Mapping[Reader, Collection[str]], *, now_ms: int, duty: Reader | None
     ) -> list[OutboxMessage]:
         """Remove what its readers confirm from every outbox; see `Outbox.confirm`."""
         several = await asyncio.gather(
-            *(one.outbox.confirm(said, duty=duty) for one in self._partitions)
+            *(one.outbox.confirm(said, now_ms=now_ms, duty=duty) for one in self._partitions)
         )
         return [message for messages in several for message in messages]
 
-    async def send_again(self, reader: Reader, now_ms: int, *, but: Collection[str]) -> int:
-        """Make all that `reader` has not confirmed due now, except `but`; return how many."""
-        several = (one.outbox.send_again(reader, now_ms, but=but) for one in self._partitions)
+    async def send_again(self, reader: Reader, *, but: Collection[str]) -> int:
+        """Have all sent now that `reader` has not confirmed, except `but`; return how many."""
+        several = (one.outbox.send_again(reader, but=but) for one in self._partitions)
         return sum(await asyncio.gather(*several))
 
     async def undelivered(self) -> dict[Reader, Undelivered]:

@@ -19,7 +19,8 @@ from broker.runtime.dispatch import Dispatcher
 from broker.runtime.service import outgoing
 from broker.store.incident_store import IncidentStore
 from broker.store.kernel.transaction import Transaction
-from broker.store.outbox import Outbox, OutboxMessage
+from broker.store.outbox import Outbox
+from broker.store.outbox_messages import Due
 from broker.store.stored_incident import Neighbourhood
 from nabij.local.worker_process import main
 from schemas import topics
@@ -100,8 +101,8 @@ def believe_puback() -> None:
     count = itertools.count()
     _lose(lambda message: bool(topics.ESCALATION.parse(message.topic)) and next(count) % 10 == 0)
 
-    async def take(self: Outbox, now_ms: int) -> list[OutboxMessage]:
-        await self.remove(await honest(self, now_ms))
+    async def take(self: Outbox, now_ms: int, **options: Any) -> list[Due]:
+        await self.remove([one.message for one in await honest(self, now_ms, **options)])
         return []
 
     honest = Outbox.take

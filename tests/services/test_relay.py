@@ -15,9 +15,9 @@ import pytest_asyncio
 from broker.runtime import moved_topics, session_takeover
 from broker.runtime.config import Settings
 from broker.runtime.connections import client_id_of, filters_of, moved_filters_of
-from broker.store import WorkerSession, WorkerState, open_partitions
-from broker.store import outbox as outbox_module
-from broker.store.outbox import Reader, post, posted
+from broker.store import WorkerSession, WorkerState, open_partitions, outbox_messages
+from broker.store.outbox import post
+from broker.store.outbox_messages import Reader, posted
 from nabij.local.supervisor import Supervisor
 from schemas import topics
 from schemas.ids import new_id
@@ -60,7 +60,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 async def test_a_relay_that_is_killed_costs_no_escalation(
     servers: Servers, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "_GRACE_MS", 0)  # what is committed is due at once
+    monkeypatch.setattr(outbox_messages, "GRACE_MS", 0)  # what is committed is due at once
     async with (
         running(servers, services=("intake",)) as system,
         Supervisor({"relay": 1}, environment_of(system.settings)) as relay,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from broker.store import Store, outbox
+from broker.store import Store, outbox_messages
 from schemas.ids import new_id
 from tests.services.system import KORENMARKT, Servers, ago, moved, polled, running
 
@@ -95,7 +95,7 @@ async def test_several_workers_of_each_service_come_to_the_same_result_as_one(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing is sent again for want of a receipt in time, so what comes twice was published twice.
-    monkeypatch.setattr(outbox, "_GRACE_MS", 600_000)
+    monkeypatch.setattr(outbox_messages, "GRACE_MS", 600_000)
     reports = seeded_reports(120)
     one = await result_of(servers, reports, workers=1)
     assert await result_of(servers, reports, workers=2) == one

@@ -64,7 +64,7 @@ async def test_commit_can_be_read_back_whole(store: Store) -> None:
     assert received is not None
     assert (received.user, received.digest) == ("ann", "digest")
     assert received.receipt == replace(receipt_of(one.id), sequence=1)
-    assert await store.outbox.take(NOW_MS) == [posted]
+    assert [due.message for due in await store.outbox.take(NOW_MS)] == [posted]
     [missed] = await store.missed.since("ann", START, 100)
     assert missed.incident == incident.id
     assert await open_incidents(store) == 1

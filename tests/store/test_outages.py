@@ -34,7 +34,7 @@ QUESTIONS: dict[str, Question] = {
     "read": lambda store: store.events.read("alerting", "1", count=1, block_ms=100),
     "due": lambda store: store.deadlines.due(NOW_MS),
     "outbox": lambda store: store.outbox.take(NOW_MS),
-    "confirm": lambda store: store.outbox.confirm({Reader("police", "gent"): {"x"}}),
+    "confirm": lambda store: store.outbox.confirm({Reader("police", "gent"): {"x"}}, now_ms=0),
     "zones": lambda store: store.zones.load(),
     "claim": lambda store: store.alerts.claim(
         opened(report()), ["ann"], reason=AlertReason.NEARBY, now=START, retention_s=9

@@ -16,9 +16,10 @@ from broker.edge.records import Key, Record, SessionRecord
 from broker.mqtt import Connection, Delivery, Message, PubAckReasonCode
 from broker.runtime.session_takeover import TakeOver
 from broker.runtime.worker_loops import WorkerLoops
-from broker.store import OutboxMessage, Partitions, Store, StreamEntry, Update
+from broker.store import Partitions, Store, StreamEntry, Update
 from broker.store.incident_store import IncidentStore, ReportCommit
 from broker.store.outbox import Outbox
+from broker.store.outbox_messages import Due
 from schemas import topics
 from schemas.codec import encode
 from verify.simulation.memory_journal import MemoryJournal
@@ -203,8 +204,8 @@ def _tells_all(honest: Honest) -> Honest:
 def _waits_for_no_word(honest: Honest) -> Honest:
     """What was published once is removed, whatever its reader says."""
 
-    async def take(self: Outbox, now_ms: int) -> list[OutboxMessage]:
-        await self.remove(await honest(self, now_ms))
+    async def take(self: Outbox, now_ms: int, **options: Any) -> list[Due]:
+        await self.remove([one.message for one in await honest(self, now_ms, **options)])
         return []
 
     return take

@@ -37,9 +37,10 @@ place.
 | `outbox` | zset | message id by ms from when the relay sends it again | until its reader confirms it, or 72 hours and 800 tries |
 | `outbox-messages` | hash | message id → topic, payload, ms of its commit, attended | as outbox |
 | `outbox-tries` | hash | message id → how often the relay has sent it | as outbox |
-| `undelivered:{desk}` | zset | message id by ms of its commit: sent by the relay, and not confirmed | as outbox |
+| `undelivered:{desk}` | zset | message id by ms of its commit: not confirmed in time | as outbox |
 | `undelivered-readers` | hash | desks that have such → nothing | until they have none |
 | `attended:{desk}` | zset | message id by ms of its commit: confirmed by the duty desk alone | as outbox |
+| `desk-progress` | hash | desk → ms at which the latest that it has confirmed was sent, ms at which it said so, ms it took | forever |
 | `unattended` | hash | desk → ms since when the alarm stands, ms when operators were last told; in the first | until all is confirmed |
 | `desks-heard` | hash | desk → ms of its last receipt, sync or command; in the first | forever |
 | `dropped` | string | how many messages the MQTT broker had dropped when alerts were last resent for it | forever |
@@ -92,6 +93,7 @@ class Keys:
         self.outbox = f"{self.prefix}outbox"
         self.outbox_messages = f"{self.prefix}outbox-messages"
         self.outbox_tries = f"{self.prefix}outbox-tries"
+        self.desk_progress = f"{self.prefix}desk-progress"
         self.undelivered_readers = f"{self.prefix}undelivered-readers"
         self.unattended = f"{self.prefix}unattended"
         self.desks_heard = f"{self.prefix}desks-heard"

@@ -1,0 +1,84 @@
+"""When a message that its desk has not confirmed is sent again, and when it still waits to be read.
+
+A desk reads in order. It has lost a message if it confirms what was sent later, by more than the
+time that it takes to confirm (as RFC 8985 infers of TCP's segments). Until then another copy would
+only make its queue longer. A desk that confirms nothing is sent a few at a time. Times are Unix ms.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Self
+
+LAST_RETRY_MS = 300_000
+FIRST_RETRY_MS = 2_000
+GRACE_MS = 3_000  # how long a reader may take to confirm what was just published
+_PATIENCE_MS = 60_000
+_AT_ONCE = 20  # of those that are due in one turn of the relay
+
+
+class Progress(NamedTuple):
+    """How far a desk is: when the latest that it has confirmed was sent, and when it said so.
+
+    `took_ms` is the time in which it last confirmed a message that was sent once.
+    """
+
+    sent_ms: int
+    at_ms: int
+    took_ms: int = 0
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self:
+        """Return the progress whose `str` is `text`."""
+        return cls(*map(int, text.split()))
+
+    def after(self, sent_ms: Collection[int], once_ms: Collection[int], now_ms: int) -> "Progress":
+        """Return the progress of a desk that confirms messages now.
+
+        They were sent at `sent_ms`, those of `once_ms` only once: of another it is not known which
+        copy was read (Karn's rule).
+        """
+        took_ms = min((abs(now_ms - each) for each in once_ms), default=self.took_ms)
+        return Progress(max(sent_ms), now_ms, took_ms)
+
+    def patience_ms(self) -> int:
+        """Return how long the desk is waited for."""
+        return min(max(self.took_ms, GRACE_MS), _PATIENCE_MS)
+
+    def __str__(self) -> str:
+        return f"{self.sent_ms} {self.at_ms} {self.took_ms}"
+
+
+NEW = Progress(0, 0)
+
+
+class Pacing:
+    """Decides for one turn of the relay; `progress` is that of each desk that ever confirmed."""
+
+    def __init__(self, progress: Mapping[str, Progress], now_ms: int) -> None:
+        self._progress = progress
+        self._now_ms = now_ms
+        self._sent: Counter[str] = Counter()
+
+    def sends(self, desk: str, sent_ms: int) -> bool:
+        """Whether what was first sent to a desk at `sent_ms` is sent to it again now."""
+        if known := self._confirming(desk):
+            return sent_ms + known.patience_ms() < known.sent_ms
+        self._sent[desk] += 1
+        return self._sent[desk] <= _AT_ONCE
+
+    def again_after_ms(self, desk: str, late_ms: int) -> int:
+        """Return the delay before what is overdue by so much is sent to a desk once more."""
+        known = self._confirming(desk)
+        return max(again_after_ms(late_ms), known.patience_ms() if known else 0)
+
+    def _confirming(self, desk: str) -> Progress | None:
+        known = self._progress.get(desk, NEW)
+        return known if 0 <= self._now_ms - known.at_ms <= known.patience_ms() else None
+
+
+def again_after_ms(late_ms: int) -> int:
+    """Return the delay before a message that is overdue by so much is sent again.
+
+    `late_ms` is negative if the clock went back.
+    """
+    return min(LAST_RETRY_MS, max(FIRST_RETRY_MS, abs(late_ms) // 2))

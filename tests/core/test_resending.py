@@ -1,0 +1,79 @@
+"""A message is sent again if its desk has lost it, and not because its desk is slow."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from broker.core.resending import (
+    FIRST_RETRY_MS,
+    GRACE_MS,
+    LAST_RETRY_MS,
+    NEW,
+    Pacing,
+    Progress,
+    again_after_ms,
+)
+
+NOW_MS = 1_772_366_400_000
+SLOW_MS = 20_000
+
+
+def confirming(*, took_ms: int, ago_ms: int = 0) -> Progress:
+    """A desk that said `ago_ms` ago that it had read what was sent `took_ms` before."""
+    at_ms = NOW_MS - ago_ms
+    return NEW.after([at_ms - took_ms], [at_ms - took_ms], at_ms)
+
+
+def sends(known: Progress, age_ms: int) -> bool:
+    return Pacing({"gent": known}, NOW_MS).sends("gent", NOW_MS - age_ms)
+
+
+def test_what_waits_in_a_desks_queue_is_not_sent_again() -> None:
+    slow = confirming(took_ms=SLOW_MS)
+    assert not any(sends(slow, age_ms) for age_ms in range(0, 2 * SLOW_MS + 1, 500))
+    assert sends(slow, 2 * SLOW_MS + 1)
+
+
+def test_a_quick_desk_has_lost_what_is_a_grace_older_than_what_it_confirms() -> None:
+    quick = confirming(took_ms=30)
+    assert not sends(quick, GRACE_MS + 30)
+    assert sends(quick, GRACE_MS + 31)
+
+
+def test_a_desk_that_confirms_nothing_any_more_is_sent_twenty_in_a_turn() -> None:
+    for known in (confirming(took_ms=30, ago_ms=GRACE_MS + 1), NEW):
+        pacing = Pacing({"gent": known}, NOW_MS)
+        assert [pacing.sends("gent", NOW_MS - GRACE_MS) for _ in range(25)] == [True] * 20 + [
+            False
+        ] * 5
+        assert pacing.sends("kortrijk", NOW_MS)
+
+
+def test_a_slow_desk_may_be_silent_for_as_long_as_it_takes_but_a_minute() -> None:
+    assert not sends(confirming(took_ms=SLOW_MS, ago_ms=SLOW_MS), SLOW_MS)
+    assert sends(confirming(took_ms=SLOW_MS, ago_ms=SLOW_MS + 1), SLOW_MS)
+    assert sends(confirming(took_ms=3_600_000, ago_ms=60_001), SLOW_MS)
+
+
+def test_a_clock_that_went_back_leaves_no_message_unsent() -> None:
+    assert sends(confirming(took_ms=30, ago_ms=-3_600_000), GRACE_MS)
+
+
+def test_which_copy_was_read_is_not_known_so_it_tells_no_time() -> None:
+    known = confirming(took_ms=30)
+    assert known.after([NOW_MS - 50_000], [], NOW_MS).took_ms == 30
+    assert known.after([NOW_MS - 50_000, NOW_MS - 90], [NOW_MS - 90], NOW_MS).took_ms == 90
+
+
+@given(late_ms=st.integers(-10 * LAST_RETRY_MS, 10 * LAST_RETRY_MS), took_ms=st.integers(0, 90_000))
+@example(late_ms=0, took_ms=SLOW_MS)
+def test_a_copy_has_as_long_as_its_desk_takes(late_ms: int, took_ms: int) -> None:
+    pacing = Pacing({"gent": confirming(took_ms=took_ms)}, NOW_MS)
+    wait_ms = pacing.again_after_ms("gent", late_ms)
+    assert wait_ms >= max(again_after_ms(late_ms), min(took_ms, 60_000), GRACE_MS)
+    assert pacing.again_after_ms("kortrijk", late_ms) == again_after_ms(late_ms)
+    assert FIRST_RETRY_MS <= again_after_ms(late_ms) <= LAST_RETRY_MS
+
+
+@given(numbers=st.tuples(*[st.integers(0, 2**53)] * 3))
+def test_progress_is_read_as_it_was_written(numbers: tuple[int, int, int]) -> None:
+    assert Progress.parse(str(Progress(*numbers)).encode()) == Progress(*numbers)
