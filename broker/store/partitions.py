@@ -82,8 +82,8 @@ class Partitions(Sequence[Store]):
         """Apply a batch in order; return the users whom open incidents may now reach.
 
         When a user crosses a border, the old place is forgotten as of the time of the new one, so
-        an older update that comes later changes nothing there. A withdrawal goes to all partitions:
-        one may still have a place if its writer died before it removed it.
+        an older update that comes later changes nothing there. A withdrawal or a repeat goes to all
+        partitions: one may still have a place if its writer died before it removed it.
         """
         if self._count == 1:
             [only] = self._partitions
@@ -97,9 +97,9 @@ class Partitions(Sequence[Store]):
             here = self._partition_of(update)
             for number in range(self._count) if here is None else (here,):
                 shares[number].append(update)
-            if here is not None and before is not None and before != here:
-                gone = Update(update.user, None, update.availability, update.at_ms, crossed=True)
-                shares[before].append(gone)
+            if here is not None:
+                for number in self._left(here, before):
+                    shares[number].append(_crossed(update, now_ms, wins=here > number))
         several = await asyncio.gather(
             *(
                 self._partitions[number].presence.update(
@@ -109,6 +109,12 @@ class Partitions(Sequence[Store]):
             )
         )
         return [hit for hits in several for hit in hits]
+
+    def _left(self, here: int, before: int | Before | None) -> Sequence[int]:
+        """Return the partitions that may still have the old place of a user who is `here`."""
+        if before is Before.SAME:
+            return [number for number in range(self._count) if number != here]
+        return [before] if isinstance(before, int) and before != here else []
 
     async def _moved(
         self, updates: Sequence[Update], now_ms: int, presence_s: int
@@ -370,3 +376,12 @@ def _refuse_count(found: int | None, count: int) -> None:
         raise ConfigError(
             [f"NABIJ_PARTITIONS: {count}; but what is in Redis is filed in {found}, for good"]
         )
+
+
+def _crossed(update: Update, now_ms: int, *, wins: bool) -> Update:
+    """Return what forgets the old place in the partition that was left.
+
+    A place there of the same time is forgotten too if the new one `wins` (moved.lua).
+    """
+    at_ms = min(update.at_ms, now_ms) - (not wins)
+    return Update(update.user, None, update.availability, at_ms, crossed=True)

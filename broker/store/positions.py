@@ -47,9 +47,12 @@ class Before(enum.Enum):
     """What else than a partition may have been before."""
 
     LATER = "later"  # a newer update has come, or this is a repeat: it changes nothing
+    SAME = (
+        "same"  # this is a repeat: who first had it in hand may have died before the old place went
+    )
 
 
-_BEFORE = {-1: None, -2: Before.LATER}
+_BEFORE = {-1: None, -2: Before.LATER, -3: Before.SAME}
 
 
 class Hit(NamedTuple):

@@ -7,13 +7,14 @@ import asyncio
 import random
 from collections.abc import Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from broker.core.grid import filed, place_of
 from broker.store import Partitions, Store, Update, open_partitions
 from broker.store.kernel.keys import Keys
+from broker.store.positions import Hit
 from schemas.messages import Availability
 from services import routes
 from services.presence import worth_applying
@@ -113,3 +114,69 @@ async def test_a_place_that_is_newer_than_all_and_comes_after_every_withdrawal_i
 
     async with open_partitions(redis_url, parts, routes=routes()) as stores:
         await asyncio.gather(*(check(stores, seed) for seed in range(100)))
+
+
+@pytest.mark.parametrize("waits", [None, 0, 1])
+@pytest.mark.parametrize("order", [(HERE, FAR), (FAR, HERE)])
+async def test_of_two_places_of_one_time_on_both_sides_of_a_border_one_is_forgotten(
+    redis_url: str, order: tuple[int, int], waits: int | None
+) -> None:
+    """Each by a worker of its own; in the partition `waits` the first worker comes last."""
+    first, second = (Update("ann", place, Availability.AVAILABLE, NOW_MS) for place in order)
+    async with open_partitions(redis_url, 2, routes=routes()) as stores:
+        if waits is None:
+            await applied(stores, first)
+            await applied(stores, second)
+        else:
+            await applied_behind(stores, first, second, waits)
+        await assert_one_place(stores)
+        await applied(stores, first, repeated=True)
+        await assert_one_place(stores)
+
+
+async def test_who_died_before_the_old_place_was_forgotten_is_made_up_for_by_the_repeat(
+    redis_url: str,
+) -> None:
+    old, new = (
+        Update("ann", place, Availability.AVAILABLE, NOW_MS + seconds)
+        for seconds, place in enumerate((FAR, HERE))
+    )
+    async with open_partitions(redis_url, 2, routes=routes()) as stores:
+        await applied(stores, old)
+        await stores._moved([new], NOW_MS + 1, PRESENCE_S)  # and dies
+
+        await applied(stores, new)
+
+        assert await assert_one_place(stores) == HERE
+
+
+async def applied(stores: Partitions, update: Update, *, repeated: bool = False) -> None:
+    """Apply an update, as a worker does."""
+    for _ in range(1 + repeated):
+        await stores.update([update], now_ms=NOW_MS + 1, presence_s=PRESENCE_S)
+
+
+async def applied_behind(stores: Partitions, first: Update, second: Update, waits: int) -> None:
+    """Apply both; in the partition `waits` what the first writes comes after all of the second."""
+    store, done = stores[waits], asyncio.Event()
+    honest = store.presence.update
+
+    async def behind(updates: Sequence[Update], **more: Any) -> list[Hit]:
+        if first in updates:
+            await done.wait()
+        return await honest(updates, **more)
+
+    store.presence.update = behind  # type: ignore[method-assign]
+    slow = asyncio.create_task(applied(stores, first))
+    await asyncio.sleep(0.05)
+    await applied(stores, second)
+    done.set()
+    await slow
+
+
+async def assert_one_place(stores: Partitions) -> int:
+    """Assert that one partition has one place of ann's, and return it."""
+    cells = [filed(place)[0] for place in PLACES]
+    people = [one for store in stores for one in await store.presence.near(cells)]
+    [place] = [one.place for one in people]
+    return place

@@ -244,6 +244,8 @@ def _place(  # noqa: PLR0917 - as the script has it
         hidden, old_at = filed[3][:1] in (b"m", b"w"), int(filed[4])
         if not _counts((int(at), said, cell == b""), (old_at, withdrew, hidden)):
             return []
+        if filed[1] == b"-" and not hidden and cell not in (b"", b">") and int(at) == old_at:
+            return []  # the place that was crossed from stays forgotten
     if cell == b"":
         at, withdrew = b"%d" % max(int(at), int(filed[4]) if filed else 0), said
     entry = b" ".join((child, how, at))
@@ -337,7 +339,13 @@ def moved(database: Database, _: Sequence[str], words: Sequence[Word]) -> list[i
         if filed and not _counts((int(at), said, not partition), known):
             before.append(-2)
             continue
-        before.append(int(old))
+        if partition and state == b"+" and filed and int(at) == int(old_at):
+            if int(partition) < int(old):
+                before.append(-2)
+                continue
+            before.append(-3 if partition == old else int(old))
+        else:
+            before.append(int(old))
         state = b"+" if partition else b"-"
         if not partition:
             at, withdrew = b"%d" % max(int(at), int(old_at)), said

@@ -2,7 +2,8 @@
 -- KEYS: any key of the partition. ARGV: key prefix, presence lifetime (ms), then five words a user:
 -- name, bucket, partition ('' to withdraw), at (ms), and at as the device said. Filed under
 -- home:{bucket} as "partition at", '-' if withdrawn else '+', and what the last withdrawal said.
--- Answers for each the partition before, -1 for none, -2 if the update does not count (presence.lua).
+-- Answers for each the partition before, -1 for none, -2 if the update does not count (presence.lua),
+-- -3 for a repeat. Of places of the same time that of the highest partition counts.
 local prefix, lifetime = ARGV[1], tonumber(ARGV[2])
 local before = {}
 for first = 3, #ARGV, 5 do
@@ -18,13 +19,14 @@ for first = 3, #ARGV, 5 do
     elseif state == '-' then
       counts = tonumber(said) > old_at
     else
-      counts = at >= old_at
+      counts = at > old_at or (at == old_at and tonumber(partition) >= tonumber(old))
     end
   end
   if not counts then
     before[#before + 1] = -2
   else
-    before[#before + 1] = tonumber(old)
+    local repeats = state == '+' and partition == old and at == old_at
+    before[#before + 1] = repeats and -3 or tonumber(old)
     state = '+'
     if partition == '' then
       partition, at, state, withdrew = old, math.max(at, old_at), '-', said

@@ -65,6 +65,8 @@ for first = 1, #updates, 7 do
       counts = withdrew ~= text(said) -- otherwise a repeat: what came since stays
     elseif string.find(old_how, '^[mw]') then
       counts = said > old_at -- a place from before the withdrawal, or a repeat, stays forgotten
+    elseif old_cell == '-' and cell ~= '>' then
+      counts = at > old_at -- the place that was crossed from stays forgotten
     else
       counts = at >= old_at
     end
