@@ -133,7 +133,9 @@ class Differential(RuleBasedStateMachine):
         pair.is_kept = bool(kept_s) if pair.version == V5 else not clean_start
         pair.has_will = will is not None
         pair.aliases.clear()
-        pair.is_windowed |= pair.version == V5 and window < MAX_WINDOW
+        if pair.version == V5 and window < MAX_WINDOW:
+            pair.is_windowed = True
+            pair.dropped |= _larger(pair.theirs.unacknowledged(), max_bytes)
         self._connect(pair, packet)
 
     @precondition(lambda self: self.connected())
@@ -327,6 +329,8 @@ class Differential(RuleBasedStateMachine):
         self.has_failed = False
 
     def _compare(self, pair: Pair, *, is_queued: bool) -> None:
+        on_its_way, window = pair.ours.on_its_way(), pair.ours.window  # at Mosquitto: sent-again
+        assert on_its_way <= window, f"{on_its_way} messages in a window of {window}"
         ours, theirs = (self._own_events(one) for one in (pair.ours, pair.theirs))
         if pair.is_windowed:
             for name, events in (("ours", ours), ("theirs", theirs)):
@@ -372,7 +376,9 @@ class Differential(RuleBasedStateMachine):
             self._step(pair, acknowledge_all)
             if pair.is_windowed:
                 ours, theirs = (pair.collected.get(name, []) for name in ("ours", "theirs"))
-                self.comparison.compare(ours, theirs, is_queued=True, is_windowed=True)
+                self.comparison.compare(
+                    ours, theirs, is_queued=True, is_windowed=True, dropped=pair.dropped
+                )
 
 
 def clean_up(port: int, clients: Sequence[str] = CLIENTS) -> None:
@@ -386,6 +392,10 @@ def clean_up(port: int, clients: Sequence[str] = CLIENTS) -> None:
             for topic in TOPICS:
                 client.publish(PublishPacket(topic, b"", retain=True))
         client.leave(mqtt5.DisconnectPacket())
+
+
+def _larger(messages: set[Name], max_bytes: int | None) -> set[Name]:
+    return {name for name in messages if max_bytes is not None and len(name[1]) > max_bytes}
 
 
 def _lines(events: list[Event]) -> str:

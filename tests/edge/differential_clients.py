@@ -4,7 +4,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mqtt5
@@ -132,6 +132,7 @@ class Held:
     name: Name
     qos: int
     is_received: bool = False  # QoS 2: PUBREC has gone
+    came_before: bool = False  # on another network connection; on this one only its PUBREL
 
 
 @dataclass
@@ -141,6 +142,7 @@ class Endpoint:
     open_pipe: Callable[[], Pipe]
     version: int
     pipe: Pipe | None = None
+    window: int = 0  # of this connection
     events: list[Event] = field(default_factory=list)
     held: dict[int, Held] = field(default_factory=dict)
     done: set[Name] = field(default_factory=set)  # acknowledged whole
@@ -149,6 +151,7 @@ class Endpoint:
     def connect(self, packet: mqtt5.ConnectPacket) -> None:
         """Connect; a connection that is open is taken over."""
         old, self.pipe = self.pipe, self.open_pipe()
+        self.window = packet.receive_max
         self._send(packet.write())
         self._read_until("CONNACK")
         if old is not None:
@@ -219,6 +222,15 @@ class Endpoint:
         if self.pipe is not None:
             self._read_until("PINGRESP")
 
+    def on_its_way(self) -> int:
+        """Return how many PUBLISHes of this connection are unacknowledged (3.3.4-9)."""
+        return sum(not one.came_before for one in self.held.values())
+
+    def unacknowledged(self) -> set[Name]:
+        """Return which messages it has got and acknowledged in no way, now or before."""
+        held = {**self._before, **self.held}.values()
+        return {one.name for one in held if not one.is_received} - self.done
+
     def last_answer(self) -> Answer:
         """Return the last packet that is neither PUBLISH nor PUBREL."""
         return next(one for one in reversed(self.events) if isinstance(one, Answer))
@@ -256,7 +268,9 @@ class Endpoint:
         if isinstance(found, PublishPacket):
             return self._delivered(found)
         if isinstance(found, mqtt5.PubRelPacket):
-            held = self.held.get(found.packet_id) or self._before[found.packet_id]
+            held = self.held.get(found.packet_id)
+            if held is None:
+                held = replace(self._before[found.packet_id], came_before=True)
             held.is_received = True
             self.held[found.packet_id] = held
             return Released(held.name)
@@ -305,12 +319,13 @@ class Pair:
     theirs: Endpoint
     is_connected: bool = False
     is_kept: bool = False  # its session outlives the connection
-    is_windowed: bool = False
+    is_windowed: bool = False  # its window is small, or has been
     has_will: bool = False
     packet_id: int = 0
     aliases: dict[int, str] = field(default_factory=dict)
     options: dict[str, dict[str, bool]] = field(default_factory=dict)  # of subscriptions
     collected: dict[str, list[Event]] = field(default_factory=dict)  # of windowed ones
+    dropped: set[Name] = field(default_factory=set)  # by Mosquitto: differences.toml, sent-again
 
     def next_id(self) -> int:
         """Return a packet id for what it sends."""

@@ -25,6 +25,7 @@ from tests.edge.differential_clients import (
     at_ours,
 )
 from tests.edge.differential_run import run, start_mosquitto
+from tests.edge.differential_steps import LARGE, MAX_WINDOW, SMALL_PACKET
 from tests.edge.shared_differential import SharedDifferential
 from tests.edge.wire import PLENTY, Wire
 from tests.mqtt.brokers import BrokerProcess
@@ -92,6 +93,11 @@ class BrokenSession(Session):
         ATTACH(self, link)
         self._resend.clear()
 
+    def window(self, link: Link) -> None:
+        """Receive Maximum counts for nothing (3.3.4-9)."""
+        ATTACH(self, link)
+        link.window = MAX_WINDOW
+
     def order(self, message: Message, qos: int, **options: Any) -> bool:
         """What waits does not wait in order."""
         is_taken = TAKE(self, message, qos, **options)
@@ -102,7 +108,7 @@ class BrokenSession(Session):
 ATTACH, TAKE = Session.attach, Session.take
 SABOTAGED = {
     "offer": (BrokenSession.identifiers, BrokenSession.retain_flag),
-    "attach": (BrokenSession.resending,),
+    "attach": (BrokenSession.resending, BrokenSession.window),
     "take": (BrokenSession.order,),
 }
 
@@ -117,7 +123,7 @@ def test_a_fault_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Session, method, sabotage)
-    with pytest.raises(AssertionError, match="Mosquitto"):
+    with pytest.raises(AssertionError, match=r"Mosquitto|window"):
         run(Differential, mosquitto.port, sequences=500)
 
 
@@ -189,6 +195,21 @@ def exactly_once_at_once(connect: Clients) -> object:
     return payloads(client)
 
 
+def sent_again(connect: Clients) -> object:
+    options = {"session_expiry_interval": 100}
+    client = connect("ann", **options)
+    client.send(SubscribePacket(1, [TopicFilter("a")]))
+    for payload in (b"1", b"2", LARGE):
+        client.publish(PublishPacket("a", payload, qos=_QOS_1, packet_id=9))
+    counts = []
+    for more in ({"receive_max": 1, "max_packet_size": SMALL_PACKET}, {}):
+        client.leave(None)
+        client.events.clear()
+        client.connect(mqtt5.ConnectPacket("ann", **options, **more))
+        counts.append(len(payloads(client)))
+    return counts
+
+
 def shared_wait_in_the_group(connect: Clients) -> object:
     away, member = connect("ann", session_expiry_interval=100), connect("bob")
     for client in (away, member):
@@ -240,6 +261,7 @@ SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
     "resubscribed": (resubscribed, [b"x"], []),
     "unknown-root": (unknown_root, [(17,)], [(0,)]),
     "exactly-once-at-once": (exactly_once_at_once, [b"x"], []),
+    "sent-again": (sent_again, [1, 3], [2, 2]),
     "shared-wait-in-the-group": (shared_wait_in_the_group, 4, 2),
     "shared-below-dollar": (shared_below_dollar, [b"x"], []),
     "refused-subscribe": (refused_subscribe, [(135,)], [(2,)]),

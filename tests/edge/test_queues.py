@@ -25,7 +25,6 @@ class Client:
         self.client_id = client_id
         self.pattern = pattern
         self.endpoint: Endpoint = at_ours(wire, V5)
-        self.window = WIDE
         self.seen: list[Name] = []
         self.connect(WIDE)
         self.subscribe()
@@ -35,7 +34,6 @@ class Client:
         return self.endpoint.pipe is not None
 
     def connect(self, window: int) -> None:
-        self.window = window
         self.endpoint.connect(
             mqtt5.ConnectPacket(self.client_id, session_expiry_interval=KEPT_S, receive_max=window)
         )
@@ -148,7 +146,7 @@ class Queues(RuleBasedStateMachine):
                     assert delivered.name not in self.done, "it was acknowledged"
                     self.check(client, delivered)
                     client.seen.append(delivered.name)
-                assert len(client.endpoint.held) <= client.window  # 3.3.4-9
+                assert client.endpoint.on_its_way() <= client.endpoint.window  # 3.3.4-9
 
     def check(self, client: Client, delivered: Delivered) -> None:
         """Look at one message that has come."""
