@@ -235,16 +235,11 @@ class Session:
     def pump(self) -> None:
         """Send what waits, as far as the window and the network connection allow."""
         link = self.link
-        while link is not None and self._on_wire < link.window and link.has_room:
-            if self._resend:
-                packet_id = self._resend.pop()
-                self._on_wire += 1
-                delivery = self.in_flight[packet_id]
-                if delivery.is_released:
-                    link.release(packet_id)
-                else:
-                    self._send(packet_id, delivery)
-            elif self.queue:
+        while link is not None and link.has_room:
+            is_open = self._on_wire < link.window
+            if self._resend and (is_open or self.in_flight[self._resend[-1]].is_released):
+                self._send_again(link, self._resend.pop())
+            elif is_open and self.queue:
                 delivery = self.queue.popleft()
                 if self.is_expired(delivery):
                     self._done(delivery)
@@ -254,6 +249,14 @@ class Session:
                 break
         for group in self.groups.values():
             group.pump()
+
+    def _send_again(self, link: Link, packet_id: int) -> None:
+        self._on_wire += 1
+        delivery = self.in_flight[packet_id]
+        if delivery.is_released:
+            link.release(packet_id)
+        else:
+            self._send(packet_id, delivery)
 
     def is_expired(self, delivery: Delivery) -> bool:
         """Whether the message is of no use any more (3.3.2-5)."""
@@ -299,11 +302,15 @@ class Session:
     # -- its network connection -------------------------------------------------------------------
 
     def attach(self, link: Link) -> None:
-        """It has a network connection: what was sent and not acknowledged is sent again (4.4)."""
+        """It has a network connection: what was sent and not acknowledged is sent again (4.4).
+
+        PUBRELs first: they do not wait for the window (3.3.4-10).
+        """
         self.link = link
         self.expires_at = self.will_at = None
         self._on_wire = 0
-        self._resend = [*reversed(self.in_flight)]
+        ids = sorted(self.in_flight, key=lambda one: not self.in_flight[one].is_released)
+        self._resend = ids[::-1]
 
     def detach(self) -> None:
         """It has none any more: others of the group get what was not acknowledged."""

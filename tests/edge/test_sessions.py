@@ -196,6 +196,28 @@ def test_receive_maximum_bounds_what_is_on_its_way() -> None:
     assert second.payload == b"\1"
 
 
+def test_a_pubrel_is_sent_again_whatever_the_window() -> None:
+    wire = Wire()
+    bob = wire.client("bob", session_expiry_interval=600)
+    bob.subscribe("a", qos=2)
+    ann = wire.client("ann")
+    for qos in (1, 2, 2, 1):
+        ann.publish("a", qos=qos, packet_id=qos)
+        ann.send(mqtt5.PubRelPacket(qos).write())
+    first, *released, last = [one.packet_id for one in bob.messages()]
+    for packet_id in released:
+        bob.send(mqtt5.PubRecPacket(packet_id).write())
+    bob.break_off()
+    bob = wire.client("bob", session_expiry_interval=600, receive_max=1)
+    pubrels = [one.packet_id for one in bob.read() if isinstance(one, mqtt5.PubRelPacket)]
+    assert pubrels == released  # 3.3.4-10
+    for packet_id in released:
+        bob.send(mqtt5.PubCompPacket(packet_id).write())
+    assert [one.packet_id for one in bob.messages()] == [first]  # 3.3.4-9
+    bob.puback(first)
+    assert [one.packet_id for one in bob.messages()] == [last]
+
+
 def test_one_may_not_read_or_write_what_is_anothers() -> None:
     quotas = Quotas(publishes_per_s=1e9)
     ann = Grant(name="ann", reads=("u/ann/down/#",), writes=("u/ann/up/#",), quotas=quotas)
