@@ -129,12 +129,12 @@ class Outbox:
             if one.message.reader.is_desk and not one.message.attended:
                 transaction.require_field(self._keys.outbox_messages, name, found[name])
                 self._add_undelivered(transaction, one.message)
-            if one.climbs and not one.message.climbed_ms:
-                self._rewrite(transaction, one.message, climbed_ms=now_ms)
+            if one.message.reader.is_desk and (sent := one.sent(now_ms)) != one.message:
+                self._rewrite(transaction, sent)
         return await transaction.run() is not None
 
-    def _rewrite(self, transaction: Transaction, message: OutboxMessage, **changes: int) -> None:
-        body = msgspec.msgpack.encode(msgspec.structs.replace(message, **changes))
+    def _rewrite(self, transaction: Transaction, message: OutboxMessage) -> None:
+        body = msgspec.msgpack.encode(message)
         transaction.call("HSET", self._keys.outbox_messages, message.id, body)
 
     async def tries(self, messages: Sequence[OutboxMessage]) -> list[int]:
@@ -203,8 +203,9 @@ class Outbox:
         once: dict[Reader, list[int]] = defaultdict(list)
         for message, tries in zip(delivered, await self.tries(delivered), strict=True):
             if message.reader.is_desk:
-                sent[message.reader].append(message.made_ms)
-                once[message.reader] += [] if tries else [message.made_ms]
+                first_ms = message.sent_ms or message.made_ms
+                sent[message.reader].append(first_ms)
+                once[message.reader] += [] if tries else [first_ms]
         if duty:
             sent[duty] += [message.climbed_ms for message in attended]
         known = await self._progress([desk for desk in sent if sent[desk]])
@@ -241,7 +242,7 @@ class Outbox:
                 return
             transaction = Transaction(self._redis)
             transaction.require_field(self._keys.outbox_messages, message.id, body)
-            self._rewrite(transaction, known, attended=True)
+            self._rewrite(transaction, msgspec.structs.replace(known, attended=True))
             transaction.call("ZREM", self._keys.undelivered(reader), message.id)
             transaction.call("ZADD", self._keys.attended(reader), message.made_ms, message.id)
             if await transaction.run() is not None:

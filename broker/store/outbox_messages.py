@@ -42,7 +42,7 @@ class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message in the outbox: committed at `made_ms`, to be sent again from `due_ms` on.
 
     `attended`: the duty desk has it, so no alarm is raised for it; it still waits for its own desk.
-    `climbed_ms` is when it was first sent to the duty desk, or 0.
+    `sent_ms` is when it was first sent to its reader, and `climbed_ms` to the duty desk; 0: not yet.
     """
 
     id: str
@@ -51,6 +51,7 @@ class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
     made_ms: int
     due_ms: int
     attended: bool = False
+    sent_ms: int = 0
     climbed_ms: int = 0
 
     @property
@@ -92,12 +93,25 @@ class Due(NamedTuple):
         """Whether it is sent to anyone."""
         return self.again or self.climbs
 
+    def sent(self, now_ms: int) -> OutboxMessage:
+        """Return the message with when it was first sent to whom."""
+        message = self.message
+        return msgspec.structs.replace(
+            message,
+            sent_ms=message.sent_ms or (now_ms if self.again else 0),
+            climbed_ms=message.climbed_ms or (now_ms if self.climbs else 0),
+        )
+
 
 def posted(identifier: UUID, topic: str, payload: bytes, *, now_ms: int) -> OutboxMessage:
     """Return a message that its maker publishes at once: it is due after the time to confirm it."""
-    due_ms = now_ms + GRACE_MS
     return OutboxMessage(
-        id=str(identifier), topic=topic, payload=payload, made_ms=now_ms, due_ms=due_ms
+        id=str(identifier),
+        topic=topic,
+        payload=payload,
+        made_ms=now_ms,
+        due_ms=now_ms + GRACE_MS,
+        sent_ms=now_ms,
     )
 
 
@@ -128,7 +142,8 @@ class Turn(NamedTuple):
         if not message.reader.is_desk:
             return Due(message, again=True, climbs=False, wait_ms=again_after_ms(late_ms))
         desk = str(message.reader)
-        again = is_asked or self.pacing.sends(desk, message.made_ms)
+        is_new = is_asked or not message.sent_ms
+        again = is_new or self.pacing.sends(desk, message.sent_ms)
         climbs = self._climbs(message, is_asked=is_asked)
         wait_ms = self.pacing.again_after_ms(desk, late_ms) if again or climbs else _LOOK_AGAIN_MS
         return Due(message, again, climbs, wait_ms)

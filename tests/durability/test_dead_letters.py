@@ -360,7 +360,7 @@ async def test_what_no_desk_takes_for_days_is_laid_aside_and_goes_out_when_it_is
             with redis.Redis.from_url(servers.redis_url) as client:
                 (name,) = client.hkeys(Keys(0).outbox_messages)
             duty = Reader("police", "kortrijk")
-            await system.store.outbox.confirm({duty: {name.decode()}}, duty=duty)
+            await system.store.outbox.confirm({duty: {name.decode()}}, now_ms=0, duty=duty)
             waiting = await system.waiting(name.decode())
             assert waiting is not None
             assert waiting.attended

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from broker.store import Alarm, OutboxMessage, Reader, Store, Undelivered, posted
 from broker.store.outbox import post
@@ -17,15 +18,23 @@ GENT, KORTRIJK, ANN = Reader("police", "gent"), Reader("police", "kortrijk"), Re
 
 def message(number: int, *, due_ms: int = NOW_MS, zone: str = "gent") -> OutboxMessage:
     topic = topics.ESCALATION.topic(zone=zone, priority="p1")
+    made_ms = NOW_MS + number
     return OutboxMessage(
-        id=f"m-{number}", topic=topic, payload=b"\0\xff{}", made_ms=NOW_MS + number, due_ms=due_ms
+        id=f"m-{number}",
+        topic=topic,
+        payload=b"\0\xff{}",
+        made_ms=made_ms,
+        due_ms=due_ms,
+        sent_ms=made_ms,
     )
 
 
 def made_at(made_ms: int, *, name: str, zone: str = "gent") -> OutboxMessage:
     topic = topics.ESCALATION.topic(zone=zone, priority="p1")
     due_ms = made_ms + 3_000
-    return OutboxMessage(id=name, topic=topic, payload=b"{}", made_ms=made_ms, due_ms=due_ms)
+    return OutboxMessage(
+        id=name, topic=topic, payload=b"{}", made_ms=made_ms, due_ms=due_ms, sent_ms=made_ms
+    )
 
 
 def question(number: int) -> OutboxMessage:
@@ -240,6 +249,18 @@ async def test_a_desk_that_is_behind_is_not_sent_what_waits_in_its_queue(store: 
         at_ms = NOW_MS + 200 * number
         await confirm(store, GENT, *(f"m-{n}" for n in range(number, number + 5)), at_ms=at_ms)
         assert await take(store, at_ms) == []
+
+
+async def test_what_nobody_has_sent_yet_is_sent_at_once_also_to_a_desk_that_is_behind(
+    store: Store,
+) -> None:
+    unsent = replace(message(9), sent_ms=0)
+    await add(store, *(made_at(NOW_MS, name=f"m-{number}") for number in range(9)), unsent)
+    await confirm(store, GENT, "m-0", at_ms=NOW_MS + 20_000)
+
+    at_ms = NOW_MS + 20_001
+    assert [one.id for one in await take(store, at_ms)] == ["m-9"]
+    assert await take(store, at_ms + 19_999) == []
 
 
 async def test_what_a_desk_has_lost_is_sent_again_once_it_confirms_what_came_later(
