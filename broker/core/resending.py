@@ -66,10 +66,15 @@ class Pacing:
         self._sent[desk] += 1
         return self._sent[desk] <= _AT_ONCE
 
-    def again_after_ms(self, desk: str, late_ms: int) -> int:
-        """Return the delay before what is overdue by so much is sent to a desk once more."""
+    def again_after_ms(self, desk: str, late_ms: int, *, is_sent: bool) -> int:
+        """Return the delay before what is overdue by so much is looked at again.
+
+        What was not sent now may turn out to be lost, and comes before what was.
+        """
         known = self._confirming(desk)
-        return max(again_after_ms(late_ms), known.patience_ms() if known else 0)
+        if is_sent:
+            return max(again_after_ms(late_ms), known.patience_ms() if known else 0)
+        return (known.patience_ms() if known else again_after_ms(late_ms)) // 4
 
     def _confirming(self, desk: str) -> Progress | None:
         known = self._progress.get(desk, NEW)

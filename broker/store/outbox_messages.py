@@ -8,8 +8,6 @@ import msgspec
 from broker.core.resending import GRACE_MS, Pacing, again_after_ms
 from schemas.taxonomy import Desk
 
-_LOOK_AGAIN_MS = 1_000  # after this, whether what waits for its desk to read it is lost
-
 
 class Reader(NamedTuple):
     """The reader that must confirm a message: the desk of a zone or municipality, or a user."""
@@ -145,7 +143,7 @@ class Turn(NamedTuple):
         is_new = is_asked or not message.sent_ms
         again = is_new or self.pacing.sends(desk, message.sent_ms)
         climbs = self._climbs(message, is_asked=is_asked)
-        wait_ms = self.pacing.again_after_ms(desk, late_ms) if again or climbs else _LOOK_AGAIN_MS
+        wait_ms = self.pacing.again_after_ms(desk, late_ms, is_sent=again or climbs)
         return Due(message, again, climbs, wait_ms)
 
     def _climbs(self, message: OutboxMessage, *, is_asked: bool) -> bool:

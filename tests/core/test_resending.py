@@ -68,9 +68,12 @@ def test_which_copy_was_read_is_not_known_so_it_tells_no_time() -> None:
 @example(late_ms=0, took_ms=SLOW_MS)
 def test_a_copy_has_as_long_as_its_desk_takes(late_ms: int, took_ms: int) -> None:
     pacing = Pacing({"gent": confirming(took_ms=took_ms)}, NOW_MS)
-    wait_ms = pacing.again_after_ms("gent", late_ms)
-    assert wait_ms >= max(again_after_ms(late_ms), min(took_ms, 60_000), GRACE_MS)
-    assert pacing.again_after_ms("kortrijk", late_ms) == again_after_ms(late_ms)
+    patience_ms = min(max(took_ms, GRACE_MS), 60_000)
+    wait_ms = pacing.again_after_ms("gent", late_ms, is_sent=True)
+    assert wait_ms == max(again_after_ms(late_ms), patience_ms)
+    assert pacing.again_after_ms("gent", late_ms, is_sent=False) == patience_ms // 4
+    silent_ms = [pacing.again_after_ms("kortrijk", late_ms, is_sent=sent) for sent in (True, False)]
+    assert silent_ms == [again_after_ms(late_ms), again_after_ms(late_ms) // 4]
     assert FIRST_RETRY_MS <= again_after_ms(late_ms) <= LAST_RETRY_MS
 
 
