@@ -19,9 +19,13 @@ from verify.oracle.observations import (
     GroupEventSeen,
     MessageSent,
     PresenceSent,
+    PublishAcknowledged,
+    PublishDelivered,
     QuestionSeen,
     ReceiptSeen,
     ReportCreated,
+    RetainedRead,
+    SessionOpened,
     StateSeen,
 )
 
@@ -47,6 +51,10 @@ ROWS: dict[str, msgspec.Struct] = {
     "escalation": EscalationSeen.of(example("escalation"), **ZONE),
     "case": CaseSeen.of(example("case"), t=T),
     "state": StateSeen.of(example("incident"), **ZONE, late=True),
+    "acknowledged": PublishAcknowledged(t=T, topic="a/b", number=8, retained=True),
+    "delivered": PublishDelivered(t=T, client="kept-1", topic="a/b", number=8),
+    "session": SessionOpened(t=T, client="kept-1", present=True),
+    "retained": RetainedRead(t=T, numbers={"a/b": 8}),
     "started": Started(t=T, process="device-1"),
     "blow": Blow(T, "redis", "redis", pause_s=1.5),
 }

@@ -1,4 +1,4 @@
-"""The judge of chaos: I1 to I10, from the logs; the store is asked for I1 and I8 alone.
+"""The judge of chaos: I1 to I11, from the logs; the store is asked for I1 and I8 alone.
 
 Knows nothing of `broker` or the services: the rules are those of `docs/protocol.md`.
 """
@@ -12,6 +12,7 @@ from verify.oracle.command_judge import judge_commands
 from verify.oracle.conversation_judge import judge_ends
 from verify.oracle.coverage import WAVE_SLACK_S
 from verify.oracle.judgement import Judgement
+from verify.oracle.mqtt_judge import judge_mqtt
 from verify.oracle.observations import ReportCreated
 from verify.oracle.privacy_judge import judge_privacy
 from verify.oracle.report_judge import judge_reports
@@ -41,6 +42,7 @@ def judge(
     for what in growth:
         judgement.blame("I9", what)
     judge_commands(evidence, judgement)
+    judge_mqtt(evidence, judgement)
     return judgement
 
 

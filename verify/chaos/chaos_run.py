@@ -24,6 +24,7 @@ from verify.chaos.chaos_log import Blow, Entry, JournalRemoved, Log, Quiet, Tail
 from verify.chaos.chaos_world import ChaosWorld
 from verify.chaos.growth import EVERY_S, Growth, queue_sizes
 from verify.chaos.hosts import change_all
+from verify.chaos.mqtt_clients import mqtt_clients
 from verify.chaos.observer import EXEMPT, observing
 from verify.chaos.plan import Rescale, Strike
 from verify.chaos.recovery import recovery_s
@@ -40,6 +41,7 @@ LOOK_S = 0.2
 CALM_S = 0.6  # nothing was written to any log for so long
 SETTLED_BEFORE_S = 2.0
 POISON_EVERY = 250  # one garbled stream entry for so many reports
+_FROM_MEMORY = "this MQTT broker acknowledges what it has in memory alone"
 
 _log = structlog.get_logger(__name__)
 
@@ -59,6 +61,7 @@ class ChaosOutcome:
     settle_s: float
     changes: list[Rescale]
     unexercised: list[str]
+    not_judged: dict[str, str]  # invariants, and why
 
 
 @dataclass
@@ -142,10 +145,11 @@ class Run:
             ReceiptProbe(world) as probe,
             strangers(world),
             observing(world) as observer,
+            mqtt_clients(world) as publisher,
         ):
             await self._until(lambda: "desk ready" in self._progress.quiet, 30.0, "desks")
             await world.start_devices(time.time() + 2.0)
-            striker = Striker(world, probe, lambda: self._progress.share)
+            striker = Striker(world, probe, publisher, lambda: self._progress.share)
             async with _beside(self._sample(redis)), _beside(self._inject(redis)):
                 striking = asyncio.create_task(self._strike(striker), name="strikes")
                 try:
@@ -188,6 +192,7 @@ class Run:
             settle_s=ended - struck_at,
             changes=self._changes,
             unexercised=observer.exercised.missing(EXEMPT),
+            not_judged={} if world.mqtt_has_journal else {"I11": _FROM_MEMORY},
         )
 
     async def _strike(self, striker: Striker) -> None:

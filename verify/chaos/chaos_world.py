@@ -161,6 +161,11 @@ class ChaosWorld(Acquired):
         """Where devices connect, without a user."""
         return f"mqtt://{self.mqtt.host}:{self.mqtt.port}"
 
+    @property
+    def mqtt_has_journal(self) -> bool:
+        """Whether what the MQTT broker acknowledges is on its disk; Mosquitto has it in memory."""
+        return self.scale.engine is not MqttEngine.MOSQUITTO
+
     # Devices and desks
 
     async def start_desk(self) -> None:

@@ -8,8 +8,6 @@ from nabij.output import print_line, print_table
 from verify.chaos.chaos_run import ChaosOutcome
 from verify.oracle.judgement import INVARIANTS
 
-_JUDGED = {name: text for name, text in INVARIANTS.items() if name != "I11"}  # that takes a wire
-
 
 def as_json(outcome: ChaosOutcome, *, seed: int, engine: str, began: float) -> dict[str, Any]:
     """Return the run as one object."""
@@ -26,12 +24,18 @@ def as_json(outcome: ChaosOutcome, *, seed: int, engine: str, began: float) -> d
         "cases": len({case.id for case in evidence.cases}),
         "replies_and_messages": sum(sent.done is not None for sent in evidence.sent.values()),
         "commands": len(evidence.commands),
+        "mqtt_acknowledged": len(evidence.acknowledged),
         "kills": dict(kills),
         "pauses": dict(pauses),
         "changes": dict(Counter(rescale.change.value for rescale in outcome.changes)),
         "lost": judgement.lost,
         "duplicated": judgement.duplicated,
-        "invariants": {name: judgement.counts[name] for name in _JUDGED},
+        "invariants": {
+            name: count
+            for name, count in judgement.counts.items()
+            if name not in outcome.not_judged
+        },
+        "not_judged": outcome.not_judged,
         "violations": {name: judgement.examples(name) for name in judgement.violations},
         "recovery_s": outcome.recovery,
         "most_mb": outcome.most_mb,
@@ -55,8 +59,11 @@ def print_report(result: dict[str, Any]) -> None:
     if changes := result["changes"]:
         print_line(", ".join(f"{change} {count}" for change, count in changes.items()))
     print_line(f"lost {result['lost']}, duplicated {result['duplicated']}\n")
-    rows = [[name, str(result["invariants"][name]), text] for name, text in _JUDGED.items()]
+    counts = result["invariants"]
+    rows = [[name, str(counts.get(name, "-")), text] for name, text in INVARIANTS.items()]
     print_table(["", "violations", "invariant"], rows)
+    for name, why in result["not_judged"].items():
+        print_line(f"  {name} is not judged: {why}")
     for name, examples in result["violations"].items():
         for example in examples:
             print_line(f"  {name}: {example}")

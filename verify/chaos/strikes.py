@@ -20,6 +20,7 @@ from verify.chaos.chaos_log import Blow, Log, Started
 from verify.chaos.chaos_reports import GHENT
 from verify.chaos.chaos_world import ChaosWorld
 from verify.chaos.logged_device import DeviceListener
+from verify.chaos.mqtt_clients import Publisher
 from verify.chaos.plan import Strike, Victim
 from verify.oracle.observations import (
     ReportCreated,
@@ -27,6 +28,7 @@ from verify.oracle.observations import (
 
 WHOLE_S = 8.0  # so long a strike waits until what fell before it stands again
 PROBE_S = 3.0
+AT_PUBACK = 0.5  # of the deaths of the MQTT broker, drawn as the pick that it has no other use for
 GAP_S = 0.3  # a death takes a moment to be seen
 LOOK_S = 0.02
 
@@ -93,13 +95,22 @@ class ReceiptProbe:
 
 
 class Striker:
-    """Carries out the strikes; `blows` are those that fell."""
+    """Carries out the strikes; `blows` are those that fell.
+
+    Redis dies of a receipt. The MQTT broker dies of a PUBACK, if that promises something; each
+    second time it dies at any moment.
+    """
 
     def __init__(
-        self, world: ChaosWorld, probe: ReceiptProbe, share_done: Callable[[], float]
+        self,
+        world: ChaosWorld,
+        probe: ReceiptProbe,
+        publisher: Publisher | None,
+        share_done: Callable[[], float],
     ) -> None:
         self._world = world
         self._probe = probe
+        self._publisher = publisher
         self._share_done = share_done
         self._log = Log(world.logs / "strikes.jsonl")
         self.blows: list[Blow] = []
@@ -128,6 +139,10 @@ class Striker:
             await _paused(pid, strike.pause_s)
         elif strike.victim == Victim.REDIS:
             await self._probe.receipt_then(self._once(strike, name, pid))
+        elif (
+            strike.victim == Victim.MQTT and self._publisher is not None and strike.pick < AT_PUBACK
+        ):
+            await self._publisher.acknowledgement_then(self._once(strike, name, pid))
         else:
             self._once(strike, name, pid)()
 

@@ -17,9 +17,13 @@ from verify.oracle.observations import (
     MessageSent,
     Observation,
     PresenceSent,
+    PublishAcknowledged,
+    PublishDelivered,
     QuestionSeen,
     ReceiptSeen,
     ReportCreated,
+    RetainedRead,
+    SessionOpened,
     StateSeen,
 )
 
@@ -30,7 +34,8 @@ SentKey = tuple[str, float, Subject, UUID, ReplyKind | None, str]  # all of a me
 class Evidence:
     """The rows of all logs. `receipts` are those of reports, `orders` those of commands.
 
-    What is sent stands there as its last row tells it: with its `done`, if it has its receipt.
+    What is sent stands there as its last row tells it: with its `done`, if it has its receipt. The
+    last four are of clients that watch the MQTT broker alone.
     """
 
     created: dict[UUID, ReportCreated] = field(default_factory=dict)
@@ -46,6 +51,10 @@ class Evidence:
     retained: list[StateSeen] = field(default_factory=list)
     commands: dict[UUID, CommandSent] = field(default_factory=dict)
     orders: dict[UUID, list[ReceiptSeen]] = field(default_factory=lambda: defaultdict(list))
+    acknowledged: list[PublishAcknowledged] = field(default_factory=list)
+    delivered: list[PublishDelivered] = field(default_factory=list)
+    sessions: list[SessionOpened] = field(default_factory=list)
+    retained_reads: list[RetainedRead] = field(default_factory=list)
 
     def take_all(self, rows: Iterable[Observation]) -> None:
         """Take in the rows of one log, in their order."""
@@ -82,6 +91,14 @@ class Evidence:
                 self.retained.append(row)
             case StateSeen():
                 self.states.append(row)
+            case PublishAcknowledged():
+                self.acknowledged.append(row)
+            case PublishDelivered():
+                self.delivered.append(row)
+            case SessionOpened():
+                self.sessions.append(row)
+            case RetainedRead():
+                self.retained_reads.append(row)
             case _:
                 pass
 

@@ -274,6 +274,44 @@ class StateSeen(Struct, frozen=True, kw_only=True, tag="state", omit_defaults=Tr
         return _row(cls, state, t=t, zone=zone, late=late)
 
 
+# -- what clients of the MQTT broker alone see ----------------------------------------------------
+
+
+class PublishAcknowledged(
+    Struct, frozen=True, kw_only=True, tag="acknowledged", omit_defaults=True
+):
+    """The MQTT broker has taken a message, says its PUBACK. The numbers of a topic rise."""
+
+    t: float
+    topic: str
+    number: int
+    retained: bool = False
+
+
+class PublishDelivered(Struct, frozen=True, kw_only=True, tag="delivered"):
+    """A message came to a client that keeps its session; QoS 1 lets the same one come again."""
+
+    t: float
+    client: str
+    topic: str
+    number: int
+
+
+class SessionOpened(Struct, frozen=True, kw_only=True, tag="session"):
+    """A client that keeps its session has connected; `present`: the MQTT broker had the session."""
+
+    t: float
+    client: str
+    present: bool
+
+
+class RetainedRead(Struct, frozen=True, kw_only=True, tag="retained"):
+    """A client without a session subscribed, not before `t`: which number is retained on each topic."""
+
+    t: float
+    numbers: dict[str, int]
+
+
 Observation = (
     ReportCreated
     | PresenceSent
@@ -286,6 +324,10 @@ Observation = (
     | EscalationSeen
     | CaseSeen
     | StateSeen
+    | PublishAcknowledged
+    | PublishDelivered
+    | SessionOpened
+    | RetainedRead
 )
 
 
