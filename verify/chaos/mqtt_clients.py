@@ -166,27 +166,51 @@ class KeptSession:
 
 
 class MqttClients:
-    """All of them."""
+    """All of them, of the account in `endpoint`; `random` says who stays for how long."""
 
-    def __init__(self, world: ChaosWorld, log: Log) -> None:
-        self._endpoint = Endpoint.from_url(world.mqtt.url_for(world.accounts["operator"]))
+    def __init__(self, endpoint: Endpoint, log: Log, random: Random) -> None:
+        self._endpoint = endpoint
         self._log = log
-        self._random = Random(f"mqtt {world.scale.seed}")
-        self.publisher = Publisher(self._endpoint, log)
-        self._kept = [KeptSession(name, self._endpoint, log) for name in CLIENTS]
+        self._random = random
+        self._publisher = Publisher(endpoint, log)
+        self._kept = [KeptSession(name, endpoint, log) for name in CLIENTS]
 
-    async def subscribe(self) -> None:
-        """Begin the sessions, before anything is published."""
-        for kept in self._kept:
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[Publisher]:
+        """Watch while the context lasts; its end waits for what is due to them."""
+        for kept in self._kept:  # before anything is published
             async with kept.connected():
                 pass
+        async with self._publisher.connection:
+            tasks = [
+                asyncio.create_task(self._publisher.publish(), name="publish"),
+                asyncio.create_task(self._take_turns(), name="take turns"),
+            ]
+            try:
+                yield self._publisher
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for end in ends:
+                if isinstance(end, Exception):
+                    raise end
+            await self._finish()
 
-    async def take_turns(self) -> None:
+    async def _take_turns(self) -> None:
         """Come and go, forever."""
         for kept in itertools.cycle(self._kept):
             async with kept.connected():
                 await asyncio.sleep(self._random.uniform(*_STAYS_S))
             await self._read_retained()
+
+    async def _finish(self) -> None:
+        """Let all that is acknowledged come."""
+        await self._publisher.wait_acknowledged()
+        for kept in self._kept:
+            async with kept.connected():
+                await kept.wait_for(self._publisher.acknowledged)
+        await self._read_retained()
 
     async def _read_retained(self) -> None:
         """Write down what a subscriber who comes only now gets; nothing if that is cut off."""
@@ -216,39 +240,15 @@ class MqttClients:
                         return RetainedRead(t=began, numbers=numbers)
                     numbers.setdefault(delivery.message.topic, int(delivery.message.payload))
 
-    async def finish(self) -> None:
-        """Let all that is acknowledged come."""
-        await self.publisher.wait_acknowledged()
-        for kept in self._kept:
-            async with kept.connected():
-                await kept.wait_for(self.publisher.acknowledged)
-        await self._read_retained()
-
 
 @contextlib.asynccontextmanager
 async def mqtt_clients(world: ChaosWorld) -> AsyncIterator[Publisher | None]:
-    """Have them watch while the context lasts; its end waits for what is due to them.
-
-    An MQTT broker that acknowledges from memory has no such clients: None.
-    """
+    """Have them watch while the context lasts, where acknowledged means on disk; else None."""
     if not world.mqtt_has_journal:
         yield None
         return
+    endpoint = Endpoint.from_url(world.mqtt.url_for(world.accounts["operator"]))
+    random = Random(f"mqtt {world.scale.seed}")
     with Log(world.logs / "mqtt.jsonl") as log:
-        clients = MqttClients(world, log)
-        await clients.subscribe()
-        async with clients.publisher.connection:
-            tasks = [
-                asyncio.create_task(clients.publisher.publish(), name="publish"),
-                asyncio.create_task(clients.take_turns(), name="take turns"),
-            ]
-            try:
-                yield clients.publisher
-            finally:
-                for task in tasks:
-                    task.cancel()
-                ends = await asyncio.gather(*tasks, return_exceptions=True)
-            for end in ends:
-                if isinstance(end, Exception):
-                    raise end
-            await clients.finish()
+        async with MqttClients(endpoint, log, random).watching() as publisher:
+            yield publisher
