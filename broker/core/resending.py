@@ -13,6 +13,7 @@ LAST_RETRY_MS = 300_000
 FIRST_RETRY_MS = 2_000
 GRACE_MS = 3_000  # how long a reader may take to confirm what was just published
 _PATIENCE_MS = 60_000
+_LEAST_MS = 1_000
 _AT_ONCE = 20  # of those that are due in one turn of the relay
 
 
@@ -66,15 +67,21 @@ class Pacing:
         self._sent[desk] += 1
         return self._sent[desk] <= _AT_ONCE
 
-    def again_after_ms(self, desk: str, late_ms: int, *, is_sent: bool) -> int:
-        """Return the delay before what is overdue by so much is looked at again.
+    def again_after_ms(self, desk: str, late_ms: int) -> int:
+        """Return the delay after which what is sent now, overdue by so much, is looked at again."""
+        known = self._confirming(desk)
+        return max(again_after_ms(late_ms), known.patience_ms() if known else 0)
 
-        What was not sent now may turn out to be lost, and comes before what was.
+    def unsent_for_ms(self, desk: str, sent_ms: int, late_ms: int) -> int:
+        """Return how long what is not sent now cannot be lost, if its desk goes on as it does.
+
+        Each is looked at once or twice: 10,000 in a queue must not keep the store busy.
         """
         known = self._confirming(desk)
-        if is_sent:
-            return max(again_after_ms(late_ms), known.patience_ms() if known else 0)
-        return (known.patience_ms() if known else again_after_ms(late_ms)) // 4
+        if known is None:
+            return again_after_ms(late_ms) // 2  # before those that were sent
+        left_ms = sent_ms + known.patience_ms() - known.sent_ms
+        return min(max(left_ms, _LEAST_MS), 2 * _PATIENCE_MS)
 
     def _confirming(self, desk: str) -> Progress | None:
         known = self._progress.get(desk, NEW)

@@ -69,10 +69,17 @@ class DutyDesk(NamedTuple):
 
     def takes(self, message: OutboxMessage, now_ms: int) -> bool:
         """Whether a message climbs; also one that was committed by a clock that went back since."""
-        if message.attended or message.reader.kind != self.reader.kind:
-            return False
-        is_late = not 0 <= now_ms - message.made_ms < self.after_ms
-        return is_late and message.reader != self.reader
+        return self._may_take(message) and not 0 <= now_ms - message.made_ms < self.after_ms
+
+    def takes_in_ms(self, message: OutboxMessage, now_ms: int) -> int | None:
+        """Return how soon a message is to climb that has not; None if it is not to, or has."""
+        if message.climbed_ms or not self._may_take(message) or self.takes(message, now_ms):
+            return None
+        return message.made_ms + self.after_ms - now_ms
+
+    def _may_take(self, message: OutboxMessage) -> bool:
+        is_other = message.reader != self.reader and message.reader.kind == self.reader.kind
+        return is_other and not message.attended
 
 
 class Due(NamedTuple):
@@ -143,7 +150,12 @@ class Turn(NamedTuple):
         is_new = is_asked or not message.sent_ms
         again = is_new or self.pacing.sends(desk, message.sent_ms)
         climbs = self._climbs(message, is_asked=is_asked)
-        wait_ms = self.pacing.again_after_ms(desk, late_ms, is_sent=again or climbs)
+        if again or climbs:
+            wait_ms = self.pacing.again_after_ms(desk, late_ms)
+        else:
+            wait_ms = self.pacing.unsent_for_ms(desk, message.sent_ms, late_ms)
+        if self.duty is not None:
+            wait_ms = min(wait_ms, self.duty.takes_in_ms(message, self.now_ms) or wait_ms)
         return Due(message, again, climbs, wait_ms)
 
     def _climbs(self, message: OutboxMessage, *, is_asked: bool) -> bool:

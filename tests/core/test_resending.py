@@ -69,12 +69,26 @@ def test_which_copy_was_read_is_not_known_so_it_tells_no_time() -> None:
 def test_a_copy_has_as_long_as_its_desk_takes(late_ms: int, took_ms: int) -> None:
     pacing = Pacing({"gent": confirming(took_ms=took_ms)}, NOW_MS)
     patience_ms = min(max(took_ms, GRACE_MS), 60_000)
-    wait_ms = pacing.again_after_ms("gent", late_ms, is_sent=True)
-    assert wait_ms == max(again_after_ms(late_ms), patience_ms)
-    assert pacing.again_after_ms("gent", late_ms, is_sent=False) == patience_ms // 4
-    silent_ms = [pacing.again_after_ms("kortrijk", late_ms, is_sent=sent) for sent in (True, False)]
-    assert silent_ms == [again_after_ms(late_ms), again_after_ms(late_ms) // 4]
+    assert pacing.again_after_ms("gent", late_ms) == max(again_after_ms(late_ms), patience_ms)
+    assert pacing.again_after_ms("kortrijk", late_ms) == again_after_ms(late_ms)
+    assert pacing.unsent_for_ms("kortrijk", 0, late_ms) == again_after_ms(late_ms) // 2
     assert FIRST_RETRY_MS <= again_after_ms(late_ms) <= LAST_RETRY_MS
+
+
+@given(took_ms=st.integers(30, 60_000), age_ms=st.integers(GRACE_MS, 120_000))
+def test_what_waits_is_looked_at_again_when_it_is_lost_if_its_desk_has_not_read_it_by_then(
+    took_ms: int, age_ms: int
+) -> None:
+    known = confirming(took_ms=took_ms)
+    if sends(known, age_ms):
+        return
+    wait_ms = Pacing({"gent": known}, NOW_MS).unsent_for_ms("gent", NOW_MS - age_ms, 0)
+    assert 1_000 <= wait_ms <= 120_000
+    then = NOW_MS + wait_ms  # and the desk is as far behind as it was
+    later = NEW.after([then - took_ms], [then - took_ms], then)
+    assert wait_ms == 120_000 or Pacing({"gent": later}, then + 1).sends(
+        "gent", NOW_MS - age_ms - 1
+    )
 
 
 @given(numbers=st.tuples(*[st.integers(0, 2**53)] * 3))

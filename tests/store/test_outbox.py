@@ -1,11 +1,13 @@
 """A message stays in the outbox until its own reader confirms it, and is sent again until then."""
 
 import asyncio
+from itertools import count
 
 import pytest
 import redis
 from msgspec.structs import replace
 
+from broker.core.resending import Pacing
 from broker.store import Alarm, OutboxMessage, Reader, Store, Undelivered, posted
 from broker.store.outbox import post
 from broker.store.outbox_messages import DutyDesk
@@ -241,7 +243,16 @@ async def test_what_the_duty_desk_has_waits_for_its_own_desk_without_alarm(store
 # -- a desk that confirms, and is behind -----------------------------------------------------------
 
 
-async def test_a_desk_that_is_behind_is_not_sent_what_waits_in_its_queue(store: Store) -> None:
+async def test_a_desk_that_is_behind_is_not_sent_what_waits_in_its_queue(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, honest = count(), Pacing.sends
+
+    def sends(self: Pacing, desk: str, sent_ms: int) -> bool:
+        next(looks)
+        return honest(self, desk, sent_ms)
+
+    monkeypatch.setattr(Pacing, "sends", sends)
     several = [made_at(NOW_MS + 100 * number, name=f"m-{number}") for number in range(600)]
     await add(store, *several)
 
@@ -249,6 +260,7 @@ async def test_a_desk_that_is_behind_is_not_sent_what_waits_in_its_queue(store: 
         at_ms = NOW_MS + 200 * number
         await confirm(store, GENT, *(f"m-{n}" for n in range(number, number + 5)), at_ms=at_ms)
         assert await take(store, at_ms) == []
+    assert 300 < next(looks) < 2 * 600  # each is looked at once or twice
 
 
 async def test_what_nobody_has_sent_yet_is_sent_at_once_also_to_a_desk_that_is_behind(
@@ -329,8 +341,8 @@ async def test_what_climbed_climbs_again_only_if_the_duty_desk_has_lost_it_or_sa
         if second == 13:
             await confirm(store, KORTRIJK, "m-1", at_ms=now_ms)
 
-    assert [second for name, second in climbed if name == "m-1"] == [12]
-    assert [second for name, second in climbed if name == "m-2"] == [12, 17, 24, 35, 51, 75]
+    assert [second for name, second in climbed if name == "m-1"] == [10]
+    assert [second for name, second in climbed if name == "m-2"] == [10, 20, 29, 42, 62]
 
 
 async def test_a_duty_desk_that_comes_back_is_sent_what_climbed_to_it(store: Store) -> None:
