@@ -10,7 +10,8 @@ import mqtt5
 
 from bench.bench_world import Recipients, world
 from bench.results import BenchResult, Histogram, Plot, Ratio, Row
-from broker.mqtt import Endpoint
+from broker.mqtt import Endpoint, Message
+from broker.mqtt.crowd import packets_for
 from schemas import topics
 from schemas.ids import new_id
 from schemas.topics import Topic
@@ -84,7 +85,7 @@ async def volley_at(url: str) -> Volley:
 
 def packets_to(users: Sequence[str], key: str, topic: Topic[Any] = topics.ALERT) -> bytes:
     """Return one PUBLISH of QoS 1 to each of `users`, of an alert's size."""
-    payload = f'{{"incident":"{key}",'.encode().ljust(_ALERT_BYTES, b"x")
+    payload = _payload(key)
     return b"".join(
         mqtt5.PublishPacket(
             topic.topic(user=user), payload, qos=mqtt5.QoS(1), packet_id=number % 65_535 + 1
@@ -93,17 +94,35 @@ def packets_to(users: Sequence[str], key: str, topic: Topic[Any] = topics.ALERT)
     )
 
 
+def crowd_to(users: Sequence[str], key: str, topic: Topic[Any]) -> list[bytes]:
+    """Return the same for an MQTT broker that takes one payload for many topics in a packet."""
+    message = Message(topic.topic(user=users[0]), _payload(key))
+    packets = packets_for(message, [topic.topic(user=user) for user in users])
+    return [
+        mqtt5.PublishPacket(one.topic, one.payload, qos=mqtt5.QoS(1), packet_id=number + 1).write()
+        for number, (one, _) in enumerate(packets)
+    ]
+
+
+def _payload(key: str) -> bytes:
+    return f'{{"incident":"{key}",'.encode().ljust(_ALERT_BYTES, b"x")
+
+
 async def floor_of(
     volley: Volley, recipients: Recipients, users: Sequence[str], topic: Topic[Any] = topics.ALERT
 ) -> float:
     """Return how long until the last of the packets to `users`, written in one go, has come (s)."""
     key = str(new_id())
     packets = packets_to(users, key, topic)
-    began = volley.fire(packets)
-    answer = await recipients.ask(len(users), 20.0)
+    return await last_of(volley.fire(packets), key, recipients, len(users))
+
+
+async def last_of(began: float, key: str, recipients: Recipients, count: int) -> float:
+    """Return how long after `began` the last of so many messages has come (s)."""
+    answer = await recipients.ask(count, 20.0)
     group = answer.groups[key]
-    if group.count != len(users):
-        raise RuntimeError(f"{group.count} of {len(users)} packets came")
+    if group.count != count:
+        raise RuntimeError(f"{group.count} of {count} messages came")
     return group.last - began
 
 
