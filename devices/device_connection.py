@@ -134,11 +134,22 @@ class DeviceLink:
     async def publish(
         self, topic: str, payload: bytes, *, qos: int = 0, properties: Properties | None = None
     ) -> None:
-        """Send. Neither its return nor a failure tells whether it arrived: only a receipt does."""
-        already = cancellations()
-        with contextlib.suppress(aiomqtt.MqttError):
-            await self.client.publish(topic, payload, qos=qos, properties=properties)
-        raise_if_cancelled(already)
+        """Send, or give up when the connection is lost: aiomqtt would wait for an answer until late.
+
+        Neither its return nor a failure tells whether it arrived: only a receipt does.
+        """
+        if self.lost.done():
+            return
+        sending = asyncio.create_task(
+            self.client.publish(topic, payload, qos=qos, properties=properties),
+            name=f"publish on {topic}",
+        )
+        try:
+            waits: set[asyncio.Future[Any]] = {sending, self.lost}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            with contextlib.suppress(aiomqtt.MqttError):
+                await end(sending)
 
 
 class DeviceConnection:
@@ -300,10 +311,10 @@ class DeviceConnection:
             log.exception("%s: message on %s", self._identity.client_id, message.topic)
 
 
-def raise_if_cancelled(already: int = 0) -> None:
-    """Raise CancelledError if the task was cancelled more than `already` times: one was swallowed."""
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if the task was cancelled: a cancellation was swallowed."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling() > already:
+    if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
@@ -323,12 +334,6 @@ async def ended(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
-
-
-def cancellations() -> int:
-    """Return how often the running task was cancelled."""
-    task = asyncio.current_task()
-    return task.cancelling() if task else 0
 
 
 class _Handover(asyncio.Queue[aiomqtt.Message]):
