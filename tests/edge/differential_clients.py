@@ -143,6 +143,7 @@ class Endpoint:
     version: int
     pipe: Pipe | None = None
     window: int = 0  # of this connection
+    max_bytes: int | None = None  # that it takes on this connection
     events: list[Event] = field(default_factory=list)
     held: dict[int, Held] = field(default_factory=dict)
     done: set[Name] = field(default_factory=set)  # acknowledged whole
@@ -151,7 +152,7 @@ class Endpoint:
     def connect(self, packet: mqtt5.ConnectPacket) -> None:
         """Connect; a connection that is open is taken over."""
         old, self.pipe = self.pipe, self.open_pipe()
-        self.window = packet.receive_max
+        self.window, self.max_bytes = packet.receive_max, packet.max_packet_size
         self._send(packet.write())
         self._read_until("CONNACK")
         if old is not None:

@@ -210,6 +210,15 @@ def sent_again(connect: Clients) -> object:
     return counts
 
 
+def too_large(connect: Clients) -> object:
+    client = connect("ann", receive_max=1, max_packet_size=SMALL_PACKET)
+    client.send(SubscribePacket(1, [TopicFilter("a")]))
+    for payload in (b"1", LARGE, b"3"):
+        client.publish(PublishPacket("a", payload, qos=_QOS_1, packet_id=9))
+    client.acknowledge(("a", b"1"))
+    return payloads(client)
+
+
 def shared_wait_in_the_group(connect: Clients) -> object:
     away, member = connect("ann", session_expiry_interval=100), connect("bob")
     for client in (away, member):
@@ -261,6 +270,7 @@ SHOWN: dict[str, tuple[Callable[[Clients], object], object, object]] = {
     "resubscribed": (resubscribed, [b"x"], []),
     "unknown-root": (unknown_root, [(17,)], [(0,)]),
     "exactly-once-at-once": (exactly_once_at_once, [b"x"], []),
+    "too-large": (too_large, [b"1", b"3"], [b"1"]),
     "sent-again": (sent_again, [1, 3], [2, 2]),
     "shared-wait-in-the-group": (shared_wait_in_the_group, 4, 2),
     "shared-below-dollar": (shared_below_dollar, [b"x"], []),
