@@ -375,7 +375,7 @@ class Differential(RuleBasedStateMachine):
         for pair in self.connected():
             self._step(pair, acknowledge_all)
             if pair.is_windowed:
-                if pair.theirs.max_bytes is not None:
+                if pair.theirs.max_bytes is not None and pair.is_kept:
                     self._come_back_at_mosquitto(pair)
                 ours, theirs = (pair.collected.get(name, []) for name in ("ours", "theirs"))
                 self.comparison.compare(
@@ -385,6 +385,7 @@ class Differential(RuleBasedStateMachine):
     def _come_back_at_mosquitto(self, pair: Pair) -> None:
         """Have Mosquitto send what waits behind a message that was too large: too-large."""
         client = pair.theirs
+        client.leave(mqtt5.DisconnectPacket())  # else its will would come, at Mosquitto alone
         client.connect(mqtt5.ConnectPacket(pair.client_id, max_packet_size=client.max_bytes))
         acknowledge_all(client)
         rest = [event for event in self._own_events(client) if isinstance(event, Delivered)]
