@@ -166,17 +166,12 @@ class SimulatedParticipant(Sender):
             self._confirm_said(row)
         if receipt.subject is Subject.REPORT and receipt.incident and self._first(receipt.id):
             self._add(receipt.incident)
-        key = None
-        if receipt.subject is Subject.SYNC and self._sync:
-            key, self._sync = self._sync, None
-        if receipt.subject is Subject.PRESENCE and self._presence:
-            key, sent = self._presence
-            # A receipt of an earlier presence confirms nothing about this one.
-            if int(receipt.at.timestamp() * 1000) >= int(sent.t * 1000):
-                self.log.rows.append(replace(sent, done=self._now()))
-                self._presence = None
-            else:
-                key = None
+        key = UUID(bytes=message.correlation) if message.correlation else None
+        if key == self._sync:
+            self._sync = None
+        if self._presence and key == self._presence[0]:
+            self.log.rows.append(replace(self._presence[1], done=self._now()))
+            self._presence = None
         self.settle(receipt, key)
 
     def _confirm_said(self, receipt: ReceiptSeen) -> None:
