@@ -127,7 +127,7 @@ def _copies(due: Due, duty: Reader | None) -> Iterator[Message]:
     Each copy expires when the next is sent: a session that is not read holds one, not hundreds.
     """
     message, expiry_s = due.message, due.wait_ms // 1000 + _EXPIRY_SLACK_S
-    if due.again:
+    if due.to_reader:
         yield Message(message.topic, message.payload, expiry_s=expiry_s)
     if due.climbs and duty:
         levels = topics.ESCALATION.parse(message.topic) or {}

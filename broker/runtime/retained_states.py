@@ -27,7 +27,7 @@ async def republish_all(ctx: Context) -> Effects:
     The server may be a new one, which knows nothing. It is not if it runs since before it was last
     known to have been given all, or if a worker did so while we were connected to it.
     """
-    _, started_ms = await ctx.mqtt.told()
+    started_ms = (await ctx.mqtt.told()).started_at_ms
     while True:
         heard = ctx.mqtt.heard_ms()
         if heard is None:

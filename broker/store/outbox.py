@@ -6,8 +6,10 @@ PUBACK changes nothing: an MQTT broker gives it if any client has subscribed. Re
 by id.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
@@ -74,10 +76,12 @@ class Outbox:
         """Decide what is done with each message that can be read."""
         messages = [message for body in bodies if (message := _decoded(body))]
         desks = {one.reader for one in messages if one.reader.is_desk}
-        progress = await self._progress({*desks, duty.reader} if duty else desks)
+        progress, due_ms = await asyncio.gather(
+            self._progress({*desks, duty.reader} if duty else desks),
+            self._due_ms(messages, now_ms),
+        )
         pacing = Pacing({str(desk): known for desk, known in progress.items()}, now_ms)
         turn = Turn(now_ms, pacing, duty)
-        due_ms = await self._due_ms(messages, now_ms)
         return {
             one.id: turn.decide(one, late_ms=now_ms - due_ms[one.id], is_asked=one.id in asked)
             for one in messages
@@ -186,42 +190,46 @@ class Outbox:
                 elif reader == duty and message.reader.kind == reader.kind:
                     attended.append(message)
         if delivered or attended:
-            await self._record_progress(delivered, attended, duty, now_ms)
-            await self.remove(delivered)
+            progress = await self._progress_after(delivered, attended, duty, now_ms)
+            await self.remove(delivered, progress)
         for message in attended:
             await self._attend(message)
         return delivered
 
-    async def _record_progress(
+    async def _progress_after(
         self,
         delivered: Sequence[OutboxMessage],
         attended: Sequence[OutboxMessage],
         duty: Reader | None,
         now_ms: int,
-    ) -> None:
+    ) -> dict[Reader, Progress]:
+        """Return how far the desks are that confirm these messages now."""
+        for_desks = [message for message in delivered if message.reader.is_desk]
+        desks = {message.reader for message in for_desks} | ({duty} if duty else set())
+        tries, known = await asyncio.gather(self.tries(for_desks), self._progress(desks))
         sent: dict[Reader, list[int]] = defaultdict(list)
         once: dict[Reader, list[int]] = defaultdict(list)
-        for message, tries in zip(delivered, await self.tries(delivered), strict=True):
-            if message.reader.is_desk:
-                first_ms = message.sent_ms or message.made_ms
-                sent[message.reader].append(first_ms)
-                once[message.reader] += [] if tries else [first_ms]
-        if duty:
-            sent[duty] += [message.climbed_ms for message in attended]
-        known = await self._progress([desk for desk in sent if sent[desk]])
-        words: list[str] = []
-        for desk, sent_ms in sent.items():
-            if sent_ms:
-                progress = known.get(desk, NEW).after(sent_ms, once[desk], now_ms)
-                words += [str(desk), str(progress)]
-        if words:
-            await self._redis.call("HSET", self._keys.desk_progress, *words)
+        for message, count in zip(for_desks, tries, strict=True):
+            first_ms = message.sent_ms or message.made_ms
+            sent[message.reader].append(first_ms)
+            once[message.reader] += [] if count else [first_ms]
+        for message in attended:
+            if duty and message.climbed_ms:
+                sent[duty].append(message.climbed_ms)
+        return {
+            desk: known.get(desk, NEW).after(sent_ms, once[desk], now_ms)
+            for desk, sent_ms in sent.items()
+        }
 
-    async def remove(self, messages: Sequence[OutboxMessage]) -> None:
-        """Remove messages for good."""
-        if not messages:
-            return
+    async def remove(
+        self,
+        messages: Sequence[OutboxMessage],
+        progress: Mapping[Reader, Progress] = MappingProxyType({}),
+    ) -> None:
+        """Remove messages for good, and record how far their readers are: in one write."""
         transaction = Transaction(self._redis)
+        for desk, known in progress.items():
+            transaction.call("HSET", self._keys.desk_progress, str(desk), str(known))
         names = [message.id for message in messages]
         for first in range(0, len(names), _AT_ONCE):
             part = names[first : first + _AT_ONCE]
@@ -232,7 +240,8 @@ class Outbox:
             if message.reader.is_desk:
                 for key in self._waiting_for(str(message.reader)):
                     transaction.call("ZREM", key, message.id)
-        await transaction.run()
+        if messages or progress:
+            await transaction.run()
 
     async def _attend(self, message: OutboxMessage) -> None:
         reader = str(message.reader)

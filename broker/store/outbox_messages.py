@@ -89,21 +89,21 @@ class Due(NamedTuple):
     """
 
     message: OutboxMessage
-    again: bool
+    to_reader: bool
     climbs: bool
     wait_ms: int
 
     @property
     def is_sent(self) -> bool:
         """Whether it is sent to anyone."""
-        return self.again or self.climbs
+        return self.to_reader or self.climbs
 
     def sent(self, now_ms: int) -> OutboxMessage:
         """Return the message with when it was first sent to whom."""
         message = self.message
         return msgspec.structs.replace(
             message,
-            sent_ms=message.sent_ms or (now_ms if self.again else 0),
+            sent_ms=message.sent_ms or (now_ms if self.to_reader else 0),
             climbed_ms=message.climbed_ms or (now_ms if self.climbs else 0),
         )
 
@@ -145,18 +145,18 @@ class Turn(NamedTuple):
     def decide(self, message: OutboxMessage, *, late_ms: int, is_asked: bool) -> Due:
         """Decide what is done with a message; `is_asked`: its reader has said that it lacks it."""
         if not message.reader.is_desk:
-            return Due(message, again=True, climbs=False, wait_ms=again_after_ms(late_ms))
+            return Due(message, to_reader=True, climbs=False, wait_ms=again_after_ms(late_ms))
         desk = str(message.reader)
         is_new = is_asked or not message.sent_ms
-        again = is_new or self.pacing.sends(desk, message.sent_ms)
+        to_reader = is_new or self.pacing.sends(desk, message.sent_ms)
         climbs = self._climbs(message, is_asked=is_asked)
-        if again or climbs:
+        if to_reader or climbs:
             wait_ms = self.pacing.again_after_ms(desk, late_ms)
         else:
             wait_ms = self.pacing.unsent_for_ms(desk, message.sent_ms, late_ms)
         if self.duty is not None:
             wait_ms = min(wait_ms, self.duty.takes_in_ms(message, self.now_ms) or wait_ms)
-        return Due(message, again, climbs, wait_ms)
+        return Due(message, to_reader, climbs, wait_ms)
 
     def _climbs(self, message: OutboxMessage, *, is_asked: bool) -> bool:
         if self.duty is None or not self.duty.takes(message, self.now_ms):

@@ -55,7 +55,7 @@ async def add(store: Store, *messages: OutboxMessage) -> None:
 
 async def take(store: Store, now_ms: int = NOW_MS) -> list[OutboxMessage]:
     """What is sent to its own reader now."""
-    return [due.message for due in await store.outbox.take(now_ms) if due.again]
+    return [due.message for due in await store.outbox.take(now_ms) if due.to_reader]
 
 
 async def confirm(store: Store, reader: Reader, *names: str, at_ms: int = 0) -> list[OutboxMessage]:
