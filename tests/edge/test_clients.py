@@ -66,7 +66,7 @@ async def kind(
         return
     program("node")
     if not NODE_MODULES.is_dir():
-        missing("examples/node is not installed: npm install there")
+        missing("packages of examples/node (npm install there)")
     MqttJsKit.node = Node()
     await MqttJsKit.node.start()
     yield MqttJsKit

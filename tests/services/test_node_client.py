@@ -22,7 +22,7 @@ EXAMPLE = REPOSITORY / "examples" / "node"
 @pytest.fixture
 def node(program: Callable[..., str]) -> str:
     if not (EXAMPLE / "node_modules").is_dir():
-        missing("examples/node is not installed: npm install there")
+        missing("packages of examples/node (npm install there)")
     return program("node")
 
 
