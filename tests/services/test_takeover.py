@@ -5,6 +5,7 @@ import importlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from broker.mqtt import Connection, ConnectionLost, Endpoint, Message
 from broker.runtime import dispatch, session_takeover, worker_loops
 from broker.runtime.connections import client_id_of, filters_of
 from broker.store import WorkerState, open_partitions
+from devices.device_connection import DeviceLink
 from nabij.local.embedded import MqttEngine
 from schemas import topics
 from schemas.ids import new_id
@@ -67,7 +69,17 @@ async def test_ten_reports_get_receipts_when_one_of_two_workers_does_not_come_ba
 async def test_without_a_take_over_the_dead_workers_session_swallows_its_share(
     city: City, servers: Servers, mqtt_engine: MqttEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of Mosquitto; our own MQTT broker gives a share to connected members only."""
+    """Of Mosquitto; our own MQTT broker gives a share to connected members only.
+
+    Each answer is there before the next question: that one has come does not mean that all have.
+    """
+    publish = DeviceLink.publish
+
+    async def slowly(link: DeviceLink, *args: Any, **options: Any) -> None:
+        await publish(link, *args, **options)
+        await asyncio.sleep(0.02)
+
+    monkeypatch.setattr(DeviceLink, "publish", slowly)
     monkeypatch.setattr(session_takeover.TakeOver, "_is_to_be_ended", lambda *_: False)
     await city.start("a-1")
     await city.start("a-2")

@@ -30,8 +30,8 @@ async def unanswered(
     within_s: float = 10.0,
 ) -> dict[str, int]:
     """Return how many of so many messages of each kind got no answer, where any did not."""
-    waiting: dict[bytes, str] = {}
-    all_came = asyncio.Event()
+    asked = {new_id().bytes: _TOPICS[kind] for kind in [*kinds] * EACH}
+    waiting, all_came = dict(asked), asyncio.Event()  # whole before the first answer comes
 
     def take(incoming: Incoming) -> None:
         waiting.pop(incoming.correlation or b"", None)
@@ -46,9 +46,7 @@ async def unanswered(
     )
     async with device:
         link = await device.link()
-        for topic in [_TOPICS[kind] for kind in kinds] * EACH:
-            correlation = new_id().bytes
-            waiting[correlation] = topic.name
+        for correlation, topic in asked.items():
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             properties.CorrelationData = correlation
             await link.publish(topic.topic(user=user), b"{}", qos=1, properties=properties)
@@ -56,5 +54,5 @@ async def unanswered(
             async with asyncio.timeout(within_s):
                 await all_came.wait()
         except TimeoutError:
-            return dict(Counter(waiting.values()))
+            return dict(Counter(topic.name for topic in waiting.values()))
     return {}
