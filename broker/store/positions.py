@@ -6,7 +6,7 @@ from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
-from broker.core.grid import filed, removed
+from broker.core.grid import centre_of, filed, removed
 from broker.core.recipients import Located
 from broker.store.kernel import keys
 from broker.store.kernel.isolation import readable
@@ -89,16 +89,17 @@ class PositionStore:
         return hits
 
     async def _update(self, updates: Sequence[Update], now_ms: int, presence_s: int) -> list[Hit]:
-        each: list[Word] = []
+        each: list[Word | float] = []
         for update in updates:
             if update.place is None:
-                where, child = ">" if update.crossed else "", "-"
+                where, child, centre = ">" if update.crossed else "", "-", (0.0, 0.0)
             else:
                 cell, number = filed(update.place)
-                where, child = f"{cell:x}", str(number)
+                where, child, centre = f"{cell:x}", str(number), centre_of(update.place)
             how = f"{_SHORT[update.availability]}{update.broker_index or ''}"
             bucket = str(keys.where_bucket(update.user))
             each += (update.user, bucket, where, child, how, _at_ms(update, now_ms), update.at_ms)
+            each += centre
         words = (self._keys.prefix, now_ms, presence_s * 1000, pack(each))
         rows = await self._redis.script("presence", [self._keys.open_incidents], words)
         return [_hit(updates[int(row[0])], *row[1:]) for row in rows]

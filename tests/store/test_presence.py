@@ -228,6 +228,28 @@ async def test_a_user_who_comes_near_is_hit_anywhere_on_earth(store: Store, seed
         assert {hit.place for hit in hits if hit.incident == incident.id} == set(places)
 
 
+@pytest.mark.parametrize("place", ["anywhere", "a pole", "the other side of the date line"])
+async def test_only_who_is_within_the_radius_is_hit(store: Store, place: str) -> None:
+    """So that a worker does not hear of every open incident of a district with each position."""
+    chance = random.Random(place)
+    lat, lon = {
+        "anywhere": (math.degrees(math.asin(chance.uniform(-1, 1))), chance.uniform(-180, 180)),
+        "a pole": (89.9999, 20.0),
+        "the other side of the date line": (-16.8, 179.9999),
+    }[place]
+    incident = await open_incident(store, report(Position(lat, lon)))
+    places = h3.grid_disk(place_of(lat, lon), 12)
+    updates = [Update(f"w-{number}", one, ON, NOW_MS) for number, one in enumerate(places)]
+
+    hits = await store.presence.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
+
+    away = {one: distance_m(lat, lon, *centre_of(one)) for one in places}
+    found = {hit.place for hit in hits}
+    assert {one for one in places if away[one] <= incident.radius_m} <= found
+    assert max(map(away.__getitem__, found)) <= incident.radius_m + 2
+    assert len(found) < len(places)  # some are beyond
+
+
 async def test_presence_repeated_after_a_crash_hits_again(store: Store) -> None:
     await open_incident(store, report(), user="zoe")
     here = place_of(KORENMARKT.lat, KORENMARKT.lon)

@@ -1,7 +1,8 @@
 -- A batch of presence updates, and which open incidents each came into.
 -- KEYS[1]: any key of the partition. ARGV: key prefix, now (ms), presence lifetime (ms), then in
--- MessagePack seven words an update: user, bucket, index cell ('' to withdraw, '>' if the new place is
--- in another partition), child ('-' without a place), availability, at (ms), and at as the device said.
+-- MessagePack nine words an update: user, bucket, index cell ('' to withdraw, '>' if the new place is
+-- in another partition), child ('-' without a place), availability, at (ms), at as the device said, and
+-- latitude and longitude of the place (degrees; 0 without one).
 -- Filed under at:{cell} as "child availability at", under where:{bucket} as the same after the cell
 -- and before when it came, and what the last withdrawal said ('-': none is known).
 -- Answers {update, incident, entry, 'new' or old "cell child"} per hit.
@@ -9,6 +10,7 @@
 -- lifetime, and extends it when less than a tenth more than the lifetime is left.
 local prefix, now, lifetime = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local hits = {}
+local EARTH_RADIUS_M = 6371007 -- as in grid.py
 
 local function keep(key)
   if redis.call('PTTL', key) < lifetime * 1.1 then
@@ -28,19 +30,40 @@ end
 
 local around = {} -- what is open in each district: nothing changes while this runs
 
-local function look(update, user, cell, since, place)
-  local here = district(cell)
-  local open = around[here]
-  if not open then
-    open = redis.call('HGETALL', prefix .. 'open:' .. here)
-    around[here] = open
+local function open_in(here)
+  if not around[here] then
+    local rows, found = redis.call('HGETALL', prefix .. 'open:' .. here), {}
+    for index = 1, #rows, 2 do
+      local lat, lon, radius, since = string.match(rows[index + 1], '^(%S+) (%S+) (%S+) (%d+)$')
+      if since and tonumber(radius) > 0 then
+        found[#found + 1] = {
+          id = rows[index], entry = rows[index + 1], since = tonumber(since),
+          lat = math.rad(lat), lon = math.rad(lon), radius = tonumber(radius)
+        }
+      end
+    end
+    around[here] = found
   end
-  for index = 1, #open, 2 do
-    local id, entry = open[index], open[index + 1]
-    local opened = tonumber(string.match(entry, '(%d+)$') or '')
-    if opened and opened >= since
-      and redis.call('HEXISTS', prefix .. 'people:' .. id, user) == 0 then
-      hits[#hits + 1] = { update, id, entry, place }
+  return around[here]
+end
+
+-- Whether a point (radians) may be within the radius, by half the chord between them on a sphere of
+-- radius 1; a metre too many, as the reader measures.
+local function may_reach(open, lat, lon)
+  local half, north = (open.radius + 1) / (2 * EARTH_RADIUS_M), math.sin((open.lat - lat) / 2)
+  if math.abs(north) > half then
+    return false
+  end
+  local east = math.sin((open.lon - lon) / 2)
+  return north * north + math.cos(lat) * math.cos(open.lat) * east * east <= half * half
+end
+
+-- Without `lat` and `lon`, the place is only known by its cell.
+local function look(update, user, cell, since, place, lat, lon)
+  for _, open in ipairs(open_in(district(cell))) do
+    if open.since >= since and (not lat or may_reach(open, lat, lon))
+      and redis.call('HEXISTS', prefix .. 'people:' .. open.id, user) == 0 then
+      hits[#hits + 1] = { update, open.id, open.entry, place }
     end
   end
 end
@@ -50,9 +73,9 @@ local function text(moment)
 end
 
 local updates = cmsgpack.unpack(ARGV[4])
-for first = 1, #updates, 7 do
-  local update = (first - 1) / 7
-  local user, bucket, cell, child, how, at, said = unpack(updates, first, first + 6)
+for first = 1, #updates, 9 do
+  local update = (first - 1) / 9
+  local user, bucket, cell, child, how, at, said, lat, lon = unpack(updates, first, first + 8)
   local where = prefix .. 'where:' .. bucket
   local filed = redis.call('HGET', where, user)
   local old_cell, old_child, old_how, old_at, old_received
@@ -99,7 +122,7 @@ for first = 1, #updates, 7 do
       end
       redis.call('HSET', where, user, cell .. ' ' .. entry .. came)
       if not had_place or at == old_at or old_cell ~= cell or old_child ~= child then
-        look(update, user, cell, 0, 'new')
+        look(update, user, cell, 0, 'new', math.rad(lat), math.rad(lon))
         if had_place then
           look_back()
         end
