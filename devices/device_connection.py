@@ -8,6 +8,8 @@ Built on aiomqtt, with care for what it does:
   the callback has returned, and there is no task and no wait.
 - It waits with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives
   together with the result (bpo-42130). `raise_if_cancelled` follows each such wait.
+- It waits for an answer also where the connection that it would come by is lost: see `_Client` and
+  `_unless`.
 - It reports refused publishes as successes, and does not wait for the second CONNACK when a client
   is used again. So no PUBACK is relied on (see `devices/await_receipt.py`), and each connection has
   a client of its own.
@@ -23,9 +25,9 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -115,6 +117,7 @@ class Incoming:
 
 
 Handler = Callable[[Incoming], None]
+T = TypeVar("T")
 
 
 class WhenUnreachable(enum.Enum):
@@ -138,18 +141,10 @@ class DeviceLink:
 
         Neither its return nor a failure tells whether it arrived: only a receipt does.
         """
-        if self.lost.done():
-            return
-        sending = asyncio.create_task(
-            self.client.publish(topic, payload, qos=qos, properties=properties),
-            name=f"publish on {topic}",
-        )
-        try:
-            waits: set[asyncio.Future[Any]] = {sending, self.lost}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
+        if not self.lost.done():
+            sending = self.client.publish(topic, payload, qos=qos, properties=properties)
             with contextlib.suppress(aiomqtt.MqttError):
-                await end(sending)
+                await _unless(self.lost, sending)
 
 
 class DeviceConnection:
@@ -258,14 +253,19 @@ class DeviceConnection:
     async def _connect_once(self, answer_s: float) -> None:
         """Connect, subscribe, and return or raise when the connection ends."""
         async with self._client(answer_s) as client:
-            granted = await client.subscribe(self._filters)
-            raise_if_cancelled()
-            if any(code.value >= 0x80 for code in granted if isinstance(code, ReasonCode)):
-                raise ConnectionRefused("a subscription was denied")
-            with self._linked(client):
-                await anext(
-                    client.messages
-                )  # none comes (see _Handover): raises when the connection ends
+            # None comes (see _Handover): this raises when the connection ends.
+            over = asyncio.ensure_future(anext(client.messages))
+            try:
+                granted = await _unless(over, client.subscribe(self._filters)) or ()
+                raise_if_cancelled()
+                if any(code.value >= 0x80 for code in granted if isinstance(code, ReasonCode)):
+                    raise ConnectionRefused("a subscription was denied")
+                if not over.done():
+                    with self._linked(client):
+                        await asyncio.wait([over])
+            finally:
+                await ended(over)
+            over.result()
 
     @contextlib.contextmanager
     def _linked(self, client: aiomqtt.Client) -> Iterator[None]:
@@ -283,7 +283,7 @@ class DeviceConnection:
         queue = functools.partial(_Handover, self._hand_over)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._identity.session_expiry_s
-        return aiomqtt.Client(
+        return _Client(
             self._broker.host,
             self._broker.port,
             username=self._identity.username,
@@ -311,6 +311,27 @@ class DeviceConnection:
             log.exception("%s: message on %s", self._identity.client_id, message.topic)
 
 
+class _Client(aiomqtt.Client):
+    """Fails to connect as soon as the connection is lost, not after the time for an answer."""
+
+    def _on_disconnect(self, *args: Any, **options: Any) -> None:
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("closed before it was answered"))
+            self._connected.exception()  # as in `ended`: nobody may be waiting any more
+        super()._on_disconnect(*args, **options)
+
+
+async def _unless(lost: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what `work` returns, or None when the connection is lost before that."""
+    doing = asyncio.create_task(work)
+    try:
+        waits: set[asyncio.Future[Any]] = {doing, lost}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        await ended(doing)
+
+
 def raise_if_cancelled() -> None:
     """Raise CancelledError if the task was cancelled: a cancellation was swallowed."""
     task = asyncio.current_task()
@@ -325,7 +346,7 @@ async def end(task: asyncio.Task[None]) -> None:
         task.result()
 
 
-async def ended(task: asyncio.Task[None]) -> None:
+async def ended(task: asyncio.Future[Any]) -> None:
     """Cancel `task` until it has ended, however it does.
 
     Once may not be enough: the `wait_for` of Python 3.11, which aiomqtt uses, swallows a
@@ -334,6 +355,8 @@ async def ended(task: asyncio.Task[None]) -> None:
     while not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=_CANCEL_AGAIN_S)
+    if not task.cancelled():
+        task.exception()  # else it is logged that nobody looked at it
 
 
 class _Handover(asyncio.Queue[aiomqtt.Message]):
