@@ -227,8 +227,8 @@ def presence(database: Database, _: Sequence[str], words: Sequence[Word]) -> lis
     prefix, now, lifetime = raw(words[0]), int(words[1]), int(words[2])
     hits: list[Any] = []
     updates = unpacked(raw(words[3]))
-    for number, first in enumerate(range(0, len(updates), 7)):
-        hits += _place(database, prefix, (now, lifetime), number, updates[first : first + 7])
+    for number, first in enumerate(range(0, len(updates), 9)):
+        hits += _place(database, prefix, (now, lifetime), number, updates[first : first + 9])
     return hits
 
 
@@ -236,7 +236,7 @@ def _place(  # noqa: PLR0917 - as the script has it
     database: Database, prefix: bytes, times: tuple[int, int], number: int, update: Sequence[Word]
 ) -> list[Any]:
     now, lifetime = times
-    user, bucket, cell, child, how, at, said = map(raw, update)
+    user, bucket, cell, child, how, at, said = map(raw, update[:7])
     where = prefix + b"where:" + bucket
     filed = _FILED.fullmatch(database.do_hget(where, user) or b"")
     withdrew = filed[6] if filed else b"-"
@@ -265,7 +265,8 @@ def _place(  # noqa: PLR0917 - as the script has it
         database.do_hset(where, user, b" ".join((cell, entry, b"%d" % now, withdrew)))
         looks_back = not had or (old, had[2]) != (cell, child) or int(at) == int(had[4])
         if looks_back:
-            hits += _look(database, prefix, user, cell, (number, 0, b"new"))
+            found = _look(database, prefix, user, cell, (number, 0, b"new"))
+            hits += [hit for hit in found if _may_reach(hit[2], update[7:])]
     if had and looks_back:
         hits += _look(database, prefix, user, old, (number, since, old + b" " + had[2]))
     database.do_pexpire(where, b"%d" % lifetime)
@@ -293,8 +294,14 @@ def _look(  # noqa: PLR0917
         [number, incident, entry, place]
         for incident, entry in around.items()
         if int(entry.rpartition(b" ")[2]) >= since
+        and float(entry.split()[2]) > 0
         and not database.do_hexists(prefix + b"people:" + incident, user)
     ]
+
+
+def _may_reach(entry: bytes, centre: Sequence[Word]) -> bool:
+    lat, lon, radius_m, _ = map(float, entry.split())
+    return distance_m(lat, lon, *map(float, centre)) <= radius_m + 1
 
 
 def sweep(database: Database, keys: Sequence[str], words: Sequence[Word]) -> int:
