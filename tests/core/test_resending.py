@@ -64,6 +64,16 @@ def test_which_copy_was_read_is_not_known_so_it_tells_no_time() -> None:
     assert known.after([NOW_MS - 50_000, NOW_MS - 90], [NOW_MS - 90], NOW_MS).took_ms == 90
 
 
+def test_a_desk_is_as_far_as_the_latest_that_it_confirms() -> None:
+    known = NEW.after([NOW_MS - 50_000, NOW_MS - 90, NOW_MS - 700], [], NOW_MS)
+    assert (known.sent_ms, known.at_ms) == (NOW_MS - 90, NOW_MS)
+
+
+def test_a_message_that_is_late_is_looked_at_again_after_half_of_that() -> None:
+    assert again_after_ms(2 * (FIRST_RETRY_MS + 7)) == FIRST_RETRY_MS + 7
+    assert again_after_ms(-2 * (FIRST_RETRY_MS + 7)) == FIRST_RETRY_MS + 7
+
+
 @given(late_ms=st.integers(-10 * LAST_RETRY_MS, 10 * LAST_RETRY_MS), took_ms=st.integers(0, 90_000))
 @example(late_ms=0, took_ms=SLOW_MS)
 def test_a_copy_has_as_long_as_its_desk_takes(late_ms: int, took_ms: int) -> None:
