@@ -8,8 +8,8 @@ Built on aiomqtt, with care for what it does:
   the callback has returned, and there is no task and no wait.
 - It waits with `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives
   together with the result (bpo-42130). `raise_if_cancelled` follows each such wait.
-- It waits for an answer also where the connection that it would come by is lost: see `_Client` and
-  `_unless`.
+- It waits for an answer also where the connection that it would come by is lost: see
+  `AnsweredClient` and `_unless`.
 - It reports refused publishes as successes, and does not wait for the second CONNACK when a client
   is used again. So no PUBACK is relied on (see `devices/await_receipt.py`), and each connection has
   a client of its own.
@@ -38,6 +38,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from devices.answered_client import AnsweredClient
+
 NODELAY: tuple[SocketOption, ...] = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 KEEPALIVE_S = 30
 RETRY_BASE_S = 0.25
@@ -46,6 +48,9 @@ RETRY_MOST_S = 30.0
 # answer. Each further attempt waits longer, for slow networks.
 ANSWER_BASE_S = 4.0
 ANSWER_MOST_S = 30.0
+LASTING_S = (
+    5.0  # a connection that is lost sooner lengthens the pause, as one that was refused does
+)
 _CANCEL_AGAIN_S = 1.0
 SESSION_EXPIRY_S = 86_400
 
@@ -231,19 +236,28 @@ class DeviceConnection:
         await end(self._keeper)
 
     async def _keep(self) -> None:
-        attempt = 0
+        answer_s, pause_s = ANSWER_BASE_S, RETRY_BASE_S
         while True:
             raise_if_cancelled()
-            before = self.connections
+            began, before = time.monotonic(), self.connections
             try:
-                await self._connect_once(min(ANSWER_MOST_S, ANSWER_BASE_S * 2**attempt))
+                await self._connect_once(answer_s)
             except (MqttConnectError, ConnectionRefused) as error:
                 self._note_refusal(str(error))
             except aiomqtt.MqttError as error:
                 log.info("%s: %s", self._identity.client_id, error)
-            attempt = 0 if self.connections > before else attempt + 1
-            most = min(RETRY_MOST_S, RETRY_BASE_S * 2**attempt)
-            await asyncio.sleep(random.uniform(0, most))
+            took_s, was_connected = time.monotonic() - began, self.connections > before
+            if was_connected:
+                answer_s = ANSWER_BASE_S
+            elif (
+                took_s >= answer_s
+            ):  # it was not answered: a connection that was lost tells nothing
+                answer_s = min(ANSWER_MOST_S, 2 * answer_s)
+            if was_connected and took_s >= LASTING_S:
+                pause_s = RETRY_BASE_S
+            else:
+                pause_s = min(RETRY_MOST_S, 2 * pause_s)
+            await asyncio.sleep(random.uniform(0, pause_s))
 
     def _note_refusal(self, reason: str) -> None:
         log.warning("%s: refused: %s", self._identity.client_id, reason)
@@ -283,7 +297,7 @@ class DeviceConnection:
         queue = functools.partial(_Handover, self._hand_over)
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self._identity.session_expiry_s
-        return _Client(
+        return AnsweredClient(
             self._broker.host,
             self._broker.port,
             username=self._identity.username,
@@ -309,16 +323,6 @@ class DeviceConnection:
             # The only broad catch: raised, it would end the connection before the PUBACK, and
             # the same message would end the next one.
             log.exception("%s: message on %s", self._identity.client_id, message.topic)
-
-
-class _Client(aiomqtt.Client):
-    """Fails to connect as soon as the connection is lost, not after the time for an answer."""
-
-    def _on_disconnect(self, *args: Any, **options: Any) -> None:
-        if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttError("closed before it was answered"))
-            self._connected.exception()  # as in `ended`: nobody may be waiting any more
-        super()._on_disconnect(*args, **options)
 
 
 async def _unless(lost: asyncio.Future[Any], work: Coroutine[Any, Any, T]) -> T | None:

@@ -102,7 +102,7 @@ class PositionStore:
             each += centre
         words = (self._keys.prefix, now_ms, presence_s * 1000, pack(each))
         rows = await self._redis.script("presence", [self._keys.open_incidents], words)
-        return [_hit(updates[int(row[0])], *row[1:]) for row in rows]
+        return [*readable(rows, partial(_hit, updates), what="an open incident")]
 
     async def moved(
         self, moves: Sequence[tuple[Update, int | None]], *, now_ms: int, presence_s: int
@@ -169,7 +169,9 @@ def _located(cell: int, row: tuple[bytes, bytes]) -> Located:
     )
 
 
-def _hit(update: Update, incident: bytes, entry: bytes, place: bytes) -> Hit:
+def _hit(updates: Sequence[Update], row: tuple[int, bytes, bytes, bytes]) -> Hit:
+    number, incident, entry, place = row
+    update = updates[int(number)]
     if place == b"new":
         assert update.place is not None
         where = update.place

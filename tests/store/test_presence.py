@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import redis
+import structlog
 from h3.api import basic_int as h3
 from msgspec.structs import replace
 
@@ -14,6 +15,7 @@ from broker.core.grid import centre_of, distance_m, filed, place_of
 from broker.core.incidents import Incident
 from broker.core.recipients import Located
 from broker.store import Hit, Store, Update
+from schemas.ids import new_id
 from schemas.messages import AlertReason, Availability, Position
 from tests.core.samples import KORENMARKT, START, north, report
 from tests.store.places import AROUND, MUTED, ON, PLACES, PRESENCE_S, assert_one_place_each, moved
@@ -248,6 +250,26 @@ async def test_only_who_is_within_the_radius_is_hit(store: Store, place: str) ->
     assert {one for one in places if away[one] <= incident.radius_m} <= found
     assert max(map(away.__getitem__, found)) <= incident.radius_m + 2
     assert len(found) < len(places)  # some are beyond
+
+
+@pytest.mark.parametrize(
+    "entry", ["51.0 3.7 x 1790000000000", "51.0 y 500.0 1790000000000", "junk"]
+)
+async def test_an_entry_that_cannot_be_read_costs_no_other_incident_and_no_place(
+    store: Store, client: redis.Redis, entry: str
+) -> None:
+    incident = await open_incident(store, report())
+    (district,) = {h3.cell_to_parent(place_of(KORENMARKT.lat, KORENMARKT.lon), 8)}
+    client.hset(store.keys.reaching(district), str(new_id()), entry)
+    here = place_of(KORENMARKT.lat, KORENMARKT.lon)
+    updates = [Update(name, here, ON, NOW_MS) for name in ("bob", "cid")]
+
+    with structlog.testing.capture_logs() as logged:
+        hits = await store.presence.update(updates, now_ms=NOW_MS, presence_s=PRESENCE_S)
+
+    assert measured(hits) == {("cid", str(incident.id)), ("bob", str(incident.id))}
+    assert {one.user for one in await store.presence.near(AROUND)} == {"cid", "bob"}
+    assert {one["what"] for one in logged} == {"an open incident"}
 
 
 async def test_presence_repeated_after_a_crash_hits_again(store: Store) -> None:

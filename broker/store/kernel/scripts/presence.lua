@@ -34,11 +34,15 @@ local function open_in(here)
   if not around[here] then
     local rows, found = redis.call('HGETALL', prefix .. 'open:' .. here), {}
     for index = 1, #rows, 2 do
-      local lat, lon, radius, since = string.match(rows[index + 1], '^(%S+) (%S+) (%S+) (%d+)$')
-      if since and tonumber(radius) > 0 then
+      local id, entry = rows[index], rows[index + 1]
+      local lat, lon, radius, since = string.match(entry, '^(%S+) (%S+) (%S+) (%d+)$')
+      lat, lon, radius = tonumber(lat), tonumber(lon), tonumber(radius)
+      if not (lat and lon and radius) then
+        found[#found + 1] = { id = id, entry = entry } -- the reader says that it cannot be read
+      elseif radius > 0 then
         found[#found + 1] = {
-          id = rows[index], entry = rows[index + 1], since = tonumber(since),
-          lat = math.rad(lat), lon = math.rad(lon), radius = tonumber(radius)
+          id = id, entry = entry, since = tonumber(since),
+          lat = math.rad(lat), lon = math.rad(lon), radius = radius
         }
       end
     end
@@ -61,7 +65,9 @@ end
 -- Without `lat` and `lon`, the place is only known by its cell.
 local function look(update, user, cell, since, place, lat, lon)
   for _, open in ipairs(open_in(district(cell))) do
-    if open.since >= since and (not lat or may_reach(open, lat, lon))
+    local counts = not open.since or open.since >= since
+    local reaches = not open.since or not lat or may_reach(open, lat, lon)
+    if counts and reaches
       and redis.call('HEXISTS', prefix .. 'people:' .. open.id, user) == 0 then
       hits[#hits + 1] = { update, open.id, open.entry, place }
     end
