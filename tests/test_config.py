@@ -101,6 +101,30 @@ def test_urls_may_name_several_servers_and_each_is_looked_at() -> None:
     assert told.startswith("NABIJ_REDIS_URL")
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "9" * 5000])
+@pytest.mark.parametrize("host", ["h", "a:b@h", "a:b@[::1]", "one:1883,two"])
+def test_a_port_out_of_range_is_said_to_be_that(host: str, port: str) -> None:
+    (told,) = problems({"NABIJ_MQTT_URL": f"mqtt://{host}:{port}", "NABIJ_SHARE_GROUP": "g"})
+    assert told.endswith("mqtts://host[:port], and the port is out of range (1 to 65535)")
+
+
+def test_digits_before_a_slash_in_a_password_are_no_port() -> None:
+    (told,) = problems({"NABIJ_MQTT_URL": "mqtt://a:99999/b@h", "NABIJ_SHARE_GROUP": "g"})
+    assert told.endswith("and / in a password is written %2F")
+
+
+@pytest.mark.parametrize("path", ["/x", "/-1", "/0x", "/0/1", "/\u00b2", "/0?db=x"])
+def test_the_database_of_redis_must_be_a_number(path: str) -> None:
+    (told,) = problems({"NABIJ_REDIS_URL": f"redis://one:7001,two:7002{path}"})
+    assert "the database is a number" in told
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0", "/15", "?protocol=3", "?db=1"])
+def test_a_redis_url_may_leave_the_database_out(path: str) -> None:
+    url = f"redis://host:6379{path}"
+    assert load({"NABIJ_REDIS_URL": url}).redis_url == url
+
+
 def test_mqtt_url_without_a_share_group_is_refused() -> None:
     (told,) = problems({"NABIJ_MQTT_URL": "mqtt://host"})
 

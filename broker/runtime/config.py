@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from broker.errors import ConfigError
 from broker.hosts import each_url
@@ -41,13 +41,19 @@ class Settings:
     unsafe_redis: bool = False
 
 
+# The port of a URL, at most its first six digits. Before an @ it is part of a password.
+_PORT = re.compile(r"[^/]*//(?:[^/?#]*@)?[^/?#@]*:([0-9]{1,6})[0-9]*(?:[/?#][^@]*)?")
+
+
 def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
     def parse(text: str) -> str:
         expected = f"must be {' or '.join(s + '://host[:port]' for s in schemes)}"
         for one in each_url(text) if several else [text]:
+            if (port := _PORT.fullmatch(one)) and not 1 <= int(port[1]) <= 65_535:
+                raise ValueError(f"{expected}, and the port is out of range (1 to 65535)")
             try:
                 url = urlsplit(one)
-                _ = url.port  # raises ValueError out of range
+                _ = url.port  # raises ValueError for what is no number
             except ValueError:  # whose text may repeat a part of the password
                 raise ValueError(f"{expected}, and / in a password is written %2F") from None
             if url.scheme not in schemes or not url.hostname:
@@ -55,6 +61,18 @@ def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _redis_url(text: str) -> str:
+    _url("redis", "rediss", several=True)(text)
+    url = urlsplit(each_url(text)[0])
+    databases = [url.path.removeprefix("/") or "0", *parse_qs(url.query).get("db", [])]
+    if not all(re.fullmatch("[0-9]{1,9}", one) for one in databases):  # redis-py takes x as 0
+        raise ValueError(
+            "must be redis://host[:port][/database], where the database is a number, "
+            "and / in a password is written %2F"
+        )
+    return text
 
 
 def _level(text: str) -> str:
@@ -128,7 +146,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "NABIJ_REDIS_URL",
-        _url("redis", "rediss", several=True),
+        _redis_url,
         None,
         "Redis or Valkey, e.g. redis://host:6379/0, or some nodes of a cluster, "
         "redis://host:7001,other:7002; unset: an embedded one",
