@@ -4,7 +4,7 @@ NABIJ_DEVICE_PASSWORD=… python -m devices.button --user ann --broker mqtt://ho
     --lat 51.0543 --lon 3.7217
 
 The exit code is 0 when the report is confirmed, 1 when it was rejected, 2 when it is not confirmed
-(or could not even be sent): then call 112.
+(or could not even be sent): then call 112. Standard error says why it is not confirmed.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from devices.await_receipt import why_rejected
 from devices.device_connection import Broker, client_id
@@ -35,17 +36,28 @@ CONFIRMED, REJECTED, NOT_CONFIRMED = 0, 1, 2
 REPEAT_AFTER_S = 2.0
 
 
+class NotConfirmed(Exception):  # noqa: N818 - read as `except NotConfirmed`
+    """No receipt came in time; the text says why."""
+
+
+# long: all of its MQTT, for a device maker to read in one place
 def press(
     report: Report, user: str, password: str | None, broker: Broker, *, timeout_s: float
-) -> Receipt | None:
-    """Send `report` until its receipt comes; None when none comes in time."""
+) -> Receipt:
+    """Send `report` until its receipt comes.
+
+    Raises:
+        NotConfirmed: none came in time.
+    """
     payload = encode_within_limit(report)
     up, down = topics.REPORT.topic(user=user), topics.RECEIPT.topic(user=user)
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.ResponseTopic, properties.CorrelationData = down, report.id.bytes
     receipts: queue.SimpleQueue[Receipt] = queue.SimpleQueue()
+    answers: list[ReasonCode] = []  # of CONNACK and PUBACK
 
-    def subscribe(client: mqtt.Client, *_: object) -> None:
+    def subscribe(client: mqtt.Client, *answer: Any) -> None:
+        answers.append(answer[2])
         client.subscribe(down, qos=1)
 
     def send(client: mqtt.Client, *_: object) -> None:
@@ -60,6 +72,7 @@ def press(
     client = _client(user, password, broker)
     client.on_connect, client.on_message = subscribe, take
     client.on_subscribe = send  # only now can the receipt reach us
+    client.on_publish = lambda *answer: answers.append(answer[3])
     client.connect_async(broker.host, broker.port, keepalive=30)
     client.loop_start()
     try:
@@ -69,7 +82,7 @@ def press(
                 return receipts.get(timeout=min(left_s, REPEAT_AFTER_S))
             if client.is_connected():
                 send(client)
-        return None
+        raise NotConfirmed(_why_not_confirmed(broker, answers))
     finally:
         client.disconnect()
         client.loop_stop()
@@ -87,6 +100,15 @@ def _client(user: str, password: str | None, broker: Broker) -> mqtt.Client:
     return client
 
 
+def _why_not_confirmed(broker: Broker, answers: list[ReasonCode]) -> str:
+    server = f"{broker.host}:{broker.port}"
+    if not answers:
+        return f"no connection to {server}"
+    if answers[-1].is_failure:
+        return f"the MQTT broker at {server} refused: {answers[-1]}"
+    return f"connected to {server}, but no receipt came"
+
+
 def _without_nagle(_client: mqtt.Client, _data: object, sock: Any) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # with it 44 ms a round trip
 
@@ -99,12 +121,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:  # no password file, no such place, no such user
         sys.stdout.write(f"Not sent: {error}. Call 112 if it is urgent.\n")
         return NOT_CONFIRMED
+    except NotConfirmed as why:
+        sys.stderr.write(f"{why}\n")
+        sys.stdout.write("Not confirmed. Call 112 if it is urgent.\n")
+        return NOT_CONFIRMED
     code, text = _told(receipt)
     sys.stdout.write(f"{text}\n")
     return code
 
 
-def _press_as(options: argparse.Namespace) -> Receipt | None:
+def _press_as(options: argparse.Namespace) -> Receipt:
     password = os.environ.get("NABIJ_DEVICE_PASSWORD")
     if options.password_file:
         password = options.password_file.read_text(encoding="utf-8").strip()
@@ -117,9 +143,7 @@ def _press_as(options: argparse.Namespace) -> Receipt | None:
     return press(report, options.user, password, options.broker, timeout_s=options.timeout)
 
 
-def _told(receipt: Receipt | None) -> tuple[int, str]:
-    if receipt is None:
-        return NOT_CONFIRMED, "Not confirmed. Call 112 if it is urgent."
+def _told(receipt: Receipt) -> tuple[int, str]:
     if receipt.outcome is Outcome.REJECTED:
         return REJECTED, f"Rejected: {why_rejected(receipt)} Call 112 if it is urgent."
     return CONFIRMED, f"Confirmed: incident {receipt.incident}. {receipt.advice or ''}".rstrip()

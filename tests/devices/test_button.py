@@ -14,9 +14,17 @@ from schemas.codec import Code
 from schemas.messages import Outcome, Receipt, Subject
 
 REPOSITORY = Path(__file__).parents[2]
+NOT_CONFIRMED = "Not confirmed. Call 112 if it is urgent.\n"
 
 
 async def press(broker_url: str, *more: str, password: str = "secret-of-ann") -> tuple[int, str]:
+    code, output, _ = await pressed(broker_url, *more, password=password)
+    return code, output
+
+
+async def pressed(
+    broker_url: str, *more: str, password: str = "secret-of-ann"
+) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "devices.button", "--user", "ann", "--broker", broker_url),
@@ -24,10 +32,11 @@ async def press(broker_url: str, *more: str, password: str = "secret-of-ann") ->
         cwd=REPOSITORY,
         env={"NABIJ_DEVICE_PASSWORD": password},
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    output, _ = await process.communicate()
+    output, errors = await process.communicate()
     assert process.returncode is not None
-    return process.returncode, output.decode()
+    return process.returncode, output.decode(), errors.decode()
 
 
 @pytest.fixture
@@ -70,16 +79,23 @@ async def test_an_unconfirmed_press_exits_with_2_and_says_to_call_112(
     url: str, services: Any
 ) -> None:
     services.answer = lambda _: None
-    assert await press(url, "--timeout", "0.5") == (
-        2,
-        "Not confirmed. Call 112 if it is urgent.\n",
-    )
+    why = f"connected to {url.removeprefix('mqtt://')}, but no receipt came\n"
+    assert await pressed(url, "--timeout", "2") == (2, NOT_CONFIRMED, why)
     assert services.received
 
 
 async def test_a_press_without_a_broker_is_not_confirmed() -> None:
-    code, output = await press(f"mqtt://127.0.0.1:{free_port()}", "--timeout", "0.3")
-    assert (code, "Call 112" in output) == (2, True)
+    server = f"127.0.0.1:{free_port()}"
+    told = await pressed(f"mqtt://{server}", "--timeout", "0.3")
+    assert told == (2, NOT_CONFIRMED, f"no connection to {server}\n")
+
+
+async def test_a_press_that_the_mqtt_broker_refuses_says_its_reason(url: str) -> None:
+    code, output, errors = await pressed(url, "--timeout", "2", password="wrong")
+    assert (code, output) == (2, NOT_CONFIRMED)
+    reasons = ("Bad user name or password", "Not authorized")  # our own MQTT broker, Mosquitto
+    server = url.removeprefix("mqtt://")
+    assert errors in [f"the MQTT broker at {server} refused: {reason}\n" for reason in reasons]
 
 
 @pytest.mark.parametrize(
