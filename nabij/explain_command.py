@@ -13,6 +13,7 @@ from broker.errors import ConfigError
 from broker.runtime.config import Settings
 from broker.store import AlertRecord, DeliveryState, Partitions, StoredIncident
 from nabij.event_loop import run
+from nabij.local.account_names import is_name
 from nabij.local.opened_store import opened_store
 from nabij.output import counted, one_line, print_json, print_line, say
 
@@ -30,6 +31,10 @@ _DELIVERY = {
 
 def run_explain(settings: Settings, incident: str, user: str | None, *, as_json: bool) -> bool:
     """Print the record; return whether it has the incident."""
+    if user is not None and not is_name(user):
+        raise ConfigError(
+            [f"{user!r} is no user name: it has 1 to 40 characters of a-z, 0-9 and -"]
+        )
     found = run(_read(settings, _digits(incident)))
     if found is None:
         say(f"no incident {incident} is known here: the id is another, or it was erased with time")

@@ -53,6 +53,13 @@ def test_what_lies_in_a_directory_is_read_though_nothing_runs(tmp_path: Path) ->
     assert "no incident 0d3ad8 is known here" in unknown.stderr
 
 
+@pytest.mark.parametrize("user", ["Ann.B", "", "a" * 41, "a/b"])
+def test_explain_refuses_what_is_no_user_name(tmp_path: Path, user: str) -> None:
+    ran = run("explain", "0d3ad8", user, "--data-dir", tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"{user!r} is no user name" in ran.stderr
+
+
 def test_the_demo_that_runs_is_found_where_nothing_else_is(tmp_path: Path, redis_url: str) -> None:
     file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
     run("zones", "import", file, NABIJ_REDIS_URL=redis_url)
