@@ -3,21 +3,24 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from broker.core.incident_history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
 from broker.core.membership import Member
-from broker.errors import ConfigError
+from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
 from broker.store import AlertRecord, DeliveryState, Partitions, StoredIncident
 from nabij.event_loop import run
 from nabij.local.account_names import is_name
-from nabij.local.opened_store import opened_store
+from nabij.local.opened_store import describe_running, each_to_search, opened_store
 from nabij.output import counted, one_line, print_json, print_line, say
 
 _FEWEST, _WHOLE = 6, 36  # as the demo shows them; a full id with hyphens
+
+_Record = tuple[StoredIncident, Mapping[str, AlertRecord], list[Note]]
 
 _REPORTED = ("opened", "merged")
 _DELIVERY = {
@@ -59,9 +62,42 @@ def _digits(text: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-async def _read(
-    settings: Settings, digits: str
-) -> tuple[StoredIncident, Mapping[str, AlertRecord], list[Note]] | None:
+async def _read(settings: Settings, digits: str) -> _Record | None:
+    """Read the record where it is: of several running demos, in the one that has the incident."""
+    places = each_to_search(settings)
+    if len(places) == 1:
+        return await _read_at(settings, digits)
+    found = {place.data_dir: await _read_if_possible(place, digits) for place in places}
+    records = {path: record for path, record in found.items() if record}
+    if len(records) > 1:
+        raise ConfigError([_in_several(digits, records)])
+    for path, record in records.items():
+        say(f"found in what runs in {path}")
+        return record
+    return None
+
+
+async def _read_if_possible(settings: Settings, digits: str) -> _Record | None:
+    try:
+        return await _read_at(settings, digits)
+    except (ConfigError, UnavailableError) as error:  # a demo that starts or ends
+        say(f"{describe_running(settings.data_dir)}: {error}")
+        return None
+
+
+def _in_several(digits: str, records: Mapping[Path, _Record]) -> str:
+    each = "; ".join(
+        f"{one.incident.category} in zone {one.incident.zone}, opened "
+        f"{_time(one.incident.opened_at)}, in {describe_running(path)}"
+        for path, (one, _, _) in records.items()
+    )
+    return (
+        f"incidents of several demos or replays begin with {digits}: name the directory of one "
+        f"with --data-dir: {each}"
+    )
+
+
+async def _read_at(settings: Settings, digits: str) -> _Record | None:
     async with opened_store(settings) as partitions:
         identifier = await _whole(partitions, digits)
         if identifier is None:

@@ -69,6 +69,18 @@ def mqtt_endpoint(settings: Settings) -> Endpoint:
         raise ConfigError([f"NABIJ_MQTT_URL: {error}"]) from None
 
 
+def each_to_search(settings: Settings) -> list[Settings]:
+    """Return the settings of each running demo if several are meant, else `settings` alone."""
+    found = _demos_for(settings)
+    return [replace(settings, data_dir=one) for one in found] if len(found) > 1 else [settings]
+
+
+def describe_running(path: Path) -> str:
+    """Return a running demo's directory, with its process."""
+    running = DataDir(path).running()
+    return f"{path} (process {running.pid})" if running else str(path)  # None: it has just ended
+
+
 def data_dir_option(path: Path) -> str:
     """Return ` --data-dir PATH`, or "" if a command finds what runs there by itself."""
     usual = DataDir(config.default_data_dir())
@@ -79,14 +91,20 @@ def data_dir_option(path: Path) -> str:
 
 def _at_running(settings: Settings) -> Settings:
     """Use the running demo if nothing was chosen and nothing is in the default place."""
-    chosen = settings.redis_url or settings.mqtt_url
-    data_dir = DataDir(settings.data_dir)
-    if chosen or settings.data_dir != config.default_data_dir():
-        return settings
-    if data_dir.running() or data_dir.holds_data or len(found := _temporary()) != 1:
+    found = _demos_for(settings)
+    if len(found) != 1:
         return settings
     say(f"looking into what runs in {found[0]}")
     return replace(settings, data_dir=found[0])
+
+
+def _demos_for(settings: Settings) -> list[Path]:
+    """Return the running demos if nothing was chosen and nothing is in the default place."""
+    data_dir = DataDir(settings.data_dir)
+    chosen = (
+        settings.redis_url or settings.mqtt_url or settings.data_dir != config.default_data_dir()
+    )
+    return [] if chosen or data_dir.running() or data_dir.holds_data else _temporary()
 
 
 def _temporary() -> list[Path]:
@@ -100,7 +118,7 @@ def _temporary() -> list[Path]:
 
 
 def _nothing_in(path: Path, what: str = "nothing runs there and there is no data") -> str:
-    others = "".join(f"; a demo or replay runs in {one}" for one in _temporary())
+    others = "".join(f"; a demo or replay runs in {describe_running(one)}" for one in _temporary())
     return (
         f"{path}: {what}; name the directory of your `nabij up` with --data-dir or "
         f"NABIJ_DATA_DIR, or set NABIJ_REDIS_URL and NABIJ_MQTT_URL{others}"

@@ -1,15 +1,23 @@
 """Commands that read never create, and never call what is not there empty: no false all-clear."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from broker.store import Store
 from nabij.local.data_directory import DataDir, Running
+from services import routes
 from tests.cli.test_commands import json_of, run
+from tests.core.samples import START, report
+from tests.store.samples import commit, open_incident, opened
 
 READING = (
     ("explain", str(uuid.UUID(int=7))),
@@ -75,3 +83,41 @@ def test_the_demo_that_runs_is_found_where_nothing_else_is(tmp_path: Path, redis
         elsewhere = run("zones", "list", "--data-dir", tmp_path / "nowhere", **where)
         assert elsewhere.returncode == 2
         assert f"a demo or replay runs in {folder}" in elsewhere.stderr
+
+
+async def test_explain_finds_the_one_of_several_demos_that_has_the_incident(
+    tmp_path: Path, redis_url: str
+) -> None:
+    where: dict[str, Any] = {"TMPDIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "home")}
+    with redis.Redis.from_url(redis_url) as client:
+        pid = client.info("server")["process_id"]
+    parts = urlsplit(redis_url)
+    urls = [parts._replace(path=f"/{number}").geturl() for number in (0, 1)]
+    folders = [tmp_path / name for name in ("nabij-a", "nabij-b")]
+    with contextlib.ExitStack() as announced:
+        incidents = []
+        for folder, url in zip(folders, urls, strict=True):
+            folder.mkdir(mode=0o700)
+            announced.enter_context(DataDir(folder).announced(Running(pid=pid, redis_url=url)))
+            async with Store(url, routes=routes()) as store:
+                incidents.append(await open_incident(store, report()))
+
+        for folder, incident in zip(folders, incidents, strict=True):
+            ran = run("explain", incident.id.hex[:12], "--json", **where)
+            assert json.loads(ran.stdout)["incident"]["id"] == str(incident.id)
+            assert f"found in what runs in {folder}" in ran.stderr
+        ending = tmp_path / "nabij-c"
+        ending.mkdir(mode=0o700)
+        gone = Running(pid=pid, redis_url="redis://127.0.0.1:1")
+        announced.enter_context(DataDir(ending).announced(gone))
+        unknown = run("explain", "0d3ad8", **where)
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert f"{ending} (process {pid}): Redis at 127.0.0.1:1" in unknown.stderr
+
+        async with Store(urls[1], routes=routes()) as store:
+            await commit(store, first := report(), replace(opened(first), id=incidents[0].id))
+        both = run("explain", incidents[0].id.hex[:12], **where)
+        assert both.returncode == 2
+        for folder in folders:
+            assert f"opened {START:%Y-%m-%d}" in both.stderr
+            assert f"in {folder} (process {pid})" in both.stderr
