@@ -39,7 +39,7 @@ async def connect_first(
             return await attempt(deadline - now())
         except ConnectRefused as error:
             if error.reason not in _PASSING_REFUSALS:
-                raise
+                raise error.at(where) from None
             problem: Exception = error
         except (OSError, MqttError) as error:
             problem = error

@@ -6,6 +6,12 @@ from collections.abc import Collection
 
 from mqtt5 import ConnAckReasonCode, DisconnectReasonCode
 
+_OF_ACCOUNTS = (
+    ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD,
+    ConnAckReasonCode.NOT_AUTHORIZED,
+    ConnAckReasonCode.BANNED,
+)
+
 
 class MqttError(Exception):
     """Base of everything that `broker.mqtt` raises on purpose."""
@@ -18,7 +24,8 @@ class Unreachable(MqttError):
 class ConnectRefused(MqttError):
     """The MQTT broker refused: the operator checks credentials and rights.
 
-    `reason` is None when the connection was accepted but a subscription to `filters` was not.
+    `reason` is that of the CONNACK. It is None when the connection was accepted but a subscription
+    to `filters` was not.
     """
 
     def __init__(
@@ -28,10 +35,23 @@ class ConnectRefused(MqttError):
         self.reason = reason
         self.filters = filters
 
+    def at(self, where: str) -> "ConnectRefused":
+        """Return the same refusal, with the host and port of the MQTT broker in its text."""
+        return ConnectRefused(f"{where}: {self}", self.reason, filters=self.filters)
+
+    @property
+    def concerns_account(self) -> bool:
+        """Whether CONNECT was refused for its account.
+
+        Mosquitto 2.0.11 answers NOT_AUTHORIZED to a wrong password; our own broker also to a will
+        that the account may not publish.
+        """
+        return self.reason in _OF_ACCOUNTS
+
     @property
     def concerns_rights(self) -> bool:
-        """Whether the account may not subscribe to what was asked for, or not publish its will."""
-        return bool(self.filters) or self.reason == ConnAckReasonCode.NOT_AUTHORIZED
+        """Whether the account may connect, but not subscribe to what was asked for."""
+        return bool(self.filters)
 
 
 class ServerDisconnected(MqttError):

@@ -108,13 +108,19 @@ async def run_worker(
 
 
 def _words_of(error: MqttError, endpoint: Endpoint) -> str:
-    if not isinstance(error, ConnectRefused) or not error.concerns_rights:
-        return f"MQTT: {error}"
-    return (
-        f"the MQTT account {endpoint.username or '(anonymous)'!r} may not read or write "
-        "what the services need: use the services' account in NABIJ_MQTT_URL, and give it "
-        f"`topic readwrite {ROOT}/#` in the MQTT broker's ACL, and share groups"
-    )
+    account = f"the MQTT account {endpoint.username or '(anonymous)'!r}"
+    right = f"`topic readwrite {ROOT}/#` in the MQTT broker's ACL"
+    if isinstance(error, ConnectRefused) and error.concerns_account:
+        return (
+            f"{account} is refused ({error}): check its name and password in NABIJ_MQTT_URL; "
+            f"if they are right, it may lack {right}, which its last will needs"
+        )
+    if isinstance(error, ConnectRefused) and error.concerns_rights:
+        return (
+            f"{account} may not read or write what the services need: use the services' account "
+            f"in NABIJ_MQTT_URL, and give it {right}, and share groups"
+        )
+    return f"MQTT: {error}"
 
 
 class _Worker(NamedTuple):

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +111,32 @@ def test_an_account_that_may_not_publish_is_never_ready_and_is_named(
     redis_url: str,
     accounts: dict[str, Account],
 ) -> None:
-    up = start(*CITY, "--within", "10", **settings(mqtt_server, accounts["ann"], redis_url))
+    up = start(*CITY, "--within", "25", **settings(mqtt_server, accounts["ann"], redis_url))
     assert up.process.wait(60) == 1
     assert up.process.stderr
     told = up.process.stderr.read()
-    assert "the MQTT account 'ann' may not " in told  # publish a probe, or subscribe
+    # It may not publish a probe or subscribe; or (our own broker) its last will is refused.
+    assert re.search(r"the MQTT account 'ann' (may not|is refused \(.*NOT_AUTHORIZED\)) ?", told)
     assert "topic readwrite nabij/v1/#" in told
     assert "test-of-readiness/" not in told  # the share group
+
+
+def test_a_wrong_password_of_the_services_is_told_with_account_and_host(
+    start: Callable[..., Up],
+    mqtt_server: EmbeddedMqtt,
+    redis_url: str,
+    accounts: dict[str, Account],
+) -> None:
+    wrong = replace(accounts["nabij"], password="not-its-own")
+    up = start(*CITY, "--within", "25", **settings(mqtt_server, wrong, redis_url))
+    assert up.process.wait(60) == 1
+    assert up.process.stderr
+    told = up.process.stderr.read()
+    host = f"127.0.0.1:{mqtt_server.port}"
+    assert f"the MQTT account 'nabij' is refused ({host}: " in told
+    assert "password" in told
+    assert "may not read or write" not in told
+    assert "not-its-own" not in told
 
 
 @pytest.fixture

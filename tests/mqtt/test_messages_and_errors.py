@@ -179,6 +179,25 @@ def test_errors_say_what_happened_and_keep_the_reason() -> None:
     assert issubclass(mqtt_errors.SessionTakenOver, mqtt_errors.ServerDisconnected)
 
 
+@pytest.mark.parametrize(
+    ("refused", "account", "rights"),
+    [
+        (mqtt_errors.ConnectRefused("", ConnAckReasonCode.NOT_AUTHORIZED), True, False),
+        (mqtt_errors.ConnectRefused("", ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD), True, False),
+        (mqtt_errors.ConnectRefused("", ConnAckReasonCode.BANNED), True, False),
+        (mqtt_errors.ConnectRefused("", ConnAckReasonCode.SERVER_BUSY), False, False),
+        (mqtt_errors.ConnectRefused("", filters=["a/#"]), False, True),
+        (mqtt_errors.ConnectRefused(""), False, False),
+    ],
+)
+def test_a_refused_connect_concerns_the_account_and_a_refused_subscribe_its_rights(
+    refused: mqtt_errors.ConnectRefused, *, account: bool, rights: bool
+) -> None:
+    for one in (refused, refused.at("host:1883")):
+        assert (one.concerns_account, one.concerns_rights) == (account, rights)
+    assert str(refused.at("host:1883")) == "host:1883: "
+
+
 def test_reason_codes_of_a_puback_are_those_of_mqtt() -> None:
     of_codec = [name for name in dir(mqtt5.PubAckReasonCode) if name.isupper()]
 
