@@ -335,7 +335,10 @@ def desk_findings(zones: Sequence[Zone], desks: DeskSilence) -> Iterator[Finding
     for desk, alarm in desks.unattended.items():
         since_s = (desks.now_ms - alarm.since_ms) // 1000
         told = f"{desk} has taken nothing of what was sent to it for {since_s} s"
-        mend = "Connect a desk of that zone; its account must be in the ACL under the zone's id."
+        mend = (
+            "Connect a desk of that zone; its account must be in the ACL under the zone's id. "
+            f"A desk that is connected must confirm by id on {desk.confirms_on}."
+        )
         yield Finding(CheckResult.BROKEN, "desks", f"{told}. {mend}")
     readers = [Reader(_DESK_OF[zone.kind], zone.id) for zone in zones]
     readers.append(Reader(Desk.POLICE, UNASSIGNED))

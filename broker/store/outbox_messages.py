@@ -7,6 +7,7 @@ import msgspec
 
 from broker.core.resending import GRACE_MS, Pacing, again_after_ms
 from schemas.taxonomy import Desk
+from schemas.topics import CITY_DELIVERED, DESK_DELIVERED
 
 
 class Reader(NamedTuple):
@@ -31,6 +32,13 @@ class Reader(NamedTuple):
     def is_desk(self) -> bool:
         """Whether it is a desk, not a user."""
         return self.kind in (Desk.POLICE, Desk.CITY)
+
+    @property
+    def confirms_on(self) -> str:
+        """The topic on which a desk confirms by id what it has received."""
+        if self.kind == Desk.POLICE:
+            return DESK_DELIVERED.topic(zone=self.name)
+        return CITY_DELIVERED.topic(municipality=self.name)
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"

@@ -121,7 +121,8 @@ class StoreFigures:
             yield Cause(
                 code="unattended",
                 what=f"for {since_s:.0f} s no desk has taken what is sent to {desk}",
-                mend="connect a desk of that zone; `nabij doctor` lists zones without one",
+                mend="connect a desk of that zone (`nabij doctor` lists zones without one); one that "
+                f"is connected must confirm by id on {desk.confirms_on}",
                 severity=Severity.DEGRADES,
             )
 

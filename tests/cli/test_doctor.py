@@ -218,4 +218,5 @@ def test_hundreds_of_zones_without_a_desk_are_told_in_one_line() -> None:
     )
 
     assert note.found.endswith(" and 88 more")
+    assert "connected must confirm by id on nabij/v1/police/ipz93/up/receipt" in broken.found
     assert len(note.found) < 500

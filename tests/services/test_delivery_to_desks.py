@@ -199,6 +199,7 @@ async def test_what_no_desk_takes_alarms_until_one_does(system: System, connect:
     [cause] = await causes(system)
     assert (cause.code, cause.severity) == ("unattended", Severity.DEGRADES)
     assert "police/kortrijk" in cause.what
+    assert "connected must confirm by id on nabij/v1/police/kortrijk/up/receipt" in cause.mend
 
     desk = await connect("desk-kortrijk", "police/kortrijk/#")
     await desk.ask("police/kortrijk/up/sync", {})
