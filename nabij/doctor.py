@@ -391,4 +391,6 @@ def _value(settings: Settings | None, name: str, *, hidden: str | None) -> str:
         return "(not set)"
     if hidden:
         return f"(set; not shown: {hidden})"
+    if isinstance(value, bool):
+        return str(int(value))  # as it is typed
     return ":".join(map(str, value)) if isinstance(value, tuple) else str(value)

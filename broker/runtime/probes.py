@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from broker.core.clock_jumps import AGREE_S
-from broker.core.health import Cause, Health, Severity, redis_cause
+from broker.core.health import Cause, Health, Severity, redis_cause, stops
 from broker.errors import UnavailableError
 from broker.mqtt import Connection, Delivery, Message, MqttError, PubAckReasonCode
 from broker.runtime.externals import Externals
@@ -287,19 +288,14 @@ class Probes:
 
 def accepted(causes: Sequence[Cause], unsafe: bool) -> list[Cause]:  # noqa: FBT001 - a setting
     """Return what is wrong with Redis' settings; what the operator has accepted only degrades."""
+    return [_accepted(one, unsafe) if stops([one]) else one for one in causes]
+
+
+def _accepted(cause: Cause, unsafe: bool) -> Cause:  # noqa: FBT001 - a setting
     if not unsafe:
-        return list(causes)
-    return [
-        Cause(
-            code=one.code,
-            what=f"{one.what} (accepted by NABIJ_UNSAFE_REDIS=1)",
-            mend=one.mend,
-            severity=Severity.DEGRADES,
-        )
-        if one.severity is Severity.STOPS
-        else one
-        for one in causes
-    ]
+        return replace(cause, mend=f"{cause.mend}, or accept the loss with NABIJ_UNSAFE_REDIS=1")
+    what = f"{cause.what} (accepted by NABIJ_UNSAFE_REDIS=1)"
+    return replace(cause, what=what, severity=Severity.DEGRADES)
 
 
 def clocks_apart(apart_s: float) -> Cause:

@@ -20,6 +20,7 @@ from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
+from broker.runtime.probes import accepted
 from broker.store import open_partitions
 from nabij.local.acquired import Acquired
 from nabij.local.data_directory import (
@@ -186,8 +187,9 @@ class Stack(Acquired):
         """Refuse a Redis that may lose what got a receipt; if that was accepted, log it."""
         async with open_partitions(self.redis_url, self.settings.partitions) as stores:
             found = await asyncio.gather(*(store.server.unsafe() for store in stores))
-        causes = dict.fromkeys(cause for some in found for cause in some)
-        if not self.settings.unsafe_redis and stops(causes):
+        every = dict.fromkeys(cause for some in found for cause in some)
+        causes = accepted([*every], self.settings.unsafe_redis)
+        if stops(causes):
             raise ConfigError([f"{one.what}: {one.mend}" for one in causes if stops([one])])
         for cause in causes:
             _log.warning(cause.what, mend=cause.mend)

@@ -53,6 +53,11 @@ def told(found: dict[str, Any], verdict: str) -> str:
     )
 
 
+def setting(found: dict[str, Any], name: str) -> str:
+    [value] = [one["value"] for one in found["settings"] if one["name"] == name]
+    return str(value)
+
+
 class OddMqtt(EmbeddedMqtt):
     """Mosquitto with some options of its configuration replaced or (None) left out."""
 
@@ -178,9 +183,14 @@ def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedR
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("appendonly", "no")
         on = {"NABIJ_REDIS_URL": own_redis.url}
-        assert "appendonly no" in told(doctor(**on), "broken")
+        refused = doctor(**on)
+        assert "appendonly no" in told(refused, "broken")
+        assert "or accept the loss with NABIJ_UNSAFE_REDIS=1" in told(refused, "broken")
+        assert setting(refused, "NABIJ_UNSAFE_REDIS") == "0"
         accepted = doctor(**on, NABIJ_UNSAFE_REDIS="1")
         assert "accepted by NABIJ_UNSAFE_REDIS=1" in told(accepted, "note")
+        assert "or accept the loss" not in told(accepted, "note")
+        assert setting(accepted, "NABIJ_UNSAFE_REDIS") == "1"
         client.set(Keys().sequence, 1)  # a report was committed here, before versions were recorded
         older = told(doctor(**on, NABIJ_UNSAFE_REDIS="1"), "note")
         assert f"version 1: the next `nabij up` migrates it to {SCHEMA_VERSION}" in older
@@ -208,6 +218,7 @@ def test_zones_without_a_desk_are_listed_and_a_desk_that_takes_nothing_is_broken
     assert broken.verdict is CheckResult.BROKEN
     assert "police/ipz93 has taken nothing" in broken.found
     assert "42 s" in broken.found
+    assert "connected must confirm by id on nabij/v1/police/ipz93/up/receipt" in broken.found
     assert note.verdict is CheckResult.NOTE
     assert note.found.endswith(": police/ipz-kortrijk, police/ipz93, police/unassigned")
 
@@ -218,5 +229,4 @@ def test_hundreds_of_zones_without_a_desk_are_told_in_one_line() -> None:
     )
 
     assert note.found.endswith(" and 88 more")
-    assert "connected must confirm by id on nabij/v1/police/ipz93/up/receipt" in broken.found
     assert len(note.found) < 500

@@ -145,8 +145,7 @@ def _unsafe(name: str, present: str) -> Cause:
     return Cause(
         code=_UNSAFE,
         what=f"Redis has {name} {present}: {_LOSES[name]}",
-        mend=f"set `{name} {_WANTED[name]}` in redis.conf (now: CONFIG SET {name} {_WANTED[name]}), "
-        "or accept the loss with NABIJ_UNSAFE_REDIS=1",
+        mend=f"set `{name} {_WANTED[name]}` in redis.conf (now: CONFIG SET {name} {_WANTED[name]})",
     )
 
 
