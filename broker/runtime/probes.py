@@ -239,7 +239,7 @@ class Probes:
             ear.quiet_since, ear.round_trip_s = None, None
             ear.sent_at.clear()
             ear.answered.clear()
-            return _down(ear)
+            return _down(ear.connection)
         self._send(ear)
         if not ear.answered.is_set():
             with contextlib.suppress(TimeoutError):
@@ -315,8 +315,13 @@ def _note(ear: _Ear, outcome: asyncio.Future[PubAckReasonCode]) -> None:
             ear.answered.set()
 
 
-def _down(ear: _Ear) -> Cause:
-    if ear.connection.is_held_back:
+def not_connected(connections: Sequence[Connection]) -> tuple[Cause, ...]:
+    """Return what a worker waits for that is not connected yet."""
+    return tuple(_down(connection) for connection in connections)
+
+
+def _down(connection: Connection) -> Cause:
+    if connection.is_held_back:
         return Cause(
             code="session_given_up",
             what="without Redis another worker takes over this worker's MQTT session",
@@ -324,6 +329,6 @@ def _down(ear: _Ear) -> Cause:
         )
     return Cause(
         code="mqtt_down",
-        what=f"no connection to the MQTT broker at {ear.connection.where}",
+        what=f"no connection to the MQTT broker at {connection.where}",
         mend="start it, or mend NABIJ_MQTT_URL; the services come back by themselves",
     )

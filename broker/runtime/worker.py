@@ -23,7 +23,7 @@ from broker.runtime.connections import connect, endpoints_of, servers
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.externals import Externals
 from broker.runtime.liveness import Lease
-from broker.runtime.probes import Probes, accepted
+from broker.runtime.probes import Probes, accepted, not_connected
 from broker.runtime.service import Service
 from broker.runtime.session_takeover import TakeOver
 from broker.runtime.worker_loops import OnState, WorkerLoops, WorkerParts, zones_in
@@ -77,6 +77,7 @@ async def run_worker(
         for store in stores:
             await store.events.ensure_groups()
         line = await _line_of(worker_of, stores)
+        on_health(Health(causes=not_connected(connections_of(line.mqtt)), redis_up=True))
         try:
             async with line.mqtt:
                 zones, zones_version = await zones_in(stores[0])

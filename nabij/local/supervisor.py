@@ -21,7 +21,7 @@ import structlog
 import nabij
 from broker.core.health import Cause, Health, Severity, stops
 from broker.errors import ConfigError, UnavailableError
-from nabij.local.worker_process import BADLY_CONFIGURED, BEAT, DRAIN_S, DUMP_SIGNAL
+from nabij.local.worker_process import BADLY_CONFIGURED, BEAT, DRAIN_S, DUMP_SIGNAL, FAILED
 from schemas.messages import ServiceState
 
 BACKOFF_FIRST_S = 0.2
@@ -58,6 +58,7 @@ class Worker:
         self.missed_beats = 0
         self.was_ready = False
         self.health: Health | None = None
+        self.failure: str | None = None  # why its last process could not go on
         self.stack: list[str] = []
         self._unfinished = b""
 
@@ -98,6 +99,14 @@ class Worker:
             return [_UNTOLD]
         return self.health.causes
 
+    @property
+    def reason(self) -> str | None:
+        """Why it does not become ready, as far as its processes have said so."""
+        waits_for = (
+            [f"{one.what} ({one.mend})" for one in self.health.causes] if self.health else []
+        )
+        return self.failure or "; ".join(waits_for) or None
+
     def _away(self) -> Cause:
         what = self.condition if self.process and not self.alive else self.state.value
         return Cause(
@@ -116,9 +125,12 @@ class Worker:
             elif word in _STATES:
                 self.missed_beats = 0
                 self.state = ServiceState(word)
-                self.was_ready |= self.state is ServiceState.READY
+                if self.state is ServiceState.READY:
+                    self.was_ready, self.health, self.failure = True, None, None
             elif line.startswith(b"{"):
                 self.health = msgspec.json.decode(line, type=Health)
+            elif word.startswith(FAILED):
+                self.failure = word.removeprefix(FAILED)
             elif word:
                 self.stack.append(word)
 
@@ -202,10 +214,15 @@ class Supervisor:
             async with asyncio.timeout(timeout_s):
                 await self._until(lambda: self.ready or self._failure is not None)
         except TimeoutError:
-            states = ", ".join(f"{name} is {state}" for name, state in self.unready().items())
-            raise UnavailableError(f"not ready after {timeout_s:g} s: {states}") from None
+            raise UnavailableError(f"not ready after {timeout_s:g} s: {self._why()}") from None
         if self._failure:
             raise self._failure
+
+    def _why(self) -> str:
+        """Return the workers that are not ready, and each reason why they do not start, once."""
+        states = ", ".join(f"{name} is {state}" for name, state in self.unready().items())
+        starting = (one.reason for one in self.workers if one.state is not ServiceState.READY)
+        return "; ".join([states, *dict.fromkeys(reason for reason in starting if reason)])
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -274,6 +291,8 @@ class Supervisor:
             return await process.wait()
         finally:
             loop.remove_reader(pipe)
+            with contextlib.suppress(BlockingIOError):  # its last words
+                self._hear(worker, pipe)
 
     def _hear(self, worker: Worker, pipe: int) -> None:
         worker.hear(os.read(pipe, 4096))

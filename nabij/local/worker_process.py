@@ -3,8 +3,8 @@
     python -m nabij.local.worker_process SERVICE INDEX PIPE PARENT
 
 Configured through its environment. PIPE is a file descriptor to which it writes a line for each
-change of state, a beat and its health (JSON) each second, and on SIGUSR2 its stacks; PARENT the
-supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly configured, 75
+change of state, a beat and its health (JSON) each second, why it could not go on, and on SIGUSR2
+its stacks; PARENT the supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly configured, 75
 (EX_TEMPFAIL) something is not there yet, else 1.
 """
 
@@ -32,11 +32,13 @@ from nabij.local.parent_death import end_with, raise_open_files
 from schemas.messages import ServiceState
 
 BEAT = "beat"
+FAILED = "failed: "  # and why
 BEAT_S = 1.0
 DRAIN_S = 10.0
 DUMP_SIGNAL = signal.SIGUSR2
 BADLY_CONFIGURED = 2
 NOT_YET = os.EX_TEMPFAIL
+_REASON_CHARACTERS = 1_000  # in UTF-8 less than PIPE_BUF
 
 _log = structlog.get_logger(__name__)
 
@@ -65,6 +67,10 @@ class Pulse:
         if len(line) >= select.PIPE_BUF:
             line = msgspec.json.encode(replace(health, causes=health.causes[:3]))
         self.say(line.decode())
+
+    def failed(self, reason: str) -> None:
+        """Write in one line why it could not go on."""
+        self.say(FAILED + " ".join(reason.split())[:_REASON_CHARACTERS])
 
     def state(self, state: ServiceState) -> None:
         """Write a change of state; a worker that is ready has loaded what lives forever."""
@@ -132,11 +138,11 @@ def main(arguments: list[str]) -> int:
         log.set_up(settings.log_level, settings.log_format, service=name, worker=index)
         run(work(name, int(index), int(pipe), settings))
     except Exception as error:  # noqa: BLE001 - the outermost: a status instead of a traceback
-        return _status_of(error)
+        return _status_of(error, Pulse(int(pipe), lambda: None))
     return 0
 
 
-def _status_of(error: Exception) -> int:
+def _status_of(error: Exception, pulse: Pulse) -> int:
     causes = list(leaves(error))
     tell = partial(_log.error, "the worker could not go on")
     for cause in causes:
@@ -144,7 +150,9 @@ def _status_of(error: Exception) -> int:
             tell(problems=cause.problems)
             return BADLY_CONFIGURED
     if all(isinstance(cause, UnavailableError) for cause in causes):
-        tell(reason="; ".join(map(str, causes)))
+        reason = "; ".join(map(str, causes))
+        tell(reason=reason)
+        pulse.failed(reason)
         return NOT_YET
     _log.error("the worker crashed", exc_info=error)
     return 1

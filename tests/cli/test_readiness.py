@@ -128,12 +128,15 @@ def test_a_wrong_password_of_the_services_is_told_with_account_and_host(
     accounts: dict[str, Account],
 ) -> None:
     wrong = replace(accounts["nabij"], password="not-its-own")
-    up = start(*CITY, "--within", "25", **settings(mqtt_server, wrong, redis_url))
+    more = ("--workers", "city=2", "--within", "15")
+    up = start(*CITY, *more, **settings(mqtt_server, wrong, redis_url))
     assert up.process.wait(60) == 1
     assert up.process.stderr
     told = up.process.stderr.read()
     host = f"127.0.0.1:{mqtt_server.port}"
-    assert f"the MQTT account 'nabij' is refused ({host}: " in told
+    [last] = [line for line in told.splitlines() if "nabij: not ready after" in line]
+    assert f"the MQTT account 'nabij' is refused ({host}: " in last
+    assert last.count("is refused") == 1
     assert "password" in told
     assert "may not read or write" not in told
     assert "not-its-own" not in told
