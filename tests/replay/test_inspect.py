@@ -15,7 +15,7 @@ import pytest
 
 from schemas.taxonomy import PolicyFile, default_policy_text
 from verify.datasets.mappings import parse_mapping
-from verify.datasets.proposal import propose
+from verify.datasets.proposal import Proposal, propose
 from verify.datasets.report_stream import read_stream
 from verify.oracle.coverage import distance_m
 
@@ -232,6 +232,117 @@ def test_a_file_without_a_time_or_a_place_gets_a_mapping_to_fill_in(tmp_path: Pa
         "no column was found for the place: fill it in",
     ]
     assert 'time = ""' in proposal.toml
+
+
+def proposed(path: Path, header: str, rows: Sequence[str]) -> Proposal:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return propose(path, CATEGORIES, nobody)
+
+
+@pytest.mark.parametrize("bad", ["xx", "24:99", "12u", "n.v.t."])
+@pytest.mark.parametrize(("rows", "bad_rows"), [(6, {3}), (6, {0, 1}), (3_000, {*range(150)})])
+def test_a_bad_time_of_day_costs_its_row_and_not_the_column(
+    tmp_path: Path, bad: str, rows: int, bad_rows: set[int]
+) -> None:
+    times = [bad if n in bad_rows else f"{n % 24:02}:{n % 60:02}" for n in range(rows)]
+    proposal = proposed(
+        tmp_path / "rows.csv",
+        "datum;tijd;breedte;lengte;soort",
+        [f"2024-05-{n % 28 + 1:02};{at};51.05;3.72;brand" for n, at in enumerate(times)],
+    )
+    assert 'time = "{datum} {tijd}"' in proposal.toml
+    assert proposal.stream is not None
+    assert proposal.stream.usable == rows - len(bad_rows)
+    assert [each.rows for each in proposal.stream.skipped] == [len(bad_rows)]
+    assert proposal.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "bad", "time"),
+    [
+        ("datum;uur;min", "2024-05-{n:02};{n};{m}", "2024-05-03;3;xx", "{datum} {uur}:{min}"),
+        ("datum;uur", "2024-05-{n:02};{n}", "2024-05-03;99", "{datum} {uur}"),
+        ("datum;tijdstip", "2024-05-{n:02};{n}{m}", "2024-05-03;xx", "{datum} {tijdstip:04}"),
+        ("datum;tijd", "2024-05-{n:02}T00:00:00;{n}:{m}", "gisteren;3:20", "{datum} {tijd}"),
+        ("datum;tijd", "2024-05-{n:02};{n}:{m}", "gisteren;3:20", "{datum} {tijd}"),
+        (
+            "datum;eindtijd;begintijd",
+            "2024-05-{n:02};{n}:59;{n}:{m}",
+            "2024-05-03;03:59;xx",
+            "{datum} {begintijd}",
+        ),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_bad_cell_among_days_hours_or_minutes_does_not_change_the_template(  # noqa: PLR0917 - a table
+    tmp_path: Path, header: str, row: str, bad: str, time: str, at: int
+) -> None:
+    rows = [row.format(n=n, m=20 + n) for n in range(1, 9)]
+    rows.insert(at, bad)
+    proposal = proposed(
+        tmp_path / "rows.csv",
+        f"{header};breedte;lengte;soort",
+        [f"{each};51.05;3.72;brand" for each in rows],
+    )
+    assert f'time = "{time}"' in proposal.toml
+    assert proposal.stream is not None
+    assert (proposal.stream.usable, proposal.stream.rows) == (8, 9)
+
+
+def test_days_in_two_formats_keep_their_time_of_day(tmp_path: Path) -> None:
+    rows = [f"2024-05-{n:02};{n}:20;51.05;3.72;brand" for n in range(1, 9)]
+    rows += [f"{n}/05/2024;{n}:20;51.05;3.72;brand" for n in range(13, 17)]
+    proposal = proposed(tmp_path / "rows.csv", "datum;tijd;breedte;lengte;soort", rows)
+    assert 'time = "{datum} {tijd}"' in proposal.toml
+    assert proposal.stream is not None
+    assert proposal.stream.usable == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "told"),
+    [
+        (
+            "datum,tijd",
+            ["2024-05-01,13:00", *["2024-05-02,later"] * 5],
+            "tijd is left out, though 1 of the 6 values looked at are times of day",
+        ),
+        (
+            "moment,klok",
+            [f"2024-05-01T10:0{n},13:0{n}" for n in range(6)],
+            "klok is left out, though 6 of the 6 values looked at are times of day",
+        ),
+        (
+            "time,name",
+            ["2024-05-01T10:00,a", "2024-05-01T10:01,b", *["later,c"] * 4],
+            "time is left out, though 2 of the 6 values looked at are times",
+        ),
+    ],
+)
+def test_a_column_of_some_times_that_is_left_out_is_named(
+    tmp_path: Path, header: str, cells: Sequence[str], told: str
+) -> None:
+    rows = [f"{each},51.05,3.72,brand" for each in cells]
+    proposal = proposed(tmp_path / "rows.csv", f"{header},lat,lon,type", rows)
+    assert told in proposal.remarks
+
+
+def test_numbers_that_are_called_a_time_and_are_none_are_not_the_hours(tmp_path: Path) -> None:
+    rows = [f"2024-05-{n:02},{n * 37},51.05,3.7{n % 10},brand" for n in range(1, 21)]
+    proposal = proposed(tmp_path / "rows.csv", "date,time_spent,lat,lon,type", rows)
+    assert 'time = "date"' in proposal.toml
+
+
+@pytest.mark.parametrize("at", [0, 4, 36])
+def test_a_word_in_a_column_of_times_costs_its_row_and_not_the_column(
+    tmp_path: Path, at: int
+) -> None:
+    times = [f"2024-05-01T10:{n:02}:00" for n in range(37)]
+    times.insert(at, "bad")
+    rows = [f"{each},51.05,3.72,fire" for each in times]
+    proposal = proposed(tmp_path / "rows.csv", "time,lat,lon,category", rows)
+    assert 'time = "time"' in proposal.toml
+    assert proposal.stream is not None
+    assert (proposal.stream.usable, proposal.stream.rows) == (37, 38)
 
 
 def test_inspect_prints_the_mapping_alone_and_says_what_it_is_worth(tmp_path: Path) -> None:

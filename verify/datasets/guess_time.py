@@ -1,11 +1,10 @@
 """Which columns of an unknown file say when, and in which formats."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from verify.datasets.sample import Column, Table
+from verify.datasets.sample import NOTHING, Column, Table
 from verify.datasets.template import Template
 from verify.datasets.timestamps import YEARS, TimeFormat
 
@@ -67,7 +66,6 @@ _CLOCKS = (
     "%Hu%M",
     "%H.%M",
 )
-_HOURS = (*_CLOCKS, "%H%M", "%H")
 _FORMATS = (
     *("iso", "unix", "unix_ms"),
     *_DAYS,
@@ -75,9 +73,17 @@ _FORMATS = (
     *(f"{day} {clock}{zone}" for day in _DAYS for clock in _CLOCKS[:2] for zone in ("%z", " %z")),
 )
 _MIDNIGHT = re.compile(r"[T ](?:0?0:00(?::00)?(?:\.0+)?(?:Z|[+-]00(?::?00)?)?|12:00(?::00)? ?AM)$")
+_NUMBER = re.compile(r"[\d.,+-]+")
+_CLOCK = re.compile(r"\d{1,2}[:huH]\d\d.*")
+_DOTTED_CLOCK = re.compile(r"\d{1,2}\.\d\d.*")  # may be a coordinate
+_HOUR = re.compile(r"[01]?\d|2[0-4]")
+_MINUTE = re.compile(r"[0-5]?\d")
+_DIGITS = re.compile(r"\d{1,4}")  # may be a duration
 MOST_FORMATS = 3
 WORTH = 0.005  # a further format must read so much of the column
+LONGEST = 40  # characters of a time
 TRIED = 1_000  # values of a column
+MOSTLY = 0.5  # of a column's cells: the others are bad cells, and counted when rows are read
 FEW = 25  # values by which most formats are ruled out
 
 
@@ -99,38 +105,88 @@ def guess_time(table: Table) -> TimeGuess | None:
             continue
         formats, share = _formats_of(column.present)
         score = share * _weight(column) * (1.0 if formats[:1] != ("unix",) else 0.9)
-        if share >= 0.5 and (best is None or score > best[0] + 1e-9):
+        if share >= MOSTLY and (best is None or score > best[0] + 1e-9):
             best = score, column, formats, share
     if best is None:
         return None
     _, column, formats, share = best
-    return _with_hours(table, column, formats) or TimeGuess(
+    guess = _with_hours(table, column, formats) or TimeGuess(
         Template.field(column.name), formats, share, tuple(_doubts(column.present, formats))
     )
+    unused = unused_times(table, Template.parse(guess.template).columns)
+    return replace(guess, remarks=(*guess.remarks, *unused))
 
 
-def _weight(column: Column) -> float:
-    weight = 2.0 if column.is_called(TIME_WORDS) else 1.0
+def unused_times(table: Table, taken: Collection[str]) -> Iterator[str]:
+    """Say which columns beyond `taken` hold a time of day, or are named a time and hold some."""
+    for column in table.columns:
+        if column.name in taken or column.is_called(NOT_WORDS):
+            continue
+        values = _spread(column.present, TRIED)
+        if read := _clocks(column, values):
+            kind = "times of day"
+        elif column.is_called(TIME_WORDS):
+            read, kind = _times(values), "times"
+        if read:
+            yield (
+                f"{column.name} is left out, though {read:,} of the {len(values):,} values looked "
+                f"at are {kind}"
+            )
+
+
+def _clocks(column: Column, values: Sequence[str]) -> int:
+    """Return how many values are a time of day, 0 if so few that the name must say it and does not."""
+    read = sum(bool(_CLOCK.fullmatch(value)) and _is_clock(value) for value in values)
+    if not column.is_called(HOUR_WORDS):
+        return read if read >= MOSTLY * len(values) else 0
+    numbers = [value for value in values if _DIGITS.fullmatch(value) or _DOTTED_CLOCK.match(value)]
+    others = sum(_is_clock(value.zfill(4)) for value in numbers)
+    return read + (others if others >= MOSTLY * len(values) else 0)
+
+
+def _is_clock(value: str) -> bool:
+    return any(_reads(f"%Y-%m-%d {hours}", f"2000-01-01 {value}") for hours in (*_CLOCKS, "%H%M"))
+
+
+def _times(values: Sequence[str]) -> int:
+    """Return how many values are times, 0 if most are: such a column was weighed already."""
+    texts = [
+        value
+        for value in values
+        if re.search(r"\d", value) and len(value) <= LONGEST and not _NUMBER.fullmatch(value)
+    ]
+    formats, _ = _formats_of(texts)
+    read = sum(any(_reads(each, value) for each in formats) for value in texts)
+    return read if read < MOSTLY * len(values) else 0
+
+
+def _weight(column: Column, names: Sequence[str] = TIME_WORDS) -> float:
+    weight = 2.0 if column.is_called(names) else 1.0
     weight *= 1.1 if column.is_called(BEGIN_WORDS) else 1.0
     return weight * (0.6 if column.is_called(NOT_WORDS) else 1.0)
 
 
 def _may_be_time(column: Column) -> bool:
     """Numbers are times only where the name says so: any column of ids could be."""
-    few = column.present[:FEW]
-    if not few or any(len(value) > 40 for value in few):
-        return False
-    if all(re.fullmatch(r"[\d.,+-]+", value) for value in few):
-        is_dates = all(len(re.findall(r"\d+", value)) == 3 for value in few)
-        return is_dates or column.is_called(TIME_WORDS)
-    return all(re.search(r"\d", value) for value in few[:5])
+    few = _spread(column.present, FEW)
+    numbers = [value for value in few if _NUMBER.fullmatch(value)]
+    dates = [value for value in numbers if len(re.findall(r"\d+", value)) == 3]
+    if len(numbers) > MOSTLY * len(few):
+        return column.is_called(TIME_WORDS) or len(dates) > MOSTLY * len(few)
+    texts = [value for value in few if re.search(r"\d", value) and len(value) <= LONGEST]
+    return bool(few) and len(texts) >= MOSTLY * len(few)
+
+
+def _spread(values: Sequence[str], most: int) -> list[str]:
+    """Return about so many values from all over the column: bad cells often stand together."""
+    return list(values[:: max(1, -(-len(values) // most))])
 
 
 def _formats_of(
     values: Sequence[str], known: Sequence[str] = _FORMATS
 ) -> tuple[tuple[str, ...], float]:
     """Return the fewest formats that read most of the values, and which share they read."""
-    left = list(values[:TRIED])
+    left = _spread(values, TRIED)
     if not left:
         return (), 0.0
     total = len(left)
@@ -154,77 +210,102 @@ def _reads(format_: str, value: str) -> bool:
 
 def _with_hours(table: Table, day: Column, formats: tuple[str, ...]) -> TimeGuess | None:
     """Return a template of the day and the columns that have its hours, if there are such."""
-    day_format = _day_format(day.present, formats)
-    if day_format is None:
+    days = _day_formats(day.present, formats)
+    if not days:
         return None
-    tried: list[tuple[float, bool, TimeGuess]] = []
-    for template in _templates(table, day):
-        texts = _filled(table, template)
-        gap = "T" if "}T{" in template else " "
-        known = [f"{day_format}{gap}{hours}" for hours in _HOURS]
+    tried: list[tuple[float, bool, float, TimeGuess]] = []
+    for hours in _hours(table, day):
+        texts = _filled(table, hours.template, day, days)
+        known = [f"{each} {clock}" for each in days for clock in hours.formats]
         found, share = _formats_of(texts, known)
-        if share >= 0.9:
-            guess = TimeGuess(template, (*found, day_format), share, tuple(_doubts(texts, found)))
-            tried.append((round(share, 2), "%M" in found[0], guess))
+        if found and share >= hours.enough:
+            doubts = tuple(_doubts(texts, found))
+            guess = TimeGuess(hours.template, (*found, *days), share, doubts)
+            weight = _weight(hours.column, (*TIME_WORDS, *HOUR_WORDS))
+            # The name before the share: a bad cell does not make the end time the better one.
+            tried.append((weight, "%M" in found[0], round(share, 2), guess))
     if tried:
-        return max(tried, key=lambda each: each[:2])[2]
-    if day_format not in _DAYS:  # every time is midnight: the file knows only days
+        return max(tried, key=lambda each: each[:3])[3]
+    if days[0] not in _DAYS:  # every time is midnight: the file knows only days
         return TimeGuess(
             Template.field(day.name),
-            (day_format,),
+            days,
             1.0,
             (
                 f"every time in {day.name} is midnight: taken as a day, and spread over it",
-                *_doubts(day.present, (day_format,)),
+                *_doubts(day.present, days),
             ),
         )
     return None
 
 
-def _day_format(values: Sequence[str], formats: tuple[str, ...]) -> str | None:
-    """Return the one format of the day, if the column has no more than that."""
-    if not formats:
-        return None
-    midnight = _MIDNIGHT.search(values[0])
+def _day_formats(values: Sequence[str], formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the formats of the day, none if the column has more than that."""
+    read = [value for value in values if any(_reads(each, value) for each in formats)]
+    if not read:
+        return ()
+    midnight = _MIDNIGHT.search(read[0])
     suffix = midnight[0] if midnight else ""
-    if suffix and all(value.endswith(suffix) for value in values):
-        days = [value.removesuffix(suffix) for value in values]
-        found, share = _formats_of(days, _DAYS)
-        return found[0] + suffix.replace("%", "%%") if found and share > 0.99 else None
-    read = TimeFormat(formats[0]).read(values[0]) if formats[0] == "iso" else None
-    if formats[0] == "iso" and isinstance(read, date) and not isinstance(read, datetime):
-        return next(iter(_formats_of(values, _DAYS)[0]), None)
-    return formats[0] if formats[0] in _DAYS else None
+    if suffix and all(value.endswith(suffix) for value in read):
+        found, share = _formats_of([value.removesuffix(suffix) for value in read], _DAYS)
+        return tuple(each + suffix.replace("%", "%%") for each in found) if share > 0.99 else ()
+    found, share = _formats_of(read, _DAYS)
+    return found if share > 0.99 else ()
 
 
-def _templates(table: Table, day: Column) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Hours:
+    """A column of hours, a template with it, its formats and the share that these must read."""
+
+    column: Column
+    template: str
+    formats: tuple[str, ...]
+    enough: float
+
+
+def _hours(table: Table, day: Column) -> Iterator[_Hours]:
+    """Yield what may say the hours of the day."""
     for column in table.columns:
         if column is day or not column.present or "{" in column.name or "}" in column.name:
             continue
-        few = column.present[: FEW * 4]
+        few = _spread(column.present, FEW * 4)
         is_hour = column.is_called(HOUR_WORDS)
-        if all(re.fullmatch(r"\d{1,2}[:huH.]\d\d.*", value) for value in few):
-            yield f"{Template.field(day.name)} {Template.field(column.name)}"
-        elif is_hour and all(re.fullmatch(r"[01]?\d|2[0-4]", value) for value in few):
-            minutes = (
-                each
-                for each in table.columns
-                if each.is_called(MINUTE_WORDS)
-                and all(re.fullmatch(r"[0-5]?\d", value) for value in each.present[:FEW])
-            )
-            for minute in minutes:
-                yield f"{Template.field(day.name)} {Template.field(column.name)}:{Template.field(minute.name)}"
-            yield f"{Template.field(day.name)} {Template.field(column.name)}"
-        elif is_hour and all(re.fullmatch(r"\d{1,4}", value) for value in few):
-            yield f"{Template.field(day.name)} {{{column.name}:04}}"
+        begin = f"{Template.field(day.name)} {Template.field(column.name)}"
+        if _are_mostly(_CLOCK, few):
+            yield _Hours(column, begin, (*_CLOCKS, "%H"), MOSTLY)
+        elif _are_mostly(_DOTTED_CLOCK, few):
+            yield _Hours(column, begin, (*_CLOCKS, "%H"), 0.75 if is_hour else 0.9)
+        elif is_hour and _are_mostly(_DIGITS, few):
+            # Distinct values: many zeros for an unknown time do not make 1345 a column of hours.
+            numbers = {value for value in few if _DIGITS.fullmatch(value)}
+            if not _are_mostly(_HOUR, numbers):
+                padded = f"{Template.field(day.name)} {{{column.name}:04}}"
+                yield _Hours(column, padded, ("%H%M",), 0.75)
+                continue
+            for minute in table.columns:
+                if minute.is_called(MINUTE_WORDS) and _are_mostly(_MINUTE, minute.present):
+                    with_minutes = f"{begin}:{Template.field(minute.name)}"
+                    yield _Hours(column, with_minutes, ("%H:%M",), MOSTLY)
+            # Not %H%M: it reads the bad cell 99 as 9:09.
+            yield _Hours(column, begin, ("%H",), 0.75)
 
 
-def _filled(table: Table, text: str) -> list[str]:
+def _are_mostly(pattern: "re.Pattern[str]", values: Collection[str]) -> bool:
+    return sum(bool(pattern.fullmatch(value)) for value in values) >= MOSTLY * max(1, len(values))
+
+
+def _filled(table: Table, text: str, day: Column, days: Sequence[str]) -> list[str]:
+    """Return the texts of rows with a day that `days` read, and something in every column."""
     template = Template.parse(text)
-    names = sorted(template.columns)
-    values = zip(*(table.column(name).values for name in names), strict=True)
-    rows = (dict(zip(names, each, strict=True)) for each in values)
-    return [template.fill(row) for row in rows if all(each.strip() for each in row.values())]
+    columns = [table.column(name) for name in sorted(template.columns)]
+    rows = zip(*(column.values for column in columns), strict=True)
+    named = (dict(zip(sorted(template.columns), each, strict=True)) for each in rows)
+    return [
+        template.fill(row)
+        for row in named
+        if not any(each.strip().casefold() in NOTHING for each in row.values())
+        if any(_reads(each, row[day.name].strip()) for each in days)
+    ]
 
 
 def _doubts(values: Sequence[str], formats: tuple[str, ...]) -> Iterator[str]:
@@ -233,5 +314,5 @@ def _doubts(values: Sequence[str], formats: tuple[str, ...]) -> Iterator[str]:
     if format_[:2] not in ("%d", "%m") or "%p" in format_ or "%b" in format_.casefold():
         return
     other = format_.replace("%d", "%_").replace("%m", "%d").replace("%_", "%m")
-    if all(_reads(other, value) for value in values[:TRIED] if _reads(format_, value)):
+    if all(_reads(other, value) for value in _spread(values, TRIED) if _reads(format_, value)):
         yield f"{format_} could as well be {other}: no day in the sample is above 12"

@@ -13,7 +13,7 @@ from nabij.geodata.places import projection
 from nabij.geodata.timezones import is_nearer_when_turned, nearest_zone
 from verify.datasets.guess_category import category_of, guess_category
 from verify.datasets.guess_place import PlaceGuess, guess_place
-from verify.datasets.guess_time import TimeGuess, guess_time
+from verify.datasets.guess_time import TimeGuess, guess_time, unused_times
 from verify.datasets.mappings import NONE, Mapping, parse_mapping
 from verify.datasets.report_stream import OTHERS, Stream, read_stream
 from verify.datasets.rows import Layout, OnBytes
@@ -59,7 +59,8 @@ def propose(path: Path, categories: Collection[str], say: Say) -> Proposal:
     taken |= set(where.columns.values()) if where else set()
     what = guess_category(table, categories, taken)
     draft = _Draft(table, when, where, what, categories)
-    remarks = (*(when.remarks if when else ()), *(where.remarks if where else ()))
+    times = when.remarks if when else unused_times(table, ())
+    remarks = (*times, *(where.remarks if where else ()))
     if not (when and where and what):
         return Proposal(draft.toml({}), table, None, (*remarks, *draft.missing()))
     mapping = parse_mapping(str(path), draft.toml({}))
