@@ -345,6 +345,22 @@ def test_a_word_in_a_column_of_times_costs_its_row_and_not_the_column(
     assert (proposal.stream.usable, proposal.stream.rows) == (37, 38)
 
 
+def test_categories_are_guessed_though_no_time_is_found(tmp_path: Path) -> None:
+    rows = ["later,51.05,3.72,fire", "later,51.05,3.72,zeehond", "later,51.05,3.72,theft"] * 4
+    proposal = proposed(tmp_path / "rows.csv", "time,lat,lon,category", rows)
+    assert not proposal.is_whole
+    assert "None of their categories" not in proposal.toml
+    assert "#   4 rows: 'zeehond'" in proposal.toml
+    filled = parse_mapping("filled", proposal.toml.replace('time = ""', 'time = "time"'))
+    assert filled.categories == {"fire", "theft"}
+
+
+def test_a_file_without_a_category_is_not_said_to_have_unknown_ones(tmp_path: Path) -> None:
+    proposal = proposed(tmp_path / "rows.csv", "time,lat,lon", ["2024-05-01T10:00,51.05,3.72"] * 4)
+    assert "None of their categories" not in proposal.toml
+    assert "no column was found for the category: fill it in" in proposal.remarks
+
+
 def test_inspect_prints_the_mapping_alone_and_says_what_it_is_worth(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     written(CITIES["Belgian"], path, extra=["10/05/2023;12:00;;;Fietsdiefstal;", "x;;1;1;;"])

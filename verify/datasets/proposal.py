@@ -62,7 +62,8 @@ def propose(path: Path, categories: Collection[str], say: Say) -> Proposal:
     times = when.remarks if when else unused_times(table, ())
     remarks = (*times, *(where.remarks if where else ()))
     if not (when and where and what):
-        return Proposal(draft.toml({}), table, None, (*remarks, *draft.missing()))
+        counts = Counter(table.column(what).values) if what else {}
+        return Proposal(draft.toml(counts), table, None, (*remarks, *draft.missing()))
     mapping = parse_mapping(str(path), draft.toml({}))
     found = read_stream(
         path,
@@ -183,16 +184,24 @@ class _Draft:
             yield f"category = {_quoted(ours)}"
         if values and left:
             yield ""
-            yield "# No rule for these; a rule of your own, or default = above, brings them in:"
+            sample = "" if self._is_counted else f" (of {len(self.table.rows):,} looked at)"
+            yield f"# No rule for these{sample}; a rule of your own, or default = above, brings them in:"
             for value, rows in left[:LISTED]:
                 yield f"#   {rows:,} rows: {shown(value)}"
             if len(left) > LISTED:
                 yield f"#   and {len(left) - LISTED:,} more"
 
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the categories are those of all rows, and not of the sample."""
+        is_whole = bool(self.when and self.where and self.what)
+        return is_whole or len(self.table.rows) == self.table.total
+
     def _default(self) -> Iterator[str]:
         ours = "suspicious" if "suspicious" in self.known else min(self.known, default="suspicious")
+        why = "None of their categories was understood" if self.what else "No category was found"
         yield ""
-        yield "# None of their categories was understood: write rules as this one. The last takes all."
+        yield f"# {why}: write rules as this one. The last takes all."
         yield f"# Ours are {', '.join(sorted(self.known))}."
         yield "[[rules]]"
         yield f'when = {{ {_key(self.what or "")} = "*" }}'
