@@ -16,7 +16,7 @@ import pytest
 from schemas.taxonomy import PolicyFile, default_policy_text
 from verify.datasets.mappings import parse_mapping
 from verify.datasets.proposal import Proposal, propose
-from verify.datasets.report_stream import read_stream
+from verify.datasets.report_stream import StreamError, read_stream
 from verify.oracle.coverage import distance_m
 
 CATEGORIES = sorted(msgspec.toml.decode(default_policy_text(), type=PolicyFile).categories)
@@ -359,6 +359,16 @@ def test_a_file_without_a_category_is_not_said_to_have_unknown_ones(tmp_path: Pa
     proposal = proposed(tmp_path / "rows.csv", "time,lat,lon", ["2024-05-01T10:00,51.05,3.72"] * 4)
     assert "None of their categories" not in proposal.toml
     assert "no column was found for the category: fill it in" in proposal.remarks
+
+
+def test_a_proposal_that_is_not_filled_in_is_refused_by_file_and_key(tmp_path: Path) -> None:
+    proposal = proposed(tmp_path / "rows.csv", "a;b", ["1;2", "3;4"])
+    with pytest.raises(StreamError) as error:
+        parse_mapping("mine.toml", proposal.toml)
+    assert str(error.value).splitlines() == [
+        f"mapping mine.toml: {key} is empty: name a column of the file"
+        for key in ("columns.time", "columns.lon", "columns.lat", "columns.category")
+    ] + ["mapping mine.toml: rules[0].when has an empty key: name a column of the file"]
 
 
 def test_inspect_prints_the_mapping_alone_and_says_what_it_is_worth(tmp_path: Path) -> None:

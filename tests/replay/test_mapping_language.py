@@ -303,6 +303,39 @@ def test_what_is_wrong_with_a_mapping_is_told(keys: str, told: str) -> None:
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ('time = "t"', 'time = ""', "columns.time is empty: name a column of the file"),
+        ('time = "t"', 'time = ["t", " "]', "columns.time is empty: name a column of the file"),
+        ('lat = "lat"', 'lat = ""', "columns.lat is empty: name a column of the file"),
+        (
+            'category = "what"',
+            'category = ""',
+            "columns.category is empty: name a column of the file",
+        ),
+        ('timezone = "UTC"', 'timezone = ""', "timezone is empty"),
+        ('category = "fire"', 'category = ""', "rules[0].category is empty"),
+        (
+            "when = { what",
+            'when = { ""',
+            "rules[0].when has an empty key: name a column of the file",
+        ),
+        ("drop = { what", 'drop = { ""', "drop has an empty key: name a column of the file"),
+    ],
+)
+def test_an_empty_key_is_named_with_the_mapping(before: str, after: str, told: str) -> None:
+    text = (
+        'timezone = "UTC"\ndrop = { what = "" }\n[columns]\n'
+        'time = "t"\nlat = "lat"\nlon = "lon"\ncategory = "what"\n'
+        '[[rules]]\nwhen = { what = "" }\ncategory = "fire"\n'
+    )
+    parse_mapping("mine.toml", text)
+    with pytest.raises(StreamError) as error:
+        parse_mapping("mine.toml", text.replace(before, after))
+    assert str(error.value) == f"mapping mine.toml: {told}"
+
+
 def test_unknown_keys_are_named_wherever_they_stand() -> None:
     with pytest.raises(StreamError) as error:
         parse_mapping(

@@ -22,6 +22,7 @@ KEYS = frozenset((*_TIMES, *_PLACES, *_ROWS, "text", "default", "columns", "rule
 COLUMN_KEYS = frozenset(("time", "lat", "lon", "x", "y", "point", "category"))
 RULE_KEYS = frozenset(("when", "category", "text"))
 ORDERS = ("lat lon", "lon lat")
+_NAME_IT = "name a column of the file"
 
 _EPSG = re.compile(r"(?:EPSG:)?(\d{4,6})", re.IGNORECASE)
 
@@ -51,7 +52,7 @@ class MappingReader:
             time=self._time(columns.get("time")),
             time_formats=self._time_formats(),
             place=self._place(columns),
-            category=self._strings(columns.get("category"), "columns.category"),
+            category=self._names(columns.get("category"), "columns.category"),
             zone=zone,
             rules=self._rules(text),
             default=Rule((), default, text) if default else None,
@@ -88,7 +89,7 @@ class MappingReader:
     # -- time ------------------------------------------------------------------------------------
 
     def _time(self, value: Any) -> Template:
-        columns = self._strings(value, "columns.time")
+        columns = self._names(value, "columns.time")
         if len(columns) == 1 and "{" in columns[0]:
             return self._template(columns[0], "columns.time")
         return Template.of_columns(columns)
@@ -207,6 +208,8 @@ class MappingReader:
         if not isinstance(values, dict):
             self._errors.append(f'{where} must be a table: {{ column = "value" }}, not {values!r}')
             return ()
+        if any(not column.strip() for column in values):
+            self._errors.append(f"{where} has an empty key: {_NAME_IT}")
         return tuple(
             (
                 column,
@@ -236,11 +239,21 @@ class MappingReader:
         self, values: dict[str, Any], key: str, *, default: str | None = None, where: str = ""
     ) -> str:
         value = values.get(key, default)
-        if isinstance(value, str) and (value or default is not None):
+        if isinstance(value, str) and (value.strip() or default is not None):
             return value
-        told = "is missing" if value is None else f"must be a text, not {value!r}"
+        if isinstance(value, str):
+            told = f"is empty: {_NAME_IT}" if where == "columns." else "is empty"
+        else:
+            told = "is missing" if value is None else f"must be a text, not {value!r}"
         self._errors.append(f"{where}{key} {told}")
         return ""
+
+    def _names(self, value: Any, where: str) -> tuple[str, ...]:
+        """Return names of columns: texts of which none is empty."""
+        names = self._strings(value, where)
+        if not all(name.strip() for name in names):
+            self._errors.append(f"{where} is empty: {_NAME_IT}")
+        return names
 
     def _strings(self, value: Any, where: str) -> tuple[str, ...]:
         each = [value] if isinstance(value, str) else value
