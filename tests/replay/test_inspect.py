@@ -1,5 +1,7 @@
 """`nabij replay --inspect`: what it proposes for files as cities publish them."""
 
+# long: one kind of file after another, each as cities publish it
+
 import json
 import subprocess
 import sys
