@@ -233,6 +233,7 @@ async def test_reports_that_come_while_redis_is_away_get_their_receipts_later(
         await fleet.expect("u/neighbour/down/alert", incident=fire)
         again = await system.report(fleet, PLACES[0], user="w-99")
         assert again["incident"] == before["incident"]
+        await desk.expect("police/gent/escalation/p1", report=again["id"])
         assert len({one["id"] for one in desk.on("police/")}) == 32
 
 
