@@ -190,9 +190,11 @@ async def test_the_same_poison_delivered_again_is_one_dead_letter(servers: Serve
 
         status, listed = await nabij(system, "dead-letters", "list")
 
-        assert (status, listed["count"], listed["dropped"]) == (0, 1, 0)
+        of_groups = [one["id"] for one in listed["letters"] if one["service"] == "groups"]
+        assert (status, len(of_groups), listed["dropped"]) == (0, 1, 0)
         status, outcome = await nabij(system, "dead-letters", "drop", "--all")
-        assert (status, len(outcome["dropped"])) == (0, 1)
+        assert status == 0
+        assert set(of_groups) <= set(outcome["dropped"])  # a deadline may meet the incident too
         unknown = str(uuid4())
         assert await nabij(system, "dead-letters", "drop", unknown) == (
             1,
