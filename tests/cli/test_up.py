@@ -291,6 +291,6 @@ def test_worker_without_its_mqtt_broker_is_a_failure_in_words(
     said = up.process.stderr.read()
     last = said.splitlines()[-1]
     assert "nabij: not ready after 8 s: city-1 is" in last
-    assert "no connection to the MQTT broker at 127.0.0.1:9" in last
+    assert "MQTT broker at 127.0.0.1:9" in last  # that there is none, or no connection to it
     assert "Traceback" not in said
     assert "wrong" not in said
