@@ -48,9 +48,8 @@ RETRY_MOST_S = 30.0
 # answer. Each further attempt waits longer, for slow networks.
 ANSWER_BASE_S = 4.0
 ANSWER_MOST_S = 30.0
-LASTING_S = (
-    5.0  # a connection that is lost sooner lengthens the pause, as one that was refused does
-)
+# A connection that is lost sooner lengthens the pause, as one that was refused does.
+LASTING_S = 5.0
 _CANCEL_AGAIN_S = 1.0
 SESSION_EXPIRY_S = 86_400
 
@@ -249,9 +248,7 @@ class DeviceConnection:
             took_s, was_connected = time.monotonic() - began, self.connections > before
             if was_connected:
                 answer_s = ANSWER_BASE_S
-            elif (
-                took_s >= answer_s
-            ):  # it was not answered: a connection that was lost tells nothing
+            elif took_s >= answer_s:  # unanswered; one that was lost says nothing of answers
                 answer_s = min(ANSWER_MOST_S, 2 * answer_s)
             if was_connected and took_s >= LASTING_S:
                 pause_s = RETRY_BASE_S

@@ -4,8 +4,8 @@
 
 Configured through its environment. PIPE is a file descriptor to which it writes a line for each
 change of state, a beat and its health (JSON) each second, why it could not go on, and on SIGUSR2
-its stacks; PARENT the supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly configured, 75
-(EX_TEMPFAIL) something is not there yet, else 1.
+its stacks; PARENT the supervisor's process id, with which it ends. Exit status: 0 drained, 2 badly
+configured, 75 (EX_TEMPFAIL) something is not there yet, else 1.
 """
 
 import asyncio

@@ -65,9 +65,9 @@ end
 -- Without `lat` and `lon`, the place is only known by its cell.
 local function look(update, user, cell, since, place, lat, lon)
   for _, open in ipairs(open_in(district(cell))) do
-    local counts = not open.since or open.since >= since
-    local reaches = not open.since or not lat or may_reach(open, lat, lon)
-    if counts and reaches
+    local may_be_near = not open.since -- it cannot be read
+      or (open.since >= since and (not lat or may_reach(open, lat, lon)))
+    if may_be_near
       and redis.call('HEXISTS', prefix .. 'people:' .. open.id, user) == 0 then
       hits[#hits + 1] = { update, open.id, open.entry, place }
     end
