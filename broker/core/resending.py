@@ -2,7 +2,8 @@
 
 A desk reads in order. It has lost a message if it confirms what was sent later, by more than the
 time that it takes to confirm (as RFC 8985 infers of TCP's segments). Until then another copy would
-only make its queue longer. A desk that confirms nothing is sent a few at a time. Times are Unix ms.
+only make its queue longer. A desk that confirms nothing is sent a few at a time, and fewer the
+longer it is silent: copies must not keep a slow one from what it has yet to read. Times are Unix ms.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ FIRST_RETRY_MS = 2_000
 GRACE_MS = 3_000  # how long a reader may take to confirm what was just published
 _PATIENCE_MS = 60_000
 _LEAST_MS = 1_000
-_AT_ONCE = 20  # of those that are due in one turn of the relay
+_AT_ONCE = 20  # copies in one turn of the relay, at most
 
 
 class Progress(NamedTuple):
@@ -65,7 +66,7 @@ class Pacing:
         if known := self._confirming(desk):
             return sent_ms + known.patience_ms() < known.sent_ms
         self._sent[desk] += 1
-        return self._sent[desk] <= _AT_ONCE
+        return self._sent[desk] <= self._at_once(desk)
 
     def again_after_ms(self, desk: str, late_ms: int) -> int:
         """Return the delay after which what is sent now, overdue by so much, is looked at again."""
@@ -82,6 +83,13 @@ class Pacing:
             return again_after_ms(late_ms) // 2  # before those that were sent
         left_ms = sent_ms + known.patience_ms() - known.sent_ms
         return min(max(left_ms, _LEAST_MS), 2 * _PATIENCE_MS)
+
+    def _at_once(self, desk: str) -> int:
+        """Return how many copies a silent desk is sent in one turn."""
+        if not (known := self._progress.get(desk)):
+            return _AT_ONCE  # it never confirmed: probably nobody has subscribed
+        silent_ms = abs(self._now_ms - known.at_ms)
+        return max(1, _AT_ONCE * GRACE_MS // max(silent_ms, GRACE_MS))
 
     def _confirming(self, desk: str) -> Progress | None:
         known = self._progress.get(desk, NEW)

@@ -39,13 +39,26 @@ def test_a_quick_desk_has_lost_what_is_a_grace_older_than_what_it_confirms() -> 
     assert sends(quick, GRACE_MS + 31)
 
 
-def test_a_desk_that_confirms_nothing_any_more_is_sent_twenty_in_a_turn() -> None:
-    for known in (confirming(took_ms=30, ago_ms=GRACE_MS + 1), NEW):
-        pacing = Pacing({"gent": known}, NOW_MS)
-        assert [pacing.sends("gent", NOW_MS - GRACE_MS) for _ in range(25)] == [True] * 20 + [
-            False
-        ] * 5
-        assert pacing.sends("kortrijk", NOW_MS)
+def copies_in_a_turn(known: Progress | None) -> int:
+    pacing = Pacing({"gent": known} if known else {}, NOW_MS)
+    sent = [pacing.sends("gent", NOW_MS - 3_600_000) for _ in range(25)]
+    assert sent == sorted(sent, reverse=True)
+    assert pacing.sends("kortrijk", NOW_MS)  # is counted for itself
+    return sum(sent)
+
+
+def test_a_desk_that_confirms_nothing_any_more_is_sent_fewer_copies_the_longer_it_is_silent() -> (
+    None
+):
+    assert [
+        copies_in_a_turn(confirming(took_ms=30, ago_ms=silent_s * 1_000 + 1))
+        for silent_s in (3, 6, 30, 59, 60, 86_400)
+    ] == [19, 9, 1, 1, 1, 1]
+    assert copies_in_a_turn(confirming(took_ms=30, ago_ms=-3_600_000)) == 1
+
+
+def test_a_desk_that_never_confirmed_is_sent_twenty_in_a_turn() -> None:
+    assert copies_in_a_turn(None) == 20
 
 
 def test_a_slow_desk_may_be_silent_for_as_long_as_it_takes_but_a_minute() -> None:

@@ -1,8 +1,9 @@
 """Replays a real stream of incidents against a running broker, and asks the oracle what was lost.
 
 At full speed it goes in rounds, so that nothing is left to chance: everybody who moved says so and
-waits for the receipt, then a batch of reports is sent at once and waits for its receipts. At a
-given speed reports come when they are due, while people move.
+waits for the receipt, then a batch of reports is sent at once and waits for its receipts, and then
+for those of what people and desks reply. So no reader is ever more than a round behind.
+At a given speed reports come when they are due, while people move.
 """
 
 import asyncio
@@ -167,7 +168,7 @@ class Replay:
             tasks = await stack.enter_async_context(_background())
             tasks.append(asyncio.create_task(self._tell_progress(), name="progress"))
             tasks += [
-                asyncio.create_task(self._acknowledge(), name=f"acknowledge {number}")
+                asyncio.create_task(self._keep_acknowledging(), name=f"acknowledge {number}")
                 for number in range(ACKNOWLEDGING)
             ]
             yield await stack.enter_async_context(self._walkers(stream))
@@ -216,19 +217,22 @@ class Replay:
         place = Position(lat=report.lat, lon=report.lon)
         return moved(place, away_m * math.sin(bearing), away_m * math.cos(bearing))
 
-    async def _acknowledge(self) -> None:
+    async def _keep_acknowledging(self) -> None:
         while True:
-            desk, incident, zone = await self._to_acknowledge.get()
-            sent_at, received_at = time(), NEVER
-            try:
-                await desk.acknowledge(incident, zone)
-                received_at = time()
-            except NotConfirmed:
-                pass
-            except MessageRejected:
-                self.commands_rejected += 1
-                continue
-            self.history.acknowledgements.append(Deed(incident, sent_at, received_at))
+            await self._acknowledge(*await self._to_acknowledge.get())
+            self._to_acknowledge.task_done()
+
+    async def _acknowledge(self, desk: EscalationWatch, incident: UUID, zone: str) -> None:
+        sent_at, received_at = time(), NEVER
+        try:
+            await desk.acknowledge(incident, zone)
+            received_at = time()
+        except NotConfirmed:
+            pass
+        except MessageRejected:
+            self.commands_rejected += 1
+            return
+        self.history.acknowledgements.append(Deed(incident, sent_at, received_at))
 
     # -- at which pace ---------------------------------------------------------------------------
 
@@ -240,6 +244,10 @@ class Replay:
             async with asyncio.TaskGroup() as tasks:
                 for row, reporter in self._batch(stream.reports[start : start + size], walkers):
                     tasks.create_task(walkers.report(reporter, row), name=f"report {start}")
+            await walkers.all_replied()
+            await (
+                self._to_acknowledge.join()
+            )  # a receipt comes behind what its desk has yet to read
 
     def _batch(
         self, rows: tuple[StreamReport, ...], walkers: Walkers

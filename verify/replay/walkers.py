@@ -232,6 +232,11 @@ class Walkers:
             walker, incident = await self._waiting.get()
             await self._accept(walker, incident)
             self.replies_waiting -= 1
+            self._waiting.task_done()
+
+    async def all_replied(self) -> None:
+        """Wait until every reply that is due has its receipt."""
+        await self._waiting.join()
 
     async def _accept(self, walker: Walker, incident: UUID) -> None:
         eta_s = self._random.randint(*ETA_S)
