@@ -245,9 +245,7 @@ class Replay:
                 for row, reporter in self._batch(stream.reports[start : start + size], walkers):
                     tasks.create_task(walkers.report(reporter, row), name=f"report {start}")
             await walkers.all_replied()
-            await (
-                self._to_acknowledge.join()
-            )  # a receipt comes behind what its desk has yet to read
+            await self._to_acknowledge.join()  # receipts come behind what is to be read
 
     def _batch(
         self, rows: tuple[StreamReport, ...], walkers: Walkers
