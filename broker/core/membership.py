@@ -60,12 +60,12 @@ class Member(Struct, frozen=True):
 def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) -> Member:
     """Return the member that `user`, who is not in the group of `people`, becomes by a report.
 
-    A former member comes back under the same name and part, and gets group events from number
-    `hears_from` on.
+    A former member comes back under the same name and in the same role, and gets group events from
+    number `hears_from` on. Who had accepted and left does not help again: that takes a reply.
     """
     known = people.get(user)
     if known is not None and known.name:
-        return _joined(people, known, hears_from)
+        return replace(known, part=Part.REPORTER, eta_s=None, hears_from=hears_from)
     name = f"{_REPORTER}{_next(people, _REPORTER)}"
     return Member(part=Part.REPORTER, name=name, hears_from=hears_from)
 

@@ -36,6 +36,7 @@ class Group(RuleBasedStateMachine):
         self.people: dict[str, Member] = {"zoe": membership.reporter({}, "zoe")}
         self.names = {"zoe": "reporter-1"}
         self.inside = {"zoe"}
+        self.helping: set[str] = set()
         self.numbers = count()
 
     @rule(user=users)
@@ -60,6 +61,11 @@ class Group(RuleBasedStateMachine):
         )
         self.people[user] = member
         was_inside = user in self.inside
+        comes_to_help = not was_inside and not self.names.get(user, "").startswith("reporter")
+        if kind is ReplyKind.ACCEPTED or (kind is ReplyKind.ON_SCENE and comes_to_help):
+            self.helping.add(user)
+        elif kind in (ReplyKind.LEFT, ReplyKind.DECLINED):
+            self.helping.discard(user)
         if kind in (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE):
             self.inside.add(user)
             assert heard is (GroupEventKind.MOVED if was_inside else GroupEventKind.JOINED)
@@ -75,7 +81,7 @@ class Group(RuleBasedStateMachine):
         assert membership.members(self.people) == sorted(self.inside)
         parts = [member.part for member in self.people.values()]
         assert len(self.inside) == parts.count(Part.HELPER) + parts.count(Part.REPORTER)
-        assert membership.helpers(self.people) == parts.count(Part.HELPER)
+        assert membership.helpers(self.people) == len(self.helping)
 
     @invariant()
     def names_are_unique_and_kept_for_ever(self) -> None:
@@ -142,6 +148,8 @@ def test_helper_who_left_and_then_reports_comes_back_under_the_same_name() -> No
         "bob": "helper-2",
         "cleo": "helper-3",
     }
+    assert people["ann"].role is GroupRole.RESPONDER
+    assert membership.helpers(people) == 2  # bob and cleo: a report is no promise to come
 
 
 def test_reporter_who_accepts_helps_and_keeps_the_name() -> None:
