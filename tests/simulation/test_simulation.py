@@ -33,6 +33,8 @@ BROKEN = {
     Broken.KEEP_PLACE: {"I5"},
     Broken.GOSSIP: {"I5"},
     Broken.WHOLE_HISTORY: {"I5"},
+    Broken.TELL_LEAVERS: {"I5"},
+    Broken.COUNT_LEAVERS: {"I4"},
     Broken.OLD_IS_NEW: {"I5"},
     Broken.WORDY_BRIEF: {"I5"},
     Broken.KEEP_RETAINED: {"I8"},

@@ -10,6 +10,8 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from broker.core import membership
+from broker.core.membership import Member, Part
 from broker.core.policy import Policy
 from broker.edge.connection import Connection as EdgeConnection
 from broker.edge.records import Key, Record, SessionRecord
@@ -49,6 +51,8 @@ class Broken(enum.StrEnum):
     KEEP_PLACE = "keep-place"  # a withdrawal is accepted, and the place stays
     GOSSIP = "gossip"  # what is said is said to everybody
     WHOLE_HISTORY = "whole-history"  # who joins hears what was said before
+    TELL_LEAVERS = "tell-leavers"  # who has left a group still hears what is said in it
+    COUNT_LEAVERS = "count-leavers"  # who has left still counts as a helper
     OLD_IS_NEW = "old-is-new"  # whatever was seen when, people are alerted
     WORDY_BRIEF = "wordy-brief"  # a short alert carries the reporter's words
     KEEP_RETAINED = "keep-retained"  # what devices publish retained stays at the MQTT broker
@@ -201,6 +205,21 @@ def _tells_all(honest: Honest) -> Honest:
     return missed
 
 
+def _with_who_left(honest: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    def hearers(people: Mapping[str, Member], sequence: int) -> list[str]:
+        left = [user for user, member in people.items() if member.part is Part.LEFT]
+        return [*honest(people, sequence), *left]
+
+    return hearers
+
+
+def _with_who_accepted(honest: Callable[..., int]) -> Callable[..., int]:
+    def helpers(people: Mapping[str, Member]) -> int:
+        return honest(people) + sum(one.part is Part.LEFT for one in people.values())
+
+    return helpers
+
+
 def _waits_for_no_word(honest: Honest) -> Honest:
     """What was published once is removed, whatever its reader says."""
 
@@ -282,7 +301,7 @@ def _skips_a_session(honest: Callable[..., Iterator[Record]]) -> Callable[..., I
     return read
 
 
-_PATCHES: dict[Broken | None, list[tuple[type, str, Callable[..., Callable[..., Any]]]]] = {
+_PATCHES: dict[Broken | None, list[tuple[Any, str, Callable[..., Callable[..., Any]]]]] = {
     Broken.ACKNOWLEDGE_FIRST: [
         (Connection, "receive", _acknowledges_messages),
         (WorkerLoops, "_consume", _acknowledges_events),
@@ -291,6 +310,8 @@ _PATCHES: dict[Broken | None, list[tuple[type, str, Callable[..., Callable[..., 
     Broken.DEAF_SYNC: [(Partitions, "send_again", _sends_nothing)],
     Broken.KEEP_PLACE: [(Partitions, "update", _keeps_places)],
     Broken.WHOLE_HISTORY: [(Partitions, "missed", _tells_all)],
+    Broken.TELL_LEAVERS: [(membership, "hearers", _with_who_left)],
+    Broken.COUNT_LEAVERS: [(membership, "helpers", _with_who_accepted)],
     Broken.LET_DEAD_LIE: [
         (WorkerLoops, "_take_over", _does_nothing),
         (TakeOver, "take_over", _does_nothing),

@@ -9,9 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from uuid import UUID
 
-from schemas.messages import Brief, GroupEventKind, Outcome
+from schemas.messages import Brief, GroupEventKind, Outcome, ReplyKind
 from schemas.taxonomy import PolicyFile
 from verify.oracle.evidence import Evidence
+from verify.oracle.observations import GroupEventSeen
 from verify.simulation.simulation_logs import Logs
 
 _AGAIN_S = 8.0  # what no desk has confirmed for so long has been sent again, whatever died
@@ -80,28 +81,66 @@ def history_begins_at_joining(evidence: Evidence, groups: Reporters) -> Iterator
             yield f"{event.user} heard event {event.sequence} of {event.incident} from before joining"
 
 
+def who_left_hears_nothing(evidence: Evidence) -> Iterator[str]:
+    """Who left hears the end alone, unless they come back: by a report, or as someone who joins."""
+    joined, left = _own(evidence, GroupEventKind.JOINED), _own(evidence, GroupEventKind.LEFT)
+    reported: dict[tuple[str, UUID], float] = {}
+    for report, receipt in evidence.accepted().items():
+        if receipt.incident is not None and (created := evidence.created.get(report)):
+            key = created.user, receipt.incident
+            reported[key] = max(created.t, reported.get(key, -math.inf))
+    for event in evidence.groups:
+        key = event.user, event.incident
+        gone = left.get(key)
+        if gone is None or event.kind is GroupEventKind.CLOSED:
+            continue
+        came_back = (
+            joined[key][-1].sequence > gone[-1].sequence or reported.get(key, 0) > gone[0].at
+        )
+        if event.sequence > gone[-1].sequence and not came_back:
+            yield f"{event.user} heard event {event.sequence} of {event.incident} after leaving"
+
+
 def members_hear_all(evidence: Evidence, openers: Mapping[UUID, str]) -> Iterator[str]:
-    """Who opened an incident hears all of its group; who joined it all from then on."""
+    """Who opened an incident hears all of its group; who joined it all from then on, or till left.
+
+    Who says that they leave, and never hears that they have, is not judged.
+    """
     last: dict[UUID, int] = defaultdict(int)
     heard: dict[tuple[str, UUID], set[int]] = defaultdict(set)
     for event in evidence.groups:
         last[event.incident] = max(last[event.incident], event.sequence)
         heard[event.user, event.incident].add(event.sequence)
+    leaving = {
+        (said.user, said.incident)
+        for said in evidence.sent.values()
+        if said.reply is ReplyKind.LEFT
+    }
+    left = _own(evidence, GroupEventKind.LEFT)
     first = _joined_at(evidence)
     first |= {(opener, incident): 1 for incident, opener in openers.items()}
     for (user, incident), since in first.items():
-        if lacking := set(range(since, last[incident] + 1)) - heard[user, incident]:
+        gone = left.get((user, incident))
+        if gone is None and (user, incident) in leaving:
+            continue
+        until = gone[0].sequence if gone else last[incident]
+        if lacking := set(range(since, until + 1)) - heard[user, incident]:
             yield f"{user} never heard events {sorted(lacking)} of the group of {incident}"
 
 
 def _joined_at(evidence: Evidence) -> dict[tuple[str, UUID], int]:
     """Return the number of the event by which each user joined each incident."""
-    joined: dict[tuple[str, UUID], int] = {}
-    for event in evidence.groups:
-        if event.kind is GroupEventKind.JOINED and event.own:
-            key = (event.user, event.incident)
-            joined[key] = min(event.sequence, joined.get(key, event.sequence))
-    return joined
+    joined = _own(evidence, GroupEventKind.JOINED)
+    return {key: events[0].sequence for key, events in joined.items()}
+
+
+def _own(evidence: Evidence, kind: GroupEventKind) -> dict[tuple[str, UUID], list[GroupEventSeen]]:
+    """Return the events of this kind that each user heard of themselves, by incident, in order."""
+    found: dict[tuple[str, UUID], list[GroupEventSeen]] = defaultdict(list)
+    for event in sorted(evidence.groups, key=lambda one: one.sequence):
+        if event.kind is kind and event.own:
+            found[event.user, event.incident].append(event)
+    return found
 
 
 # -- what is garbled, and short alerts -----------------------------------------------------------

@@ -51,6 +51,7 @@ from verify.world.exercised import sent_topics
 
 _BEHIND_S = (0.0, 0.0, 60.0)  # so far behind are devices' clocks
 _PRESENT = 0.9  # of the alerted, so many answer
+_LEAVING = 0.3  # of those who accept, so many leave soon
 _ADDING = 0.4  # of the reports, of so many their reporter says more
 _ODD = 0.15  # of the reports, so many have a misspelt field and an accuracy that is none
 _RETAINED = 0.1  # so many reports and presences are published retained
@@ -193,6 +194,18 @@ class SimulatedParticipant(Sender):
         self._soon(topics.REPLY, reply, alert.incident)
         if kind is ReplyKind.ACCEPTED and rng.random() < 0.5:
             self._say(alert.incident, "ik kom")
+        if kind is ReplyKind.ACCEPTED and rng.random() < _LEAVING:
+            self.ground.loop.call_later(rng.uniform(1.0, 3.0), self._leave, alert)
+
+    def _leave(self, alert: Alert | Brief) -> None:
+        """Leave, and sometimes report the same thing: that is no promise to come."""
+        reply = Reply(id=self.ground.new_id(), incident=alert.incident, kind=ReplyKind.LEFT)
+        self._send_now(topics.REPLY, reply, alert.incident)
+        if isinstance(alert, Alert) and self.ground.rng.random() < 0.5:
+            place = alert.location.lat, alert.location.lon
+            text = f"nog steeds {reply.id.hex[-6:]}"
+            wait_s = self.ground.rng.uniform(0.05, 1.0)
+            self.ground.loop.call_later(wait_s, self.report, alert.category, place, text)
 
     def _add(self, incident: UUID) -> None:
         """Say more about what was reported, sometimes."""

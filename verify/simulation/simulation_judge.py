@@ -30,6 +30,7 @@ from verify.simulation.promises import (
     members_hear_all,
     operators_know_who_is_not_there,
     short_alerts_say_no_more,
+    who_left_hears_nothing,
 )
 from verify.simulation.simulation_logs import Logs
 from verify.simulation.virtual_time import EPOCH_S
@@ -84,6 +85,7 @@ class Checker:
         yield "I3", operators_know_who_is_not_there(logs, evidence, self._policy)
         yield "I3", garbled_is_refused(logs)
         yield "I5", history_begins_at_joining(evidence, groups)
+        yield "I5", who_left_hears_nothing(evidence)
         yield "I5", short_alerts_say_no_more(logs)
         yield "I7", self._ended()
         yield "I8", self._nothing_is_left()
