@@ -17,14 +17,17 @@ from broker.edge.topic_filters import is_topic_name
 TOPIC = "$crowd"
 OUTCOMES = "outcomes"
 ANNOUNCED = (("crowd", "1"),)
+_WRITTEN_AT_ONCE = 32  # the first recipients read while the last are still routed
 
 _decode = msgspec.msgpack.Decoder(tuple[list[str], bytes]).decode
 
 
 def publish_crowd(
-    publish: Publish, route: Callable[[Publish], tuple[Reason, bool]]
+    publish: Publish, route: Callable[[Publish], tuple[Reason, bool]], write: Callable[[], None]
 ) -> tuple[str, bool]:
     """Route the payload to each topic; return the outcomes that differ, and whether they wait.
+
+    `write` is called now and then to write what that comes to.
 
     Raises:
         BadPacketError: the payload has no topics, or one that is none.
@@ -42,6 +45,8 @@ def publish_crowd(
         reason, must_wait = route(one)
         waits = waits or must_wait
         reasons.append(reason)
+        if not len(reasons) % _WRITTEN_AT_ONCE:
+            write()
     return outcomes(reasons), waits
 
 

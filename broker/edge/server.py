@@ -58,6 +58,7 @@ class EdgeServer:
             limits=limits or Limits(),
             recorder=Recorder(offset_s),
         )
+        self.broker.write_soon = self._write
         self._journal = None if directory is None else BrokerJournal(self.broker, directory)
         self._ask = authenticate
         self._tls = tls
@@ -180,11 +181,7 @@ class EdgeServer:
 
     def flush(self) -> None:
         """Write what is to be written, and have the journal written where somebody waits for it."""
-        while dirty := self.broker.take_dirty():
-            for connection in dirty:
-                link = self._links.get(connection)
-                if link is not None:
-                    link.write()
+        self._write()
         records = self.broker.recorder
         if records.is_empty or self._journal is None or self._commit is not None:
             return
@@ -193,6 +190,13 @@ class EdgeServer:
         elif not self._lazy_is_due:
             self._lazy_is_due = True
             self._loop.call_later(_LAZY_COMMIT_S, self._commit_lazily)
+
+    def _write(self) -> None:
+        while dirty := self.broker.take_dirty():
+            for connection in dirty:
+                link = self._links.get(connection)
+                if link is not None:
+                    link.write()
 
     # -- clients ----------------------------------------------------------------------------------
 
@@ -226,10 +230,10 @@ class EdgeServer:
     def _begin_commit(self, journal: BrokerJournal) -> None:
         number, batch = self.broker.recorder.number, self.broker.recorder.take()
         self._commit = self._group.create_task(
-            self._write(journal, number, batch), name=f"write batch {number} of the journal"
+            self._commit_batch(journal, number, batch), name=f"write batch {number} of the journal"
         )
 
-    async def _write(self, journal: BrokerJournal, number: int, batch: bytes) -> None:
+    async def _commit_batch(self, journal: BrokerJournal, number: int, batch: bytes) -> None:
         """Write a batch; a journal that cannot be written ends the server, which promised it."""
         await asyncio.to_thread(journal.write, batch)
         self._commit = None

@@ -52,6 +52,24 @@ def test_a_crowd_gets_one_payload_and_the_puback_names_who_did_not() -> None:
     assert [payloads(client.messages()) for client in there] == [[b"help"]] * 5
 
 
+def test_the_first_of_a_crowd_read_while_the_last_are_routed() -> None:
+    wire = Wire()
+    services = wire.client("services")
+    topics = [f"u/{number}/down/alert" for number in range(100)]
+    first, last = wire.client("first"), wire.client("last")
+    first.subscribe(topics[0])
+    last.subscribe(topics[-1])
+    written: list[tuple[bool, ...]] = []
+
+    def write() -> None:
+        written.append(tuple(bool(one.connection._out) for one in (first, last)))
+
+    wire.broker.write_soon = write
+    services.publish(crowd.TOPIC, msgspec.msgpack.encode((topics, b"help")), qos=1)
+    assert written[0] == (True, False)
+    assert [payloads(one.messages()) for one in (first, last)] == [[b"help"]] * 2
+
+
 def test_the_answer_to_a_crowd_waits_for_the_journal() -> None:
     wire = Wire(is_durable=True)
     wire.client("bob", session_expiry_interval=60).subscribe(TOPICS[3])
