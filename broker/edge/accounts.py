@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from broker.edge.topic_filters import covers
 
-_KNOWN_TOPICS = 1000  # whose rights are remembered for each account
+_KNOWN_TOPICS = 1000  # whose rights are remembered for each account …
+_KNOWN_TOPICS_OF_SERVICES = 20_000  # … which write to everybody
 KNOWN_TOPIC_CHARS = 200  # of a longer topic nothing is remembered
 
 
@@ -76,7 +77,9 @@ class Account:
         known = self.known_topics.get(topic)
         if known is None:
             known = any(covers(right, topic) for right in self.grant.writes)
-            if len(self.known_topics) >= _KNOWN_TOPICS:
+            is_service = self.grant.is_service
+            most = _KNOWN_TOPICS_OF_SERVICES if is_service else _KNOWN_TOPICS
+            if len(self.known_topics) >= most:
                 self.known_topics.clear()
             if len(topic) <= KNOWN_TOPIC_CHARS:
                 self.known_topics[topic] = known
