@@ -94,10 +94,9 @@ def who_left_hears_nothing(evidence: Evidence) -> Iterator[str]:
         gone = left.get(key)
         if gone is None or event.kind is GroupEventKind.CLOSED:
             continue
-        came_back = (
-            joined[key][-1].sequence > gone[-1].sequence or reported.get(key, 0) > gone[0].at
-        )
-        if event.sequence > gone[-1].sequence and not came_back:
+        since = gone[-1].sequence
+        came_back = any(one.sequence > since for one in joined.get(key, ()))
+        if event.sequence > since and not came_back and reported.get(key, 0.0) < gone[0].at:
             yield f"{event.user} heard event {event.sequence} of {event.incident} after leaving"
 
 
