@@ -63,11 +63,9 @@ def reporter(people: Mapping[str, Member], user: str, *, hears_from: int = 1) ->
     A former member comes back under the same name and in the same role, and gets group events from
     number `hears_from` on. Who had accepted and left does not help again: that takes a reply.
     """
-    known = people.get(user)
-    if known is not None and known.name:
-        return replace(known, part=Part.REPORTER, eta_s=None, hears_from=hears_from)
-    name = f"{_REPORTER}{_next(people, _REPORTER)}"
-    return Member(part=Part.REPORTER, name=name, hears_from=hears_from)
+    known = people.get(user, Member(part=Part.ALERTED))
+    name = known.name or f"{_REPORTER}{_next(people, _REPORTER)}"
+    return replace(known, part=Part.REPORTER, name=name, eta_s=None, hears_from=hears_from)
 
 
 def _next(people: Mapping[str, Member], prefix: str) -> int:
@@ -109,7 +107,9 @@ def _after(
         case ReplyKind.ON_SCENE:
             joined = _joined(people, member, sequence)
             event = GroupEventKind.MOVED if member.in_group else GroupEventKind.JOINED
-            return replace(joined, eta_s=0, on_scene=True), event
+            # A reporter may only say where they are; who came as a helper is there to help.
+            part = Part.HELPER if joined.role is GroupRole.RESPONDER else joined.part
+            return replace(joined, part=part, eta_s=0, on_scene=True), event
         case ReplyKind.DECLINED | ReplyKind.LEFT:
             if member.in_group:
                 return replace(member, part=Part.LEFT, on_scene=False), GroupEventKind.LEFT

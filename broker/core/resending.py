@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 LAST_RETRY_MS = 300_000
 FIRST_RETRY_MS = 2_000
+TURN_MS = 250  # the relay looks so often
 GRACE_MS = 3_000  # how long a reader may take to confirm what was just published
 _PATIENCE_MS = 60_000
 _LEAST_MS = 1_000
@@ -80,7 +81,8 @@ class Pacing:
         """
         known = self._confirming(desk)
         if known is None:
-            return again_after_ms(late_ms) // 2  # before those that were sent
+            turns = self._sent[desk] // self._at_once(desk)  # else all come together each time
+            return again_after_ms(late_ms) // 2 + turns * TURN_MS
         left_ms = sent_ms + known.patience_ms() - known.sent_ms
         return min(max(left_ms, _LEAST_MS), 2 * _PATIENCE_MS)
 

@@ -61,8 +61,8 @@ class Group(RuleBasedStateMachine):
         )
         self.people[user] = member
         was_inside = user in self.inside
-        comes_to_help = not was_inside and not self.names.get(user, "").startswith("reporter")
-        if kind is ReplyKind.ACCEPTED or (kind is ReplyKind.ON_SCENE and comes_to_help):
+        came_to_help = not self.names.get(user, "").startswith("reporter")
+        if kind is ReplyKind.ACCEPTED or (kind is ReplyKind.ON_SCENE and came_to_help):
             self.helping.add(user)
         elif kind in (ReplyKind.LEFT, ReplyKind.DECLINED):
             self.helping.discard(user)
@@ -202,6 +202,19 @@ def test_of_replies_in_any_order_the_one_that_was_made_last_counts() -> None:
         for one in order:
             people["ann"], _ = membership.replied(people, "ann", one, sequence=7, now_ms=5000)
         assert membership.members(people) == []
+
+
+def test_a_report_does_not_make_an_earlier_reply_count() -> None:
+    accepted = replace(reply(ACCEPTED, 60), id=made_at(1000))
+    declined = replace(reply(ReplyKind.DECLINED), id=made_at(2000))
+    people = {"ann": Member(part=Part.ALERTED)}
+    for step in (declined, None, accepted):  # the acceptance comes last, and was made first
+        if step is None:
+            people["ann"] = membership.reporter(people, "ann")
+        else:
+            people["ann"], _ = membership.replied(people, "ann", step, sequence=7, now_ms=LATER)
+    assert membership.helpers(people) == 0
+    assert people["ann"].in_group
 
 
 def test_a_clock_that_was_ahead_does_not_keep_later_replies_from_counting() -> None:

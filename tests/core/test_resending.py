@@ -1,5 +1,6 @@
 """A message is sent again if its desk has lost it, and not because its desk is slow."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -8,6 +9,7 @@ from broker.core.resending import (
     GRACE_MS,
     LAST_RETRY_MS,
     NEW,
+    TURN_MS,
     Pacing,
     Progress,
     again_after_ms,
@@ -55,6 +57,23 @@ def test_a_desk_that_confirms_nothing_any_more_is_sent_fewer_copies_the_longer_i
         for silent_s in (3, 6, 30, 59, 60, 86_400)
     ] == [19, 9, 1, 1, 1, 1]
     assert copies_in_a_turn(confirming(took_ms=30, ago_ms=-3_600_000)) == 1
+
+
+@pytest.mark.parametrize("silent_s", [60, 3_600])
+def test_each_of_a_burst_has_its_turn_though_its_desk_was_silent_before(silent_s: int) -> None:
+    known = confirming(took_ms=30, ago_ms=silent_s * 1_000)
+    burst = dict.fromkeys(range(200), NOW_MS + GRACE_MS)  # when each is looked at
+    lost = set(burst)
+    for now_ms in range(NOW_MS + GRACE_MS, NOW_MS + 300_000, TURN_MS):
+        pacing = Pacing({"gent": known}, now_ms)
+        for each in sorted((one for one in burst if burst[one] <= now_ms), key=burst.__getitem__):
+            late_ms = now_ms - NOW_MS - GRACE_MS
+            if pacing.sends("gent", NOW_MS):
+                lost.discard(each)
+                burst[each] = now_ms + pacing.again_after_ms("gent", late_ms)
+            else:
+                burst[each] = now_ms + pacing.unsent_for_ms("gent", NOW_MS, late_ms)
+    assert not lost
 
 
 def test_a_desk_that_never_confirmed_is_sent_twenty_in_a_turn() -> None:

@@ -2,7 +2,7 @@
 
 At full speed it goes in rounds, so that nothing is left to chance: everybody who moved says so and
 waits for the receipt, then a batch of reports is sent at once and waits for its receipts, and then
-for those of what people and desks reply. So no reader is ever more than a round behind.
+for those of what people and desks reply. So readers stay about a round behind at most.
 At a given speed reports come when they are due, while people move.
 """
 
@@ -36,6 +36,7 @@ ROUND_REPORTS = 150  # about so many reports in a round …
 ROUNDS_MOST = 400  # … until there are so many rounds
 ROUND_S = 5.0  # how far people move along their tracks between two rounds
 STEP_S = 5.0  # how often people look where they are, at a given speed
+CATCH_UP_S = 60.0  # a round waits so long at most for what people and desks reply
 JITTER_M = 300.0
 QUIET_S = 3.0
 POLL_S = 0.5
@@ -219,8 +220,11 @@ class Replay:
 
     async def _keep_acknowledging(self) -> None:
         while True:
-            await self._acknowledge(*await self._to_acknowledge.get())
-            self._to_acknowledge.task_done()
+            asked = await self._to_acknowledge.get()
+            try:
+                await self._acknowledge(*asked)
+            finally:
+                self._to_acknowledge.task_done()
 
     async def _acknowledge(self, desk: EscalationWatch, incident: UUID, zone: str) -> None:
         sent_at, received_at = time(), NEVER
@@ -244,8 +248,10 @@ class Replay:
             async with asyncio.TaskGroup() as tasks:
                 for row, reporter in self._batch(stream.reports[start : start + size], walkers):
                     tasks.create_task(walkers.report(reporter, row), name=f"report {start}")
-            await walkers.all_replied()
-            await self._to_acknowledge.join()  # receipts come behind what is to be read
+            with contextlib.suppress(TimeoutError):  # who does not answer is told by the oracle
+                async with asyncio.timeout(CATCH_UP_S):
+                    await walkers.all_replied()
+                    await self._to_acknowledge.join()  # receipts come behind what is to be read
 
     def _batch(
         self, rows: tuple[StreamReport, ...], walkers: Walkers

@@ -230,9 +230,11 @@ class Walkers:
     async def _reply(self) -> None:
         while True:
             walker, incident = await self._waiting.get()
-            await self._accept(walker, incident)
-            self.replies_waiting -= 1
-            self._waiting.task_done()
+            try:
+                await self._accept(walker, incident)
+            finally:
+                self.replies_waiting -= 1
+                self._waiting.task_done()
 
     async def all_replied(self) -> None:
         """Wait until every reply that is due has its receipt."""
