@@ -1,6 +1,5 @@
 """Ids: made by devices (UUIDv7) or derived by the broker (UUIDv5), so that repeats repeat the id."""
 
-from collections.abc import Callable
 from uuid import UUID
 
 import uuid_utils
@@ -60,19 +59,9 @@ def _in_region(derived: UUID, region: int) -> UUID:
     return UUID(int=derived.int & ~(_REGION | _VERSION) | 8 << 76 | region)
 
 
-def alert_id(incident: UUID, wave: int, user: str) -> UUID:
-    """Return the id of the alert of `incident` to `user` in `wave`."""
-    return UUID(alert_ids(incident, wave)(user))
-
-
-def alert_ids(incident: UUID, wave: int) -> Callable[[str], str]:
-    """Return `alert_id` for one incident and wave, as text: a fan-out makes thousands of these."""
-    common = f"alert|{incident}|{wave}|"
-
-    def identify(user: str) -> str:
-        return str(uuid_utils.uuid5(_NAMESPACE, common + user))
-
-    return identify
+def alert_id(incident: UUID, wave: int) -> UUID:
+    """Return the id of the alert of `incident` to everybody who is alerted in `wave`."""
+    return _derived("alert", incident, wave)
 
 
 def escalation_id(report: UUID) -> UUID:

@@ -9,11 +9,10 @@ from typing import NamedTuple, overload
 from uuid import UUID
 
 import structlog
-from msgspec.structs import replace
 from prometheus_client import Counter
 
 from broker.core import changes
-from broker.core.alerts import alerts_of, brief_of, payloads_of
+from broker.core.alerts import alert_of, brief_of
 from broker.core.changes import Change, IncidentChanged, WalkedIn
 from broker.core.incidents import Incident
 from broker.core.recipients import recipients
@@ -50,9 +49,10 @@ _topic_of = topics.ALERT.by("user")
 
 
 class _Kind(NamedTuple):
-    """What the alerts of one wave, reason and time have in common."""
+    """What the alerts of one wave, reason and time have in common: all but the topic."""
 
-    payload: Callable[[str], bytes]
+    payload: bytes
+    brief: bytes
     expiry_s: int
 
 
@@ -196,34 +196,40 @@ class _Alerts(Sequence[Message]):
         ]
 
     def _message(self, alert: Claimed) -> Message:
-        kind = self._kinds.get(alert[1:4])
-        if kind is None:
-            kind = self._kinds[alert[1:4]] = self._kind(alert)
-        return Message(
-            _topic_of(alert.user),
-            kind.payload(alert.user),
-            qos=topics.ALERT.qos,
-            expiry_s=kind.expiry_s,
-            broker_index=self._vias.get(alert.user),
-        )
+        kind = self._kind(alert)
+        return self._to(alert.user, _topic_of(alert.user), kind.payload, kind)
 
     def _brief(self, alert: Claimed) -> Message:
-        full = self._message(alert)
-        draw_up = alerts_of(self._incident, self._advice, expires_at=alert.at + self._lasts)
-        brief = brief_of(draw_up(alert.user, alert.wave, alert.reason))
-        return replace(full, topic=topics.BRIEF.topic(user=alert.user), payload=encode(brief))
+        kind = self._kind(alert)
+        return self._to(alert.user, topics.BRIEF.topic(user=alert.user), kind.brief, kind)
+
+    def _to(self, user: str, topic: str, payload: bytes, kind: _Kind) -> Message:
+        return Message(
+            topic,
+            payload,
+            qos=topics.ALERT.qos,
+            expiry_s=kind.expiry_s,
+            broker_index=self._vias.get(user),
+        )
 
     def _kind(self, alert: Claimed) -> _Kind:
+        kind = self._kinds.get(alert[1:4])
+        if kind is None:
+            kind = self._kinds[alert[1:4]] = self._drawn_up(alert)
+        return kind
+
+    def _drawn_up(self, claimed: Claimed) -> _Kind:
         # Whenever it is sent, an alert expires at the same moment: that of its record.
-        expires_at = alert.at + self._lasts
-        payload = payloads_of(
+        expires_at = claimed.at + self._lasts
+        alert = alert_of(
             self._incident,
             self._advice,
             expires_at=expires_at,
-            wave=alert.wave,
-            reason=alert.reason,
+            wave=claimed.wave,
+            reason=claimed.reason,
         )
-        return _Kind(payload, max(1, int((expires_at - self._now).total_seconds())))
+        expiry_s = max(1, int((expires_at - self._now).total_seconds()))
+        return _Kind(encode(alert), encode(brief_of(alert)), expiry_s)
 
 
 def _of_both(full: PubAckReasonCode, brief: PubAckReasonCode) -> PubAckReasonCode:

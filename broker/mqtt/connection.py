@@ -9,7 +9,6 @@ from functools import partial
 from typing import Self
 
 import structlog
-from msgspec.structs import replace
 
 from broker.mqtt.attempts import ATTEMPT_TIMEOUT_S, connect_first, reconnect
 from broker.mqtt.backoff import full_jitter
@@ -23,7 +22,6 @@ from broker.mqtt.connection_options import (
     ConnectionOptions,
     session_of,
 )
-from broker.mqtt.crowd import Crowd, packets_for
 from broker.mqtt.endpoint import Endpoint
 from broker.mqtt.message import Delivery, Message
 from broker.mqtt.mqtt_errors import (
@@ -229,31 +227,16 @@ class Connection:
         """Publish many messages through the window; outcomes in the order of `messages`.
 
         Not bounded by `max_queue`: a batch stays with its caller and is encoded as the window
-        opens. Single messages published in the meantime go first.
+        opens. Single messages published in the meantime go first. What has one payload for many
+        topics is one packet, where the MQTT broker takes that.
         """
         self._check_can_publish()
         if not messages:
             return []
-        batch = Batch(messages)
+        batch = Batch(messages, takes_crowds=self._session.takes_crowds)
         self._session.publish_batch(batch.publications())
         self._flush(len(messages))
         return await batch.outcomes()
-
-    async def publish_crowd(
-        self, message: Message, topics: Sequence[str]
-    ) -> list[PubAckReasonCode]:
-        """Publish `message` with QoS 1 on each of `topics`; outcomes in their order.
-
-        In one packet where the MQTT broker takes that, else in one for each topic.
-        """
-        if not self._session.takes_crowds:
-            return await self.publish_batch([replace(message, topic=topic) for topic in topics])
-        self._check_can_publish()
-        crowds = [Crowd(*packet) for packet in packets_for(message, topics)]
-        for crowd in crowds:
-            self._session.publish(crowd.publication)
-        self._flush(len(topics))
-        return [outcome for crowd in crowds for outcome in await crowd.outcomes()]
 
     def _check_can_publish(self) -> None:
         if self._ended is not None:

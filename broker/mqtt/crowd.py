@@ -4,16 +4,13 @@ Our own does, and says so in CONNACK (`broker/edge/crowd.py` has the form). Any 
 for each topic.
 """
 
-import asyncio
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import msgspec
 from msgspec.structs import replace
 
-from broker.mqtt.batch import settle_future
 from broker.mqtt.message import Message
-from broker.mqtt.outbound import Publication, UserProperties
+from broker.mqtt.outbound import UserProperties
 from broker.mqtt.reason_codes import REASON_OF, PubAckReasonCode
 
 _TOPIC = "$crowd"
@@ -42,23 +39,6 @@ def packets_for(message: Message, topics: Sequence[str]) -> Iterator[tuple[Messa
 
 def _packet(message: Message, topics: Sequence[str]) -> Message:
     return replace(message, topic=_TOPIC, payload=_encode((topics, message.payload)))
-
-
-class Crowd:
-    """A packet for `count` topics, and what becomes of it."""
-
-    def __init__(self, message: Message, count: int) -> None:
-        self._count = count
-        self._properties: UserProperties = ()
-        self._done: asyncio.Future[PubAckReasonCode] = asyncio.get_running_loop().create_future()
-        self.publication = Publication(message, partial(settle_future, self._done), self._note)
-
-    def _note(self, properties: UserProperties) -> None:
-        self._properties = properties
-
-    async def outcomes(self) -> list[PubAckReasonCode]:
-        """Wait for the outcome for each topic; an MqttError if the connection ended before."""
-        return outcomes_of(await self._done, self._properties, self._count)
 
 
 def outcomes_of(

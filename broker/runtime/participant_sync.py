@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from broker.core.alerts import alerts_of, brief_of
+from broker.core.alerts import alert_of, brief_of
 from broker.errors import Code, Rejected
 from broker.mqtt import Message
 from broker.runtime.service import NOTHING, Context, Effects, outgoing
@@ -60,18 +60,18 @@ async def take(request: Sync, ctx: Context) -> Effects:
             _SYNC_AT_MOST,
             told_before=timedelta() if request.alerts else _CLOCKS_DIFFER,
         )
-        new = [one for one in glimpses if one.lacks_any(request, ctx.user)]
+        new = [one for one in glimpses if one.lacks_any(request)]
         read = await ctx.partitions.read(new)
         wants_brief = ctx.user in await ctx.store.forms.short([ctx.user] if new else [])
         asked = await ctx.partitions.questions(ctx.user, request.since)
     messages = [outgoing(topics.QUESTION, question, user=ctx.user) for question in asked]
     for glimpse in new:
         if (missed := read.get(glimpse.incident)) is not None:
-            if glimpse.lacks_alert(request, ctx.user):
+            if glimpse.lacks_alert(request):
                 messages += _missed_alert(glimpse, missed, ctx, brief=wants_brief)
             messages += _missed_events(glimpse, missed, request, ctx)
     sure = request.since - _CLOCKS_DIFFER
-    told = [one for one in glimpses if not one.confirmed and one.has_alert(request, ctx.user, sure)]
+    told = [one for one in glimpses if not one.confirmed and one.has_alert(request, sure)]
     if told:
         await ctx.partitions.confirm(told, ctx.user, ctx.now)
     receipt = ctx.accepted(Subject.SYNC)
@@ -86,8 +86,9 @@ def _missed_alert(
     if alert is None or incident is None or incident.status is Status.CLOSED:
         return []
     expires_at = alert.at + timedelta(seconds=ctx.policy.timers.silence_s)
-    draw_up = alerts_of(incident, ctx.policy.advice, expires_at=expires_at)
-    drawn_up = draw_up(ctx.user, alert.wave, alert.reason)
+    drawn_up = alert_of(
+        incident, ctx.policy.advice, expires_at=expires_at, wave=alert.wave, reason=alert.reason
+    )
     messages = [outgoing(topics.ALERT, drawn_up, user=ctx.user)]
     return (
         [*messages, outgoing(topics.BRIEF, brief_of(drawn_up), user=ctx.user)]

@@ -39,24 +39,24 @@ class SyncRow(NamedTuple):
     told_at: datetime
     is_open: bool
 
-    def has_alert(self, request: Sync, user: str, sure: datetime) -> bool:
+    def has_alert(self, request: Sync, sure: datetime) -> bool:
         """Whether the device has the alert: it names it, or the alert came before `sure`."""
         return self.alert is not None and (
-            self._is_named(self.alert, request, user) or self.alert.at < sure
+            self._is_named(self.alert, request) or self.alert.at < sure
         )
 
-    def lacks_any(self, request: Sync, user: str) -> bool:
+    def lacks_any(self, request: Sync) -> bool:
         """Whether anything has to be sent to the device again."""
-        return self.lacks_alert(request, user) or self.lacks_events(request)
+        return self.lacks_alert(request) or self.lacks_events(request)
 
-    def lacks_alert(self, request: Sync, user: str) -> bool:
+    def lacks_alert(self, request: Sync) -> bool:
         """Whether there is an alert that the device does not name and that still matters."""
         if self.alert is None or not self.is_open or self.alert.at < request.since:
             return False
-        return not self._is_named(self.alert, request, user)
+        return not self._is_named(self.alert, request)
 
-    def _is_named(self, alert: Claimed, request: Sync, user: str) -> bool:
-        return alert_id(self.incident, alert.wave, user) in request.alerts
+    def _is_named(self, alert: Claimed, request: Sync) -> bool:
+        return alert_id(self.incident, alert.wave) in request.alerts
 
     def lacks_events(self, request: Sync) -> bool:
         """Whether there are events since then that the device does not name."""

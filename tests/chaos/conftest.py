@@ -145,7 +145,7 @@ class SmallRun:
         return AlertSeen(
             t=10.3,
             user=user,
-            id=alert_id(self.incident, wave, user),
+            id=alert_id(self.incident, wave),
             incident=self.incident,
             wave=wave,
             reason=AlertReason.NEARBY,

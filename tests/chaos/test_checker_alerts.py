@@ -40,9 +40,7 @@ def test_an_alert_to_the_reporter_violates_i5(small_run: Run) -> None:
 def test_an_alert_to_an_incident_that_nobody_reported_violates_i5(small_run: Run) -> None:
     incident = uuid.uuid4()
     small_run.evidence.alerts.append(
-        msgspec.structs.replace(
-            small_run.alert("bob"), incident=incident, id=alert_id(incident, 1, "bob")
-        )
+        msgspec.structs.replace(small_run.alert("bob"), incident=incident, id=alert_id(incident, 1))
     )
 
     assert small_run.violated() == {"I5": 1}

@@ -17,7 +17,6 @@ from broker.core import alerts, escalation, incident_history, incidents, members
 from broker.core.incidents import Incident
 from broker.core.membership import Member, Part
 from broker.errors import Rejected
-from schemas.ids import alert_id
 from schemas.messages import (
     Acknowledge,
     AlertReason,
@@ -129,7 +128,8 @@ def _changes(before: Incident, after: Incident) -> dict[str, Any]:
 
 
 def _of_alerts() -> dict[str, Any]:
-    alert = alerts.alerts_of(ALERTING, ADVICE, expires_at=NOW)("ann", 2, AlertReason.WALKED_IN)
+    wave = {"expires_at": NOW, "wave": 2}
+    alert = alerts.alert_of(ALERTING, ADVICE, reason=AlertReason.WALKED_IN, **wave)
     bare = replace(ALERTING, names=None, text="", mode=Mode.DRILL)
     commands = (
         Acknowledge(**ORDER),
@@ -141,9 +141,7 @@ def _of_alerts() -> dict[str, Any]:
     )
     return {
         "alert": alert,
-        "alert without words": alerts.alerts_of(bare, ADVICE, expires_at=NOW)(
-            "ann", 2, AlertReason.NEARBY
-        ),
+        "alert without words": alerts.alert_of(bare, ADVICE, reason=AlertReason.NEARBY, **wave),
         "brief": alerts.brief_of(replace(alert, location=Position(51.0123456, 3.7123456))),
         "note of the first report": [
             incident_history.reported(replace(one, reports=1), REPORT, "ann", NOW)
@@ -362,18 +360,6 @@ def test_limits_of_merging_are_the_narrower_of_the_incidents_and_the_policys() -
     assert not joins(replace(near, merge_s=499.0), late)
     assert joins(replace(near, merge_s=None), late)
     assert not joins(replace(near, merge_s=None), late, replace(fire, merge_s=499))
-
-
-def test_every_recipients_payload_differs_in_its_id_alone() -> None:
-    payload = alerts.payloads_of(
-        ALERTING, ADVICE, expires_at=NOW, wave=2, reason=AlertReason.WIDENED
-    )
-    ann, bob = (msgspec.json.decode(payload(user)) for user in ("ann", "bob"))
-    assert (ann.pop("id"), bob.pop("id")) == tuple(
-        str(alert_id(ALERTING.id, 2, user)) for user in ("ann", "bob")
-    )
-    assert ann == bob
-    assert (ann["wave"], ann["reason"], ann["advice"]["nl"]) == (2, "widened", "Bel 112")
 
 
 def test_priority_never_changes_with_what_joins() -> None:

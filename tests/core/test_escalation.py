@@ -1,7 +1,7 @@
 """What the police and the city read, and by when the police must have answered."""
 
 from datetime import timedelta
-from uuid import UUID
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from broker.core import escalation
-from broker.core.alerts import alerts_of, payloads_of
+from broker.core.alerts import alert_of
 from broker.core.incidents import merged, widened
 from schemas import ids
-from schemas.codec import encode
 from schemas.messages import AlertReason, Answer, EscalationKind, Status
 from tests.core.samples import POLICY, at, category, incident, north, report
 
@@ -106,34 +105,17 @@ def test_alert_has_the_id_of_its_wave_and_keeps_it_when_sent_again_later() -> No
     first = incident()
     second = widened(first, 900.0, at(2))
     draw_first, draw_second = (
-        alerts_of(one, POLICY.advice, expires_at=at(30)) for one in (first, second)
+        partial(alert_of, one, POLICY.advice, expires_at=at(30)) for one in (first, second)
     )
 
-    claimed_in_wave_1 = draw_first("ann", 1, AlertReason.NEARBY)
+    claimed_in_wave_1 = draw_first(wave=1, reason=AlertReason.NEARBY)
 
-    assert claimed_in_wave_1.id == ids.alert_id(first.id, 1, "ann")
-    assert draw_second("ann", 1, AlertReason.NEARBY).id == claimed_in_wave_1.id
-    assert draw_second("bob", 2, AlertReason.WIDENED).id == ids.alert_id(first.id, 2, "bob")
-    assert draw_second("bob", 2, AlertReason.WIDENED).radius_m == 900.0
+    assert claimed_in_wave_1.id == ids.alert_id(first.id, 1)
+    assert draw_second(wave=1, reason=AlertReason.NEARBY).id == claimed_in_wave_1.id
+    assert draw_second(wave=2, reason=AlertReason.WIDENED).id == ids.alert_id(first.id, 2)
+    assert draw_second(wave=2, reason=AlertReason.WIDENED).radius_m == 900.0
     assert claimed_in_wave_1.text is None
     assert claimed_in_wave_1.advice == POLICY.advice
-
-
-@given(
-    user=st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True),
-    text=st.sampled_from(["", "help", str(UUID(int=0)), '"id":"']),
-    wave=st.integers(1, 9),
-    reason=st.sampled_from(AlertReason),
-)
-def test_an_alert_that_is_encoded_for_many_is_as_it_would_be_for_one(
-    user: str, text: str, wave: int, reason: AlertReason
-) -> None:
-    one = replace(incident(), text=text)
-    rules = (one, POLICY.advice)
-
-    payload = payloads_of(*rules, expires_at=at(30), wave=wave, reason=reason)(user)
-
-    assert payload == encode(alerts_of(*rules, expires_at=at(30))(user, wave, reason))
 
 
 @pytest.mark.parametrize(

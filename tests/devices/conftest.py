@@ -141,7 +141,7 @@ def incident() -> UUID:
 def alert(incident: UUID) -> Alert:
     now = datetime.now(UTC)
     return Alert(
-        id=alert_id(incident, 1, "ann"),
+        id=alert_id(incident, 1),
         incident=incident,
         wave=1,
         reason=AlertReason.NEARBY,

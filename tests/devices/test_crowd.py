@@ -148,7 +148,7 @@ async def test_an_account_that_is_refused_ends_the_crowd_with_the_reason(
 
 async def alert_everybody(services: Any, alert: Alert) -> None:
     for user in USERS:
-        own = replace(alert, id=alert_id(alert.incident, 1, user))
+        own = replace(alert, id=alert_id(alert.incident, 1))
         await services.send(topics.ALERT.topic(user=user), own)
 
 

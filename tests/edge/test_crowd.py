@@ -135,7 +135,8 @@ async def test_services_publish_to_a_crowd_in_the_same_words_on_any_mqtt_broker(
         ) as there,
         Connection(endpoint, client_id="services") as services,
     ):
-        outcomes = await services.publish_crowd(Message("", b"help", expiry_s=60), topics)
+        messages = [Message(topic, b"help", expiry_s=60) for topic in topics]
+        outcomes = await services.publish_batch(messages)
         assert [place for place, one in enumerate(outcomes) if one is SUCCESS] == read
         assert {one for one in outcomes if one is not SUCCESS} == {NOBODY}
         heard: list[str] = []

@@ -128,7 +128,7 @@ class Story:
         self.history.alerts.append(
             user=user,
             incident=report.incident,
-            alert=alert_id(report.incident, wave, USERS[user]),
+            alert=alert_id(report.incident, wave),
             wave=wave,
             nearby=wave == 1,
             received_at=START + at,

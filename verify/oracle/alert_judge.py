@@ -180,7 +180,7 @@ def _got(evidence: Evidence, judgement: Judgement) -> dict[UUID, set[str]]:
     got: dict[UUID, set[str]] = defaultdict(set)
     ids: dict[tuple[UUID, str], UUID] = {}
     for alert in evidence.alerts:
-        if alert.wave and alert.id != alert_id(alert.incident, alert.wave, alert.user):
+        if alert.wave and alert.id != alert_id(alert.incident, alert.wave):
             judgement.blame("I4", f"the alert {alert.id} of {alert.user} has an id of no rule")
         known = ids.setdefault((alert.incident, alert.user), alert.id)
         if known != alert.id:
