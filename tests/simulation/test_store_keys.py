@@ -1,12 +1,18 @@
-"""Some simulated world writes every family of keys, or another test is named."""
+"""Some simulated world writes every family of keys, or another test is named; none outlives its incident."""
 
 import inspect
 import re
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
+from broker.store import incident_store
+from broker.store.incident_store import ReportCommit
 from broker.store.kernel.keys import Keys
+from broker.store.kernel.transaction import Transaction
 from verify.simulation.simulated_world import SimulatedWorld
+from verify.simulation.simulation_run import first_failing
 from verify.simulation.virtual_time import silence
 
 SEEDS = (*range(14), 28)  # the last has a desk that nobody attends
@@ -59,3 +65,36 @@ def test_no_family_of_keys_is_forgotten_nor_exempt_without_need() -> None:
             world.run()
             written |= {family(key.decode()) for key in data.keys_seen}
     assert families() - written == EXEMPT.keys()
+
+
+@pytest.mark.parametrize("life", [(), ("PX", 86_400_000)], ids=["forever", "a day"])
+def test_a_key_that_outlives_its_incident_is_seen(
+    monkeypatch: pytest.MonkeyPatch, life: tuple[str | int, ...]
+) -> None:
+    honest = incident_store._file_report
+
+    def with_thanks(transaction: Transaction, made: ReportCommit, *words: Any) -> None:
+        honest(transaction, made, *words)
+        key = f"{transaction.keys.prefix}thanks:{made.incident.id}:ann"
+        transaction.call("SET", key, 1, *life)
+
+    monkeypatch.setattr(incident_store, "_file_report", with_thanks)
+    found = first_failing(range(2))
+
+    assert found is not None
+    assert all(
+        (one.invariant, one.what.partition(" ")[2]) == ("I8", "left in keys of erased incidents")
+        for one in found[1]
+    )
+
+
+def test_a_key_that_is_not_erased_with_its_incident_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest = Keys.all_of
+    monkeypatch.setattr(Keys, "all_of", lambda *given: honest(*given)[1:])
+
+    found = first_failing(range(2))
+
+    assert found is not None
+    assert {one.invariant for one in found[1]} == {"I8"}

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from uuid import uuid4
 
 import pytest
 import redis
@@ -15,8 +16,11 @@ from schemas.messages import AlertReason, Availability
 from tests.core.samples import START, report
 from tests.store.samples import NOW_MS, open_incident
 
-ROWS = re.findall(r"^\| `([^`]+)` \| (\w+) \|", keys.__doc__ or "", re.MULTILINE)
+ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| .* \| ([^|]+) \|$", re.MULTILINE)
+FOUND = ROW.findall(keys.__doc__ or "")
+ROWS = [(row, kind) for row, kind, _ in FOUND]
 TABLE = dict(ROWS)
+LIVES_AS_INCIDENT = {"as incident", "retention after close"}
 KEYS = Keys()
 
 
@@ -40,6 +44,12 @@ def test_table_and_keys_agree() -> None:
 
     assert made | {"where"} == {family(row) for row in TABLE}  # where: is made by presence.lua
     assert len(ROWS) == len(TABLE)
+
+
+def test_what_lives_as_its_incident_is_erased_with_it() -> None:
+    of_incidents = {family(row) for row, _, lives in FOUND if lives in LIVES_AS_INCIDENT}
+
+    assert of_incidents == {family(key) for key in KEYS.all_of(uuid4())}
 
 
 @pytest.mark.parametrize("partition", [0, 7, 15])

@@ -5,6 +5,7 @@ What goes wrong in it is planned in `verify/simulation/faults.py`.
 
 import asyncio
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,8 @@ _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.8, 0.1, 0.1
 
 _SYNC_S = 12.0
 _BEGIN_S, _END_S = 1.0, 800.0
+
+_INCIDENT = re.compile(rb":[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @cache
@@ -320,6 +323,7 @@ class SimulatedWorld:
             left["dead letters"] += database.do_zcard(raw(keys.dead_letter_times))
             left["undelivered readers"] += database.do_hlen(raw(keys.undelivered_readers))
             left["alarms"] += database.do_hlen(raw(keys.unattended))
+            left["keys of erased incidents"] += self._of_incidents(keys)
             for reader in routes().readers:
                 stream = database.stream(raw(keys.events(reader)))
                 left[f"events of {reader}"] += len(stream.entries)
@@ -330,3 +334,18 @@ class SimulatedWorld:
             states = [one for one in broker.retained_topics() if topics.SERVICE.parse(one) is None]
             left["retained messages"] += len(states)
         return left
+
+    def _of_incidents(self, keys: Keys) -> int:
+        """Return how many keys name an incident, by its UUIDv8; at the end each is erased.
+
+        A question has such an id too, but lives on by itself.
+        """
+        database, questions = self.redis.database, raw(keys.question(""))
+        found = [
+            key
+            for key in database.data
+            if key.startswith(raw(keys.prefix))
+            and not key.startswith(questions)
+            and _INCIDENT.search(key)
+        ]
+        return database.do_exists(*found)

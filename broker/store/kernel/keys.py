@@ -2,7 +2,7 @@
 
 Every key begins with the tag of its partition, `nabij:{p0}:` of the first. What concerns an
 incident is in the partition of the region that its id names, what is filed by place in that of the
-place.
+place. What lives as its incident is declared `@_lives_as_incident`, and so erased with it.
 
 | key | type | holds | lives |
 |---|---|---|---|
@@ -66,6 +66,7 @@ place.
 
 import binascii
 import zlib
+from collections.abc import Callable
 from uuid import UUID
 
 from broker.core.grid import region_of
@@ -73,6 +74,15 @@ from schemas.ids import region_in
 
 _BUCKETS = 0x3FFF  # small hashes stay packed: 16,384 buckets hold a million people at 61 each
 _SLOTS = 16_384
+
+_IncidentKey = Callable[["Keys", UUID | str], str]
+_OF_INCIDENTS: list[_IncidentKey] = []
+
+
+def _lives_as_incident(key: _IncidentKey) -> _IncidentKey:
+    """Declare that a key is deleted with the incident, or conversation, that it names."""
+    _OF_INCIDENTS.append(key)
+    return key
 
 
 class Keys:
@@ -159,6 +169,7 @@ class Keys:
         """Return the key of what became of a device's message."""
         return f"{self.prefix}receipt:{message}"
 
+    @_lives_as_incident
     def incident(self, identifier: UUID | str) -> str:
         """Return the key of an incident."""
         return f"{self.prefix}incident:{identifier}"
@@ -171,39 +182,36 @@ class Keys:
         """Return the key of the open incidents that a report of `kind` in this cell may join."""
         return f"{self.prefix}join:{kind}:{index_cell:x}"
 
+    @_lives_as_incident
     def people(self, identifier: UUID | str) -> str:
         """Return the key of who was alerted to an incident, reported it or helps."""
         return f"{self.prefix}people:{identifier}"
 
+    @_lives_as_incident
     def alerts(self, identifier: UUID | str) -> str:
         """Return the key of each recipient's alert of an incident."""
         return f"{self.prefix}alerts:{identifier}"
 
+    @_lives_as_incident
     def delivered(self, identifier: UUID | str) -> str:
         """Return the key of whose device has confirmed its alert of an incident."""
         return f"{self.prefix}delivered:{identifier}"
 
+    @_lives_as_incident
     def history(self, identifier: UUID | str) -> str:
         """Return the key of what happened to an incident, and why."""
         return f"{self.prefix}history:{identifier}"
 
     def all_of(self, identifier: UUID) -> list[str]:
         """Return the keys of everything around an incident, which is erased with it."""
-        families = (
-            self.incident,
-            self.people,
-            self.alerts,
-            self.delivered,
-            self.reports,
-            self.group_log,
-            self.history,
-        )
-        return [key(identifier) for key in families]
+        return [key(self, identifier) for key in _OF_INCIDENTS]
 
+    @_lives_as_incident
     def reports(self, identifier: UUID | str) -> str:
         """Return the key of the reports of an incident."""
         return f"{self.prefix}reports:{identifier}"
 
+    @_lives_as_incident
     def group_log(self, identifier: UUID | str) -> str:
         """Return the key of what happened in an incident's group."""
         return f"{self.prefix}group:{identifier}"
