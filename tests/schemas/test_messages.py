@@ -1,4 +1,8 @@
-"""The contract of payloads: golden files, round trips, and what is refused."""
+"""The contract of payloads: golden files, round trips, and what is refused.
+
+After a change that is meant: `python -m tests.schemas.test_messages` writes the golden files; read
+their diff. A change of one that was there is a change for every device: docs/protocol.md tells it.
+"""
 
 import inspect
 import json
@@ -30,10 +34,16 @@ ON_THE_WIRE = {
 }
 
 
+def write(directory: Path) -> None:
+    """Write a golden file for each example into `directory`, and delete all others there."""
+    for path in directory.glob("*.json"):
+        path.unlink()
+    for name, example in EXAMPLES.items():
+        (directory / f"{name}.json").write_bytes(encode(example) + b"\n")
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_payload_encodes_to_its_golden_file_and_back(name: str) -> None:
-    # Changed on purpose? Then the change is one for every device: say so in docs/protocol.md, and
-    # write `encode(EXAMPLES[name])` into the file.
     golden = (GOLDEN / f"{name}.json").read_bytes().strip()
 
     assert encode(EXAMPLES[name]) == golden
@@ -43,6 +53,17 @@ def test_payload_encodes_to_its_golden_file_and_back(name: str) -> None:
 def test_every_payload_of_the_topic_table_has_a_sample_and_no_golden_file_is_left_over() -> None:
     assert {type(sample) for sample in EXAMPLES.values()} == ON_THE_WIRE
     assert {path.stem for path in GOLDEN.iterdir()} == set(EXAMPLES)
+
+
+def test_the_golden_files_are_as_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "gone.json").touch()
+    write(tmp_path)
+
+    texts, golden = (
+        {path.name: path.read_text("utf-8") for path in each.iterdir()}
+        for each in (tmp_path, GOLDEN)
+    )
+    assert texts == golden
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -182,3 +203,7 @@ def test_what_devices_are_sent_is_read_strictly() -> None:
         Decoder(messages.Alert).decode(json.dumps(alert | {"radius_m": "far"}).encode())
     assert Decoder(messages.Alert).read(json.dumps(alert).encode()) == (EXAMPLES["alert"], ())
     assert EXAMPLES["alert"].seen_at == AT  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    write(GOLDEN)
