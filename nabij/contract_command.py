@@ -35,9 +35,17 @@ def _refuse_unannounced(path: Path) -> None:
     if not path.is_file():
         return
     if changes := unannounced_changes(_read(path), asyncapi()):
-        mend = "undo it, or raise VERSION in schemas/contract.py and tell it in CHANGELOG.md."
         told = [f"{path}: {change}" for change in changes]
-        raise ConfigError([*told, f"This breaks devices or desks: {mend}"])
+        raise ConfigError([*told, *_ways_out(path)])
+
+
+def _ways_out(path: Path) -> tuple[str, str]:
+    mend = "undo it, or raise VERSION in schemas/contract.py and tell it in CHANGELOG.md."
+    restore = f"git checkout HEAD -- {path}, or the commit before it in place of HEAD"
+    return (
+        f"This breaks devices or desks: {mend}",
+        f"If what it changes is not released yet: {restore}; then run nabij contract again.",
+    )
 
 
 def _read(path: Path) -> Any:

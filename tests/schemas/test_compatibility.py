@@ -196,8 +196,9 @@ def test_the_command_writes_over_no_contract_that_it_would_break(tmp_path: Path)
     path = tmp_path / "asyncapi.json"
     path.write_text(was := json.dumps(promised), "utf-8")
 
-    with pytest.raises(ConfigError, match=r"Alert\.sound is gone(.|\n)*raise VERSION"):
+    with pytest.raises(ConfigError, match=r"Alert\.sound is gone(.|\n)*raise VERSION") as refused:
         run_contract(tmp_path, check=False)
+    assert f"not released yet: git checkout HEAD -- {path}" in str(refused.value)
     assert path.read_text("utf-8") == was
 
     promised["info"]["version"] = "0"
