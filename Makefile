@@ -1,6 +1,6 @@
 # Everything that a fresh machine needs is Python 3.11 or newer; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: demo test mutants bench lint format clean help
+.PHONY: demo test mutants bench lint format clean help .install .install-bench
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -43,19 +43,31 @@ clean: ## remove the environment and every cache
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Installs once; again only after a change of pyproject.toml, so that later runs need no network.
-# Without its stamp an environment is half made (Ctrl-C, no network, a full disk): it is made again.
+# What pip reads of pyproject.toml: all but the settings of tools, such as the layers of modules.
+INSTALLED := awk '/^\[/ { skipped = /^\[+tool\.(ruff|mypy|pytest|importlinter)/ } !skipped' pyproject.toml
+# A stamp holds that, as it was when it was installed.
+IS_FRESH = test "$$($(INSTALLED))" = "$$(cat $@ 2>/dev/null)"
+
+# Installs once; again only after a change of what pip reads, so that later runs need no network.
 $(STAMP): pyproject.toml
+	@if $(IS_FRESH); then touch $@; else $(MAKE) .install; fi
+
+# Without its stamp an environment is half made (Ctrl-C, no network, a full disk): it is made again.
+.install:
 	@test -n "$(PYTHON)" || { echo "Nabij needs Python 3.11 or newer, and found none on the PATH" >&2; exit 1; }
 	@echo "Installing Nabij into $(VENV), once (about a minute) …"
-	@test -e $@ && test -x $(BIN)/python || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
+	@test -e $(STAMP) && test -x $(BIN)/python || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
-	@rm -f $@
+	@rm -f $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@
+	@$(INSTALLED) >$(STAMP)
 
 # Histograms, plots, and the peers to compare with: only for benchmarks.
 $(BENCH_STAMP): $(STAMP)
+	@if $(IS_FRESH); then touch $@; else $(MAKE) .install-bench; fi
+
+.install-bench:
 	@rm -f $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	@touch $(STAMP) $@
+	@$(INSTALLED) >$(STAMP)
+	@$(INSTALLED) >$(BENCH_STAMP)

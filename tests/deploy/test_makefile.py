@@ -1,5 +1,6 @@
-"""`make` makes its environment once, and again where it was interrupted."""
+"""`make` makes its environment once, and again where it was interrupted or needs something else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -62,7 +63,15 @@ def test_an_environment_that_is_half_made_is_made_again(
     assert make() == 0
     assert subprocess.run([python, "-c", "import tiny"], check=False).returncode == 0
 
-    (tmp_path / "pyproject.toml").write_text(f"{PROJECT}description = 'a change'\n")
-    (tmp_path / "interrupted").touch()
+    (tmp_path / "interrupted").touch()  # from now on whatever calls pip fails
+    later = stamp.stat().st_mtime + 9
+    settings = "[tool.ruff]\nline-length = 9\n[[tool.importlinter.contracts]]\nlayers = ['a']\n"
+    (tmp_path / "pyproject.toml").write_text(PROJECT + settings)
+    os.utime(tmp_path / "pyproject.toml", (later, later))
+    assert make() == 0  # pip has nothing to do
+    assert stamp.exists()
+
+    (tmp_path / "pyproject.toml").write_text(f"{PROJECT}description = 'a change'\n{settings}")
+    os.utime(tmp_path / "pyproject.toml", (later, later))
     assert make() != 0
     assert not stamp.exists()  # so the next one does not trust what is there
