@@ -25,13 +25,13 @@ from broker.store import (
     StoredIncident,
     StoredReport,
     Transaction,
-    add_question,
     add_receipt,
     desk_spoke,
     log,
     posted,
     reporter_spoke,
 )
+from broker.store.questions import add_question
 from schemas import topics
 from schemas.codec import encode
 from schemas.ids import question_id

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[1]
 DOCUMENT = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([\w.]+)` \|.*\| ([^|]+) \|$", DOCUMENT, re.MULTILINE)
@@ -64,3 +66,20 @@ def test_no_room_imports_what_the_document_does_not_let_it() -> None:
         if room not in everything
     }
     assert {room: used for room, used in too_much.items() if used} == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "most"),
+    [
+        ("A category", 2),
+        ("A topic, with a service that handles it", 6),
+        ("A question to the store", 4),
+    ],
+)
+def test_a_change_is_made_in_few_files_and_these_exist(change: str, most: int) -> None:
+    section = DOCUMENT.partition(f"### {change}\n")[2].partition("\n### ")[0]
+    steps = re.findall(r"^\d\. `([\w./]+)`", section, re.MULTILINE)
+
+    assert len(re.findall(r"^\d\. ", section, re.MULTILINE)) == len(steps)
+    assert 0 < len(steps) <= most
+    assert all((REPOSITORY / step).exists() for step in steps)

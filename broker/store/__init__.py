@@ -14,7 +14,6 @@ from broker.store.migrations import SCHEMA_VERSION
 from broker.store.outbox_messages import OutboxMessage, Reader, Undelivered, posted
 from broker.store.partitions import Partitions, open_partitions
 from broker.store.positions import Hit, Update
-from broker.store.questions import add_question
 from broker.store.receipt_records import KnownReceipt, ReceiptRecord, add_receipt
 from broker.store.store import Opening, Store
 from broker.store.stored_incident import Neighbourhood, People, StoredIncident, StoredReport
@@ -56,7 +55,6 @@ __all__ = [
     "WorkerSession",
     "WorkerState",
     "WorkerStore",
-    "add_question",
     "add_receipt",
     "add_reply",
     "confirm",

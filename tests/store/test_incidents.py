@@ -13,10 +13,10 @@ from broker.store import (
     OutboxMessage,
     ReceiptRecord,
     Store,
-    add_question,
     add_receipt,
     add_reply,
 )
+from broker.store.questions import add_question
 from schemas import topics
 from schemas.ids import group_event_id, new_id, question_id
 from schemas.messages import (
