@@ -33,7 +33,7 @@ from verify.world.crowd import raise_open_files
 from verify.world.tracks import Track, moved, read_tracks
 
 ROUND_REPORTS = 150  # about so many reports in a round …
-ROUNDS_MOST = 400  # … until there are so many rounds
+ROUNDS_MOST = 200  # … until there are so many rounds
 ROUND_S = 5.0  # how far people move along their tracks between two rounds
 STEP_S = 5.0  # how often people look where they are, at a given speed
 CATCH_UP_S = 60.0  # a round waits so long at most for what people and desks reply
