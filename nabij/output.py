@@ -3,6 +3,7 @@
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -21,6 +22,7 @@ __all__ = [
     "print_line",
     "print_table",
     "printable",
+    "program",
     "say",
     "say_wrapped",
 ]
@@ -35,6 +37,11 @@ console_err = Console(stderr=True, highlight=False)
 def one_line(text: str) -> str:
     """Return `printable` of a text that must not begin lines of its own."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def program() -> str:
+    """Return what was typed to start Nabij, for a command that people are told to type."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "nabij" else "nabij"
 
 
 def say(text: str) -> None:

@@ -5,13 +5,11 @@ Always on its own embedded servers: a demonstration never reaches a real desk.
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from uuid import UUID
 
 from broker.core.policy import Policy
@@ -29,7 +27,7 @@ from nabij.local.data_directory import CITY_DESK, desk_of
 from nabij.local.opened_store import data_dir_option
 from nabij.local.policy_file import policy_at
 from nabij.local.stack import Stack
-from nabij.output import print_json, say, say_wrapped
+from nabij.output import print_json, program, say, say_wrapped
 from schemas.messages import Alert, Escalation, GroupEvent, IncidentState, Question, Report
 from verify.oracle.observations import CaseSeen
 from verify.replay.replay_desk import CaseWatch, Login
@@ -241,8 +239,7 @@ async def _answered(witness: Participant, question: Question) -> None:
 
 def _explain(stack: Stack, incident: UUID) -> str:
     """Return the command that explains an incident while the demonstration runs."""
-    nabij = sys.argv[0] if Path(sys.argv[0]).name == "nabij" else "nabij"
-    return f"{nabij} explain {short(incident)}{data_dir_option(stack.settings.data_dir)}"
+    return f"{program()} explain {short(incident)}{data_dir_option(stack.settings.data_dir)}"
 
 
 def _tell(journal: DemoLog, problems: Sequence[str], options: DemoOptions) -> bool:

@@ -163,3 +163,24 @@ class Eager(Session):
 @pytest.mark.parametrize("broken", [Forgetful, Eager])
 def test_a_session_that_breaks_its_promise_is_seen(broken: type[Session]) -> None:
     assert simulate_wires(range(100), broken)
+
+
+def test_the_command_that_is_told_for_a_failing_seed_repeats_the_failure() -> None:
+    def simulated(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "nabij.cli", *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    failing = simulated("simulate", "--seeds", "1", "--first", "2", "--broken", "lost-alert")
+    assert failing.returncode == 1
+    [told] = [line for line in failing.stderr.splitlines() if "nabij simulate" in line]
+    again = simulated(*told.partition("nabij ")[2].split())
+    assert (again.returncode, again.stdout.split(" in ")[0]) == (
+        1,
+        failing.stdout.split(" in ")[0],
+    )
+    assert len(again.stderr) > len(failing.stderr)

@@ -5,7 +5,7 @@ import time
 
 import typer
 
-from nabij.output import print_json, print_line, say
+from nabij.output import print_json, print_line, program, say
 from verify.simulation.broken import Broken
 from verify.simulation.session_fuzz import simulate_wires
 from verify.simulation.simulation_run import SimulationResult, lines, simulate
@@ -28,7 +28,7 @@ def run_simulation(chosen: range, breaking: str | None, *, trace: bool, as_json:
     if as_json:
         print_json(_summary(result, wires, took_s))
     else:
-        _print(result, wires, took_s)
+        _print(result, wires, took_s, broken)
     return not (result.failing or wires)
 
 
@@ -36,11 +36,15 @@ def _tell(now: float, who: str, what: str) -> None:
     sys.stderr.write(f"{now:10.4f} {who:8} {what}\n")
 
 
-def _print(result: SimulationResult, wires: list[str], took_s: float) -> None:
+def _print(
+    result: SimulationResult, wires: list[str], took_s: float, broken: Broken | None
+) -> None:
     for line in (*lines(result), *wires):
         print_line(line)
+    breaking = f" --broken {broken}" if broken else ""
     for seed in result.failing:
-        say(f"again, with everything told: nabij simulate --seeds 1 --first {seed} --trace")
+        again = f"{program()} simulate --seeds 1 --first {seed}{breaking} --trace"
+        say(f"again, with everything told: {again}")
     print_line("  ".join(f"{name} {count}" for name, count in result.invariants.items()))
     print_line(
         f"{result.seeds} seeds, {len(result.failing)} failing, in {took_s:.1f} s: "
