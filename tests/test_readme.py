@@ -33,6 +33,11 @@ FOLDERS = (
     "docs",
     "ops",
 )
+# With arguments; `nabij chaos` alone is the name of a command, which each document explains once.
+_BEFORE = r"(?:[A-Z_]+=\S+ )*"
+_PROGRAM = r"(?:nabij (?!-)[a-z-]+ \S|python3? -m |pytest \S)"
+COMMAND = re.compile(rf"{_BEFORE}(?:[\w./-]+/)?{_PROGRAM}")
+RUNNABLE = re.compile(rf"{_BEFORE}(?:/opt/nabij/)?\.venv/bin/{_PROGRAM}")
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -105,6 +110,35 @@ def test_files_that_a_document_names_exist(document: Path) -> None:
     linked = {(document.parent / name) for name in re.findall(r"\]\(([\w./-]+)[)#]", text)}
     named = {Path(name) for name in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+\.\w+)`", text)}
     assert [str(name) for name in linked | named if not (REPOSITORY / name).exists()] == []
+
+
+def commands(text: str) -> list[str]:
+    """The commands with arguments in a document: in a line of code, or in a block of shell."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = [*re.findall(r"`([^`\n]+)`", prose), *"\n".join(blocks).splitlines()]
+    return [line for line in lines if COMMAND.match(line)]
+
+
+@pytest.mark.parametrize(
+    "document", [one for one in DOCUMENTS if one.name != "CHANGELOG.md"], ids=str
+)
+def test_commands_in_a_document_can_be_run_as_they_stand(document: Path) -> None:
+    found = commands((REPOSITORY / document).read_text(encoding="utf-8"))
+    assert [one for one in found if not RUNNABLE.match(one)] == []
+    modules = [match[1] for one in found if (match := re.search(r" -m ([\w.]+)", one))]
+    files = [REPOSITORY.joinpath(*one.split(".")) for one in modules]
+    assert [
+        str(one) for one in files if not (one.is_dir() or one.with_suffix(".py").exists())
+    ] == []
+
+
+def test_commands_that_cannot_be_run_as_they_stand_would_be_noticed() -> None:
+    text = "`nabij up`: `A=1 nabij doctor --json`, `.venv/bin/pytest x`\n```sh\npython -m tests.x\n```\n"
+    assert [one for one in commands(text) if not RUNNABLE.match(one)] == [
+        "A=1 nabij doctor --json",
+        "python -m tests.x",
+    ]
 
 
 if __name__ == "__main__":
