@@ -367,7 +367,7 @@ def main() -> NoReturn:
 
 def _status_of(error: Exception, say: Callable[[str], None] | None = None) -> int:
     """Tell what is wrong, and return the exit status."""
-    from broker.core.health import told
+    from broker.core.health import with_mend
     from broker.errors import ConfigError, UnavailableError
     from broker.mqtt.mqtt_errors import MqttError
     from nabij.event_loop import leaves
@@ -378,7 +378,7 @@ def _status_of(error: Exception, say: Callable[[str], None] | None = None) -> in
             say("\n".join(f"nabij: {problem}" for problem in cause.problems))
             status = 2
         elif isinstance(cause, (UnavailableError, MqttError, OSError)):
-            say(f"nabij: {told(str(cause))}")
+            say(f"nabij: {with_mend(str(cause))}")
         else:
             say(
                 f"nabij: a fault in Nabij: {type(cause).__name__}: {cause} "

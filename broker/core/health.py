@@ -45,6 +45,11 @@ def stops(causes: Iterable[Cause]) -> bool:
     return any(cause.severity is Severity.STOPS for cause in causes)
 
 
+NO_REDIS = "no Redis at "  # and where, as an error begins
+BROKE = "the connection broke"  # as one goes on
+_START_REDIS = "start Redis, or mend NABIJ_REDIS_URL"
+COME_BACK = "the services come back by themselves"
+
 _FULL = ("No space left on device", "ENOSPC", "Disk quota exceeded")
 _REFUSALS = {
     "MISCONF": (
@@ -105,15 +110,20 @@ def redis_cause(problem: str, where: str) -> Cause:
     return Cause(
         code="redis_down",
         what=problem,
-        mend="start Redis, or mend NABIJ_REDIS_URL; the services come back by themselves",
+        mend=f"{_START_REDIS}; {COME_BACK}",
     )
 
 
-def told(problem: str) -> str:
-    """Return an error's text; a full disk is named, with how to fix it."""
-    if not is_disk_full(problem):
+def with_mend(problem: str) -> str:
+    """Return an error's text, and how to fix it where Redis or a disk is its cause: for commands."""
+    if is_disk_full(problem):
+        cause = disk_full(problem)
+    elif problem.startswith(NO_REDIS) or BROKE in problem:
+        return f"{problem}: {_START_REDIS}"  # a command does not come back by itself
+    elif problem.startswith("Redis") and any(word in problem for word in _REFUSALS):
+        cause = redis_cause(problem, "of Redis")
+    else:
         return problem
-    cause = disk_full(problem)
     return f"{cause.what}: {cause.mend}"
 
 

@@ -23,6 +23,7 @@ from broker.runtime.connections import connect, endpoints_of, servers
 from broker.runtime.dispatch import Dispatcher
 from broker.runtime.externals import Externals
 from broker.runtime.liveness import Lease
+from broker.runtime.mqtt_causes import name_of, told_of_mqtt
 from broker.runtime.probes import Probes, accepted, not_connected
 from broker.runtime.service import Service
 from broker.runtime.session_takeover import TakeOver
@@ -109,19 +110,16 @@ async def run_worker(
 
 
 def _words_of(error: MqttError, endpoint: Endpoint) -> str:
-    account = f"the MQTT account {endpoint.username or '(anonymous)'!r}"
     right = f"`topic readwrite {ROOT}/#` in the MQTT broker's ACL"
+    words = told_of_mqtt(error, endpoint)
     if isinstance(error, ConnectRefused) and error.concerns_account:
-        return (
-            f"{account} is refused ({error}): check its name and password in NABIJ_MQTT_URL; "
-            f"if they are right, it may lack {right}, which its last will needs"
-        )
+        return f"{words}; if they are right, it may lack {right}, which its last will needs"
     if isinstance(error, ConnectRefused) and error.concerns_rights:
         return (
-            f"{account} may not read or write what the services need: use the services' account "
-            f"in NABIJ_MQTT_URL, and give it {right}, and share groups"
+            f"the MQTT account {name_of(endpoint)!r} may not read or write what the services need: "
+            f"use the services' account in NABIJ_MQTT_URL, and give it {right}, and share groups"
         )
-    return f"MQTT: {error}"
+    return words
 
 
 class _Worker(NamedTuple):

@@ -2,16 +2,17 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, UnavailableError
 from broker.hosts import each_url
-from broker.mqtt import Endpoint
+from broker.mqtt import Connection, ConnectionOptions, Endpoint, MqttError
 from broker.runtime import config
 from broker.runtime.config import Settings
+from broker.runtime.mqtt_causes import told_of_mqtt
 from broker.store import Opening, Partitions, open_partitions
 from nabij.local.data_directory import DataDir
 from nabij.local.embedded import EmbeddedRedis
@@ -52,7 +53,28 @@ async def opened_store(
             yield stores
 
 
-def mqtt_endpoint(settings: Settings) -> Endpoint:
+@asynccontextmanager
+async def opened_mqtt(
+    settings: Settings, *, client_id: str, subscriptions: Sequence[str] = ()
+) -> AsyncIterator[Connection]:
+    """Yield a connection to the configured MQTT broker, or to that in the data directory.
+
+    Raises:
+        ConfigError: there is none, or its URL is wrong.
+        UnavailableError: it cannot be reached, refuses the account or has ended the connection.
+    """
+    endpoint = _mqtt_endpoint(settings)
+    options = ConnectionOptions(session_expiry_s=0)
+    try:
+        async with Connection(
+            endpoint, client_id=client_id, subscriptions=subscriptions, options=options
+        ) as connection:
+            yield connection
+    except MqttError as error:
+        raise UnavailableError(told_of_mqtt(error, endpoint)) from error
+
+
+def _mqtt_endpoint(settings: Settings) -> Endpoint:
     """Return the endpoint of the configured MQTT broker, or of that in the data directory.
 
     Raises:
@@ -70,9 +92,28 @@ def mqtt_endpoint(settings: Settings) -> Endpoint:
 
 
 def each_to_search(settings: Settings) -> list[Settings]:
-    """Return the settings of each running demo if several are meant, else `settings` alone."""
-    found = _demos_for(settings)
-    return [replace(settings, data_dir=one) for one in found] if len(found) > 1 else [settings]
+    """Return the settings of each place where an incident may be, in the order to look.
+
+    If nothing was chosen, the demos and replays that run follow the default directory.
+    """
+    if _is_chosen(settings):
+        return [settings]
+    demos = [replace(settings, data_dir=path) for path in _temporary()]
+    return [settings, *demos] if _is_used(settings) else demos or [settings]
+
+
+def searched(settings: Settings) -> str:
+    """Return where an incident was looked for in vain, and what else there is to look into."""
+    if settings.redis_url:
+        where = "the Redis of NABIJ_REDIS_URL"
+    else:
+        where = ", ".join(describe_running(one.data_dir) for one in each_to_search(settings))
+    others = "".join(
+        f"; a demo or replay runs in {describe_running(one)}: --data-dir {one}"
+        for one in (_temporary() if _is_chosen(settings) else [])
+        if one != settings.data_dir
+    )
+    return f"{where}{others}"
 
 
 def describe_running(path: Path) -> str:
@@ -100,11 +141,18 @@ def _at_running(settings: Settings) -> Settings:
 
 def _demos_for(settings: Settings) -> list[Path]:
     """Return the running demos if nothing was chosen and nothing is in the default place."""
+    return [] if _is_chosen(settings) or _is_used(settings) else _temporary()
+
+
+def _is_chosen(settings: Settings) -> bool:
+    """Whether servers or a directory were named."""
+    named = settings.redis_url or settings.mqtt_url
+    return bool(named) or settings.data_dir != config.default_data_dir()
+
+
+def _is_used(settings: Settings) -> bool:
     data_dir = DataDir(settings.data_dir)
-    chosen = (
-        settings.redis_url or settings.mqtt_url or settings.data_dir != config.default_data_dir()
-    )
-    return [] if chosen or data_dir.running() or data_dir.holds_data else _temporary()
+    return data_dir.running() is not None or data_dir.holds_data
 
 
 def _temporary() -> list[Path]:

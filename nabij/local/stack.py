@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import structlog
 
 import services
-from broker.core.health import stops
+from broker.core.health import stops, with_mend
 from broker.core.policy import Policy
 from broker.core.zones import UNASSIGNED, Zone, ZoneKind
 from broker.errors import ConfigError, UnavailableError
@@ -179,7 +179,9 @@ class Stack(Acquired):
                 if asyncio.get_running_loop().time() > began_s + REDIS_TIMEOUT_S:
                     raise
                 if not told:
-                    self._say(f"waiting up to {REDIS_TIMEOUT_S:.0f} s for Redis: {error}")
+                    self._say(
+                        f"waiting up to {REDIS_TIMEOUT_S:.0f} s for Redis: {with_mend(str(error))}"
+                    )
                 told = True
                 await asyncio.sleep(RETRY_S)
 

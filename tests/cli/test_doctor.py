@@ -17,8 +17,10 @@ from broker.core.zones import Zone, ZoneKind
 from broker.mqtt import Endpoint
 from broker.store import SCHEMA_VERSION, Alarm, Reader
 from broker.store.kernel.keys import Keys
-from nabij.doctor import CheckResult, DeskSilence, desk_findings
+from nabij.doctor import DeskSilence, desk_findings
+from nabij.doctor_finding import CheckResult
 from nabij.local.access import as_participant
+from nabij.local.data_directory import DataDir, Running
 from nabij.local.embedded import (
     Account,
     EmbeddedMqtt,
@@ -133,6 +135,31 @@ def test_a_refused_account_of_the_services_is_named(
     broken = told(doctor(NABIJ_MQTT_URL=mqtt_server.url_for(wrong)), "broken")
     assert "the services' account: the MQTT account 'nabij' is refused" in broken
     assert "password in NABIJ_MQTT_URL" in broken
+
+
+def test_a_participant_without_an_account_in_the_directory_is_broken_and_named(
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], tmp_path: Path
+) -> None:
+    (tmp_path / "accounts.json").write_text(json.dumps({"ann": accounts["ann"].password}))
+    here = ("--data-dir", str(tmp_path))
+    missing = f"there is no account 'nobody' in {tmp_path}. It has: ann"
+    assert missing in told(doctor("--as", "nobody", *here), "broken")  # nothing runs there
+    running = Running(pid=os.getpid(), mqtt_url=mqtt_server.url_for(accounts["nabij"]))
+    with DataDir(tmp_path).announced(running):
+        found = doctor("--as", "nobody", *here)
+        assert missing in told(found, "broken")
+        assert "`nabij doctor --as USER`" not in told(found, "note")
+        known = doctor("--as", "ann", *here)
+        assert "ann reads and writes its own topics and no others" in told(known, "ok")
+
+
+def test_a_participant_who_cannot_be_tried_is_broken_with_the_reason(
+    mqtt_server: EmbeddedMqtt, accounts: dict[str, Account], tmp_path: Path
+) -> None:
+    without = doctor("--as", "ann", NABIJ_MQTT_URL=mqtt_server.url_for(accounts["nabij"]))
+    assert "'ann' is not tried: set NABIJ_DEVICE_PASSWORD" in told(without, "broken")
+    alone = doctor("--as", "ann", "--data-dir", str(tmp_path), NABIJ_DEVICE_PASSWORD="known")
+    assert "'ann' is not tried: no MQTT broker runs. Start `nabij up`" in told(alone, "broken")
 
 
 @pytest.mark.parametrize("odd_mqtt", [{"allow_anonymous": "true"}], indirect=True)

@@ -58,7 +58,7 @@ def test_what_lies_in_a_directory_is_read_though_nothing_runs(tmp_path: Path) ->
     assert json_of(run("dead-letters", "list", "--json", "--data-dir", tmp_path))["count"] == 0
     unknown = run("explain", "0d3ad8", "--data-dir", tmp_path)
     assert unknown.returncode == 1
-    assert "no incident 0d3ad8 is known here" in unknown.stderr
+    assert f"no incident 0d3ad8 is known in {tmp_path}; the id" in unknown.stderr
 
 
 @pytest.mark.parametrize("user", ["Ann.B", "", "a" * 41, "a/b"])
@@ -112,7 +112,7 @@ async def test_explain_finds_the_one_of_several_demos_that_has_the_incident(
         announced.enter_context(DataDir(ending).announced(gone))
         unknown = run("explain", "0d3ad8", **where)
         assert (unknown.returncode, unknown.stdout) == (1, "")
-        assert f"{ending} (process {pid}): Redis at 127.0.0.1:1" in unknown.stderr
+        assert f"{ending} (process {pid}): no Redis at 127.0.0.1:1" in unknown.stderr
 
         async with Store(urls[1], routes=routes()) as store:
             await commit(store, first := report(), replace(opened(first), id=incidents[0].id))
@@ -121,3 +121,36 @@ async def test_explain_finds_the_one_of_several_demos_that_has_the_incident(
         for folder in folders:
             assert f"opened {START:%Y-%m-%d}" in both.stderr
             assert f"in {folder} (process {pid})" in both.stderr
+
+
+async def test_explain_finds_the_demos_incident_behind_data_in_the_default_directory(
+    tmp_path: Path, redis_url: str
+) -> None:
+    where: dict[str, Any] = {"TMPDIR": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / "home")}
+    default, demo = tmp_path / "home" / "nabij", tmp_path / "nabij-demo"
+    file = Path(__file__).parents[2] / "nabij" / "local" / "demo_zones.geojson"
+    run("zones", "import", file, **where)  # as a `nabij up` of some time leaves data there
+    assert DataDir(default).holds_data
+    with redis.Redis.from_url(redis_url) as client:
+        pid = client.info("server")["process_id"]
+    demo.mkdir(mode=0o700)
+    with DataDir(demo).announced(Running(pid=pid, redis_url=redis_url)):
+        async with Store(redis_url, routes=routes()) as store:
+            incident = await open_incident(store, report())
+
+        ran = run("explain", incident.id.hex[:6], "--json", **where)
+        assert json.loads(ran.stdout)["incident"]["id"] == str(incident.id), ran.stderr
+        assert f"found in what runs in {demo}" in ran.stderr
+
+        unknown = run("explain", "0d3ad8", **where)
+        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert f"no incident 0d3ad8 is known in {default}, {demo} (process {pid})" in unknown.stderr
+
+        chosen = run("explain", incident.id.hex[:6], "--data-dir", default, **where)
+        assert chosen.returncode == 0  # it is the default all the same
+        other = tmp_path / "other"
+        run("zones", "import", file, "--data-dir", other, **where)
+        elsewhere = run("explain", incident.id.hex[:6], "--data-dir", other, **where)
+        assert (elsewhere.returncode, elsewhere.stdout) == (1, "")
+        assert f"is known in {other}; a demo or replay runs in {demo}" in elsewhere.stderr
+        assert f"--data-dir {demo}" in elsewhere.stderr

@@ -269,7 +269,7 @@ def test_a_redis_that_does_not_answer_is_told_at_once(start: Callable[..., Up]) 
     assert up.process.stderr
     began_s = time.monotonic()
     said = next(line for line in up.process.stderr if "Redis" in line)
-    assert "waiting up to 15 s for Redis: Redis at 127.0.0.1:9" in said
+    assert "waiting up to 15 s for Redis: no Redis at 127.0.0.1:9" in said
     assert time.monotonic() - began_s < 10
     up.end()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker.core.health import Cause, Health, Severity, is_disk_full, redis_cause, stops, told
+from broker.core.health import Cause, Health, Severity, is_disk_full, redis_cause, stops, with_mend
 
 GOLDEN = Path(__file__).parent / "golden" / "health.json"
 
@@ -33,7 +33,7 @@ ERRORS = (
 
 def _told() -> dict[str, dict[str, str]]:
     return {
-        error: {**msgspec.to_builtins(redis_cause(error, "Redis")), "told": told(error)}
+        error: {**msgspec.to_builtins(redis_cause(error, "Redis")), "told": with_mend(error)}
         for error in ERRORS
     }
 
@@ -49,9 +49,30 @@ def test_an_error_that_is_known_has_a_code_of_its_own() -> None:
     assert codes[-2:] == ["redis_down", "redis_down"]
 
 
-def test_a_text_is_left_as_it_is_unless_the_disk_is_full() -> None:
-    assert [is_disk_full(error) for error in ERRORS] == [told(error) != error for error in ERRORS]
+def test_a_text_that_is_not_of_redis_is_left_as_it_is_unless_the_disk_is_full() -> None:
+    for error in ERRORS:
+        assert is_disk_full(error) == (with_mend(error) != error)
     assert sum(map(is_disk_full, ERRORS)) == 3
+
+
+@pytest.mark.parametrize("error", ERRORS[:9])
+def test_who_starts_a_command_is_told_what_redis_lacks_where_and_how_to_mend_it(error: str) -> None:
+    problem = f"Redis at db:6379: {error}"
+    cause = redis_cause(problem, problem)
+    assert "db:6379" in cause.what
+    assert with_mend(problem) == f"{cause.what}: {cause.mend}"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "no Redis at db:6379: [Errno 111] Connection refused",
+        "Redis at db:1883: the connection broke: closed by Redis",
+    ],
+)
+def test_who_starts_a_command_where_no_redis_is_is_told_the_setting(problem: str) -> None:
+    assert with_mend(problem) == f"{problem}: start Redis, or mend NABIJ_REDIS_URL"
+    assert with_mend("Redis at db:6379: ERR what") == "Redis at db:6379: ERR what"
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,11 @@ class Nodes:
         self.doubt()
         raise UnavailableError(f"Redis: nobody has the slot {slot}")
 
+    def where(self, slot: int) -> str:
+        """Return host and port of the node that had `slot` last, as far as known: for an error."""
+        known = (_bare(url) for slots, url, _ in self._slots or () if slot in slots)
+        return next(known, ", ".join(map(_bare, self._seeds)))
+
     def doubt(self) -> None:
         """Ask again before the next command: a node is gone, or does not have the slot."""
         if self.is_cluster:
@@ -127,7 +132,7 @@ class Nodes:
             rows = await self._wire(url).call("CLUSTER", "SLOTS")
         except CommandRefused as error:
             if self.is_cluster or str(error).startswith(_LOST):
-                raise UnavailableError(f"Redis: {error}") from error
+                raise UnavailableError(f"Redis at {_bare(url)}: {error}") from error
             return [(range(16_384), url, False)]  # no cluster
         self.is_cluster = True
         slots = [
@@ -170,5 +175,6 @@ def _at(url: str, host: bytes | None, port: int) -> str:
 
 
 def _bare(url: str) -> str:
-    """Return a URL without its password."""
-    return urlsplit(url).netloc.rpartition("@")[2]
+    """Return a URL's host and port, or the path of its socket: without its password."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] or parts.path

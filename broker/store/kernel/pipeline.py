@@ -19,6 +19,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import parse_url
 
+from broker.core.health import BROKE, NO_REDIS
 from broker.errors import UnavailableError
 
 Word = bytes | str | int | float
@@ -40,7 +41,9 @@ class RedisPipeline:
     """
 
     def __init__(self, url: str, *, answer_s: float) -> None:
-        self._address = parse_url(url)
+        address = self._address = parse_url(url)
+        host, port = address.get("host", "localhost"), address.get("port", 6379)
+        self._where = address.get("path") or f"{host}:{port}"
         self._answer_s = answer_s
         self._line: _Line | None = None
         self._connecting = asyncio.Lock()
@@ -82,8 +85,7 @@ class RedisPipeline:
             return self._line
 
     async def _connect(self) -> "_Line":
-        address = self._address
-        where = address.get("path") or f"{address.get('host')}:{address.get('port', 6379)}"
+        address, where = self._address, self._where
         try:
             async with asyncio.timeout(_CONNECT_S):
                 line = await self._open()
@@ -92,13 +94,15 @@ class RedisPipeline:
                     await line.send(("AUTH", *user, address["password"]))
                 if address.get("db"):
                     await line.send(("SELECT", address["db"]))
-        except (OSError, TimeoutError, CommandRefused) as error:
-            raise UnavailableError(f"Redis at {where}: {error or 'no answer'}") from error
+        except CommandRefused as error:
+            raise UnavailableError(f"Redis at {where}: {error}") from error
+        except (OSError, TimeoutError) as error:
+            raise UnavailableError(f"{NO_REDIS}{where}: {error or 'no answer'}") from error
         return line
 
     async def _open(self) -> "_Line":
         address, loop = self._address, asyncio.get_running_loop()
-        new = partial(_Line, self._answer_s)
+        new = partial(_Line, self._where, self._answer_s)
         if "path" in address:
             _, line = await loop.create_unix_connection(new, address["path"])
             return line
@@ -115,8 +119,9 @@ class _Line(asyncio.Protocol):
     One timer watches the oldest: a timer for each call was a tenth of a service's work.
     """
 
-    def __init__(self, answer_s: float) -> None:
+    def __init__(self, where: str, answer_s: float) -> None:
         self._loop = asyncio.get_running_loop()
+        self._where = where
         self._answer_s = answer_s
         self._waiting: deque[tuple[_One, float]] = deque()
         self._watch: asyncio.TimerHandle | None = None
@@ -146,7 +151,7 @@ class _Line(asyncio.Protocol):
 
     def _write(self, data: bytes, count: int, waiting: "_One") -> None:
         if self.broken or self._transport is None:
-            waiting.fail(UnavailableError("Redis: the connection is gone"))
+            waiting.fail(UnavailableError(f"Redis at {self._where}: the connection is gone"))
             return
         entry = (waiting, self._loop.time())
         self._waiting.extend(repeat(entry, count))
@@ -184,7 +189,8 @@ class _Line(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         while self._waiting:
-            self._waiting.popleft()[0].fail(UnavailableError(f"Redis: the connection broke: {why}"))
+            told = f"Redis at {self._where}: {BROKE}: {why}"
+            self._waiting.popleft()[0].fail(UnavailableError(told))
 
 
 class _One:

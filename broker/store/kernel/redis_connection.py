@@ -109,8 +109,9 @@ class RedisConnection:
             try:
                 return await send(wire, is_replicated)
             except CommandRefused as error:
+                where = nodes.where(self.keys.slot)
                 if not nodes.is_moved(error):
-                    raise _ours(error) from error
+                    raise _ours(error, where) from error
             except UnavailableError:
                 nodes.doubt()
                 raise
@@ -134,8 +135,9 @@ class RedisConnection:
         try:
             return await known[1].call(*words)
         except CommandRefused as error:
+            where = self._nodes.where(self.keys.slot)
             self._nodes.is_moved(error)
-            raise _ours(error) from error
+            raise _ours(error, where) from error
         except UnavailableError:
             self._nodes.doubt()
             raise
@@ -170,8 +172,8 @@ class RedisConnection:
         return await self._ask(run)
 
 
-def _ours(error: CommandRefused) -> Exception:
+def _ours(error: CommandRefused, where: str) -> Exception:
     text = str(error)
     if text.startswith(_CORRUPT) and not any(code in text for code in _PASSING):
-        return CorruptError(f"Redis: {text}")
-    return UnavailableError(f"Redis: {text}")
+        return CorruptError(f"Redis at {where}: {text}")
+    return UnavailableError(f"Redis at {where}: {text}")
