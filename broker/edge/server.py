@@ -13,6 +13,8 @@ import contextlib
 import ssl
 import time
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Self, cast
@@ -32,8 +34,17 @@ _BACKLOG = 4096
 _CLOSE_S = 5.0  # how long a client may take for the last bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listener:
+    """Where clients connect, with TLS or without; port 0 is a free one."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
 class EdgeServer:
-    """An async context manager: an MQTT broker that listens.
+    """An async context manager: an MQTT broker that listens; `ports` are those of its listeners.
 
     With a directory it keeps its word over restarts; without one it keeps all in memory.
     """
@@ -41,15 +52,12 @@ class EdgeServer:
     def __init__(
         self,
         *,
-        host: str,
-        port: int,
+        listeners: Sequence[Listener],
         authenticate: Authenticate,
         directory: Path | None = None,
-        tls: ssl.SSLContext | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self.host = host
-        self.port = port
+        self.ports: list[int] = []
         offset_s = None if directory is None else time.time() - time.monotonic()
         self.broker = EdgeBroker(
             authenticate=self._authenticate,
@@ -61,7 +69,8 @@ class EdgeServer:
         self.broker.write_soon = self._write
         self._journal = None if directory is None else BrokerJournal(self.broker, directory)
         self._ask = authenticate
-        self._tls = tls
+        self._listeners = listeners
+        self._servers: list[asyncio.Server] = []
         self._links: dict[Connection, _Link] = {}
         self._left: dict[Account | None, int] = {}  # packets of this turn; None: of strangers
         self._in_line: dict[Account | None, deque[_Link]] = {}
@@ -79,23 +88,40 @@ class EdgeServer:
             if self._journal is not None:
                 tasks.callback(self._journal.close)
                 self._journal.recover()
-            server = await self._loop.create_server(
-                lambda: _Link(self), self.host, self.port, ssl=self._tls, backlog=_BACKLOG
-            )
-            self.port = server.sockets[0].getsockname()[1]
+            tasks.callback(self._stop_listening)
+            for listener in self._listeners:
+                self._servers.append(await self._listen(listener))
+            self.ports = [one.sockets[0].getsockname()[1] for one in self._servers]
             self._group = await tasks.enter_async_context(asyncio.TaskGroup())
             ticking = self._group.create_task(self._tick(), name="look at the clock")
             tasks.callback(ticking.cancel)
-            tasks.push_async_callback(self._stop, server)
+            tasks.push_async_callback(self._stop)
             self._tasks = tasks.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.aclose()
 
-    async def _stop(self, server: asyncio.Server) -> None:
+    async def _listen(self, listener: Listener) -> asyncio.Server:
+        """Listen there. A TLS handshake may take as long as a client may take to say who it is."""
+        timeout_s = None if listener.tls is None else self.broker.limits.connect_timeout_s
+        return await self._loop.create_server(
+            lambda: _Link(self),
+            listener.host,
+            listener.port,
+            ssl=listener.tls,
+            ssl_handshake_timeout=timeout_s,
+            backlog=_BACKLOG,
+        )
+
+    def _stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    async def _stop(self) -> None:
         """Close every connection, and write what is left."""
-        server.close()
+        self._stop_listening()
         for link in list(self._links.values()):
             link.abort()
         await asyncio.sleep(0)  # each says what becomes of its session

@@ -5,6 +5,7 @@ the time.
 """
 
 import hashlib
+import ssl
 
 import msgspec
 
@@ -18,20 +19,37 @@ class EdgeAccount(msgspec.Struct, frozen=True):
     grant: Grant
 
 
-class EdgeConfig(msgspec.Struct, frozen=True):
-    """What the process is started with; without a directory it keeps all in memory.
-
-    With a certificate (PEM, the chain) and its key it speaks TLS. `/metrics` is served on
-    `metrics_port`, if there is one.
-    """
+class EdgeListener(msgspec.Struct, frozen=True):
+    """Where clients connect. With a certificate (PEM, the chain) and its key it speaks TLS alone."""
 
     host: str
     port: int
-    directory: str | None
-    accounts: list[EdgeAccount]
     certificate: str | None = None
     key: str | None = None
+
+
+class EdgeConfig(msgspec.Struct, frozen=True):
+    """What the process is started with; without a directory it keeps all in memory.
+
+    `/metrics` is served on `metrics_port` of the loopback interface, if there is one.
+    """
+
+    listeners: list[EdgeListener]
+    directory: str | None
+    accounts: list[EdgeAccount]
     metrics_port: int | None = None
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """Return what speaks TLS with this certificate.
+
+    Raises:
+        OSError: of which ssl.SSLError is one: the files are not what they should be.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # The password of a key: nobody is there who could be asked for one.
+    context.load_cert_chain(certificate, key, password=lambda: b"")
+    return context
 
 
 def hashed(password: bytes) -> str:

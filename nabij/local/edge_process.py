@@ -5,7 +5,6 @@ import contextlib
 import gc
 import hmac
 import signal
-import ssl
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -15,11 +14,12 @@ import msgspec
 
 from broker.edge.accounts import Answer, Authenticate, Credentials
 from broker.edge.journal import JournalError
-from broker.edge.server import EdgeServer
+from broker.edge.server import EdgeServer, Listener
 from broker.edge.sys_topics import exposition
 from nabij.event_loop import run
-from nabij.local.edge_config import EdgeAccount, EdgeConfig, hashed
+from nabij.local.edge_config import EdgeAccount, EdgeConfig, EdgeListener, hashed, tls_context
 from nabij.local.edge_metrics import served
+from nabij.local.managed_process import HOST
 
 _GC_THRESHOLDS = (10_000, 50, 100)
 _SWITCH_S = 0.0005  # the journal's thread waits so long for its turn, not Python's 5 ms
@@ -46,27 +46,24 @@ async def _serve(config: EdgeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     server = EdgeServer(
-        host=config.host,
-        port=config.port,
+        listeners=[_listener(one) for one in config.listeners],
         authenticate=authenticator(config.accounts),
         directory=None if config.directory is None else Path(config.directory),
-        tls=_tls(config),
     )
     async with contextlib.AsyncExitStack() as running:
         await running.enter_async_context(server)
         gc.freeze()
         if config.metrics_port is not None:
             text = partial(exposition, server.broker)
-            await running.enter_async_context(served(config.host, config.metrics_port, text))
+            await running.enter_async_context(served(HOST, config.metrics_port, text))
         await stopped.wait()
 
 
-def _tls(config: EdgeConfig) -> ssl.SSLContext | None:
-    if config.certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.certificate, config.key)
-    return context
+def _listener(config: EdgeListener) -> Listener:
+    tls = None
+    if config.certificate is not None and config.key is not None:
+        tls = tls_context(config.certificate, config.key)
+    return Listener(host=config.host, port=config.port, tls=tls)
 
 
 def main() -> None:
@@ -83,7 +80,8 @@ def main() -> None:
     while isinstance(problem, BaseExceptionGroup):
         problem = problem.exceptions[0]
     if problem is not None:
-        sys.exit(f"{config.host}:{config.port}: {problem}")
+        where = ", ".join(f"{one.host}:{one.port}" for one in config.listeners)
+        sys.exit(f"{where}: {problem}")
 
 
 if __name__ == "__main__":

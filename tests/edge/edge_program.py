@@ -21,7 +21,7 @@ from broker.edge.records import (
     SubscriptionRecord,
     encode_batch,
 )
-from nabij.local.edge_config import EdgeAccount, EdgeConfig, hashed
+from nabij.local.edge_config import EdgeAccount, EdgeConfig, EdgeListener, hashed
 from nabij.local.embedded import is_welcome, reply_of
 from nabij.local.managed_process import free_port
 from tests.edge.wire import PLENTY
@@ -40,8 +40,7 @@ class EdgeProgram:
         self._process: subprocess.Popen[bytes] | None = None
         grant = Grant(name="u", reads=("#",), writes=("#",), is_service=True, quotas=PLENTY)
         config = EdgeConfig(
-            host="127.0.0.1",
-            port=self.port,
+            listeners=[EdgeListener("127.0.0.1", self.port)],
             directory=str(self.journal),
             accounts=[EdgeAccount(hashed(b""), grant)],
         )

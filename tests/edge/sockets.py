@@ -13,7 +13,7 @@ from mqtt5 import QoS, TopicFilter
 
 from broker.edge.accounts import Answer, Credentials, Grant, Quotas
 from broker.edge.limits import Limits
-from broker.edge.server import EdgeServer
+from broker.edge.server import EdgeServer, Listener
 
 DEADLINE_S = 20.0
 _GENEROUS = Quotas(publishes_per_s=1e9, queued_bytes=64 << 20, connections=5000, turn_packets=64)
@@ -88,7 +88,7 @@ class Host:
     async def raw(self, **options: Any) -> SocketClient:
         """Connect, and say nothing."""
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self.server.port, ssl=self._tls, **options
+            "127.0.0.1", self.server.ports[0], ssl=self._tls, **options
         )
         self._clients.append(SocketClient(reader, writer))
         return self._clients[-1]
@@ -126,12 +126,10 @@ async def hosted(
         answer(Grant(name=name, reads=("#",), writes=("#",), quotas=quota) if name else None)
 
     server = EdgeServer(
-        host="127.0.0.1",
-        port=0,
+        listeners=[Listener(host="127.0.0.1", port=0, tls=None if tls is None else tls[0])],
         authenticate=authenticate,
         directory=directory,
         limits=limits,
-        tls=None if tls is None else tls[0],
     )
     async with server:
         host = Host(server, None if tls is None else tls[1])

@@ -90,7 +90,7 @@ async def clients_of(
         tls = certificates(openssl, directory)
         options["certificate"] = directory / "certificate.pem"
     async with hosted(tls=tls, directory=directory / "journal") as host, AsyncExitStack() as stack:
-        yield Clients(kind, {**options, "port": host.server.port}, stack)
+        yield Clients(kind, {**options, "port": host.server.ports[0]}, stack)
 
 
 async def test_messages_of_each_qos_arrive_as_they_were_sent(

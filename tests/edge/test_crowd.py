@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.edge import crowd
 from broker.edge.accounts import Answer, Credentials, Grant
 from broker.edge.reasons import Reason
-from broker.edge.server import EdgeServer
+from broker.edge.server import EdgeServer, Listener
 from broker.mqtt import Connection, Endpoint, Message, PubAckReasonCode
 from broker.mqtt.crowd import outcomes_of, packets_for
 from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine, find_program
@@ -114,8 +114,9 @@ async def endpoint(
     request: pytest.FixtureRequest, tmp_path: Path, accounts: dict[str, Account]
 ) -> AsyncIterator[Endpoint]:
     if request.param == "ours":
-        async with EdgeServer(host="127.0.0.1", port=0, authenticate=_everybody) as server:
-            yield Endpoint.from_url(f"mqtt://127.0.0.1:{server.port}")
+        listeners = [Listener(host="127.0.0.1", port=0)]
+        async with EdgeServer(listeners=listeners, authenticate=_everybody) as server:
+            yield Endpoint.from_url(f"mqtt://127.0.0.1:{server.ports[0]}")
         return
     if find_program("mosquitto") is None:
         missing("Mosquitto")

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from broker.edge.accounts import Grant
-from nabij.local.edge_config import EdgeAccount, EdgeConfig, hashed
+from nabij.local.edge_config import EdgeAccount, EdgeConfig, EdgeListener, hashed
 from nabij.local.managed_process import HOST, free_port
 
 ANN = EdgeAccount(hashed(b"secret"), Grant(name="ann", reads=("#",), writes=("#",)))
@@ -49,13 +49,17 @@ def connected(port: int, process: subprocess.Popen[str]) -> socket.socket:
 
 @pytest.fixture
 def config(tmp_path: Path) -> EdgeConfig:
-    ports = {"port": free_port(), "metrics_port": free_port()}
-    return EdgeConfig(host=HOST, directory=str(tmp_path / "journal"), accounts=[ANN], **ports)
+    return EdgeConfig(
+        listeners=[EdgeListener(HOST, free_port())],
+        directory=str(tmp_path / "journal"),
+        accounts=[ANN],
+        metrics_port=free_port(),
+    )
 
 
 def test_prometheus_reads_what_it_does(config: EdgeConfig, tmp_path: Path) -> None:
     with started(config, tmp_path) as process:
-        with connected(config.port, process) as client:
+        with connected(config.listeners[0].port, process) as client:
             client.sendall(mqtt5.PublishPacket("a", b"x", qos=mqtt5.QoS(1), packet_id=1).write())
             assert client.recv(100)[:1] == b"\x40"
             metrics = http.client.HTTPConnection(HOST, config.metrics_port, timeout=DEADLINE_S)
@@ -73,7 +77,10 @@ def test_prometheus_reads_what_it_does(config: EdgeConfig, tmp_path: Path) -> No
 def test_a_sigterm_in_the_middle_of_work_ends_it_without_a_word(
     config: EdgeConfig, tmp_path: Path
 ) -> None:
-    with started(config, tmp_path) as process, connected(config.port, process) as client:
+    with (
+        started(config, tmp_path) as process,
+        connected(config.listeners[0].port, process) as client,
+    ):
         client.sendall(mqtt5.SubscribePacket(1, [mqtt5.TopicFilter("a")]).write())
         client.sendall(mqtt5.PublishPacket("a", b"x" * 1000).write() * 1000)
         process.send_signal(signal.SIGTERM)
@@ -86,7 +93,8 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(config: EdgeConfig, tmp_path
         taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with started(msgspec.structs.replace(config, port=port), tmp_path) as process:
+        listeners = [*config.listeners, EdgeListener(HOST, port)]
+        with started(msgspec.structs.replace(config, listeners=listeners), tmp_path) as process:
             said = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 1
     assert f"{HOST}:{port}" in said

@@ -9,10 +9,11 @@ from pathlib import Path
 import mqtt5
 import pytest
 
-from broker.edge.accounts import Quotas
+from broker.edge.accounts import Grant, Quotas
 from broker.edge.limits import Limits
-from broker.edge.server import EdgeServer
+from broker.edge.server import EdgeServer, Listener
 from tests.edge.sockets import (
+    DEADLINE_S,
     Host,
     SocketClient,
     certificates,
@@ -201,17 +202,47 @@ async def test_with_a_certificate_it_speaks_tls_and_nothing_else(
 ) -> None:
     async with hosted(tls=certificates(program("openssl"), tmp_path)) as host:
         await rest_is_well(host)
-        reader, writer = await asyncio.open_connection("127.0.0.1", host.server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.server.ports[0])
         writer.write(mqtt5.ConnectPacket("c", username="ann").write())
         assert not (await reader.read(100)).startswith(b"\x20")
         writer.close()
 
 
+async def test_a_stranger_who_does_not_begin_tls_is_closed_as_one_who_does_not_connect(
+    program: Callable[..., str], tmp_path: Path
+) -> None:
+    tls = certificates(program("openssl"), tmp_path)
+    async with hosted(tls=tls, limits=Limits(connect_timeout_s=0.1)) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.server.ports[0])
+        async with asyncio.timeout(DEADLINE_S):
+            assert await reader.read(100) == b""
+        writer.close()
+
+
+async def test_it_listens_at_several_places_with_tls_or_without(
+    program: Callable[..., str], tmp_path: Path
+) -> None:
+    server, client = certificates(program("openssl"), tmp_path)
+    listeners = [Listener(host="127.0.0.1", port=0, tls=tls) for tls in (None, server)]
+    grant = Grant(name="ann", reads=("#",), writes=("#",))
+    async with EdgeServer(
+        listeners=listeners, authenticate=lambda _, answer: answer(grant)
+    ) as edge:
+        for port, tls in zip(edge.ports, (None, client), strict=True):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+            writer.write(mqtt5.ConnectPacket("c", username="ann").write())
+            async with asyncio.timeout(DEADLINE_S):
+                assert (await reader.readexactly(1)) == b"\x20"
+            writer.close()
+
+
 async def test_a_port_in_use_is_said_and_the_journal_left_to_others(tmp_path: Path) -> None:
     async with hosted() as host:
         other = EdgeServer(
-            host="127.0.0.1",
-            port=host.server.port,
+            listeners=[
+                Listener(host="127.0.0.1", port=0),
+                Listener(host="127.0.0.1", port=host.server.ports[0]),
+            ],
             authenticate=lambda _, answer: answer(None),
             directory=tmp_path,
         )

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.errors import ConfigError
 from nabij.local import embedded
+from nabij.local.edge_config import EdgeListener
 from nabij.local.embedded import Account, EmbeddedMqtt, MqttEngine
+from nabij.local.managed_process import PORTS
+from nabij.local.servers import Servers
 from schemas.roles import Role
 
 REPOSITORY = Path(__file__).parents[2]
@@ -204,7 +208,8 @@ def test_auto_is_our_own_and_its_file_has_no_password(tmp_path: Path) -> None:
     for engine in (MqttEngine.AUTO, MqttEngine.EDGE):
         own = EmbeddedMqtt(tmp_path, [Account("ann", "hush", Role.PARTICIPANT)], engine=engine)
         assert own.description == f"Nabij's own MQTT broker {version('nabij')}"
-    text = embedded.edge_config(tmp_path, 20_001, [Account("ann", "hush", Role.PARTICIPANT)])
+    listeners = [EdgeListener("127.0.0.1", 20_001)]
+    text = embedded.edge_config(tmp_path, listeners, [Account("ann", "hush", Role.PARTICIPANT)])
     assert "nabij/v1/u/ann/up/#" in text
     assert "hush" not in text
 
@@ -261,3 +266,28 @@ def options(config: str) -> dict[str, list[str]]:
     for name, value in re.findall(r"^([a-z_]+) (.+)$", config, re.MULTILINE):
         found.setdefault(name, []).append(value)
     return found
+
+
+async def test_it_starts_on_its_last_port_or_says_that_it_is_taken(
+    data_dir: Path,
+) -> None:
+    account = Account("nabij", "secret", Role.SERVICE)
+    async with Servers() as servers:
+        first = (await servers.start_mqtt(data_dir, [account])).port
+    async with Servers() as servers:
+        assert (await servers.start_mqtt(data_dir, [account])).port == first
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first))
+        other.listen()
+        async with Servers() as servers:
+            second = (await servers.start_mqtt(data_dir, [account])).port
+            (told,) = servers.descriptions
+    assert second != first
+    assert told.endswith(f":{second}: its last port, {first}, is taken")
+    outside = EdgeListener("127.0.0.1", second)
+    async with Servers() as servers:
+        third = await servers.start_mqtt(data_dir, [account], outside=outside)
+        assert third.moved_from == second
+    (data_dir / "mqtt" / "port").write_text("99999")
+    async with EmbeddedMqtt(data_dir, [account]) as server:
+        assert server.port in PORTS

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nabij.local.edge_accounts import edge_account
-from nabij.local.edge_config import EdgeAccount, EdgeConfig
+from nabij.local.edge_config import EdgeAccount, EdgeConfig, EdgeListener
 from nabij.local.embedded import MqttEngine, find_program
 from nabij.local.managed_process import free_port
 from schemas.roles import Role
@@ -58,16 +58,16 @@ def own_edge(tmp_path: Path) -> Iterator[BrokerProcess]:
     username, password = ACCOUNT
     known = edge_account(username, password, Role.SERVICE, None)
     anywhere = replace(known.grant, reads=("#",), writes=("#",))
+    port = free_port()
     config = EdgeConfig(
-        host="127.0.0.1",
-        port=free_port(),
+        listeners=[EdgeListener("127.0.0.1", port)],
         directory=str(tmp_path / "journal"),
         accounts=[EdgeAccount(known.password_sha256, anywhere)],
     )
     file = tmp_path / "edge.json"
     file.write_bytes(msgspec.json.encode(config))
     command = [sys.executable, "-m", "nabij.local.edge_process", str(file)]
-    process = BrokerProcess(command, config.port)
+    process = BrokerProcess(command, port)
     process.start()
     yield process
     process.kill()
