@@ -1,7 +1,7 @@
 """The data directory: its lock, its accounts and secrets, and what runs in it.
 
 lock-*         held (flock) by the process that uses the directory
-accounts.json  {user: password} of the embedded MQTT broker, mode 0600
+accounts.json  {user: password} of the embedded MQTT broker, read at each start, mode 0600
 share-group    the made-up NABIJ_SHARE_GROUP, mode 0600
 running.json   where the embedded servers listen while they run, mode 0600
 clients/USER/  what Mosquitto's clients read as that user with XDG_CONFIG_HOME, mode 0600
@@ -10,8 +10,10 @@ mqtt/ redis/   the embedded servers' own
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -30,6 +32,7 @@ OPERATOR = "operator"
 _DESK = "desk-"
 # Hexadecimal, easy to type on a phone: 80 bits.
 _PASSWORD_BYTES = 10
+_SHORTEST_PASSWORD = 12
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +42,8 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     mqtt_url: str | None = None
     redis_url: str | None = None
     http_url: str | None = None
+    mqtt_listen: str | None = None
+    mqtt_metrics_url: str | None = None
 
 
 class DataDir:
@@ -144,23 +149,44 @@ class DataDir:
         """Return the passwords of `users` and of all earlier users, generated once each.
 
         Raises:
-            ConfigError: the file cannot be read, or a name is not a topic level.
+            ConfigError: the file cannot be read, or an account in it could not be used.
         """
         path = self.path / "accounts.json"
-        try:
-            known = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
-        except FileNotFoundError:
-            known = {}
-        except msgspec.DecodeError as error:
-            raise ConfigError(
-                [f"{path}: {error}: mend it, or remove it to have new ones"]
-            ) from None
+        known = _accounts_in(path)
         fresh = {user: _password() for user in users if user not in known}
-        if bad := [user for user in {**known, **fresh} if not is_name(user)]:
-            raise ConfigError([f"{path}: {problem_of_name(user)}" for user in bad])
+        if problems := [*_problems_of(known | fresh)]:
+            raise ConfigError([f"{path}: {problem}" for problem in problems])
         if fresh:
             write_private(path, msgspec.json.format(msgspec.json.encode(known | fresh)).decode())
         return known | fresh
+
+
+def _accounts_in(path: Path) -> dict[str, str]:
+    """Return what was generated, and what an operator has added."""
+    try:
+        raw = path.read_bytes()
+        known = msgspec.json.decode(raw, type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError([f"{path}: {error.strerror}"]) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: {error}: mend it, or remove it to have new ones"]) from None
+    names = Counter(name for name, _ in json.loads(raw, object_pairs_hook=list))
+    if twice := [name for name, times in names.items() if times > 1]:
+        raise ConfigError([f"{path}: the account {name!r} stands there twice" for name in twice])
+    return known
+
+
+def _problems_of(passwords: Mapping[str, str]) -> Iterator[str]:
+    for user, password in passwords.items():
+        if not is_name(user) or (is_desk(user) and not is_name(user.removeprefix(_DESK))):
+            yield problem_of_name(user)
+        elif len(password) < _SHORTEST_PASSWORD:
+            yield (
+                f"the password of {user!r} is too short: {_SHORTEST_PASSWORD} characters or more, "
+                "such as those of `openssl rand -hex 10`"
+            )
 
 
 @contextlib.contextmanager
@@ -183,12 +209,17 @@ def desk_of(zone: str) -> str:
     return f"{_DESK}{zone}"
 
 
+def is_desk(user: str) -> bool:
+    """Whether this is the user name of a zone's police desk."""
+    return user.startswith(_DESK)
+
+
 def _account(user: str, password: str) -> Account:
     if user in (SERVICES_ACCOUNT, OPERATOR):
         return Account(user, password, Role.SERVICE)
     if user == CITY_DESK:
         return Account(user, password, Role.CITY_DESK)
-    if user.startswith(_DESK):
+    if is_desk(user):
         return Account(user, password, Role.POLICE_DESK, user.removeprefix(_DESK))
     return Account(user, password, Role.PARTICIPANT)
 

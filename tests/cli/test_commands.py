@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +13,10 @@ import pytest
 import redis
 
 from broker.core.policy import Policy
+from broker.errors import ConfigError
 from broker.runtime.config import SETTINGS
 from broker.store import Store
+from nabij.local.data_directory import DataDir
 from schemas.taxonomy import Desk, default_policy_text
 from services import routes
 from tests.core.samples import report
@@ -179,6 +182,23 @@ def test_doctor_finds_accounts_that_would_never_be_heard(tmp_path: Path) -> None
         f"{tmp_path / 'mosquitto.acl'}: the zone 'Gent'",
         f"{tmp_path / 'accounts.json'}: the account 'B_ob'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"bob": "twelve-or-more"', "accounts.json: Input data was truncated: mend it"),
+        ('{"bob": 7}', "accounts.json: Expected `str`, got `int`"),
+        ('{"bob": "short"}', "the password of 'bob' is too short: 12 characters or more"),
+        ('{"desk-": "twelve-or-more"}', "the account 'desk-' would never be heard"),
+        ('{"bob": "twelve-or-more", "bob": "x"}', "the account 'bob' stands there twice"),
+    ],
+)
+def test_a_mistake_in_the_file_of_accounts_is_told(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "accounts.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        DataDir(tmp_path).passwords(["ann"])
+    assert (tmp_path / "accounts.json").read_text() == text
 
 
 def test_account_that_would_never_be_heard_keeps_nabij_from_starting(tmp_path: Path) -> None:
