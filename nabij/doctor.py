@@ -31,6 +31,7 @@ from nabij.local.embedded import (
     pick_redis,
     version_of,
 )
+from nabij.local.mqtt_listeners import check_certificate
 from nabij.local.policy_file import policy_at
 from nabij.local.surroundings import disk
 from nabij.output import print_json, print_line
@@ -53,6 +54,7 @@ async def doctor(data_dir: Path | None, user: str | None = None, *, as_json: boo
     settings: Settings | None = None
     try:
         settings = config.load()
+        check_certificate(settings)
     except ConfigError as error:
         findings += [Finding(CheckResult.BROKEN, "settings", problem) for problem in error.problems]
     if settings:
@@ -142,7 +144,9 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
         verdict, "data directory", f"{path}{'' if usable else f': {nearest} cannot be written'}"
     )
     if running := DataDir(path).running():
-        yield Finding(CheckResult.OK, "running", f"nabij runs in it (process {running.pid})")
+        outside = f", and MQTT listens at {running.mqtt_listen}" if running.mqtt_listen else ""
+        told = f"nabij runs in it (process {running.pid}){outside}"
+        yield Finding(CheckResult.OK, "running", told)
 
 
 def _accounts(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from broker.errors import ConfigError
 from broker.runtime import config, log
 from broker.runtime.config import Settings
 from nabij.local.data_directory import CITY_DESK, DataDir, desk_of
+from nabij.local.mqtt_listeners import metrics_url
 from nabij.local.stack import TRY_IT, Stack
 from nabij.output import console_err, print_json, say
 from nabij.service_manager import keep_told
@@ -87,6 +88,8 @@ def _description(stack: Stack) -> dict[str, Any]:
         "ready": True,
         "services": [worker.name for worker in stack.supervisor.workers],
         "mqtt": _host_and_port(stack.mqtt_url),
+        "mqtt_listen": stack.settings.mqtt_listen,
+        "mqtt_metrics": metrics_url(stack.settings),
         "redis": _host_and_port(stack.redis_url),
         "http": stack.http_url,
         "warnings": [*stack.redis_warnings],
@@ -98,7 +101,11 @@ def _description(stack: Stack) -> dict[str, Any]:
 def _describe(stack: Stack, say: Callable[[str], None]) -> None:
     say(f"ready: {', '.join(worker.name for worker in stack.supervisor.workers)}")
     say(f"MQTT at {_host_and_port(stack.mqtt_url)}, Redis at {_host_and_port(stack.redis_url)}")
+    if stack.settings.mqtt_listen:
+        say(f"MQTT for other machines at {stack.settings.mqtt_listen}")
     say(f"{stack.http_url}/readyz  /livez  /metrics")
+    if url := metrics_url(stack.settings):
+        say(f"{url} of the MQTT broker")
     for warning in stack.redis_warnings:
         say(f"WARNING: {warning}")
     if not stack.embedded:

@@ -62,6 +62,11 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
         {
             "NABIJ_MQTT_URL": "http://broker",
             "NABIJ_MQTT": "emqx",
+            "NABIJ_MQTT_PORT": "0",
+            "NABIJ_MQTT_LISTEN": "mqtt://0.0.0.0:1883",
+            "NABIJ_MQTT_CERTIFICATE": "/no/such/file.crt",
+            "NABIJ_MQTT_KEY": "/no/such/file.key",
+            "NABIJ_MQTT_METRICS_PORT": "65536",
             "NABIJ_REDIS_URL": "redis:///0",
             "NABIJ_SHARE_GROUP": "$share/#",
             "NABIJ_DATA_DIR": "~nobody-of-that-name/x",
@@ -194,6 +199,69 @@ def test_policy_file_must_exist(tmp_path: Path) -> None:
 
     assert load({"NABIJ_POLICY": str(policy)}).policy == policy
     assert "no such file" in problems({"NABIJ_POLICY": str(tmp_path)})[0]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "[::1]", "localhost"])
+def test_mqtt_without_tls_may_listen_on_this_machine(host: str) -> None:
+    url = f"mqtt://{host}:1884"
+    assert load({"NABIJ_MQTT_LISTEN": url}).mqtt_listen == url
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.0.2.1", "localhost.example", "a"])
+def test_mqtt_without_tls_may_listen_nowhere_else(host: str) -> None:
+    (told,) = problems({"NABIJ_MQTT_LISTEN": f"mqtt://{host}:1883"})
+    assert "without TLS passwords, reports and places travel in the clear: use mqtts://" in told
+
+
+@pytest.mark.parametrize(
+    "url", ["0.0.0.0:8883", "mqtts://:8883", "mqtts://h", "mqtts://h:0", "mqtts://h:x", "tls://h:1"]
+)
+@pytest.mark.parametrize("more", ["", "/x", "?x", "#x"])
+def test_where_to_listen_is_an_address_and_a_port(url: str, more: str) -> None:
+    (told,) = problems({"NABIJ_MQTT_LISTEN": f"{url}{more}"})
+    assert told.endswith("must be mqtts://address:port, such as mqtts://0.0.0.0:8883")
+
+
+@pytest.fixture
+def listening(tmp_path: Path) -> dict[str, str]:
+    """Settings with which our own MQTT broker listens for devices outside."""
+    file = tmp_path / "a.pem"
+    file.touch()
+    return {
+        "NABIJ_MQTT_LISTEN": "mqtts://0.0.0.0:8883",
+        "NABIJ_MQTT_CERTIFICATE": str(file),
+        "NABIJ_MQTT_KEY": str(file),
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {"NABIJ_MQTT_URL": "mqtt://h", "NABIJ_SHARE_GROUP": "g", "NABIJ_MQTT_PORT": "1883"},
+            "NABIJ_MQTT_PORT, NABIJ_MQTT_LISTEN, NABIJ_MQTT_CERTIFICATE, NABIJ_MQTT_KEY: for an emb",
+        ),
+        (
+            {"NABIJ_MQTT": "mosquitto", "NABIJ_MQTT_PORT": "1883"},
+            "NABIJ_MQTT_LISTEN, NABIJ_MQTT_CERTIFICATE, NABIJ_MQTT_KEY: for Nabij's own MQTT broker",
+        ),
+        ({"NABIJ_MQTT_KEY": ""}, "NABIJ_MQTT_KEY: must be set with NABIJ_MQTT_LISTEN=mqtts://…"),
+        ({"NABIJ_MQTT_KEY": "/no/such"}, "NABIJ_MQTT_KEY='/no/such': no such file: /no/such"),
+        (
+            {"NABIJ_MQTT_LISTEN": ""},
+            "NABIJ_MQTT_CERTIFICATE, NABIJ_MQTT_KEY: for NABIJ_MQTT_LISTEN=mqtts://…, which is not",
+        ),
+        ({"NABIJ_MQTT_PORT": "8883"}, "NABIJ_MQTT_PORT, NABIJ_MQTT_LISTEN: have one port, 8883"),
+    ],
+)
+def test_settings_of_the_mqtt_broker_that_contradict_each_other_are_refused(
+    more: dict[str, str], told: str, listening: dict[str, str]
+) -> None:
+    load(listening)
+
+    (said,) = problems(listening | more)
+
+    assert said.startswith(told)
 
 
 def test_environment_is_read_nowhere_else_in_the_broker_and_services() -> None:

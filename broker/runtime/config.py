@@ -1,8 +1,9 @@
 """Settings: the only reader of the environment. Each setting is one row of `SETTINGS`."""
 
+import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,11 @@ class Settings:
 
     mqtt_url: str | None = field(default=None, repr=False)
     mqtt: str = "auto"
+    mqtt_port: int | None = None
+    mqtt_listen: str | None = None
+    mqtt_certificate: Path | None = None
+    mqtt_key: Path | None = None
+    mqtt_metrics_port: int | None = None
     redis_url: str | None = field(default=None, repr=False)
     share_group: str | None = field(default=None, repr=False)
     data_dir: Path
@@ -61,6 +67,38 @@ def _url(*schemes: str, several: bool = False) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _listen_url(text: str) -> str:
+    expected = "must be mqtts://address:port, such as mqtts://0.0.0.0:8883"
+    try:
+        url = urlsplit(text)
+        is_whole = bool(url.hostname and url.port)
+    except ValueError:
+        raise ValueError(expected) from None
+    if url.scheme not in ("mqtt", "mqtts") or not is_whole:
+        raise ValueError(expected)
+    if "@" in url.netloc or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError(expected)
+    if url.scheme == "mqtt" and not _is_loopback(str(url.hostname)):
+        raise ValueError(
+            "without TLS passwords, reports and places travel in the clear: "
+            "use mqtts://, or the loopback address 127.0.0.1"
+        )
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: what it comes to may change
+        return host == "localhost"
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65_535:
+        raise ValueError("must be a port from 1 to 65535")
+    return int(text)
 
 
 def _redis_url(text: str) -> str:
@@ -143,6 +181,38 @@ SETTINGS: tuple[Setting, ...] = (
         _one_of("auto", "edge", "mosquitto"),
         "auto",
         "which MQTT broker is embedded: edge, Nabij's own, which auto is too, or mosquitto",
+    ),
+    Setting(
+        "NABIJ_MQTT_PORT",
+        _port,
+        None,
+        "loopback port of the embedded MQTT broker; default: that of its last start in the data "
+        "directory, or a free one",
+    ),
+    Setting(
+        "NABIJ_MQTT_LISTEN",
+        _listen_url,
+        None,
+        "where Nabij's own MQTT broker also listens, for devices and desks on other machines, e.g. "
+        "mqtts://0.0.0.0:8883; unset: nowhere",
+    ),
+    Setting(
+        "NABIJ_MQTT_CERTIFICATE",
+        _existing_file,
+        None,
+        "certificate of NABIJ_MQTT_LISTEN with its chain (PEM)",
+    ),
+    Setting(
+        "NABIJ_MQTT_KEY",
+        _existing_file,
+        None,
+        "private key of NABIJ_MQTT_CERTIFICATE (PEM, without a password)",
+    ),
+    Setting(
+        "NABIJ_MQTT_METRICS_PORT",
+        _port,
+        None,
+        "loopback port of /metrics of Nabij's own MQTT broker; unset: none",
     ),
     Setting(
         "NABIJ_REDIS_URL",
@@ -266,11 +336,53 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         for name in sorted(environ)
         if name.startswith("NABIJ_") and name not in known
     )
-    if values.get("mqtt_url") and not values.get("share_group"):
-        problems.append(
-            "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
-        )
+    problems.extend(_contradictions(values))
     if problems:
         raise ConfigError(problems)
     values["data_dir"] = values["data_dir"] or default_data_dir()
     return Settings(**values)
+
+
+_OF_OUR_OWN = ("mqtt_listen", "mqtt_certificate", "mqtt_key", "mqtt_metrics_port")
+
+
+def _contradictions(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with settings that are each right; a wrong one is not in `values`."""
+    if values.get("mqtt_url") and not values.get("share_group"):
+        yield "NABIJ_SHARE_GROUP: must be set, to the same secret for all, when NABIJ_MQTT_URL is"
+    ours = _names(name for name in _OF_OUR_OWN if values.get(name))
+    if values.get("mqtt_url"):
+        if unused := _names(name for name in ("mqtt_port", *_OF_OUR_OWN) if values.get(name)):
+            yield (
+                f"{', '.join(unused)}: for an embedded MQTT broker; that of NABIJ_MQTT_URL "
+                "listens as its own configuration says (docs/operations.md, TLS)"
+            )
+    elif values.get("mqtt") == "mosquitto":
+        if ours:
+            yield (
+                f"{', '.join(ours)}: for Nabij's own MQTT broker, not with NABIJ_MQTT=mosquitto; "
+                "run Mosquitto yourself for that (docs/operations.md, TLS) and set NABIJ_MQTT_URL"
+            )
+    else:
+        yield from _contradictions_of_listeners(values)
+
+
+def _contradictions_of_listeners(values: Mapping[str, Any]) -> Iterator[str]:
+    listen: str | None = values.get("mqtt_listen")
+    files = ("mqtt_certificate", "mqtt_key")
+    if listen and listen.startswith("mqtts"):
+        missing = _names(name for name in files if name in values and values[name] is None)
+        if missing:
+            yield f"{', '.join(missing)}: must be set with NABIJ_MQTT_LISTEN=mqtts://…"
+    elif "mqtt_listen" in values and (unused := _names(name for name in files if values.get(name))):
+        yield f"{', '.join(unused)}: for NABIJ_MQTT_LISTEN=mqtts://…, which is not set"
+    chosen = {name: values.get(name) for name in ("mqtt_port", "mqtt_metrics_port")}
+    chosen["mqtt_listen"] = urlsplit(listen).port if listen else None
+    for port in sorted({one for one in chosen.values() if one}):
+        same = _names(name for name, one in chosen.items() if one == port)
+        if len(same) > 1:
+            yield f"{', '.join(same)}: have one port, {port}"
+
+
+def _names(fields: Iterable[str]) -> list[str]:
+    return [f"NABIJ_{field.upper()}" for field in fields]

@@ -24,6 +24,7 @@ from nabij.demo.live import View, in_words, short
 from nabij.demo.scenes import Scene, crowd_tracks, endless, fixed, warming_up
 from nabij.demo.story import ACTORS, ZONE, Story
 from nabij.local.data_directory import CITY_DESK, desk_of
+from nabij.local.mqtt_listeners import without_listeners
 from nabij.local.opened_store import data_dir_option
 from nabij.local.policy_file import policy_at
 from nabij.local.stack import Stack
@@ -54,7 +55,7 @@ async def run_demo(settings: Settings, workers: Mapping[str, int], options: Demo
     """Play, endlessly or once; return whether everything happened that must."""
     crowd = [f"p-{number:04}" for number in range(1, options.people + 1)]
     witnesses = [f"w-{number:02}" for number in range(1, WITNESSES + 1)]
-    own = replace(settings, mqtt_url=None, redis_url=None, policy=None)
+    own = replace(without_listeners(settings), mqtt_url=None, redis_url=None, policy=None)
     async with AsyncExitStack() as acquired:
         stack = Stack(
             own, workers=workers, participants=[*crowd, *witnesses, *ACTORS], say=say_wrapped

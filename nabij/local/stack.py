@@ -31,8 +31,15 @@ from nabij.local.data_directory import (
     Running,
     accounts_of,
     desk_of,
+    is_desk,
 )
 from nabij.local.embedded import MqttEngine
+from nabij.local.mqtt_listeners import (
+    check_certificate,
+    check_ports,
+    metrics_url,
+    outside_listener,
+)
 from nabij.local.policy_file import policy_at, warnings_of
 from nabij.local.servers import Servers
 from nabij.local.supervisor import START_TIMEOUT_S, Supervisor
@@ -44,6 +51,7 @@ from nabij.local.zone_files import built_in_zones
 TRY_IT = ("ann", "bob", "cleo", "dirk", "eva")
 REDIS_TIMEOUT_S = 15.0
 RETRY_S = 0.5
+_ODD_DESKS_SHOWN = 10
 _LONGEST_DESK = 35  # with `desk-` before it, a user name is a topic level
 
 _log = structlog.get_logger(__name__)
@@ -122,7 +130,10 @@ class Stack(Acquired):
 
     async def _acquire(self, acquired: AsyncExitStack) -> None:
         self._policy = policy_at(self.settings.policy)
+        check_certificate(self.settings)
         acquired.enter_context(self._data_dir.held(*self._locks()))
+        if self.settings.mqtt_url is None:
+            await asyncio.to_thread(check_ports, self.settings, self._data_dir.path)
         servers = await acquired.enter_async_context(Servers())
         await self._start_redis(servers)
         await self._patiently(self._look_at_redis)
@@ -159,14 +170,29 @@ class Stack(Acquired):
         users = [SERVICES_ACCOUNT, OPERATOR, CITY_DESK, desk_of(UNASSIGNED), *desks]
         self.credentials = self._data_dir.passwords([*users, *self._participants])
         accounts = accounts_of(self.credentials)
-        engine = MqttEngine(self.settings.mqtt)
-        mqtt = await servers.start_mqtt(self._data_dir.path, accounts, engine=engine)
+        self._warn_of_desks_without_a_zone()
+        mqtt = await servers.start_mqtt(
+            self._data_dir.path,
+            accounts,
+            engine=MqttEngine(self.settings.mqtt),
+            port=self.settings.mqtt_port,
+            outside=outside_listener(self.settings),
+            metrics_port=self.settings.mqtt_metrics_port,
+        )
         ours = next(account for account in accounts if account.username == SERVICES_ACCOUNT)
         self.settings = replace(
             self.settings,
             mqtt_url=mqtt.url_for(ours),
             share_group=self.settings.share_group or self._data_dir.share_group(),
         )
+
+    def _warn_of_desks_without_a_zone(self) -> None:
+        known = {desk_of(zone) for zone in (UNASSIGNED, *(one.id for one in self.zones))}
+        if odd := sorted(user for user in self.credentials if is_desk(user) and user not in known):
+            self._say(
+                f"accounts of desks of no known zone: {', '.join(odd[:_ODD_DESKS_SHOWN])}; "
+                "`nabij zones list` shows the ids"
+            )
 
     async def _patiently(self, ask: Callable[[], Awaitable[None]]) -> None:
         """Wait a while for a Redis that starts at the same time, as in containers."""
@@ -237,6 +263,8 @@ class Stack(Acquired):
             mqtt_url=self.mqtt_url_for(OPERATOR) if OPERATOR in self.credentials else None,
             redis_url=self.settings.redis_url,
             http_url=self.http_url,
+            mqtt_listen=self.settings.mqtt_listen,
+            mqtt_metrics_url=metrics_url(self.settings),
         )
 
     def _environment(self, metrics: Path) -> dict[str, str]:

@@ -206,6 +206,20 @@ async def test_a_right_of_participants_that_an_older_acl_lacks_is_told(
     assert right.strip() in cause.mend
 
 
+def test_where_devices_outside_connect_is_told_and_a_certificate_that_is_none(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.pem").touch()
+    url, file = "mqtts://0.0.0.0:8883", str(tmp_path / "a.pem")
+    files = {"NABIJ_MQTT_CERTIFICATE": file, "NABIJ_MQTT_KEY": file}
+
+    with DataDir(tmp_path).announced(Running(pid=os.getpid(), mqtt_listen=url)):
+        found = doctor("--data-dir", str(tmp_path), NABIJ_MQTT_LISTEN=url, **files)
+
+    assert f"(process {os.getpid()}), and MQTT listens at {url}" in told(found, "ok")
+    assert f"NABIJ_MQTT_CERTIFICATE={file}: has no certificate (PEM)" in told(found, "broken")
+
+
 def test_redis_settings_are_broken_and_a_note_once_accepted(own_redis: EmbeddedRedis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         client.config_set("appendonly", "no")

@@ -16,6 +16,7 @@ from broker.runtime.config import Settings
 from broker.store import Opening, open_partitions
 from devices.device_connection import Broker, BrokerUnreachable, ConnectionRefused
 from nabij.local.data_directory import CITY_DESK, OPERATOR
+from nabij.local.mqtt_listeners import without_listeners
 from nabij.local.policy_file import policy_text
 from nabij.local.stack import Stack
 from nabij.local.zone_files import DEMO_ZONES, covered, read_areas
@@ -147,7 +148,7 @@ async def _on_our_own(
     plan = options.plan
     await _refuse_used(settings)
     stack = Stack(
-        settings,
+        without_listeners(settings),
         workers=workers,
         participants=[f"p-{number:04}" for number in range(1, plan.participants + 1)],
         zones=_zones(plan),
