@@ -201,6 +201,7 @@ def _of_groups() -> dict[str, Any]:
             str(each): membership.hearers(PEOPLE, each) for each in range(1, 8)
         },
         "helpers": membership.helpers(PEOPLE),
+        "names of desks": membership.DESK_NAMES,
         "group event": membership.event(*said, at=NOW),
         "group event with more": membership.event(*said, at=NOW, text="words", eta_s=33),
     }
