@@ -17,9 +17,7 @@ import structlog
 from nabij.local import supervisor
 from nabij.local.embedded import Account, EmbeddedMqtt, EmbeddedRedis
 from nabij.local.readiness import readiness
-from tests.cli.test_up import Up, get, start, until
-
-__all__ = ["start"]
+from tests.cli.up_process import Up, get, until
 
 CITY = ("--service", "city")
 AT_ONCE_S = 10.0  # «within a few seconds», on a machine with other work

@@ -12,7 +12,7 @@ import pytest
 import redis
 import structlog
 
-from broker.core.health import redis_cause, told
+from broker.core.health import redis_cause, with_mend
 from broker.errors import UnavailableError
 from broker.store import Store
 from broker.store.kernel.keys import Keys
@@ -122,7 +122,7 @@ async def test_a_full_disk_is_named_by_what_redis_says_and_by_what_is_free(tmp_p
                     await store.server.write()
                 except UnavailableError as error:
                     cause = redis_cause(str(error), "of Redis")
-                    return cause.code == "disk_full" and "the disk is full" in told(str(error))
+                    return cause.code == "disk_full" and "the disk is full" in with_mend(str(error))
                 return False
 
             await polled(is_told)

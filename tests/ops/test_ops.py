@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cli.test_up import Up, get, start
+from tests.cli.conftest import start
+from tests.cli.up_process import Up, get
 
 __all__ = ["start"]
 

@@ -14,7 +14,8 @@ import pytest
 from redis import Redis
 
 from broker.runtime import config
-from tests.cli.test_up import Up, start, until
+from tests.cli.conftest import start
+from tests.cli.up_process import Up, until
 
 __all__ = ["start"]
 
