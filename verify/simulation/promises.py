@@ -6,13 +6,14 @@ From the logs alone, as `verify/simulation/simulation_judge.py`, which says who 
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from schemas.messages import Brief, GroupEventKind, Outcome, ReplyKind
 from schemas.taxonomy import PolicyFile
 from verify.oracle.evidence import Evidence
-from verify.oracle.observations import GroupEventSeen
+from verify.oracle.observations import GroupEventSeen, MessageSent
 from verify.simulation.simulation_logs import Logs
 
 _AGAIN_S = 8.0  # what no desk has confirmed for so long has been sent again, whatever died
@@ -20,7 +21,10 @@ _AT_ONCE_S = 2.0  # after its receipt a sync has brought all
 _ALARM_S = 8.0  # so late at most the alarm is raised
 _BRIEF_BYTES = 255
 _TAKEN_UP_S = 5.0  # an event may be of so long before its commit, if its handler had to wait
+_JOINING = (ReplyKind.ACCEPTED, ReplyKind.ON_SCENE)
+_LEAVING = (ReplyKind.LEFT, ReplyKind.DECLINED)
 
+_Key = tuple[str, UUID]  # a user, and the incident of a group
 Reporters = Mapping[UUID, Mapping[str, float]]  # of each incident's group: who, and since when
 
 
@@ -69,73 +73,154 @@ def _first_heard(evidence: Evidence) -> dict[tuple[str, str, UUID], tuple[float,
 
 def history_begins_at_joining(evidence: Evidence, groups: Reporters) -> Iterator[str]:
     """Nobody hears what was before they joined, or reported; who did neither hears the end alone."""
-    joined = _joined_at(evidence)
+    joined = _own(evidence, GroupEventKind.JOINED)
     for event in evidence.groups:
         if event.kind is GroupEventKind.CLOSED or event.incident not in groups:
             continue
-        if event.user in groups[event.incident]:
-            is_before = event.at < groups[event.incident][event.user] - _TAKEN_UP_S
-        else:
-            is_before = event.sequence < joined.get((event.user, event.incident), math.inf)
-        if is_before:
+        since = groups[event.incident].get(event.user, math.inf) - _TAKEN_UP_S
+        key = event.user, event.incident
+        has_joined = any(one.sequence <= event.sequence for one in joined.get(key, ()))
+        if not has_joined and event.at < since:
             yield f"{event.user} heard event {event.sequence} of {event.incident} from before joining"
 
 
 def who_left_hears_nothing(evidence: Evidence) -> Iterator[str]:
-    """Who left hears the end alone, unless they come back: by a report, or as someone who joins."""
+    """Who left hears the end alone, and what is after they have come back: joined, or reported."""
     joined, left = _own(evidence, GroupEventKind.JOINED), _own(evidence, GroupEventKind.LEFT)
-    reported: dict[tuple[str, UUID], float] = {}
-    for report, receipt in evidence.accepted().items():
-        if receipt.incident is not None and (created := evidence.created.get(report)):
-            key = created.user, receipt.incident
-            reported[key] = max(created.t, reported.get(key, -math.inf))
+    told_by, returns = _told_by(evidence), _returns(evidence)
     for event in evidence.groups:
         key = event.user, event.incident
-        gone = left.get(key)
-        if gone is None or event.kind is GroupEventKind.CLOSED:
+        gone = [one for one in left.get(key, ()) if one.sequence < event.sequence]
+        if not gone or event.kind is GroupEventKind.CLOSED:
             continue
-        since = gone[-1].sequence
-        came_back = any(one.sequence > since for one in joined.get(key, ()))
-        if event.sequence > since and not came_back and reported.get(key, 0.0) < gone[0].at:
+        again = [one.sequence for one in joined.get(key, ()) if one.sequence > gone[-1].sequence]
+        if any(sequence <= event.sequence for sequence in again):
+            continue
+        happened_by = told_by[event.incident, event.sequence]
+        if not any(
+            # An acceptance whose joining they hear counts from there on.
+            sent_at <= happened_by and done >= gone[-1].at and not (is_reply and again)
+            for sent_at, done, is_reply in returns.get(key, ())
+        ):
             yield f"{event.user} heard event {event.sequence} of {event.incident} after leaving"
+
+
+class _Return(NamedTuple):
+    """What may bring somebody into a group (again): committed between when it was sent and done."""
+
+    sent_at: float
+    done: float
+    is_reply: bool
+
+
+def _returns(evidence: Evidence) -> dict[_Key, list[_Return]]:
+    """Return the reports and acceptances of each user about each incident."""
+    found: dict[_Key, list[_Return]] = defaultdict(list)
+    for report, receipt in evidence.accepted().items():
+        if receipt.incident is not None and (created := evidence.created.get(report)):
+            back = _Return(created.t, receipt.t, is_reply=False)
+            found[created.user, receipt.incident].append(back)
+    for key, replies in _replies(evidence).items():
+        for said in replies:
+            if said.reply in _JOINING:
+                done = math.inf if said.done is None else said.done
+                found[key].append(_Return(said.t, done, is_reply=True))
+    return found
+
+
+def _told_by(evidence: Evidence) -> dict[tuple[UUID, int], float]:
+    """Return by when each event had happened: when anybody heard it, or one that came after it."""
+    found: dict[tuple[UUID, int], float] = {}
+    last: dict[UUID, float] = {}
+    for event in sorted(evidence.groups, key=lambda one: one.sequence, reverse=True):
+        last[event.incident] = min(event.t, last.get(event.incident, math.inf))
+        found[event.incident, event.sequence] = last[event.incident]
+    return found
+
+
+def leaving_is_told(
+    evidence: Evidence, openers: Mapping[UUID, str], *, deaths: int
+) -> Iterator[str]:
+    """A group hears of each one who leaves it; the one who leaves, too, if no MQTT broker died."""
+    leavers: dict[UUID, list[str]] = defaultdict(list)
+    replies = _replies(evidence)
+    for (user, incident), mine in replies.items():
+        opener = openers.get(incident, user)
+        stays = opener != user and not any(
+            said.reply in _LEAVING for said in replies.get((opener, incident), ())
+        )
+        if stays or not deaths:
+            leavers[incident] += [user] * _certain_leavings(mine)
+    told: dict[UUID, set[int]] = defaultdict(set)
+    for event in evidence.groups:
+        if event.kind is GroupEventKind.LEFT:
+            told[event.incident].add(event.sequence)
+    for incident, users in leavers.items():
+        if len(told[incident]) < len(users):
+            yield f"of {users}, who left {incident}, {len(told[incident])} were told of"
+
+
+def _certain_leavings(replies: Sequence[MessageSent]) -> int:
+    """Return how often somebody left who was in the group for sure, by their replies in order.
+
+    Their acceptance was done before. What they said next was sent when they had left: of two
+    replies that cross the one made last counts, and the other may change nothing.
+    """
+    return sum(
+        said.reply is ReplyKind.LEFT
+        and said.done is not None
+        and before.reply in _JOINING
+        and before.done is not None
+        and before.done <= said.t
+        and (after is None or after.t >= said.done)
+        for before, said, after in zip(replies, replies[1:], [*replies[2:], None], strict=False)
+    )
+
+
+def _replies(evidence: Evidence) -> dict[_Key, list[MessageSent]]:
+    """Return what each user answered to each incident, in the order in which it was sent."""
+    found: dict[_Key, list[MessageSent]] = defaultdict(list)
+    for said in sorted(evidence.sent.values(), key=lambda one: one.t):
+        if said.reply is not None:
+            found[said.user, said.incident].append(said)
+    return found
 
 
 def members_hear_all(evidence: Evidence, openers: Mapping[UUID, str]) -> Iterator[str]:
     """Who opened an incident hears all of its group; who joined it all from then on, or till left.
 
-    Who says that they leave, and never hears that they have, is not judged.
+    Who says that they leave, and never hears that they have, is not judged from their last joining.
     """
     last: dict[UUID, int] = defaultdict(int)
-    heard: dict[tuple[str, UUID], set[int]] = defaultdict(set)
+    heard: dict[_Key, set[int]] = defaultdict(set)
     for event in evidence.groups:
         last[event.incident] = max(last[event.incident], event.sequence)
         heard[event.user, event.incident].add(event.sequence)
-    leaving = {
-        (said.user, said.incident)
-        for said in evidence.sent.values()
-        if said.reply is ReplyKind.LEFT
-    }
-    left = _own(evidence, GroupEventKind.LEFT)
-    first = _joined_at(evidence)
-    first |= {(opener, incident): 1 for incident, opener in openers.items()}
-    for (user, incident), since in first.items():
-        gone = left.get((user, incident))
-        if gone is None and (user, incident) in leaving:
-            continue
-        until = gone[0].sequence if gone else last[incident]
-        if lacking := set(range(since, until + 1)) - heard[user, incident]:
-            yield f"{user} never heard events {sorted(lacking)} of the group of {incident}"
+    replies, left = _replies(evidence), _sequences(evidence, GroupEventKind.LEFT)
+    joined = _sequences(evidence, GroupEventKind.JOINED)
+    for incident, opener in openers.items():
+        joined[opener, incident].add(1)
+    for (user, incident), begins in joined.items():
+        ends = left[user, incident]
+        leaving = [one for one in replies.get((user, incident), ()) if one.reply is ReplyKind.LEFT]
+        for since in begins:
+            until = min((end for end in ends if end > since), default=None)
+            if until is None and len(leaving) > len(ends):
+                continue
+            due = range(since, (last[incident] if until is None else until) + 1)
+            if lacking := {*due} - heard[user, incident]:
+                yield f"{user} never heard events {sorted(lacking)} of the group of {incident}"
 
 
-def _joined_at(evidence: Evidence) -> dict[tuple[str, UUID], int]:
-    """Return the number of the event by which each user joined each incident."""
-    joined = _own(evidence, GroupEventKind.JOINED)
-    return {key: events[0].sequence for key, events in joined.items()}
+def _sequences(evidence: Evidence, kind: GroupEventKind) -> dict[_Key, set[int]]:
+    own = _own(evidence, kind)
+    found = {key: {event.sequence for event in events} for key, events in own.items()}
+    return defaultdict(set, found)
 
 
-def _own(evidence: Evidence, kind: GroupEventKind) -> dict[tuple[str, UUID], list[GroupEventSeen]]:
+def _own(evidence: Evidence, kind: GroupEventKind) -> dict[_Key, list[GroupEventSeen]]:
     """Return the events of this kind that each user heard of themselves, by incident, in order."""
-    found: dict[tuple[str, UUID], list[GroupEventSeen]] = defaultdict(list)
+    found: dict[_Key, list[GroupEventSeen]] = defaultdict(list)
     for event in sorted(evidence.groups, key=lambda one: one.sequence):
         if event.kind is kind and event.own:
             found[event.user, event.incident].append(event)

@@ -27,6 +27,7 @@ from verify.simulation.promises import (
     desks_get_what_they_lack,
     garbled_is_refused,
     history_begins_at_joining,
+    leaving_is_told,
     members_hear_all,
     operators_know_who_is_not_there,
     short_alerts_say_no_more,
@@ -76,11 +77,12 @@ class Checker:
     def _at_the_end(self) -> Iterator[tuple[str, Iterator[str]]]:
         """Yield what only a world at its end can tell, under the invariant that it violates."""
         logs, evidence = self.logs, self.evidence
-        groups = self._groups()
+        groups, openers = self._groups(), self._openers()
         yield "I1", self._numbers_are_used()
         yield "I2", self._receipted()
         yield "I3", self._made_by_somebody()
-        yield "I3", members_hear_all(evidence, self._openers())
+        yield "I3", members_hear_all(evidence, openers)
+        yield "I3", leaving_is_told(evidence, openers, deaths=logs.rest.deaths)
         yield "I3", desks_get_what_they_lack(logs, evidence)
         yield "I3", operators_know_who_is_not_there(logs, evidence, self._policy)
         yield "I3", garbled_is_refused(logs)
