@@ -1,6 +1,6 @@
 """The desks of all zones, and the operators: they read, confirm, command and log."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from schemas.messages import (
     EscalationKind,
     IncidentState,
     Inform,
+    PoliceCommand,
     Receipt,
     Rejection,
     Reporters,
@@ -66,6 +67,7 @@ class Desk(Sender):
         ]
         super().__init__(ground, name, filters, "")
         self.log.refused = self.refused
+        self.orders: Sequence[type[PoliceCommand]] = (Acknowledge, Assign, Inform, Ask, Close)
         self._zones = zones
         self._syncs = syncs
         self._has: dict[UUID, None] = {}
@@ -140,7 +142,7 @@ class Desk(Sender):
 
     def _act(self, escalation: Escalation) -> None:
         rng = self.ground.rng
-        for number, kind in enumerate((Acknowledge, Assign, Inform, Ask, Close)):
+        for number, kind in enumerate(self.orders):
             if rng.random() < 0.4:
                 wait_s = number * 0.5 + rng.uniform(0.1, 1.5)
                 self.ground.loop.call_later(wait_s, self._command, kind, escalation)

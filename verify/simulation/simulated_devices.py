@@ -3,7 +3,8 @@
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from schemas.messages import (
     Brief,
     Form,
     GroupEvent,
+    GroupEventKind,
     GroupMessage,
     Outcome,
     Position,
@@ -50,9 +52,9 @@ from verify.simulation.virtual_time import EPOCH_S, moment
 from verify.world.exercised import sent_topics
 
 _BEHIND_S = (0.0, 0.0, 60.0)  # so far behind are devices' clocks
-_PRESENT = 0.9  # of the alerted, so many answer
-_LEAVING = 0.3  # of those who accept, so many leave soon
+_ASKING = 0.5  # of those who hear that somebody leaves, so many say something
 _ADDING = 0.4  # of the reports, of so many their reporter says more
+_AWAY_S = (0.05, 2.0)  # so soon who comes back does
 _ODD = 0.15  # of the reports, so many have a misspelt field and an accuracy that is none
 _RETAINED = 0.1  # so many reports and presences are published retained
 _GAP_S = 1.5  # so long a gap in a group's events may stay open
@@ -63,6 +65,18 @@ _JSON: dict[type[Any], msgspec.json.Decoder[Any]] = {
 _TOPICS = tuple(one for one in sent_topics() if "{user}" in one.template)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """How a person answers alerts: of so many, how many do what, and how long helpers stay."""
+
+    answering: float = 0.9  # of the alerted
+    answers: Sequence[ReplyKind] = (ReplyKind.ACCEPTED, ReplyKind.ACCEPTED, ReplyKind.DECLINED)
+    leaving: float = 0.3  # of those who accept
+    stays_s: tuple[float, float] = (1.0, 3.0)
+    reporting: float = 0.5  # of those who leave
+    coming_back: float = 0.5  # of those who leave and do not report again
+
+
 class SimulatedParticipant(Sender):
     """A participant; `p0` has a small device, which subscribes to alerts in short alone."""
 
@@ -70,6 +84,7 @@ class SimulatedParticipant(Sender):
         self.log = DeviceLog(user)
         self.user = user
         self.is_small = user == "p0"
+        self.habits = Habits()
         receipt = topics.RECEIPT.topic(user=user)
         alert = topics.BRIEF if self.is_small else topics.ALERT
         self._handlers: Mapping[str, Callable[[Message], None]] = {
@@ -87,6 +102,7 @@ class SimulatedParticipant(Sender):
         self._said: dict[UUID, MessageSent] = {}
         self._seen: set[UUID | None] = set()
         self._heard: dict[UUID, set[int]] = defaultdict(set)  # of each group, which events
+        self._asked: dict[UUID, set[int]] = defaultdict(set)  # which of those that lack
 
     def report(
         self, category: str, at: tuple[float, float], text: str, seen_ago_s: float = 0.0
@@ -186,26 +202,32 @@ class SimulatedParticipant(Sender):
         if self.is_small:
             self.log.briefs.append(message.payload)
         self.log.rows.append(AlertSeen.of(alert, t=self._now(), user=self.user))
-        rng = self.ground.rng
-        if not self._first(alert.id) or rng.random() > _PRESENT:
+        rng, habits = self.ground.rng, self.habits
+        if not self._first(alert.id) or rng.random() >= habits.answering:
             return
-        kind = rng.choice((ReplyKind.ACCEPTED, ReplyKind.ACCEPTED, ReplyKind.DECLINED))
+        kind = rng.choice(habits.answers)
         reply = Reply(id=self.ground.new_id(), incident=alert.incident, kind=kind)
         self._soon(topics.REPLY, reply, alert.incident)
         if kind is ReplyKind.ACCEPTED and rng.random() < 0.5:
             self._say(alert.incident, "ik kom")
-        if kind is ReplyKind.ACCEPTED and rng.random() < _LEAVING:
-            self.ground.loop.call_later(rng.uniform(1.0, 3.0), self._leave, alert)
+        if kind is ReplyKind.ACCEPTED and rng.random() < habits.leaving:
+            self.ground.loop.call_later(rng.uniform(*habits.stays_s), self._leave, alert)
 
     def _leave(self, alert: Alert | Brief) -> None:
-        """Leave, and sometimes report the same thing: that is no promise to come."""
-        reply = Reply(id=self.ground.new_id(), incident=alert.incident, kind=ReplyKind.LEFT)
-        self._send_now(topics.REPLY, reply, alert.incident)
-        if isinstance(alert, Alert) and self.ground.rng.random() < 0.5:
+        """Leave, and sometimes come back: report the same thing (no promise to come), or accept."""
+        rng, loop = self.ground.rng, self.ground.loop
+        identifier = self._reply(alert.incident, ReplyKind.LEFT)
+        if isinstance(alert, Alert) and rng.random() < self.habits.reporting:
             place = alert.location.lat, alert.location.lon
-            text = f"nog steeds {reply.id.hex[-6:]}"
-            wait_s = self.ground.rng.uniform(0.05, 1.0)
-            self.ground.loop.call_later(wait_s, self.report, alert.category, place, text)
+            text = f"nog steeds {identifier.hex[-6:]}"
+            loop.call_later(rng.uniform(*_AWAY_S), self.report, alert.category, place, text)
+        elif rng.random() < self.habits.coming_back:
+            loop.call_later(rng.uniform(*_AWAY_S), self._reply, alert.incident, ReplyKind.ACCEPTED)
+
+    def _reply(self, incident: UUID, kind: ReplyKind) -> UUID:
+        reply = Reply(id=self.ground.new_id(), incident=incident, kind=kind)
+        self._send_now(topics.REPLY, reply, incident)
+        return reply.id
 
     def _add(self, incident: UUID) -> None:
         """Say more about what was reported, sometimes."""
@@ -247,12 +269,16 @@ class SimulatedParticipant(Sender):
         self.log.rows.append(GroupEventSeen.of(event, t=self._now(), user=self.user))
         heard = self._heard[event.incident]
         heard.add(event.sequence)
-        if _has_gap(heard):
-            self.ground.loop.call_later(_GAP_S, self._close_gap, event.incident)
+        if lacking := {*range(min(heard), max(heard))} - heard - self._asked[event.incident]:
+            self._asked[event.incident] |= lacking
+            self.ground.loop.call_later(_GAP_S, self._close_gap, event.incident, lacking)
+        is_farewell = event.kind is GroupEventKind.LEFT and event.member != event.you
+        if is_farewell and self._first(event.id) and self.ground.rng.random() < _ASKING:
+            self._say(event.incident, "komt er nog iemand?")
 
-    def _close_gap(self, incident: UUID) -> None:
-        """Ask for what was missed, if an event of this group still lacks."""
-        if _has_gap(self._heard[incident]):
+    def _close_gap(self, incident: UUID, lacking: set[int]) -> None:
+        """Ask for what was missed, if it still lacks: once, for what was while away never comes."""
+        if lacking - self._heard[incident]:
             self.sync()
 
     def sync(self) -> None:
@@ -272,10 +298,6 @@ class SimulatedParticipant(Sender):
         new = identifier not in self._seen
         self._seen.add(identifier)
         return new
-
-
-def _has_gap(heard: Collection[int]) -> bool:
-    return len(heard) <= max(heard) - min(heard)
 
 
 def _odd(report: Report) -> tuple[Report, bytes]:

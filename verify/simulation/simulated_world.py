@@ -4,6 +4,7 @@ What goes wrong in it is planned in `verify/simulation/faults.py`.
 """
 
 import asyncio
+import math
 import random
 import re
 from collections import Counter
@@ -23,6 +24,7 @@ from broker.edge.accounts import Grant
 from broker.runtime.service import Service
 from broker.store.kernel.keys import Keys
 from schemas import topics
+from schemas.messages import Close, ReplyKind
 from schemas.roles import Role
 from schemas.taxonomy import Timers, Widening, default_policy_text
 from services import ALL, load, routes
@@ -34,7 +36,7 @@ from verify.simulation.redis_model_server import RedisServer
 from verify.simulation.sender import Ground
 from verify.simulation.simulated_broker import SimulatedBroker, grant
 from verify.simulation.simulated_desks import Desk, Operator
-from verify.simulation.simulated_devices import SimulatedParticipant
+from verify.simulation.simulated_devices import Habits, SimulatedParticipant
 from verify.simulation.simulated_worker import SharedModels, SimulatedWorker
 from verify.simulation.simulation_logs import Logs, Rest
 from verify.simulation.virtual_time import StuckError, new_loop
@@ -50,23 +52,27 @@ _LONG_AGO_S = 7_200.0  # so long ago some of what is reported was seen
 _DEGREE_M = 111_200.0
 _HIDING, _BLUNDERING, _POISONED, _ASLEEP = 0.15, 0.8, 0.1, 0.1
 
+_OF_ONE_HELPER, _ONE_HELPER = 16, 8  # of so many seeds, this one tells of a helper who leaves
+_RADIUS_M, _ACCEPT_S = 200, 3  # of what people nearby hear of, and until when one must accept
+
 _SYNC_S = 12.0
 _BEGIN_S, _END_S = 1.0, 800.0
 
 _INCIDENT = re.compile(rb":[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
+Place = tuple[float, float]  # latitude and longitude
 
 
 @cache
 def policy() -> Policy:
     """The shipped policy with short times and small circles."""
     shipped = Policy.parse(default_policy_text()).file
-    radii = {"fight": 200, "theft": 200, "threat": 200, "graffiti": 0}
+    radii = {"fight": _RADIUS_M, "theft": _RADIUS_M, "threat": _RADIUS_M, "graffiti": 0}
     categories = {
         code: replace(shipped.categories[code], radius_m=radius_m, merge_m=60, merge_s=60)
         for code, radius_m in radii.items()
     }
     timers = Timers(
-        accept_s=3,
+        accept_s=_ACCEPT_S,
         acknowledge_s=3,
         silence_s=60,
         silence_routine_s=60,
@@ -80,7 +86,7 @@ def policy() -> Policy:
             categories=categories,
             timers=timers,
             max_overdue=2,
-            widening=Widening(factor=2.0, max_waves=2, max_radius_m=400),
+            widening=Widening(factor=2.0, max_waves=2, max_radius_m=2 * _RADIUS_M),
         )
     )
 
@@ -233,6 +239,14 @@ class SimulatedWorld:
         act(*words)
 
     def _tell_story(self) -> None:
+        for number, person in enumerate(self.people):
+            self._at(_SYNC_S + number, "syncs", person.sync)
+        if self.seed % _OF_ONE_HELPER == _ONE_HELPER:
+            self._tell_of_one_helper()
+        else:
+            self._tell_of_a_busy_place()
+
+    def _tell_of_a_busy_place(self) -> None:
         rng = self.rng
         for person in self.people:
             self._at(rng.uniform(0.1, 0.6), "stands", person.stand, self._near())
@@ -249,10 +263,34 @@ class SimulatedWorld:
             at = rng.choice((spots[0], spots[0], spots[1], self._near()))
             words = (category, at, f"report {number}", rng.choice((0.0,) * 9 + (_LONG_AGO_S,)))
             self._at(at_s, "reports", person.report, *words)
-
-        for number, person in enumerate(self.people):
-            self._at(_SYNC_S + number, "syncs", person.sync)
         self._tell_slips()
+
+    def _tell_of_one_helper(self) -> None:
+        """The only one who helps leaves, and reports it again: the others must be called then.
+
+        Nothing else tells them: they stand beyond the first radius, and nobody closes the incident.
+        Sometimes the helper accepts again instead, which calls nobody.
+        """
+        rng, spot = self.rng, self._near(60.0)
+        witness, helper, *others = rng.sample(self.people, len(self.people))
+        if helper.is_small:  # a short alert does not say what to report again
+            witness, helper = helper, witness
+        helper.habits = Habits(
+            answering=1.0,
+            answers=(ReplyKind.ACCEPTED,),
+            leaving=1.0,
+            stays_s=(_ACCEPT_S + 0.5, _ACCEPT_S + 2.0),
+            reporting=rng.choice((1.0, 1.0, 0.0)),
+            coming_back=1.0,
+        )
+        self.desk.orders = tuple(order for order in self.desk.orders if order is not Close)
+        self._at(rng.uniform(0.1, 0.6), "stands", helper.stand, self._around(spot, 0.0, 150.0))
+        for person in others:
+            person.habits = Habits(answering=0.0)
+            place = self._around(spot, _RADIUS_M + 40.0, 2.0 * _RADIUS_M - 40.0)
+            self._at(rng.uniform(0.1, 0.6), "stands", person.stand, place)
+        at_s = rng.uniform(_BEGIN_S, 2.0)
+        self._at(at_s, "reports", witness.report, "fight", spot, "report 0")
 
     def _hide(self, person: SimulatedParticipant, at_s: float) -> None:
         """Mute in a burst, with a place in between."""
@@ -278,10 +316,16 @@ class SimulatedWorld:
         self.redis.database.execute("XADD", keys.events(reader), "*", "e", poison)
         self.operator.log.poison.add(poison)
 
-    def _near(self, within_m: float = 350.0) -> tuple[float, float]:
+    def _near(self, within_m: float = 350.0) -> Place:
         lat, lon = self.rng.choice(self.centres)
         north, east = (self.rng.uniform(-within_m, within_m) / _DEGREE_M for _ in range(2))
         return lat + north, lon + east * 1.6
+
+    def _around(self, spot: Place, least_m: float, most_m: float) -> Place:
+        """Return a place so far from `spot`, in any direction."""
+        away_m, angle = self.rng.uniform(least_m, most_m), self.rng.uniform(0.0, math.tau)
+        north, east = away_m * math.cos(angle), away_m * math.sin(angle)
+        return spot[0] + north / _DEGREE_M, spot[1] + east / _DEGREE_M * 1.6
 
     # -- the end ----------------------------------------------------------------------------------
 
