@@ -52,9 +52,9 @@ from verify.simulation.virtual_time import EPOCH_S, moment
 from verify.world.exercised import sent_topics
 
 _BEHIND_S = (0.0, 0.0, 60.0)  # so far behind are devices' clocks
-_ASKING = 0.5  # of those who hear that somebody leaves, so many say something
+_ASKING = 0.8  # of those who hear that somebody leaves, so many say something
 _ADDING = 0.4  # of the reports, of so many their reporter says more
-_AWAY_S = (0.05, 2.0)  # so soon who comes back does
+_AWAY_S = (0.5, 2.5)  # so soon who comes back does
 _ODD = 0.15  # of the reports, so many have a misspelt field and an accuracy that is none
 _RETAINED = 0.1  # so many reports and presences are published retained
 _GAP_S = 1.5  # so long a gap in a group's events may stay open
