@@ -34,7 +34,11 @@ BROKEN = {
     Broken.GOSSIP: {"I5"},
     Broken.WHOLE_HISTORY: {"I5"},
     Broken.TELL_LEAVERS: {"I5"},
-    Broken.COUNT_LEAVERS: {"I4"},
+    Broken.IGNORE_LEAVING: {"I3"},
+    Broken.HEAR_ABSENCE: {"I5"},
+    Broken.REPORT_HEARS_ABSENCE: {"I5"},
+    Broken.REPORT_HELPS: {"I4"},
+    Broken.NO_CALL_AGAIN: {"I4"},
     Broken.OLD_IS_NEW: {"I5"},
     Broken.WORDY_BRIEF: {"I5"},
     Broken.KEEP_RETAINED: {"I8"},
@@ -48,6 +52,11 @@ SEEN = {
     Broken.ACKNOWLEDGE_UNWRITTEN: 4,
     Broken.FORGET_SESSION: 4,
     Broken.LET_DEAD_LIE: 17,
+    Broken.IGNORE_LEAVING: 8,
+    Broken.HEAR_ABSENCE: 152,
+    Broken.REPORT_HEARS_ABSENCE: 8,
+    Broken.REPORT_HELPS: 8,
+    Broken.NO_CALL_AGAIN: 8,
 }
 
 STORY = """

@@ -4,6 +4,7 @@ import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -24,6 +25,8 @@ from broker.store.outbox import Outbox
 from broker.store.outbox_messages import Due
 from schemas import topics
 from schemas.codec import encode
+from schemas.messages import GroupEventKind, GroupRole, Reply, ReplyKind
+from services import groups, intake
 from verify.simulation.memory_journal import MemoryJournal
 from verify.simulation.redis_model import Database, Word, raw
 from verify.simulation.redis_model_server import RedisServer
@@ -52,7 +55,11 @@ class Broken(enum.StrEnum):
     GOSSIP = "gossip"  # what is said is said to everybody
     WHOLE_HISTORY = "whole-history"  # who joins hears what was said before
     TELL_LEAVERS = "tell-leavers"  # who has left a group still hears what is said in it
-    COUNT_LEAVERS = "count-leavers"  # who has left still counts as a helper
+    IGNORE_LEAVING = "ignore-leaving"  # who leaves is told that they have, and stays
+    HEAR_ABSENCE = "hear-absence"  # who accepts again hears what was said while they were away
+    REPORT_HEARS_ABSENCE = "report-hears-absence"  # so does who comes back by a report
+    REPORT_HELPS = "report-helps"  # who has left and reports again counts as a helper
+    NO_CALL_AGAIN = "no-call-again"  # nobody else is called when the last helper leaves
     OLD_IS_NEW = "old-is-new"  # whatever was seen when, people are alerted
     WORDY_BRIEF = "wordy-brief"  # a short alert carries the reporter's words
     KEEP_RETAINED = "keep-retained"  # what devices publish retained stays at the MQTT broker
@@ -213,11 +220,50 @@ def _with_who_left(honest: Callable[..., list[str]]) -> Callable[..., list[str]]
     return hearers
 
 
-def _with_who_accepted(honest: Callable[..., int]) -> Callable[..., int]:
-    def helpers(people: Mapping[str, Member]) -> int:
-        return honest(people) + sum(one.part is Part.LEFT for one in people.values())
+_Replied = Callable[..., tuple[Member, GroupEventKind | None]]
 
-    return helpers
+
+def _lets_nobody_leave(honest: _Replied) -> _Replied:
+    def replied(
+        people: Mapping[str, Member], user: str, reply: Reply, **more: int
+    ) -> tuple[Member, GroupEventKind | None]:
+        if reply.kind is ReplyKind.LEFT:
+            return people[user], None
+        return honest(people, user, reply, **more)
+
+    return replied
+
+
+def _hears_absence(honest: _Replied) -> _Replied:
+    def replied(
+        people: Mapping[str, Member], user: str, reply: Reply, **more: int
+    ) -> tuple[Member, GroupEventKind | None]:
+        after, event = honest(people, user, reply, **more)
+        before = people[user]
+        return (replace(after, hears_from=before.hears_from) if before.name else after), event
+
+    return replied
+
+
+def _reports_and_hears_absence(honest: Callable[..., Member]) -> Callable[..., Member]:
+    def reporter(people: Mapping[str, Member], user: str, **more: int) -> Member:
+        after, before = honest(people, user, **more), people.get(user)
+        return replace(after, hears_from=before.hears_from) if before and before.name else after
+
+    return reporter
+
+
+def _helps_by_report(honest: Callable[..., Member]) -> Callable[..., Member]:
+    def reporter(people: Mapping[str, Member], user: str, **more: int) -> Member:
+        after = honest(people, user, **more)
+        came_to_help = after.role is GroupRole.RESPONDER
+        return replace(after, part=Part.HELPER) if came_to_help else after
+
+    return reporter
+
+
+def _never(_: Callable[..., datetime | None]) -> Callable[..., datetime | None]:
+    return lambda *_, **__: None
 
 
 def _waits_for_no_word(honest: Honest) -> Honest:
@@ -311,7 +357,11 @@ _PATCHES: dict[Broken | None, list[tuple[Any, str, Callable[..., Callable[..., A
     Broken.KEEP_PLACE: [(Partitions, "update", _keeps_places)],
     Broken.WHOLE_HISTORY: [(Partitions, "missed", _tells_all)],
     Broken.TELL_LEAVERS: [(membership, "hearers", _with_who_left)],
-    Broken.COUNT_LEAVERS: [(membership, "helpers", _with_who_accepted)],
+    Broken.IGNORE_LEAVING: [(membership, "replied", _lets_nobody_leave)],
+    Broken.HEAR_ABSENCE: [(membership, "replied", _hears_absence)],
+    Broken.REPORT_HEARS_ABSENCE: [(intake, "reporter", _reports_and_hears_absence)],
+    Broken.REPORT_HELPS: [(intake, "reporter", _helps_by_report)],
+    Broken.NO_CALL_AGAIN: [(groups, "accept_again_by", _never)],
     Broken.LET_DEAD_LIE: [
         (WorkerLoops, "_take_over", _does_nothing),
         (TakeOver, "take_over", _does_nothing),
