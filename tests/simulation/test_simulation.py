@@ -49,9 +49,13 @@ BROKEN = {
 }
 # Where a breach was seen that few worlds show: tried first, to be quick.
 SEEN = {
-    Broken.ACKNOWLEDGE_UNWRITTEN: 4,
+    Broken.ACKNOWLEDGE_FIRST: 65,
+    Broken.ACKNOWLEDGE_UNWRITTEN: 7,
     Broken.FORGET_SESSION: 4,
+    Broken.KEEP_PLACE: 20,
     Broken.LET_DEAD_LIE: 17,
+    Broken.OLD_IS_NEW: 25,
+    Broken.TELL_LEAVERS: 12,
     Broken.IGNORE_LEAVING: 8,
     Broken.HEAR_ABSENCE: 152,
     Broken.REPORT_HEARS_ABSENCE: 8,
