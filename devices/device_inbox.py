@@ -169,17 +169,17 @@ class DeviceInbox:
     def _note_heard(self, event: GroupEvent) -> None:
         """Note the newest event of this group; ask for missing events before it.
 
-        Nothing is missing for a member who had left and joined again in between.
+        Nothing is missing for a member who had left and came back in between.
         """
         if self._journal is None:
             return
         mine = event.you is not None and event.member == event.you
         was_outside = event.incident in self._outside
+        newest = self._journal.heard.get(event.incident)
         if mine and event.kind is GroupEventKind.LEFT:
             self._outside.add(event.incident)
-        elif mine and event.kind is GroupEventKind.JOINED:
+        elif newest is None or event.sequence > newest:  # also after a report, which is no joining
             self._outside.discard(event.incident)
-        newest = self._journal.heard.get(event.incident)
         self.missing.discard((event.incident, event.sequence))
         if newest is not None and event.sequence > newest + 1 and not was_outside:
             between = range(newest + 1, event.sequence)

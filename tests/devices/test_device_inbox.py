@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from devices.device_connection import Incoming
 from devices.device_inbox import DeviceInbox, Listeners
 from devices.journal import Journal
 from schemas.codec import encode
 from schemas.examples import AT, EXAMPLES
-from schemas.messages import Alert, Brief, GroupEvent, Question
+from schemas.ids import new_id
+from schemas.messages import Alert, Brief, GroupEvent, GroupEventKind, Question
 
 KINDS: dict[type, str] = {
     Alert: "take_alert",
@@ -65,3 +67,36 @@ async def test_what_could_not_be_shown_is_shown_when_it_comes_again_and_then_no_
 
         assert screen.shown == [message]
         assert [*inbox.repeats.values()] == [1]
+
+
+@pytest.mark.parametrize("back", [GroupEventKind.JOINED, GroupEventKind.SAID])
+async def test_who_comes_back_lacks_nothing_of_the_absence_and_notices_a_later_gap(
+    tmp_path: Path, back: GroupEventKind
+) -> None:
+    gaps: list[set[int]] = []
+    joined = next(each for each in EXAMPLES.values() if type(each) is GroupEvent)
+
+    def event(sequence: int, kind: GroupEventKind, *, own: bool) -> Incoming:
+        told = replace(
+            joined,
+            id=new_id(),
+            sequence=sequence,
+            kind=kind,
+            member="helper-1" if own else "helper-2",
+            you="helper-1",
+        )
+        return Incoming("a/topic", encode(told), None, 0.0)
+
+    async with Journal(tmp_path / "ann.journal") as journal:
+        inbox = DeviceInbox(
+            journal,
+            Listeners(),
+            on_gap=lambda: gaps.append({number for _, number in inbox.missing}),
+        )
+        inbox.take_group(event(1, GroupEventKind.JOINED, own=True))
+        inbox.take_group(event(2, GroupEventKind.LEFT, own=True))
+        inbox.take_group(event(1, GroupEventKind.JOINED, own=True))  # a repeat
+        inbox.take_group(event(7, back, own=back is GroupEventKind.JOINED))
+        assert gaps == []
+        inbox.take_group(event(9, GroupEventKind.SAID, own=False))
+        assert gaps == [{8}]
