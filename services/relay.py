@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 
+from broker.core.resending import TURN_MS
 from broker.errors import Code
 from broker.mqtt import Message
 from broker.runtime import metrics
@@ -104,7 +105,7 @@ def _duty_desk(ctx: Context) -> Reader | None:
 # -- sending again -------------------------------------------------------------------------------
 
 
-@service.every(0.25)
+@service.every(TURN_MS / 1000)
 async def relay_due(ctx: Context) -> Effects:
     """Send what was committed and not confirmed, if it is lost or its reader says nothing."""
     await ctx.store.deadlines.follow(ctx.clock.adopted)  # else what is taken moves along twice

@@ -60,14 +60,14 @@ class Pacing:
     def __init__(self, progress: Mapping[str, Progress], now_ms: int) -> None:
         self._progress = progress
         self._now_ms = now_ms
-        self._sent: Counter[str] = Counter()
+        self._looked_at: Counter[str] = Counter()
 
     def sends(self, desk: str, sent_ms: int) -> bool:
         """Whether what was first sent to a desk at `sent_ms` is sent to it again now."""
         if known := self._confirming(desk):
             return sent_ms + known.patience_ms() < known.sent_ms
-        self._sent[desk] += 1
-        return self._sent[desk] <= self._at_once(desk)
+        self._looked_at[desk] += 1
+        return self._looked_at[desk] <= self._at_once(desk)
 
     def again_after_ms(self, desk: str, late_ms: int) -> int:
         """Return the delay after which what is sent now, overdue by so much, is looked at again."""
@@ -81,7 +81,7 @@ class Pacing:
         """
         known = self._confirming(desk)
         if known is None:
-            turns = self._sent[desk] // self._at_once(desk)  # else all come together each time
+            turns = self._looked_at[desk] // self._at_once(desk)  # else all come together each time
             return again_after_ms(late_ms) // 2 + turns * TURN_MS
         left_ms = sent_ms + known.patience_ms() - known.sent_ms
         return min(max(left_ms, _LEAST_MS), 2 * _PATIENCE_MS)

@@ -55,7 +55,7 @@ class EdgeBroker:
         self.recorder = recorder
         self.router = Router(clock=clock, limits=limits, recorder=recorder)
         self.now = clock
-        self.write_soon: Callable[[], None] = lambda: None  # its host may write before it is asked
+        self.write_now: Callable[[], None] = lambda: None  # by its host, in the middle of a packet
         self.connections: dict[Connection, None] = {}
         self._strangers: dict[Connection, None] = {}  # who have not said who they are
         self.sessions: dict[tuple[str, str], Session] = {}
@@ -325,7 +325,7 @@ class EdgeBroker:
             raise BadPacketError(Reason.RECEIVE_MAX_EXCEEDED)
         if publish.topic == crowd.TOPIC and _takes_crowds(connection, session):
             route = partial(self.router.publish, sender=session)
-            differing, waits = crowd.publish_crowd(publish, route, self.write_soon)
+            differing, waits = crowd.publish_crowd(publish, route, self.write_now)
             connection.answer(answers.crowd_ack(packet_id, differing), waits=waits, is_ack=True)
             return
         reason, waits = Reason.SUCCESS, False

@@ -66,7 +66,7 @@ class EdgeServer:
             limits=limits or Limits(),
             recorder=Recorder(offset_s),
         )
-        self.broker.write_soon = self._write
+        self.broker.write_now = self._write
         self._journal = None if directory is None else BrokerJournal(self.broker, directory)
         self._ask = authenticate
         self._listeners = listeners

@@ -39,7 +39,7 @@ class Batch:
 
     def _singles(self) -> Iterator[Publication]:
         for index, message in enumerate(self._messages):
-            yield Publication(message, partial(self._settle, index, 1, []))
+            yield Publication(message, partial(self._settle, index, 1, ()))
 
     def _crowds(self) -> Iterator[Publication]:
         index = 0

@@ -64,7 +64,7 @@ def test_the_first_of_a_crowd_read_while_the_last_are_routed() -> None:
     def write() -> None:
         written.append(tuple(bool(one.connection._out) for one in (first, last)))
 
-    wire.broker.write_soon = write
+    wire.broker.write_now = write
     services.publish(crowd.TOPIC, msgspec.msgpack.encode((topics, b"help")), qos=1)
     assert written[0] == (True, False)
     assert [payloads(one.messages()) for one in (first, last)] == [[b"help"]] * 2

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.replay.own_mapping import MAPPING
 from verify.datasets.mappings import parse_mapping
 from verify.datasets.proposal import propose
 from verify.datasets.report_stream import Stream, StreamError, read_stream
@@ -18,18 +19,6 @@ from verify.replay.replay_plan import ReplayPlan
 CATEGORIES = ("fight", "fire", "suspicious", "theft")
 HEADER = "t,lat,lon,what"
 GOOD = "2024-01-01T00:00,51.05,3.72,brand"
-MAPPING = """
-timezone = "Europe/Brussels"
-text = "{what}"
-[columns]
-time = "t"
-lat = "lat"
-lon = "lon"
-category = "what"
-[[rules]]
-when = { what = ["brand*", "vuur"] }
-category = "fire"
-"""
 OWN = parse_mapping("own", MAPPING)
 
 Write = Callable[..., Path]

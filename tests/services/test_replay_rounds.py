@@ -9,6 +9,7 @@ import pytest
 from devices.device_connection import Broker
 from nabij.local.embedded import Account
 from schemas.messages import Receipt
+from tests.replay.own_mapping import MAPPING
 from tests.services.system import KORENMARKT, System
 from verify.replay import replay as module
 from verify.replay.replay import Replay, ReplayLogin
@@ -18,25 +19,13 @@ from verify.replay.replay_plan import ReplayPlan, Verify
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 REPORTS, OF_A_ROUND = 16, 4
-MAPPING = """
-timezone = "UTC"
-text = "{what}"
-[columns]
-time = "t"
-lat = "lat"
-lon = "lon"
-category = "what"
-[[rules]]
-when = { what = ["fight"] }
-category = "fight"
-"""
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> ReplayPlan:
     lat, lon = KORENMARKT
     rows = [
-        f"2024-01-01T00:{number:02},{lat + 0.009 * (number - REPORTS / 2)},{lon},fight"
+        f"2024-01-01T00:{number:02},{lat + 0.009 * (number - REPORTS / 2)},{lon},brand"
         for number in range(REPORTS)
     ]
     (tmp_path / "rows.csv").write_text("\n".join(["t,lat,lon,what", *rows]))
