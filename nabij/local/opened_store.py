@@ -99,7 +99,7 @@ def each_to_search(settings: Settings) -> list[Settings]:
     if _is_chosen(settings):
         return [settings]
     demos = [replace(settings, data_dir=path) for path in _temporary()]
-    return [settings, *demos] if _is_used(settings) else demos or [settings]
+    return [settings, *demos] if _is_used(settings.data_dir) else demos or [settings]
 
 
 def searched(settings: Settings) -> str:
@@ -124,8 +124,7 @@ def describe_running(path: Path) -> str:
 
 def data_dir_option(path: Path) -> str:
     """Return ` --data-dir PATH`, or "" if a command finds what runs there by itself."""
-    usual = DataDir(config.default_data_dir())
-    if path.parent == Path(tempfile.gettempdir()) and not (usual.running() or usual.holds_data):
+    if path.parent == Path(tempfile.gettempdir()) and not _is_used(config.default_data_dir()):
         return ""
     return f" --data-dir {path}"
 
@@ -141,7 +140,7 @@ def _at_running(settings: Settings) -> Settings:
 
 def _demos_for(settings: Settings) -> list[Path]:
     """Return the running demos if nothing was chosen and nothing is in the default place."""
-    return [] if _is_chosen(settings) or _is_used(settings) else _temporary()
+    return [] if _is_chosen(settings) or _is_used(settings.data_dir) else _temporary()
 
 
 def _is_chosen(settings: Settings) -> bool:
@@ -150,8 +149,8 @@ def _is_chosen(settings: Settings) -> bool:
     return bool(named) or settings.data_dir != config.default_data_dir()
 
 
-def _is_used(settings: Settings) -> bool:
-    data_dir = DataDir(settings.data_dir)
+def _is_used(path: Path) -> bool:
+    data_dir = DataDir(path)
     return data_dir.running() is not None or data_dir.holds_data
 
 
